@@ -1,0 +1,1 @@
+"""`meshctl`: one file per verb."""

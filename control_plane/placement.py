@@ -1,0 +1,53 @@
+"""
+Where each workload runs: the addresses and ports that nobody writes by hand.
+
+In a cluster, pod addresses and Istio's well-known ports make this trivial.  On one machine many
+workloads share an address, so `meshctl up` gives each its own free ports, writes them to one
+JSON file beside the mesh's state, and the control plane reads that file like any other source.
+"""
+
+from pathlib import Path
+
+from msgspec import Struct
+
+from meshproxy.contract import wire
+from meshproxy.contract.resources import Port
+
+
+class Placement(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """
+    Attributes:
+        address: Address of the app and of its sidecar's listeners.
+        app_ports: Workload port → the port on which the app really listens.
+        inbound_ports: Workload port → the port on which the sidecar listens for peers.
+        outbound_port: The sidecar's HTTP proxy for the app.
+        service_ports: ``namespace/service:port`` → local port that leads to that service.
+        admin_port: The sidecar's metrics and health.
+    """
+
+    address: str = "127.0.0.1"
+    app_ports: dict[Port, Port] = {}
+    inbound_ports: dict[Port, Port] = {}
+    outbound_port: Port = 15001
+    service_ports: dict[str, Port] = {}
+    admin_port: Port = 15000
+
+
+class Placements(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """All placements of a mesh, by ``namespace/workload``."""
+
+    workloads: dict[str, Placement] = {}
+
+
+def read(path: Path) -> Placements:
+    """
+    Read a placements file; a missing file is an empty mesh.
+
+    Raises:
+        ContractError: The content is not what it should be.
+    """
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return Placements()
+    return wire.decode(data, Placements)

@@ -1,0 +1,1 @@
+"""What a person writes: Gateway API resources and our own kinds; read, checked, explained."""

@@ -1,0 +1,258 @@
+"""
+The resources, as frozen structures with the names and meanings of their YAML.
+
+Gateway API kinds follow v1.6 (gateway.networking.k8s.io/v1), `Service` is Kubernetes' own; the
+group `meshproxy.io/v1alpha1` is ours.  Fields are camelCase in YAML and snake_case here.
+Nothing in this file checks more than types: `parse` reads, `validate` judges.
+"""
+
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+Port = Annotated[int, Meta(ge=1, le=65535)]
+Weight = Annotated[int, Meta(ge=0, le=1_000_000)]
+Duration = str
+"""GEP-2257: ``1h30m``, ``10s``, ``250ms``; `validate` reads it."""
+
+
+class Model(Struct, frozen=True, forbid_unknown_fields=True, rename="camel", kw_only=True):
+    """Base of everything below."""
+
+
+# Common -------------------------------------------------------------------------------------------
+
+
+class Metadata(Model, frozen=True, kw_only=True):
+    name: str
+    namespace: str = "default"
+    labels: dict[str, str] = {}
+    annotations: dict[str, str] = {}
+    creation_timestamp: str | None = None
+    uid: str | None = None
+    resource_version: str | None = None
+    generation: int | None = None
+
+
+# Service (v1) -------------------------------------------------------------------------------------
+
+
+class ServicePort(Model, frozen=True, kw_only=True):
+    """`target_port` is a number, or the name of a workload's port; `port` when left out."""
+
+    port: Port
+    name: str | None = None
+    target_port: int | str | None = None
+    protocol: Literal["TCP"] = "TCP"
+    app_protocol: str | None = None
+
+
+class ServiceSpec(Model, frozen=True, kw_only=True):
+    ports: tuple[ServicePort, ...]
+    selector: dict[str, str] = {}
+    type: Literal["ClusterIP"] = "ClusterIP"
+    cluster_ip: str | None = None
+
+
+class Service(Model, frozen=True, kw_only=True):
+    api_version: Literal["v1"]
+    kind: Literal["Service"]
+    metadata: Metadata
+    spec: ServiceSpec
+
+
+# HTTPRoute (gateway.networking.k8s.io/v1) ---------------------------------------------------------
+
+
+class ParentRef(Model, frozen=True, kw_only=True):
+    group: str = "gateway.networking.k8s.io"
+    kind: str = "Gateway"
+    namespace: str | None = None
+    name: str
+    section_name: str | None = None
+    port: Port | None = None
+
+
+class HTTPPathMatch(Model, frozen=True, kw_only=True):
+    type: Literal["Exact", "PathPrefix", "RegularExpression"] = "PathPrefix"
+    value: str = "/"
+
+
+class HTTPHeaderMatch(Model, frozen=True, kw_only=True):
+    type: Literal["Exact", "RegularExpression"] = "Exact"
+    name: str
+    value: str
+
+
+class HTTPQueryParamMatch(Model, frozen=True, kw_only=True):
+    type: Literal["Exact", "RegularExpression"] = "Exact"
+    name: str
+    value: str
+
+
+Method = Literal[
+    "GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"
+]  # fmt: skip
+
+
+class HTTPRouteMatch(Model, frozen=True, kw_only=True):
+    path: HTTPPathMatch = HTTPPathMatch()
+    headers: tuple[HTTPHeaderMatch, ...] = ()
+    query_params: tuple[HTTPQueryParamMatch, ...] = ()
+    method: Method | None = None
+
+
+class HTTPHeader(Model, frozen=True, kw_only=True):
+    name: str
+    value: str
+
+
+class HTTPHeaderFilter(Model, frozen=True, kw_only=True):
+    set: tuple[HTTPHeader, ...] = ()
+    add: tuple[HTTPHeader, ...] = ()
+    remove: tuple[str, ...] = ()
+
+
+class HTTPPathModifier(Model, frozen=True, kw_only=True):
+    type: Literal["ReplaceFullPath", "ReplacePrefixMatch"]
+    replace_full_path: str | None = None
+    replace_prefix_match: str | None = None
+
+
+class HTTPRequestRedirectFilter(Model, frozen=True, kw_only=True):
+    scheme: Literal["http", "https"] | None = None
+    hostname: str | None = None
+    path: HTTPPathModifier | None = None
+    port: Port | None = None
+    status_code: Literal[301, 302, 303, 307, 308] = 302
+
+
+class HTTPURLRewriteFilter(Model, frozen=True, kw_only=True):
+    hostname: str | None = None
+    path: HTTPPathModifier | None = None
+
+
+class HTTPRouteFilter(Model, frozen=True, kw_only=True):
+    type: Literal[
+        "RequestHeaderModifier", "ResponseHeaderModifier", "RequestRedirect", "URLRewrite"
+    ]
+    request_header_modifier: HTTPHeaderFilter | None = None
+    response_header_modifier: HTTPHeaderFilter | None = None
+    request_redirect: HTTPRequestRedirectFilter | None = None
+    url_rewrite: HTTPURLRewriteFilter | None = None
+
+
+class HTTPBackendRef(Model, frozen=True, kw_only=True):
+    group: str = ""
+    kind: str = "Service"
+    namespace: str | None = None
+    name: str
+    port: Port | None = None
+    weight: Weight = 1
+    filters: tuple[HTTPRouteFilter, ...] = ()
+
+
+class HTTPRouteRule(Model, frozen=True, kw_only=True):
+    name: str | None = None
+    matches: tuple[HTTPRouteMatch, ...] = (HTTPRouteMatch(),)
+    filters: tuple[HTTPRouteFilter, ...] = ()
+    backend_refs: tuple[HTTPBackendRef, ...] = ()
+
+
+class HTTPRouteSpec(Model, frozen=True, kw_only=True):
+    parent_refs: tuple[ParentRef, ...] = ()
+    hostnames: tuple[str, ...] = ()
+    rules: tuple[HTTPRouteRule, ...] = ()
+
+
+class HTTPRoute(Model, frozen=True, kw_only=True):
+    api_version: Literal["gateway.networking.k8s.io/v1"]
+    kind: Literal["HTTPRoute"]
+    metadata: Metadata
+    spec: HTTPRouteSpec
+
+
+# MeshConfig (meshproxy.io/v1alpha1) ---------------------------------------------------------------
+
+
+class Certificates(Model, frozen=True, kw_only=True):
+    """How long SVIDs live; at least 60 s."""
+
+    lifetime: Duration = "24h"
+
+
+class MeshConfigSpec(Model, frozen=True, kw_only=True):
+    """
+    Attributes:
+        trust_domain: First part of every SPIFFE ID; fixed once the authority exists.
+        mtls: What inbound ports accept.  STRICT refuses plaintext.
+    """
+
+    trust_domain: str = "mesh.local"
+    certificates: Certificates = Certificates()
+    mtls: Literal["STRICT", "PERMISSIVE", "DISABLED"] = "STRICT"
+
+
+class MeshConfig(Model, frozen=True, kw_only=True):
+    """At most one in a mesh; without one, the defaults hold."""
+
+    api_version: Literal["meshproxy.io/v1alpha1"]
+    kind: Literal["MeshConfig"]
+    metadata: Metadata
+    spec: MeshConfigSpec = MeshConfigSpec()
+
+
+# Workload (meshproxy.io/v1alpha1) -----------------------------------------------------------------
+
+
+class WorkloadPort(Model, frozen=True, kw_only=True):
+    port: Port
+    name: str | None = None
+
+
+class WorkloadRun(Model, frozen=True, kw_only=True):
+    """
+    How `meshctl up` starts the app.
+
+    Attributes:
+        command: Program and arguments, without a shell; ``$(NAME)`` stands for a variable of
+            the environment, as in a Pod.
+        env: Added to the environment that `meshctl up` hands over.
+        directory: Working directory, relative to the file that declares the workload.
+    """
+
+    command: tuple[str, ...]
+    env: dict[str, str] = {}
+    directory: str = "."
+
+
+class WorkloadSpec(Model, frozen=True, kw_only=True):
+    """
+    Attributes:
+        service_account: Last part of the SPIFFE ID; the workload's name when left out.
+        run: None when the app is started by somebody else, or there is only a sidecar.
+    """
+
+    service_account: str | None = None
+    ports: tuple[WorkloadPort, ...] = ()
+    run: WorkloadRun | None = None
+
+
+class Workload(Model, frozen=True, kw_only=True):
+    """A process or VM with an identity; what a Pod is in a cluster."""
+
+    api_version: Literal["meshproxy.io/v1alpha1"]
+    kind: Literal["Workload"]
+    metadata: Metadata
+    spec: WorkloadSpec = WorkloadSpec()
+
+
+Resource = Service | HTTPRoute | MeshConfig | Workload
+
+KINDS: dict[tuple[str, str], type[Resource]] = {
+    ("v1", "Service"): Service,
+    ("gateway.networking.k8s.io/v1", "HTTPRoute"): HTTPRoute,
+    ("meshproxy.io/v1alpha1", "MeshConfig"): MeshConfig,
+    ("meshproxy.io/v1alpha1", "Workload"): Workload,
+}
+"""(apiVersion, kind) → model; what is not here is an unknown kind."""

@@ -1,0 +1,1 @@
+"""How the proxy learns what to do: bootstrap, discovery stream, compiled snapshots."""

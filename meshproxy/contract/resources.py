@@ -1,0 +1,268 @@
+"""
+The specs: everything one proxy must know, as frozen structures.
+
+A spec is data; what acts on it has the bare name (`RouteSpec` is compiled into `routing`'s
+`Route`).  Durations are integers in milliseconds.  Names are unique within their kind.
+"""
+
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+Name = Annotated[str, Meta(min_length=1, max_length=512)]
+Port = Annotated[int, Meta(ge=1, le=65535)]
+Weight = Annotated[int, Meta(ge=0, le=1_000_000)]
+Milliseconds = Annotated[int, Meta(ge=0)]
+
+
+class Spec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
+    """Base of all specs: immutable, strict about unknown fields, silent about defaults."""
+
+
+# Where traffic comes in ---------------------------------------------------------------------------
+
+
+class ListenerSpec(Spec, frozen=True, kw_only=True):
+    """
+    One listening socket.
+
+    Attributes:
+        direction: Relative to the local app: `outbound` listens to it, `inbound` to its callers.
+        virtual_host: Name of the virtual host that serves every request of this listener, or
+            None to choose by authority among all virtual hosts (the HTTP proxy form).
+        mtls: Inbound only.  `strict` refuses plaintext, `permissive` tells both apart by the
+            first byte, `disabled` accepts plaintext only.
+    """
+
+    name: Name
+    direction: Literal["inbound", "outbound"]
+    address: Name
+    port: Port
+    virtual_host: Name | None = None
+    mtls: Literal["strict", "permissive", "disabled"] = "disabled"
+
+
+# Where a request goes -----------------------------------------------------------------------------
+
+
+class PathMatchSpec(Spec, frozen=True, kw_only=True):
+    """HTTPRoute `matches[].path`; `prefix` matches whole path segments, `regex` is RE2 syntax."""
+
+    type: Literal["exact", "prefix", "regex"]
+    value: str
+
+
+class ValueMatchSpec(Spec, frozen=True, kw_only=True):
+    """HTTPRoute `matches[].headers[]` and `queryParams[]`; `regex` must match the whole value."""
+
+    name: Name
+    type: Literal["exact", "regex"] = "exact"
+    value: str
+
+
+class MatchSpec(Spec, frozen=True, kw_only=True):
+    """Conditions on a request; all that are given must hold.  Empty matches every request."""
+
+    path: PathMatchSpec | None = None
+    method: str | None = None
+    headers: tuple[ValueMatchSpec, ...] = ()
+    query: tuple[ValueMatchSpec, ...] = ()
+
+
+class HeaderSpec(Spec, frozen=True, kw_only=True):
+    name: Name
+    value: str
+
+
+class HeaderModifierSpec(Spec, frozen=True, kw_only=True):
+    """HTTPRoute filters RequestHeaderModifier and ResponseHeaderModifier, in this order."""
+
+    set: tuple[HeaderSpec, ...] = ()
+    add: tuple[HeaderSpec, ...] = ()
+    remove: tuple[str, ...] = ()
+
+
+class PathRewriteSpec(Spec, frozen=True, kw_only=True):
+    """HTTPRoute `path` of URLRewrite and RequestRedirect; `prefix` replaces the matched prefix."""
+
+    type: Literal["full", "prefix"]
+    value: str
+
+
+class RewriteSpec(Spec, frozen=True, kw_only=True):
+    """HTTPRoute filter URLRewrite."""
+
+    hostname: str | None = None
+    path: PathRewriteSpec | None = None
+
+
+class RedirectSpec(Spec, frozen=True, kw_only=True):
+    """HTTPRoute filter RequestRedirect: answer with a Location instead of forwarding."""
+
+    status: Literal[301, 302, 303, 307, 308] = 302
+    scheme: Literal["http", "https"] | None = None
+    hostname: str | None = None
+    port: Port | None = None
+    path: PathRewriteSpec | None = None
+
+
+class BackendSpec(Spec, frozen=True, kw_only=True):
+    """
+    One of the places a route sends its requests to.
+
+    Attributes:
+        cluster: None when the reference did not resolve: its share of requests is answered 500.
+        weight: Share relative to the sum of the weights; 0 means none.
+    """
+
+    cluster: Name | None
+    weight: Weight = 1
+    request_headers: HeaderModifierSpec | None = None
+    response_headers: HeaderModifierSpec | None = None
+
+
+class RouteSpec(Spec, frozen=True, kw_only=True):
+    """
+    One rule with one match.  Of a virtual host's routes the first that matches decides.
+
+    Attributes:
+        name: Where the rule comes from (``HTTPRoute/ns/name/rule``); a metric label, so several
+            routes made from one rule share it.
+        backends: With no redirect and nothing to forward to, the route answers 500.
+    """
+
+    name: Name
+    match: MatchSpec = MatchSpec()
+    redirect: RedirectSpec | None = None
+    rewrite: RewriteSpec | None = None
+    request_headers: HeaderModifierSpec | None = None
+    response_headers: HeaderModifierSpec | None = None
+    backends: tuple[BackendSpec, ...] = ()
+
+
+class VirtualHostSpec(Spec, frozen=True, kw_only=True):
+    """
+    The routes of one service port (or one inbound port).
+
+    Attributes:
+        domains: Authorities it serves, in lower case and with port (``catalog.default:80``).
+    """
+
+    name: Name
+    domains: tuple[str, ...] = ()
+    routes: tuple[RouteSpec, ...] = ()
+
+
+# Who answers --------------------------------------------------------------------------------------
+
+
+class ClusterSpec(Spec, frozen=True, kw_only=True):
+    """
+    A named set of equal servers with its policies.
+
+    Attributes:
+        service: What its traffic is called in metrics (``namespace/service``).
+        mtls: Endpoints are mesh peers: connect with our certificate, check theirs.
+        connect_timeout: Milliseconds for TCP and TLS together.
+        idle_timeout: Milliseconds after which an unused connection is closed.
+    """
+
+    name: Name
+    service: str = ""
+    mtls: bool = False
+    connect_timeout: Annotated[int, Meta(ge=1)] = 5_000
+    idle_timeout: Annotated[int, Meta(ge=1)] = 60_000
+    max_connections: Annotated[int, Meta(ge=1)] = 1024
+    """Per endpoint; requests above it wait for a connection (Envoy's default limit)."""
+    max_pending: Annotated[int, Meta(ge=0)] = 1024
+    """Per endpoint: requests that wait for a connection before further ones are refused."""
+
+
+class EndpointSpec(Spec, frozen=True, kw_only=True):
+    """
+    One server of a cluster.
+
+    Attributes:
+        identities: SPIFFE IDs of which the server must prove one, when the cluster is mTLS.
+        workload: ``namespace/name``, for metrics and diagnostics.
+        version: The workload's ``version`` label, for metrics.
+    """
+
+    address: Name
+    port: Port
+    weight: Weight = 1
+    identities: tuple[str, ...] = ()
+    workload: str = ""
+    version: str = ""
+
+
+class EndpointsSpec(Spec, frozen=True, kw_only=True):
+    """The servers of one cluster; apart from `ClusterSpec` because they change far more often."""
+
+    cluster: Name
+    endpoints: tuple[EndpointSpec, ...] = ()
+
+
+# Whom to believe ----------------------------------------------------------------------------------
+
+
+class TrustSpec(Spec, frozen=True, kw_only=True):
+    """
+    The trust bundle of one trust domain.
+
+    Attributes:
+        roots: PEM certificates.  Several can be active, so that a root rotates without an outage.
+    """
+
+    trust_domain: Name
+    roots: tuple[str, ...]
+
+
+# All of it ----------------------------------------------------------------------------------------
+
+
+class Snapshot(Spec, frozen=True, kw_only=True):
+    """
+    All that one proxy must know at one version; immutable.
+
+    Attributes:
+        version: Hash of the content, made by `wire.version_of`.
+    """
+
+    version: str = ""
+    listeners: tuple[ListenerSpec, ...] = ()
+    virtual_hosts: tuple[VirtualHostSpec, ...] = ()
+    clusters: tuple[ClusterSpec, ...] = ()
+    endpoints: tuple[EndpointsSpec, ...] = ()
+    trust: tuple[TrustSpec, ...] = ()
+
+
+Kind = Literal["listener", "virtual_host", "cluster", "endpoints", "trust"]
+Resource = ListenerSpec | VirtualHostSpec | ClusterSpec | EndpointsSpec | TrustSpec
+
+KINDS: dict[Kind, type[Resource]] = {
+    "trust": TrustSpec,
+    "cluster": ClusterSpec,
+    "endpoints": EndpointsSpec,
+    "virtual_host": VirtualHostSpec,
+    "listener": ListenerSpec,
+}
+"""Every kind of resource, in make-before-break order: what is referred to comes first."""
+
+SECTIONS: dict[Kind, str] = {
+    "trust": "trust",
+    "cluster": "clusters",
+    "endpoints": "endpoints",
+    "virtual_host": "virtual_hosts",
+    "listener": "listeners",
+}
+"""Which attribute of `Snapshot` holds the resources of a kind."""
+
+
+def name_of(resource: Resource) -> str:
+    """Return the name that is unique within the resource's kind."""
+    if isinstance(resource, EndpointsSpec):
+        return resource.cluster
+    if isinstance(resource, TrustSpec):
+        return resource.trust_domain
+    return resource.name

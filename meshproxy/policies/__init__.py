@@ -1,0 +1,1 @@
+"""One file per policy: configuration in, decision out.  None knows that the others exist."""

@@ -1,0 +1,76 @@
+"""
+Every response that the proxy makes itself, in one table.
+
+A refusal says what happened (a stable code), whose fault it is (the status), what operators of
+other meshes call it (Envoy's response flag), and whether the request may already have been
+executed: `processed` is False only where the proxy can prove that it was not.  So 503 means
+"not executed, safe to repeat" and 502 means "unknown".
+
+`docs/refusals.md` is checked against this table.  This module imports nothing of ours.
+"""
+
+from typing import NamedTuple
+
+
+class Refusal(NamedTuple):
+    """
+    One reason for the proxy to answer instead of the service.
+
+    Attributes:
+        code: Stable name, sent as ``x-mesh-refusal`` and used as a metric label.
+        status: HTTP status (RFC 9110 section 15).
+        grpc_status: gRPC status code number, for gRPC callers.
+        flag: Response flag as in Envoy's access log, or ``-``.
+        processed: False when the request provably did not reach the service.
+        sentence: What happened, in plain English.
+    """
+
+    code: str
+    status: int
+    grpc_status: int
+    flag: str
+    processed: bool
+    sentence: str
+
+
+_TABLE = (
+    # The request itself
+    Refusal("malformed-request", 400, 13, "DPE", False, "The request is not valid HTTP."),
+    Refusal("fields-too-large", 431, 8, "DPE", False, "The header fields of the request are too large."),
+    Refusal("target-too-long", 414, 8, "DPE", False, "The request target is too long."),
+    Refusal("version-not-supported", 505, 12, "DPE", False, "This version of HTTP is not supported."),
+    Refusal("head-timeout", 408, 4, "DPE", False, "The request head did not arrive in time."),
+    Refusal("not-implemented", 501, 12, "DPE", False, "The proxy does not offer what the request asks for."),
+    # Where it should go
+    Refusal("no-route", 404, 12, "NR", False, "No route matches this request."),
+    Refusal("unresolved-backend", 500, 14, "NC", False, "The route points to a backend that does not exist."),
+    Refusal("loop-detected", 508, 9, "NR", False, "The request has already passed through this proxy."),
+    Refusal("not-ready", 503, 14, "NC", False, "The proxy has not received its configuration yet."),
+    Refusal("draining", 503, 14, "UO", False, "The proxy is shutting down."),
+    # Whether it may pass
+    Refusal("mtls-required", 403, 16, "UAEX", False, "This port accepts mutual TLS only."),
+    # Getting there
+    Refusal("no-healthy-endpoint", 503, 14, "UH", False, "The service has no endpoint that can be called."),
+    Refusal("connect-failed", 503, 14, "UF", False, "No connection to the endpoint could be made."),
+    Refusal("connect-timeout", 503, 14, "UF", False, "Connecting to the endpoint took too long."),
+    Refusal("handshake-failed", 503, 14, "UF", False, "The TLS handshake with the endpoint failed."),
+    Refusal("peer-identity-mismatch", 503, 14, "UF", False, "The endpoint proved another identity than the one expected."),
+    # Coming back
+    Refusal("upstream-closed", 502, 14, "UC", True, "The endpoint closed the connection before it answered in full."),
+    Refusal("upstream-protocol-error", 502, 13, "UPE", True, "The endpoint's answer is not valid HTTP."),
+    # Never sent: the client had gone, or was being answered already
+    Refusal("downstream-closed", 499, 1, "DC", True, "The client closed the connection before it was answered."),
+    Refusal("internal-error", 500, 13, "LR", True, "The proxy made a mistake; its log says more."),
+)  # fmt: skip
+
+REFUSALS: dict[str, Refusal] = {refusal.code: refusal for refusal in _TABLE}
+
+
+def refusal(code: str) -> Refusal:
+    """
+    Return the refusal named `code`.
+
+    Raises:
+        KeyError: There is no such refusal; codes are literals in our own code.
+    """
+    return REFUSALS[code]

@@ -1,0 +1,1 @@
+"""Which route a request takes: specs compiled into matchers when a snapshot arrives."""
