@@ -1,0 +1,118 @@
+# The commands of a clone.  `make` alone lists them.
+#
+# Everything runs from .venv, which is made by plain `python3 -m venv` and pip and holds exactly
+# what the lock files name.  It is made once, again when a lock changes, and needs no network after.
+#
+#   make demo ARGS="--for 20s"    arguments for the program behind the target
+#   make test PYTHON=python3.13   another interpreter (a .venv of a different one is remade)
+
+PYTHON ?= python3
+ARGS   ?=
+UV     ?= uv
+
+VENV    := .venv
+BIN     := $(VENV)/bin
+# Asked for by hand, PYTHON decides; otherwise an existing .venv keeps the interpreter it has.
+CHOSEN  := $(if $(filter undefined file,$(origin PYTHON)),,$(PYTHON))
+PIP     := $(BIN)/python -m pip --disable-pip-version-check --no-input
+
+export PYTHONUNBUFFERED := 1
+.NOTPARALLEL:
+.PHONY: help demo test lint format types unit bench-quick lock clean venv runtime dev
+.DEFAULT_GOAL := help
+
+help: ## List these commands
+	@echo 'meshproxy: a sidecar proxy and a mini service mesh. Start with `make demo`.'
+	@echo
+	@sed -n 's/^\([a-z-]*\):[^#]*## /\1|/p' $(firstword $(MAKEFILE_LIST)) | \
+		while IFS='|' read -r name what; do printf '  make %-12s %s\n' "$$name" "$$what"; done
+
+demo: runtime ## Run the demo mesh until Ctrl-C (ARGS="--for 20s": end by itself)
+	@$(BIN)/meshctl demo $(ARGS)
+
+test: lint types unit ## Lint, types and all tests (ARGS go to pytest)
+
+lint: dev ## Check format and style
+	@echo '== ruff format --check'
+	@$(BIN)/python -m ruff format --check .
+	@echo '== ruff check'
+	@$(BIN)/python -m ruff check .
+
+types: dev
+	@echo '== mypy --strict'
+	@$(BIN)/python -m mypy
+
+# Tests that start real processes stay on one worker (tests/conftest.py), so that they never compete
+# with each other for the machine; everything else fills the second.
+unit: dev
+	@echo '== pytest'
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
+
+format: dev ## Put the code in its format, mend what can be mended
+	@$(BIN)/python -m ruff format .
+	@$(BIN)/python -m ruff check --fix .
+
+bench-quick: runtime ## Measure one sidecar and the mTLS path against a direct call
+	@$(BIN)/python -m bench.quick $(ARGS)
+
+lock: ## Choose versions anew and write both lock files (needs uv)
+	@command -v $(UV) >/dev/null || { \
+		echo 'make lock needs uv: install it (pipx install uv) or say where it is (make lock UV=…).' >&2; \
+		exit 1; }
+	@$(call compile,requirements.lock,--extra control-plane --group build)
+	@$(call compile,requirements-dev.lock,--extra dev --constraint requirements.lock)
+
+# One lock for every CPython from 3.11 on; hashes, and no word on where packages come from.
+compile = $(UV) pip compile --quiet --universal --python-version 3.11 --upgrade --generate-hashes \
+	--no-emit-index-url --custom-compile-command 'make lock' pyproject.toml $(2) -o $(1)
+
+clean: ## Remove .venv and what tools left behind
+	@rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The environment ----------------------------------------------------------------------------------
+
+runtime: venv
+	@$(call install,runtime,requirements.lock,the mesh needs)
+
+dev: venv
+	@$(call install,dev,requirements-dev.lock,the tests need)
+
+# $(1) what, $(2) its lock, $(3) in words.  Nothing to do if what was installed last, by content, is
+# what the lock says now; the development lock is a superset, so with it the runtime is there too.
+define install
+	now=$$(cat $(2) pyproject.toml | cksum); \
+	[ "$$(cat $(VENV)/.installed-$(1) 2>/dev/null)" = "$$now" ] && exit 0; \
+	rm -f $(VENV)/.installed-*; \
+	echo "Installing what $(3) ($$(grep -c == $(2)) packages) into $(VENV) …"; \
+	$(PIP) install --quiet --require-hashes -r $(2) || exit 1; \
+	$(PIP) install --quiet --no-deps --no-build-isolation -e . || exit 1; \
+	cat requirements.lock pyproject.toml | cksum > $(VENV)/.installed-runtime; \
+	echo "$$now" > $(VENV)/.installed-$(1)
+endef
+
+# Leave a sound .venv alone.  One that was left half-made, moved with its folder, or asked for with
+# another interpreter is made again.  The last line written into it, `.made`, is what makes it sound.
+venv:
+	@python='$(PYTHON)'; chosen='$(CHOSEN)'; \
+	fail() { printf '%s\n' "$$@" >&2; exit 1; }; \
+	if [ -x $(BIN)/python ] && [ "$$(cat $(VENV)/.made 2>/dev/null)" = "$$PWD" ] \
+		&& $(BIN)/python -c 'import pip' 2>/dev/null; then \
+		[ -n "$$chosen" ] || exit 0; \
+		command -v "$$chosen" >/dev/null || fail "There is no $$chosen on this machine."; \
+		which='import sys; print(sys.base_prefix, sys.version)'; \
+		[ "$$($(BIN)/python -c "$$which")" != "$$("$$chosen" -c "$$which")" ] || exit 0; \
+	fi; \
+	command -v "$$python" >/dev/null || fail \
+		"There is no $$python on this machine. meshproxy needs Python 3.11 or newer:" \
+		"  Debian, Ubuntu: apt install python3 python3-venv" \
+		"or name another interpreter: make PYTHON=/path/to/python3 …"; \
+	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || fail \
+		"$$python is $$("$$python" --version 2>&1 | head -n 1); meshproxy needs Python 3.11 or newer." \
+		"Install one (Debian 12, Ubuntu 24.04 or newer: apt install python3 python3-venv)" \
+		"or name another interpreter: make PYTHON=/path/to/python3.11 …"; \
+	"$$python" -c 'import venv, ensurepip' 2>/dev/null || fail \
+		"$$python cannot make virtual environments: its venv module is not complete." \
+		"  Debian, Ubuntu: apt install python3-venv   (or python3.X-venv for another python3.X)"; \
+	echo "Making $(VENV) with $$("$$python" --version) …"; \
+	rm -rf $(VENV) && "$$python" -m venv $(VENV) && printf '%s\n' "$$PWD" > $(VENV)/.made
