@@ -99,7 +99,7 @@ venv:
 	if [ -x $(BIN)/python ] && [ "$$(cat $(VENV)/.made 2>/dev/null)" = "$$PWD" ] \
 		&& $(BIN)/python -c 'import pip' 2>/dev/null; then \
 		[ -n "$$chosen" ] || exit 0; \
-		command -v "$$chosen" >/dev/null || fail "There is no $$chosen on this machine."; \
+		command -v "$$chosen" >/dev/null || fail "There is no $$chosen on this machine: name another with make PYTHON=/path/to/python3 …"; \
 		which='import sys; print(sys.base_prefix, sys.version)'; \
 		[ "$$($(BIN)/python -c "$$which")" != "$$("$$chosen" -c "$$which")" ] || exit 0; \
 	fi; \
@@ -108,7 +108,7 @@ venv:
 		"  Debian, Ubuntu: apt install python3 python3-venv" \
 		"or name another interpreter: make PYTHON=/path/to/python3 …"; \
 	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || fail \
-		"$$python is $$("$$python" --version 2>&1 | head -n 1); meshproxy needs Python 3.11 or newer." \
+		"meshproxy needs Python 3.11 or newer; '$$python --version' says: $$("$$python" --version 2>&1 | head -n 1)" \
 		"Install one (Debian 12, Ubuntu 24.04 or newer: apt install python3 python3-venv)" \
 		"or name another interpreter: make PYTHON=/path/to/python3.11 …"; \
 	"$$python" -c 'import venv, ensurepip' 2>/dev/null || fail \
