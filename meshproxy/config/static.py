@@ -40,7 +40,9 @@ def _yaml(data: bytes) -> Any:
     try:
         import yaml
     except ImportError:
-        raise ContractError("", "reading YAML needs PyYAML: pip install pyyaml, or use JSON") from None
+        raise ContractError(
+            "", "reading YAML needs PyYAML: pip install pyyaml, or use JSON"
+        ) from None
     try:
         return yaml.safe_load(data)
     except yaml.YAMLError as error:

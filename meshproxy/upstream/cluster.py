@@ -32,9 +32,7 @@ class Endpoint:
 
     __slots__ = ("active", "pool", "spec", "version", "weight")
 
-    def __init__(
-        self, cluster: ClusterSpec, spec: EndpointSpec, environment: Environment
-    ) -> None:
+    def __init__(self, cluster: ClusterSpec, spec: EndpointSpec, environment: Environment) -> None:
         self.spec = spec
         self.weight = spec.weight
         self.version = spec.version

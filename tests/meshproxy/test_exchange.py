@@ -115,7 +115,9 @@ class Scene:
         self.caller = FakeCaller(compile_virtual_host(spec, clusters))
         self.exchange = Exchange(self.client, self.caller)
 
-    def ask(self, method: bytes = b"GET", path: bytes = b"/", length: int | None = None) -> RequestHead:
+    def ask(
+        self, method: bytes = b"GET", path: bytes = b"/", length: int | None = None
+    ) -> RequestHead:
         head = RequestHead(method, b"catalog", path, [], length)
         self.exchange.on_request_head(head)
         if length is None:
