@@ -118,7 +118,8 @@ class Caller(asyncio.Protocol):
 async def call(url: str, host: str, connections: int, seconds: float) -> Load:
     target = urlsplit(url)
     request = f"GET {target.path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()
-    assert target.hostname and target.port
+    assert target.hostname
+    assert target.port
     address = target.hostname, target.port
     latencies: list[float] = []
     failed: list[str] = []
