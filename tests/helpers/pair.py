@@ -160,7 +160,10 @@ class Pair:
                     cluster="catalog",
                     endpoints=(
                         EndpointSpec(
-                            address="127.0.0.1", port=self.inbound, identities=identities, version="v1"
+                            address="127.0.0.1",
+                            port=self.inbound,
+                            identities=identities,
+                            version="v1",
                         ),
                     ),
                 ),
