@@ -49,7 +49,7 @@ class Connection(asyncio.BufferedProtocol):
     # Asyncio's side ---------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = stream = cast(asyncio.Transport, transport)
+        self.transport = stream = cast("asyncio.Transport", transport)
         stream.set_write_buffer_limits(HIGH_WATER, LOW_WATER)
         self.on_connected()
 

@@ -269,7 +269,7 @@ class Http1Connection(Connection):
         else:
             self.abort()
 
-    def on_lost(self, error: Exception | None) -> None:
+    def on_lost(self, error: Exception | None) -> None:  # noqa: ARG002  # the hook's shape
         self._reader.close()
         exchange, self.exchange = self.exchange, None
         if exchange is not None:

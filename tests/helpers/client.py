@@ -1,8 +1,8 @@
 """A client that says exactly these bytes and shows exactly what came back."""
 
 import asyncio
-from contextlib import asynccontextmanager
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 PATIENCE = 20.0

@@ -41,7 +41,7 @@ def free_port() -> int:
 async def until(condition: Callable[[], object], seconds: float = 10.0) -> None:
     """Wait until `condition` holds; it is asked again after each turn of the loop."""
     async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110 - any condition, of any object
+        while not condition():
             await asyncio.sleep(0.005)
 
 

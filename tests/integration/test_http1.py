@@ -35,22 +35,22 @@ async def test_all_forms_of_calling_reach_the_service(tmp_path: Path) -> None:
     async with mesh(tmp_path, hello) as (pair, app):
         async with connect(pair.outbound) as client:
             await client.send(b"GET http://catalog/a?b=c HTTP/1.1\r\nHost: ignored\r\n\r\n")
-            assert b"/a?b=c 0" == (await client.response()).body
+            assert (await client.response()).body == b"/a?b=c 0"
         for host in ("catalog", "CATALOG.default", "catalog:80", "catalog.default.:80"):
-            assert b"/x 0" == (await get(pair.outbound, "/x", host)).body
-        assert b"/y 0" == (await get(pair.door, "/y", "127.0.0.1:1")).body
+            assert (await get(pair.outbound, "/x", host)).body == b"/x 0"
+        assert (await get(pair.door, "/y", "127.0.0.1:1")).body == b"/y 0"
 
         assert {b"GET"} == {head.split(b" ")[0] for head in app.requests}
         assert b"\r\nhost: catalog\r\n" in app.requests[0]
         refused = await get(pair.outbound, "/", "unknown")
-        assert (404, "no-route") == (refused.status, refused.header("x-mesh-refusal"))
+        assert (refused.status, refused.header("x-mesh-refusal")) == (404, "no-route")
 
 
 async def test_the_app_learns_who_calls_and_lies_from_outside_are_dropped(tmp_path: Path) -> None:
     """Identity headers are made from the handshake, whatever the client sends."""
     lies = "X-Forwarded-Client-Cert: URI=spiffe://evil\r\nx_mesh_source: me\r\nX-Kept: Yes\r\n"
     async with mesh(tmp_path, hello) as (pair, app):
-        assert 200 == (await get(pair.outbound, extra=lies)).status
+        assert (await get(pair.outbound, extra=lies)).status == 200
 
         [head] = app.requests
         assert b"spiffe://evil" not in head
@@ -69,8 +69,8 @@ async def test_keep_alive_and_pipelining(tmp_path: Path) -> None:
             assert [b"/%d 3" % number for number in range(50)] == bodies
             for number in range(20):
                 await client.send(b"GET /%d HTTP/1.1\r\nHost: catalog\r\n\r\n" % number)
-                assert 200 == (await client.response()).status
-        assert 1 == app.connections
+                assert (await client.response()).status == 200
+        assert app.connections == 1
 
 
 async def test_chunks_and_trailers_pass_both_ways(tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ async def test_chunks_and_trailers_pass_both_ways(tmp_path: Path) -> None:
             b"3\r\nabc\r\n5;ext=1\r\ndefgh\r\n0\r\nX-Checksum: 42\r\n\r\n"
         )
         response = await client.response()
-        assert b"abcdefgh" == response.body
+        assert response.body == b"abcdefgh"
         assert b"x-checksum: 42" in response.trailers.lower()
 
 
@@ -108,13 +108,13 @@ async def test_expect_continue_is_the_apps_to_grant(tmp_path: Path) -> None:
     async with mesh(tmp_path, careful) as (pair, _):
         async with connect(pair.outbound) as client:
             await client.send(head % b"yes")
-            assert 100 == (await client.head()).status
+            assert (await client.head()).status == 100
             await client.send(b"body")
-            assert b"/yes 4" == (await client.response()).body
+            assert (await client.response()).body == b"/yes 4"
         async with connect(pair.outbound) as client:
             await client.send(head % b"no")
             response = await client.response()
-            assert (417, "close") == (response.status, response.header("connection"))
+            assert (response.status, response.header("connection")) == (417, "close")
 
 
 async def test_responses_without_a_body(tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ async def test_responses_without_a_body(tmp_path: Path) -> None:
                 response = await client.response(method=method)
                 assert status == response.status
                 assert (None if status == 204 else "99") == response.header("content-length")
-        assert 1 == app.connections
+        assert app.connections == 1
 
 
 async def test_a_response_until_close_and_http_1_0(tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ async def test_a_response_until_close_and_http_1_0(tmp_path: Path) -> None:
 
     async with mesh(tmp_path, old) as (pair, _):
         response = await get(pair.outbound)
-        assert (b"all of it", "chunked") == (response.body, response.header("transfer-encoding"))
+        assert (response.body, response.header("transfer-encoding")) == (b"all of it", "chunked")
         async with connect(pair.outbound) as client:
             await client.send(b"GET / HTTP/1.0\r\nHost: catalog\r\n\r\n")
             answer = await client.rest()
@@ -170,7 +170,7 @@ async def test_a_torn_response_is_never_completed(tmp_path: Path) -> None:
         for target in ("/sized", "/chunked"):
             async with connect(pair.outbound) as client:
                 await client.send(f"GET {target} HTTP/1.1\r\nHost: catalog\r\n\r\n".encode())
-                assert 200 == (await client.head()).status
+                assert (await client.head()).status == 200
                 rest = await client.rest()
                 assert not rest.endswith(b"0\r\n\r\n")
                 assert rest.count(b"half") == 1
@@ -193,7 +193,7 @@ async def test_an_early_answer_reaches_a_client_that_still_talks(tmp_path: Path)
                     b"PUT / HTTP/1.1\r\nHost: catalog\r\nContent-Length: 100000000\r\n\r\n"
                 )
                 await client.send(b"x" * 100_000)
-                assert 413 == (await client.response()).status
+                assert (await client.response()).status == 413
 
 
 async def test_a_half_closed_client_still_gets_its_answer(tmp_path: Path) -> None:
@@ -227,7 +227,7 @@ async def test_no_app_is_a_clear_answer(tmp_path: Path) -> None:
     await asyncio.to_thread(pair.__enter__)
     try:
         response = await get(pair.outbound, extra="Accept: application/json\r\n")
-        assert (503, "connect-failed") == (response.status, response.header("x-mesh-refusal"))
+        assert (response.status, response.header("x-mesh-refusal")) == (503, "connect-failed")
         assert b'"hop": "inbound of default/catalog"' in response.body
         assert b'"flag": "UF"' in response.body
     finally:
@@ -254,7 +254,7 @@ async def test_two_hundred_concurrent_clients(tmp_path: Path) -> None:
             return good
 
         results = await asyncio.gather(*(client(name) for name in range(200)))
-        assert [10] * 200 == results
+        assert results == [10] * 200
 
 
 @pytest.mark.timeout(240)
@@ -295,7 +295,7 @@ async def test_a_gibibyte_flows_through_little_memory(tmp_path: Path) -> None:
             async with asyncio.timeout(200):
                 assert digest.hexdigest().encode() == (await client.response()).body
             await client.send(b"GET / HTTP/1.1\r\nHost: catalog\r\n\r\n")
-            assert 200 == (await client.head()).status
+            assert (await client.head()).status == 200
             seen, left = hashlib.sha256(), total
             async with asyncio.timeout(200):
                 while left:
@@ -398,5 +398,5 @@ async def test_sigterm_drains(tmp_path: Path) -> None:
             go.set()
             for client in clients:
                 response = await client.response()
-                assert (b"/slow 0", "close") == (response.body, response.header("connection"))
-        assert 0 == await asyncio.to_thread(pair.a.stop)
+                assert (response.body, response.header("connection")) == (b"/slow 0", "close")
+        assert await asyncio.to_thread(pair.a.stop) == 0
