@@ -12,6 +12,7 @@ ROOT = Path(__file__).parent.parent
 RINGS = (
     ("message", "refusal", "contract"),
     ("codec", "routing", "policies"),
+    ("local_reply",),
     ("exchange",),
     ("flow", "identity"),
     ("telemetry",),
@@ -21,7 +22,16 @@ RINGS = (
     ("proxy",),
     ("__main__",),
 )
-INNER = ("message", "refusal", "contract", "codec", "routing", "policies", "exchange")
+INNER = (
+    "message",
+    "refusal",
+    "contract",
+    "codec",
+    "routing",
+    "policies",
+    "local_reply",
+    "exchange",
+)
 FORBIDDEN_INSIDE = {
     "asyncio",
     "socket",

@@ -1,0 +1,135 @@
+"""
+The admin pages: what an operator, a probe or Prometheus may ask one proxy.  Read only.
+
+    /metrics         Prometheus text format
+    /healthz/live    200 while the process serves
+    /healthz/ready   200 once there is a configuration (and a certificate, where one is needed)
+    /config          the snapshot in force
+    /clusters        clusters, endpoints, their connections
+
+Served by the same HTTP/1.1 codec and connection as traffic; a page is an exchange that answers at
+once.  Only names of this machine are accepted as Host, so that a web page in the operator's
+browser cannot read it through a name that it made resolve to loopback (DNS rebinding).
+"""
+
+import asyncio
+import json
+from collections.abc import Callable
+from math import inf
+from typing import Final
+
+from meshproxy.contract import wire
+from meshproxy.downstream.http1 import Http1Connection
+from meshproxy.message import Fields, RequestHead, ResponseHead, field
+
+Page = Callable[[], tuple[int, bytes]]
+
+_TYPES: Final = {
+    "json": field(b"content-type", b"application/json"),
+    "text": field(b"content-type", b"text/plain; version=0.0.4; charset=utf-8"),
+}
+_SAFE: Final = field(b"x-content-type-options", b"nosniff")
+
+
+class Admin:
+    """Serves the pages on one address."""
+
+    draining = False
+    hop = "admin"
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, address: str) -> None:
+        self._loop = loop
+        self._pages: dict[bytes, tuple[str, Page]] = {}
+        self._connections: set[Http1Connection] = set()
+        self._server: asyncio.Server | None = None
+        self._hosts = {address.encode(), b"127.0.0.1", b"localhost", b"[::1]"}
+        self._sweep: asyncio.TimerHandle | None = None
+
+    def page(self, path: str, kind: str, make: Page) -> None:
+        """Offer a page; `make` returns its status and body."""
+        self._pages[path.encode()] = (kind, make)
+
+    async def start(self, address: str, port: int) -> None:
+        """
+        Listen.
+
+        Raises:
+            OSError: The address or port cannot be had.
+        """
+        self._server = await self._loop.create_server(self._accept, address, port)
+        self._on_sweep()
+
+    def _accept(self) -> Http1Connection:
+        connection = Http1Connection(self._loop, self, lambda c: _Visit(c, self))
+        self._connections.add(connection)
+        return connection
+
+    def close(self) -> None:
+        """Stop listening and end all visits."""
+        if self._sweep is not None:
+            self._sweep.cancel()
+        if self._server is not None:
+            self._server.close()
+        for connection in list(self._connections):
+            connection.abort()
+
+    def answer(self, head: RequestHead) -> tuple[int, str, bytes]:
+        """Return status, kind and body for a request."""
+        host, colon, port = head.authority.rpartition(b":")
+        if (host if colon and port.isdigit() else head.authority).lower() not in self._hosts:
+            return 403, "text", b"this address is served for local names only\n"
+        if head.method not in (b"GET", b"HEAD"):
+            return 405, "text", b"the admin pages can only be read\n"
+        page = self._pages.get(head.path.partition(b"?")[0])
+        if page is None:
+            index = b"".join(b"%s\n" % path for path in sorted(self._pages))
+            return (200 if head.path == b"/" else 404), "text", index
+        kind, make = page
+        status, body = make()
+        return status, kind, body
+
+    # The owner of connections ---------------------------------------------------------------------
+
+    def closed(self, connection: Http1Connection) -> None:
+        self._connections.discard(connection)
+
+    def malformed(self, code: str) -> None:
+        """Nothing to count: these are not the mesh's requests."""
+
+    def _on_sweep(self) -> None:
+        now = self._loop.time()
+        for connection in [c for c in self._connections if c.deadline < now < inf]:
+            connection.expire()
+        self._sweep = self._loop.call_later(5.0, self._on_sweep)
+
+
+class _Visit:
+    """The exchange of one page view."""
+
+    def __init__(self, connection: Http1Connection, admin: Admin) -> None:
+        self._connection = connection
+        self._admin = admin
+        self._head: RequestHead | None = None
+
+    def on_request_head(self, head: RequestHead) -> None:
+        self._head = head
+
+    def on_request_data(self, data: bytes) -> None: ...
+
+    def on_request_end(self, trailers: Fields | None) -> None:  # noqa: ARG002  # the word's shape
+        assert self._head is not None
+        status, kind, body = self._admin.answer(self._head)
+        connection = self._connection
+        connection.send_head(ResponseHead(status, [_TYPES[kind], _SAFE], length=len(body)))
+        if self._head.method != b"HEAD":
+            connection.send_data(body)
+        connection.send_end(None)
+
+    def on_request_reset(self) -> None: ...
+    def on_downstream_blocked(self) -> None: ...
+    def on_downstream_writable(self) -> None: ...
+
+
+def as_json(value: object) -> bytes:
+    """Return a page's body; specs are written as in the contract."""
+    return json.dumps(json.loads(wire.encode(value)), indent=2).encode() + b"\n"

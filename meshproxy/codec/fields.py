@@ -1,0 +1,204 @@
+"""
+Field lines of HTTP/1.1: from bytes to `Field` tuples, strictly, and mostly from memory.
+
+The parts of a message that are about the connection (framing, Host, hop-by-hop fields) are set
+apart from those that travel on, because a proxy that copies the former has been tricked before:
+see RFC 9110 section 7.6.1 and RFC 9112 section 11.2.
+
+**Valid by construction.** What comes out of here has a token as its name and no control byte in
+its value, and the line is put together anew from the two.  So the writers may copy lines without
+looking at them: nothing that was read can start a new line or end a head.
+
+**The cache.** Clients repeat themselves: of the eight or so lines of a request, all but a few are
+the same, byte for byte, as in the request before.  Those are looked up rather than parsed (about
+0.05 µs a line instead of 1 µs).  Lines that differ every time, or that hold a secret, never enter
+the cache.
+"""
+
+import re
+from collections.abc import Iterable
+from typing import Final
+
+from meshproxy.message import Field, Fields, is_mesh_field
+
+from . import MalformedError
+
+# What a field is to a proxy.  END_TO_END is falsy so that the loop below can ask for it cheaply.
+END_TO_END: Final = 0
+HOST: Final = 1
+CONTENT_LENGTH: Final = 2
+TRANSFER_ENCODING: Final = 3
+CONNECTION: Final = 4
+EXPECT: Final = 5
+UPGRADE: Final = 6
+MESH: Final = 7
+DROPPED: Final = 8
+
+Entry = tuple[int, Field]
+"""A kind from the list above, and the field."""
+
+Special = dict[int, Fields]
+"""Fields by kind, for every kind but END_TO_END."""
+
+KINDS: Final = {
+    b"host": HOST,
+    b"content-length": CONTENT_LENGTH,
+    b"transfer-encoding": TRANSFER_ENCODING,
+    b"connection": CONNECTION,
+    b"expect": EXPECT,
+    b"upgrade": UPGRADE,
+    b"keep-alive": DROPPED,
+    b"proxy-connection": DROPPED,
+    b"te": DROPPED,
+    b"http2-settings": DROPPED,  # RFC 7540 section 3.2.1; with it, `Upgrade: h2c` opens a tunnel past us
+}
+
+_PROTECTED: Final = frozenset(
+    {
+        b"age", b"authentication-info", b"authorization", b"b3", b"baggage", b"cache-control",
+        b"cookie", b"date", b"expires", b"forwarded", b"location", b"max-forwards", b"origin",
+        b"proxy-authenticate", b"proxy-authentication-info", b"proxy-authorization", b"range",
+        b"retry-after", b"set-cookie", b"trailer", b"traceparent", b"tracestate", b"vary", b"via",
+        b"www-authenticate", b"x-request-id",
+    }
+)  # fmt: skip
+_PROTECTED_PREFIXES: Final = (b"content-", b"if-", b"x-forwarded-", b"x-b3-")
+
+# Field lines worth remembering are short, public and the same every time.
+_CACHED_LINES: Final = 1024
+_CACHED_LENGTH: Final = 160
+_NEVER_CACHED: Final = frozenset(
+    {
+        b"age", b"authorization", b"b3", b"baggage", b"content-length", b"content-range", b"cookie",
+        b"date", b"etag", b"expires", b"forwarded", b"grpc-timeout", b"idempotency-key",
+        b"if-match", b"if-modified-since", b"if-none-match", b"last-modified", b"location",
+        b"proxy-authorization", b"range", b"referer", b"sec-websocket-accept",
+        b"sec-websocket-key", b"set-cookie", b"traceparent", b"tracestate", b"x-correlation-id",
+        b"x-request-id", b"x-response-time",
+    }
+)  # fmt: skip
+_NEVER_CACHED_PART: Final = re.compile(
+    rb"^x-b3-|^x-forwarded-|key|token|secret|session|signature|trace|auth|csrf"
+).search
+
+_cache: dict[bytes, Entry] = {}
+
+# RFC 9110 section 5.6.2.
+is_token: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+").fullmatch
+# RFC 9110 section 5.5: visible characters, space, tab and obs-text; anything else is refused.
+_control_byte: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]").search
+
+
+def read_fields(lines: Iterable[bytes]) -> tuple[Fields, Special]:
+    """
+    Read field lines; return the end-to-end fields, and apart from them those that need a decision.
+
+    Raises:
+        MalformedError: A line is not a field line of RFC 9112 section 5.
+    """
+    fields: Fields = []
+    special: Special = {}
+    known = _cache.get
+    for line in lines:
+        kind, field = known(line) or read_line(line)
+        if not kind:
+            fields.append(field)
+        elif kind in special:
+            special[kind].append(field)
+        else:
+            special[kind] = [field]
+    return fields, special
+
+
+def values(special: Special, kind: int) -> list[bytes]:
+    """Return the values of all fields of one kind."""
+    return [field[1] for field in special[kind]] if kind in special else []
+
+
+def read_line(line: bytes) -> Entry:
+    """
+    Read one field line, without its CRLF.
+
+    Raises:
+        MalformedError: It is not ``name ":" OWS value OWS``.
+    """
+    name, colon, value = line.partition(b":")
+    if not colon or not is_token(name):
+        raise MalformedError("malformed-request", _why_no_name(line, name, colon))
+    value = value.strip(b" \t")
+    if _control_byte(value):
+        raise MalformedError("malformed-request", f"control byte in the value of {name!r}")
+    lower = name.lower()
+    kind = KINDS.get(lower)
+    if kind is None:
+        kind = MESH if is_mesh_field(lower) else END_TO_END
+        # CGI-style servers fold `_` into `-`: there `content_length` would be a second length.
+        if b"_" in lower and (kind or lower.replace(b"_", b"-") in KINDS):
+            raise MalformedError("malformed-request", f"{name!r} poses as another field")
+    entry = (kind, (lower, value, name + b": " + value))
+    if (
+        len(line) <= _CACHED_LENGTH
+        and kind != MESH
+        and lower not in _NEVER_CACHED
+        and not _NEVER_CACHED_PART(lower)
+    ):
+        # Starting over when full costs a parse per line once in a while; a cleverer cache would
+        # cost every look-up.
+        if len(_cache) >= _CACHED_LINES:
+            _cache.clear()
+        _cache[line] = entry
+    return entry
+
+
+def _why_no_name(line: bytes, name: bytes, colon: bytes) -> str:
+    if line[:1] in (b" ", b"\t"):
+        # RFC 9112 section 5.2: obs-fold may be refused, and must not be relayed as it is.
+        return "a field line begins with white space (obs-fold)"
+    if not colon:
+        return "a field line without a colon"
+    if name.rstrip(b" \t") != name:
+        # RFC 9112 section 5.1: MUST be rejected with 400.
+        return "white space between field name and colon"
+    return f"field name {name[:64]!r} is not a token"
+
+
+def is_protected(name: bytes) -> bool:
+    """
+    Say whether the field `name` decides where a message goes, who sent it or how it is read.
+
+    Such a field can neither be taken away by naming it in Connection (RFC 9110 section 7.6.1 is
+    about fields of one connection; naming others is an old way to strip what a proxy added), nor
+    be added by a trailer section, which arrives when all has been decided (section 6.5.1).
+    """
+    return (
+        name in _PROTECTED
+        or name in KINDS
+        or name.startswith(_PROTECTED_PREFIXES)
+        or is_mesh_field(name)
+    )
+
+
+def read_trailers(lines: list[bytes]) -> Fields | None:
+    """
+    Read a trailer section; return what may travel on, or None when nothing is left.
+
+    Raises:
+        MalformedError: A line is not a field line.
+    """
+    fields, _ = read_fields(lines)
+    return [field for field in fields if not is_protected(field[0])] or None
+
+
+def has_bare_line_end(data: bytes, start: int, end: int, *, complete: bool) -> bool:
+    """
+    Say whether a CR or LF in ``data[start:end]`` stands alone.
+
+    RFC 9112 section 2.2 lets a recipient take a bare LF for a line end; two hops that disagree
+    about that see two different messages.  Of an incomplete part the last byte may be a CR whose
+    LF is still to come.  Counting is five times as fast as a regular expression here.
+    """
+    pairs = data.count(b"\r\n", start, end)
+    returns = data.count(b"\r", start, end)
+    if not complete and end > start and data[end - 1] == 13:
+        returns -= 1
+    return data.count(b"\n", start, end) != pairs or returns != pairs

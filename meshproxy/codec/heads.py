@@ -1,0 +1,220 @@
+"""
+Heads of HTTP/1.1 messages: from lines to `RequestHead` and `ResponseHead`.
+
+Whatever RFC 9110 or 9112 calls invalid is refused, also where they allow a repair: with a repair,
+we and the next hop could disagree about what was said.  The choices that are ours:
+
+* An unknown expectation is malformed (417 is a MAY, RFC 9110 section 10.1.1).
+* Connection cannot name away fields that decide something (`fields.is_protected`): such options
+  are ignored, others are obeyed.
+* A Host that is empty, repeated or, in HTTP/1.1, missing is malformed, also next to an absolute
+  target, which overrides it.
+* Upgrade counts only when Connection names it, and never for ``h2c``.
+* A reason phrase may be missing together with the space before it.
+"""
+
+from functools import lru_cache
+from typing import Final
+
+from meshproxy.message import Fields, RequestHead, ResponseHead
+
+from . import MalformedError
+from .fields import (
+    CONNECTION,
+    CONTENT_LENGTH,
+    EXPECT,
+    HOST,
+    MESH,
+    TRANSFER_ENCODING,
+    UPGRADE,
+    has_bare_line_end,
+    is_protected,
+    is_token,
+    read_fields,
+    values,
+)
+from .framing import UNTIL_CLOSE, request_length, response_length
+from .limits import Limits
+from .target import check_authority, read_target
+
+_NO_OPTIONS: Final[frozenset[bytes]] = frozenset()
+_CLOSE: Final = frozenset({b"close"})
+_PERSISTENT: Final = frozenset({b"keep-alive"})
+_COMMON_OPTIONS: Final = {
+    b"close": _CLOSE, b"Close": _CLOSE, b"keep-alive": _PERSISTENT, b"Keep-Alive": _PERSISTENT,
+}  # fmt: skip
+
+
+def _connection_options(lines: list[bytes]) -> frozenset[bytes]:
+    """Return the options in the Connection lines, in lower case (RFC 9110 section 7.6.1)."""
+    if len(lines) == 1 and (common := _COMMON_OPTIONS.get(lines[0])):
+        return common
+    options = {option.strip(b" \t").lower() for line in lines for option in line.split(b",")}
+    # Section 5.6.1.2: empty list elements are ignored.
+    options.discard(b"")
+    for option in options:
+        if not is_token(option):
+            raise MalformedError("malformed-request", f"connection option {option[:64]!r}")
+    return frozenset(options)
+
+
+def _without_nominated(fields: Fields, options: frozenset[bytes]) -> Fields:
+    """Return `fields` without those that Connection declares to be about this connection only."""
+    if options is _CLOSE or options is _PERSISTENT:
+        return fields
+    nominated = {option for option in options if not is_protected(option)}
+    return [field for field in fields if field[0] not in nominated]
+
+
+def _keep_alive(options: frozenset[bytes], *, http10: bool) -> bool:
+    """Say whether the connection persists after this message (RFC 9112 section 9.3)."""
+    if b"close" in options:
+        return False
+    return not http10 or b"keep-alive" in options
+
+
+def _upgrade_wanted(lines: list[bytes]) -> bytes | None:
+    """Return the protocols of Upgrade but ``h2c``, which would tunnel past every policy."""
+    protocols = [protocol.strip(b" \t") for line in lines for protocol in line.split(b",")]
+    return b", ".join(p for p in protocols if p and p.lower() != b"h2c") or None
+
+
+_METHODS: Final = frozenset(
+    {b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"CONNECT", b"OPTIONS", b"TRACE", b"PATCH"}
+)
+
+
+def _read_request_line(line: bytes) -> tuple[bytes, bytes, bool]:
+    """Return method, target and whether the version is HTTP/1.0 (RFC 9112 section 3)."""
+    parts = line.split(b" ")
+    if len(parts) != 3:
+        raise MalformedError("malformed-request", f"request line {line[:64]!r}")
+    method, target, version = parts
+    http10 = version == b"HTTP/1.0"
+    if not http10 and version != b"HTTP/1.1":
+        # RFC 9110 section 15.6.6: 505 is about the major version.
+        if len(version) == 8 and version.startswith(b"HTTP/") and b"2" <= version[5:6] <= b"9":
+            raise MalformedError("version-not-supported", f"version {version!r}")
+        raise MalformedError("malformed-request", f"version {version[:64]!r}")
+    if method not in _METHODS and not is_token(method):
+        raise MalformedError("malformed-request", f"method {method[:64]!r}")
+    return method, target, http10
+
+
+def read_request_head(lines: list[bytes], limits: Limits) -> tuple[RequestHead, bool, bool]:
+    """Return the head, whether the connection persists, and whether it is HTTP/1.0."""
+    method, raw_target, http10 = _read_request_line(lines[0])
+    if len(raw_target) > limits.target:
+        raise MalformedError("target-too-long", f"request target of {len(raw_target)} bytes")
+    del lines[0]
+    if len(lines) > limits.fields:
+        raise MalformedError("fields-too-large", f"{len(lines)} field lines")
+    target = read_target(method, raw_target)
+    fields, special = read_fields(lines)
+    authority = _authority(target.authority, values(special, HOST), http10=http10)
+    length: int | None = None
+    if CONTENT_LENGTH in special or TRANSFER_ENCODING in special:
+        lengths, codings = values(special, CONTENT_LENGTH), values(special, TRANSFER_ENCODING)
+        length = request_length(lengths, codings, http10=http10)
+        if method == b"CONNECT":
+            raise MalformedError("malformed-request", "CONNECT with a body")
+    options = _NO_OPTIONS
+    if CONNECTION in special:
+        options = _connection_options(values(special, CONNECTION))
+        fields = _without_nominated(fields, options)
+
+    head = RequestHead(method, authority, target.path, fields, length, target.scheme)
+    head.mesh_fields = special.get(MESH)
+    if EXPECT in special:
+        # RFC 9110 section 10.1.1: ignored in HTTP/1.0, and pointless without a body.
+        _check_expectation(values(special, EXPECT))
+        head.expect_continue = not http10 and bool(length)
+    if UPGRADE in special and b"upgrade" in options and not http10:
+        head.upgrade = _upgrade_wanted(values(special, UPGRADE))
+    # After CONNECT the bytes are a tunnel's or, when it is refused, of unknown kind: either way
+    # not the next request (CVE-2025-64763).
+    keep_alive = _keep_alive(options, http10=http10) and method != b"CONNECT"
+    return head, keep_alive, http10
+
+
+def _authority(named: bytes | None, hosts: list[bytes], *, http10: bool) -> bytes:
+    """Return the authority that a request is for; `named` is the one in its target."""
+    # RFC 9112 section 3.2: 400 for a request "that lacks a Host header field", "contains more
+    # than one", or one "with an invalid field value".  HTTP/1.0 may do without when the target
+    # names the authority; from nothing else could we know where to go.
+    if len(hosts) > 1 or (not hosts and not http10):
+        raise MalformedError("malformed-request", f"{len(hosts)} Host lines")
+    for host in hosts:
+        check_authority(host)
+    # Section 3.2.2: with an absolute target "a proxy MUST ignore the received Host".
+    authority = hosts[0] if hosts and named is None else named
+    if authority is None:
+        raise MalformedError("malformed-request", "neither Host nor an absolute target")
+    return authority
+
+
+def _check_expectation(expectations: list[bytes]) -> None:
+    if len(expectations) > 1 or expectations[0].lower() != b"100-continue":
+        raise MalformedError("malformed-request", f"expectation {expectations[0][:64]!r}")
+
+
+@lru_cache(maxsize=128)
+def _read_status_line(line: bytes) -> tuple[bool, int, bytes]:
+    """Return whether the version is HTTP/1.0, the status and the reason (RFC 9112 section 4)."""
+    version, code, reason = line[:9], line[9:12], line[12:]
+    if version not in (b"HTTP/1.1 ", b"HTTP/1.0 ") or reason[:1] not in (b" ", b""):
+        raise MalformedError("malformed-request", f"status line {line[:64]!r}")
+    # Many servers leave out the space before an empty reason; it cannot mislead anybody.
+    reason = reason[1:]
+    if len(code) != 3 or not code.isdigit() or not b"1" <= code[:1] <= b"5":
+        raise MalformedError("malformed-request", f"status {code!r}")
+    if any((byte < 32 and byte != 9) or byte == 127 for byte in reason):
+        raise MalformedError("malformed-request", "control byte in the reason phrase")
+    return version == b"HTTP/1.0 ", int(code), reason
+
+
+def read_response_head(
+    lines: list[bytes], method: bytes, limits: Limits
+) -> tuple[ResponseHead, int, bool]:
+    """Return the head, what follows it (see `framing`), and whether the connection persists."""
+    http10, status, reason = _read_status_line(lines[0])
+    del lines[0]
+    if len(lines) > limits.fields:
+        raise MalformedError("fields-too-large", f"{len(lines)} field lines")
+    fields, special = read_fields(lines)
+    lengths, codings = values(special, CONTENT_LENGTH), values(special, TRANSFER_ENCODING)
+    length, follows = response_length(method, status, lengths, codings, http10=http10)
+    options = _NO_OPTIONS
+    if CONNECTION in special:
+        options = _connection_options(values(special, CONNECTION))
+        fields = _without_nominated(fields, options)
+    # The next sidecar's `x-mesh-refusal`: whether to believe it is the exchange's matter.
+    fields += special.get(MESH, ())
+    head = ResponseHead(status, fields, length, reason)
+    if status == 101:
+        head.upgrade = b", ".join(values(special, UPGRADE)) or None
+    # Neither a tunnel nor a body that the end of the connection ends leaves room for another.
+    leaves_http = status == 101 or (method == b"CONNECT" and 200 <= status < 300)
+    keep_alive = _keep_alive(options, http10=http10) and follows != UNTIL_CLOSE and not leaves_http
+    return head, follows, keep_alive
+
+
+def take_head(buffer: bytes, limits: Limits) -> tuple[list[bytes], bytes] | None:
+    """
+    Split a complete head off `buffer`: its lines, and the bytes after it.  None: not all there.
+
+    The verdict depends only on the first `limits.head` bytes, so it is the same however the
+    bytes arrive.
+    """
+    end = buffer.find(b"\r\n\r\n", 0, limits.head)
+    if end >= 0:
+        if has_bare_line_end(buffer, 0, end, complete=True):
+            raise MalformedError("malformed-request", "bare CR or LF in the head")
+        return buffer[:end].split(b"\r\n"), buffer[end + 4 :]
+    if has_bare_line_end(buffer, 0, min(len(buffer), limits.head), complete=False):
+        raise MalformedError("malformed-request", "bare CR or LF in the head")
+    if len(buffer) < limits.head:
+        return None
+    if buffer.find(b"\r\n", 0, limits.target) < 0:
+        raise MalformedError("target-too-long", f"start line of more than {limits.target} bytes")
+    raise MalformedError("fields-too-large", f"head of more than {limits.head} bytes")

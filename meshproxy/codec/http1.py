@@ -1,0 +1,473 @@
+"""
+HTTP/1.1: two readers that push words into a sink, and writers that join bytes.
+
+**Theory of operation.**  A reader holds one buffer of bytes and a state; the state says which
+step takes the next bytes out of the buffer:
+
+    request    HEAD → (SIZED | CHUNKED) → ENDED ─ next() → HEAD …
+    response   IDLE ─ expect() → HEAD → (SIZED | CHUNKED | UNTIL_CLOSE) → IDLE …
+    both       any state → DEAF: malformed, or closed; nothing is read or said any more
+
+`feed` adds bytes and runs steps until one lacks bytes or the state is one that waits for a call.
+A step changes buffer and state *before* it calls the sink: so the sink may close, or say `next`
+or `expect`, from within any callback, and after every call out the step looks at the state again.
+
+**One message at a time.**  A client may pipeline, but the second request is not looked at until
+the first has its response, so responses cannot overtake each other and nothing is queued but
+bytes.  The connection stops reading from the socket when `held` grows.
+
+One empty line before a request is skipped (RFC 9112 section 2.2), a second one is not.  What is
+malformed ends the connection; `heads`, `fields`, `framing`, `target` and `chunked` say what is.
+"""
+
+from http import HTTPStatus
+from typing import Final
+
+from meshproxy.message import CHUNKED, Fields, RequestHead, ResponseHead
+
+from . import MalformedError, RequestSink, ResponseSink
+from .chunked import ChunkReader, encode_chunk, encode_last_chunk
+from .framing import UNTIL_CLOSE
+from .heads import read_request_head, read_response_head, take_head
+from .limits import LIMITS, Limits
+
+__all__ = [
+    "LIMITS",
+    "Limits",
+    "RequestReader",
+    "ResponseReader",
+    "encode_chunk",
+    "encode_informational",
+    "encode_last_chunk",
+    "encode_request_head",
+    "encode_response_head",
+]
+
+# States; plain numbers because they are compared several times per message.
+_HEAD: Final = 0
+_SIZED: Final = 1
+_CHUNKED: Final = 2
+_UNTIL_CLOSE: Final = 3
+_ENDED: Final = 4  # of a request: wait for next()
+_IDLE: Final = 5  # of a response: wait for expect()
+_DEAF: Final = 6
+
+
+class RequestReader:
+    """
+    Reads the requests of one connection and pushes them into a `RequestSink`.
+
+    Attributes:
+        keep_alive: The connection may serve another request after the current one.
+        http10: The current request is HTTP/1.0.
+    """
+
+    __slots__ = (
+        "_blank_line_skipped", "_buffer", "_chunks", "_limits", "_missing", "_running", "_sink",
+        "_state", "http10", "keep_alive",
+    )  # fmt: skip
+
+    def __init__(self, sink: RequestSink, limits: Limits = LIMITS) -> None:
+        self.keep_alive = True
+        self.http10 = False
+        self._sink = sink
+        self._limits = limits
+        self._state = _HEAD
+        self._running = False
+        self._buffer = b""
+        # Of the current request
+        self._blank_line_skipped = False
+        self._missing = 0
+        self._chunks: ChunkReader | None = None
+
+    @property
+    def held(self) -> int:
+        """Bytes held back: pipelined behind the current request, or an unfinished head."""
+        return len(self._buffer)
+
+    @property
+    def in_head(self) -> bool:
+        """Some but not all of a head has arrived."""
+        return self._state == _HEAD and bool(self._buffer)
+
+    # Bytes arrive…
+
+    def feed(self, data: bytes) -> None:
+        """Take bytes from the peer.  Whatever they are, this does not raise."""
+        if self._state == _DEAF:
+            return
+        self._buffer = self._buffer + data if self._buffer else data
+        self._run()
+
+    def _run(self) -> None:
+        # A sink that answers at once says `next` from within a step; the loop that is already
+        # running then goes on, however many requests were pipelined, without recursion.
+        if self._running:
+            return
+        self._running = True
+        try:
+            while self._buffer and self._step():
+                pass
+        except MalformedError as error:
+            self.close()
+            self._sink.on_request_malformed(error)
+        finally:
+            self._running = False
+
+    def _step(self) -> bool:
+        """Take the next part out of the buffer; False when that must wait."""
+        state = self._state
+        if state == _HEAD:
+            return self._read_head()
+        if state == _SIZED:
+            return self._read_sized()
+        if state == _CHUNKED:
+            return self._read_chunked()
+        return False
+
+    # …a head first…
+
+    def _read_head(self) -> bool:
+        if self._buffer[0] == 13 and not self._blank_line_skipped:
+            return self._skip_blank_line()
+        taken = take_head(self._buffer, self._limits)
+        if taken is None:
+            return False
+        lines, self._buffer = taken
+        head, self.keep_alive, self.http10 = read_request_head(lines, self._limits)
+        length = head.length
+        if length == CHUNKED:
+            self._chunks = ChunkReader(self._limits)
+            self._state = _CHUNKED
+        else:
+            self._missing = length or 0
+            self._state = _SIZED
+        self._sink.on_request_head(head)
+        if not length and self._state == _SIZED:
+            self._end(None)
+        return self._state != _DEAF
+
+    def _skip_blank_line(self) -> bool:
+        # RFC 9112 section 2.2: "a server … SHOULD ignore at least one empty line (CRLF) received
+        # prior to the request-line".
+        if len(self._buffer) < 2:
+            return False
+        if self._buffer[1] != 10:
+            raise MalformedError("malformed-request", "bare CR before the request line")
+        self._buffer = self._buffer[2:]
+        self._blank_line_skipped = True
+        return True
+
+    # …then the body, if any…
+
+    def _read_sized(self) -> bool:
+        data = self._buffer
+        if len(data) > self._missing:
+            data, self._buffer = data[: self._missing], data[self._missing :]
+        else:
+            self._buffer = b""
+        self._missing -= len(data)
+        self._sink.on_request_data(data)
+        if not self._missing and self._state == _SIZED:
+            self._end(None)
+        return self._state != _DEAF
+
+    def _read_chunked(self) -> bool:
+        chunks = self._chunks
+        assert chunks is not None
+        data, self._buffer = chunks.read(self._buffer)
+        if data:
+            self._sink.on_request_data(data)
+            if self._state != _CHUNKED:
+                return False
+        if chunks.error is not None:
+            raise chunks.error
+        if not chunks.done:
+            return False
+        self._end(chunks.trailers)
+        return self._state != _DEAF
+
+    # …and the end; what comes behind it waits until the response is done.
+
+    def _end(self, trailers: Fields | None) -> None:
+        self._state = _ENDED
+        self._chunks = None
+        self._sink.on_request_end(trailers)
+
+    def next(self) -> None:
+        """
+        Go on: the current request has ended and its response is done.
+
+        Pushes the next request at once when it is already here.
+        """
+        if self._state == _DEAF:
+            return
+        assert self._state == _ENDED, "next() before the end of the request"
+        if not self.keep_alive:
+            self.close()
+            return
+        self._state = _HEAD
+        self._blank_line_skipped = False
+        self._run()
+
+    def close(self) -> None:
+        """Say nothing any more, whatever arrives."""
+        self._state = _DEAF
+        self._buffer = b""
+        self._chunks = None
+
+
+class ResponseReader:
+    """
+    Reads the responses of one connection and pushes them into a `ResponseSink`.
+
+    Attributes:
+        keep_alive: The connection may carry another request after the current response, as far
+            as the response tells.
+    """
+
+    __slots__ = (
+        "_buffer", "_chunks", "_informational", "_limits", "_method", "_missing", "_running",
+        "_sink", "_state", "keep_alive",
+    )  # fmt: skip
+
+    def __init__(self, sink: ResponseSink, limits: Limits = LIMITS) -> None:
+        self.keep_alive = True
+        self._sink = sink
+        self._limits = limits
+        self._state = _IDLE
+        self._running = False
+        self._buffer = b""
+        # Of the current response
+        self._method = b""
+        self._informational = 0
+        self._missing = 0
+        self._chunks: ChunkReader | None = None
+
+    @property
+    def idle(self) -> bool:
+        """Nothing is expected and nothing has come."""
+        return self._state == _IDLE and not self._buffer
+
+    @property
+    def untouched(self) -> bool:
+        """A response is expected, and not a byte of it has arrived: the request may be unread."""
+        return self._state == _HEAD and not self._buffer and not self._informational
+
+    # A request goes out…
+
+    def expect(self, method: bytes) -> None:
+        """The next response answers a request with this method."""
+        if self._state == _DEAF:
+            return
+        assert self._state == _IDLE, "expect() before the end of the last response"
+        self._state = _HEAD
+        self._method = method
+        self._informational = 0
+        self.keep_alive = True
+
+    # …bytes come back…
+
+    def feed(self, data: bytes) -> None:
+        """Take bytes from the peer.  Whatever they are, this does not raise."""
+        if self._state == _DEAF or not data:
+            return
+        self._buffer = self._buffer + data if self._buffer else data
+        if self._running:
+            return
+        self._running = True
+        try:
+            while self._buffer and self._step():
+                pass
+        except MalformedError as error:
+            self._fail("upstream-protocol-error", error.detail)
+        finally:
+            self._running = False
+
+    def _step(self) -> bool:
+        """Take the next part out of the buffer; False when that must wait."""
+        state = self._state
+        if state == _HEAD:
+            return self._read_head()
+        if state == _SIZED:
+            return self._read_sized()
+        if state == _CHUNKED:
+            return self._read_chunked()
+        if state == _UNTIL_CLOSE:
+            data, self._buffer = self._buffer, b""
+            self._sink.on_response_data(data)
+            return False
+        if state == _IDLE:
+            # Somebody else's answer, or half of an attack; never the answer to the next request
+            # (RFC 9112 section 9.2).
+            raise MalformedError("malformed-request", "bytes while no response is expected")
+        return False
+
+    # …a head first, perhaps after informational ones…
+
+    def _read_head(self) -> bool:
+        taken = take_head(self._buffer, self._limits)
+        if taken is None:
+            return False
+        lines, rest = taken
+        head, follows, keep_alive = read_response_head(lines, self._method, self._limits)
+        self._buffer = rest
+        if head.status < 200 and head.status != 101:
+            self._informational += 1
+            if self._informational > self._limits.informational:
+                raise MalformedError("malformed-request", "too many informational responses")
+            self._sink.on_response_informational(head)
+            return self._state == _HEAD
+        self.keep_alive = keep_alive
+        if follows == CHUNKED:
+            self._chunks = ChunkReader(self._limits)
+            state = _CHUNKED
+        else:
+            self._missing = follows
+            state = _UNTIL_CLOSE if follows == UNTIL_CLOSE else _SIZED
+        self._state = state
+        self._sink.on_response_head(head)
+        if not follows and self._state == _SIZED:
+            return self._end(None)
+        return self._state == state
+
+    # …then the body, if any…
+
+    def _read_sized(self) -> bool:
+        data = self._buffer
+        if len(data) > self._missing:
+            data, self._buffer = data[: self._missing], data[self._missing :]
+        else:
+            self._buffer = b""
+        self._missing -= len(data)
+        self._sink.on_response_data(data)
+        if not self._missing and self._state == _SIZED:
+            return self._end(None)
+        return False
+
+    def _read_chunked(self) -> bool:
+        chunks = self._chunks
+        assert chunks is not None
+        data, self._buffer = chunks.read(self._buffer)
+        if data:
+            self._sink.on_response_data(data)
+            if self._state != _CHUNKED:
+                return False
+        if chunks.error is not None:
+            raise chunks.error
+        return self._end(chunks.trailers) if chunks.done else False
+
+    # …and the end.
+
+    def _end(self, trailers: Fields | None) -> bool:
+        self._chunks = None
+        if not self._buffer:
+            self._state = _IDLE
+            self._sink.on_response_end(trailers)
+            return False
+        # More bytes than the response has: the connection has lost its place.  The sink hears
+        # the end, which is sound, with `keep_alive` already False; then what is wrong.
+        self.keep_alive = False
+        self._state = _ENDED
+        self._sink.on_response_end(trailers)
+        if self._state == _ENDED:
+            raise MalformedError("malformed-request", "bytes after the end of the response")
+        return False
+
+    def feed_eof(self) -> None:
+        """The peer will send no more."""
+        state = self._state
+        if state == _UNTIL_CLOSE:
+            self.close()
+            self._sink.on_response_end(None)
+        elif state == _IDLE:
+            self.close()
+        elif state != _DEAF:
+            # RFC 9112 section 8: an incomplete message must never pass for a complete one.
+            where = "before a byte of" if self.untouched else "inside"
+            self._fail("upstream-closed", f"the connection ended {where} the response")
+
+    def _fail(self, code: str, detail: str) -> None:
+        self.close()
+        self._sink.on_response_malformed(MalformedError(code, detail))
+
+    def close(self) -> None:
+        """Say nothing any more, whatever arrives."""
+        self.keep_alive = False
+        self._state = _DEAF
+        self._buffer = b""
+        self._chunks = None
+
+
+# Writing.  These functions check nothing and are safe all the same, because of what they are
+# given: heads out of a reader (validated byte by byte, see `fields`), heads out of HTTP/2 (whose
+# codec validates alike), and fields of ours out of `message.field()`, whose callers vouch for them.
+
+
+_STATUS_LINES: Final = {
+    status.value: (status.phrase.encode(), b"HTTP/1.1 %d %b" % (status, status.phrase.encode()))
+    for status in HTTPStatus
+}
+_CHUNKED_LINE: Final = b"transfer-encoding: chunked"
+
+
+def encode_request_head(head: RequestHead, *, trailers: bool = False) -> bytes:
+    """
+    Return a request head as it goes to the next hop; Host first (RFC 9110 section 7.2).
+
+    `mesh_fields` stay behind: they came from outside.  Upgrade too: relaying it means relaying
+    what comes after a 101.  With `trailers`, say that we understand trailers in the response.
+    """
+    lines = [
+        b"%b %b HTTP/1.1\r\nhost: %b" % (head.method, head.path or head.authority, head.authority)
+    ]
+    lines += [field[2] for field in head.fields]
+    length = head.length
+    if length is not None:
+        lines.append(_CHUNKED_LINE if length == CHUNKED else b"content-length: %d" % length)
+    if head.expect_continue:
+        lines.append(b"expect: 100-continue")
+    if trailers:
+        lines.append(b"te: trailers\r\nconnection: te")
+    lines.append(b"\r\n")
+    return b"\r\n".join(lines)
+
+
+def encode_response_head(head: ResponseHead, *, close: bool, http10: bool = False) -> bytes:
+    """
+    Return a response head as it goes to the client, who spoke HTTP/1.0 if `http10`.
+
+    A `length` of None means that no body can follow (HEAD, 204, 304); a response that has merely
+    an empty one says 0.  HTTP/1.0 knows no chunks: there `CHUNKED` means until the end of the
+    connection, which the caller closes.
+    """
+    lines = [_status_line(head)]
+    lines += [field[2] for field in head.fields]
+    length = head.length
+    if length is not None:
+        if length != CHUNKED:
+            lines.append(b"content-length: %d" % length)
+        elif http10:
+            close = True
+        else:
+            lines.append(_CHUNKED_LINE)
+    if close:
+        lines.append(b"connection: close")
+    elif http10:
+        lines.append(b"connection: keep-alive")
+    lines.append(b"\r\n")
+    return b"\r\n".join(lines)
+
+
+def encode_informational(head: ResponseHead) -> bytes:
+    """Return a 1xx head; it has neither body nor say about the connection."""
+    return b"\r\n".join([_status_line(head), *[field[2] for field in head.fields], b"\r\n"])
+
+
+def _status_line(head: ResponseHead) -> bytes:
+    """Return the status line; reasons other than the usual one are kept as the server sent them."""
+    usual = _STATUS_LINES.get(head.status)
+    reason = head.reason
+    if usual is not None and (not reason or reason == usual[0]):
+        return usual[1]
+    return b"HTTP/1.1 %d %b" % (head.status, reason)

@@ -1,0 +1,77 @@
+"""
+What does a client speak?  The first bytes of a connection decide, where nobody said it before.
+
+The verdict must be right however the bytes are cut: a verdict on a prefix is never taken back,
+and as long as two verdicts are possible the answer is None.
+
+**When in doubt, HTTP.**  An HTTP request taken for an opaque stream would be relayed with no
+policy applied, and some server would read it leniently all the same.  An opaque stream taken for
+HTTP is refused, visibly, and `appProtocol` on the Service's port settles it.  So a known method
+and a space suffice, whatever comes behind: the codec will say what is wrong with the rest.
+"""
+
+import enum
+from typing import Final
+
+
+class Protocol(enum.Enum):
+    TLS = "tls"
+    HTTP2 = "http2"
+    HTTP1 = "http1"
+    OPAQUE = "opaque"
+
+
+# RFC 9113 section 3.4.
+_PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+_METHODS: Final = (
+    b"GET ", b"HEAD ", b"POST ", b"PUT ", b"DELETE ", b"CONNECT ", b"OPTIONS ", b"TRACE ", b"PATCH ",
+)  # fmt: skip
+_TOKEN: Final = frozenset(
+    b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+)
+_LONGEST_METHOD: Final = 32
+_LONGEST_TARGET: Final = 16384
+
+
+def sniff(data: bytes) -> Protocol | None:
+    """Return what `data` begins, or None when more bytes are needed to say."""
+    if not data:
+        return None
+    if data[0] == 22:
+        return _sniff_tls(data)
+    if data.startswith(_PREFACE):
+        return Protocol.HTTP2
+    if _PREFACE.startswith(data):
+        return None
+    # A server may skip empty lines before a request (RFC 9112 section 2.2).
+    return _sniff_http1(data.lstrip(b"\r\n"))
+
+
+def _sniff_tls(data: bytes) -> Protocol | None:
+    """A handshake record (22) of SSL 3.0 to TLS 1.3 that opens with a ClientHello (1)."""
+    for index, allowed in ((1, (3,)), (2, (0, 1, 2, 3, 4)), (5, (1,))):
+        if len(data) <= index:
+            return None
+        if data[index] not in allowed:
+            return Protocol.OPAQUE
+    return Protocol.TLS
+
+
+def _sniff_http1(data: bytes) -> Protocol | None:
+    """``method SP target SP "HTTP/"``, as much of it as is there."""
+    if data.startswith(_METHODS):
+        return Protocol.HTTP1
+    method, space, rest = data.partition(b" ")
+    if len(method) > _LONGEST_METHOD or not _TOKEN.issuperset(method):
+        return Protocol.OPAQUE
+    if not space:
+        return None
+    target, space, version = rest.partition(b" ")
+    beginning = target[:_LONGEST_TARGET]
+    if not method or b"\r" in beginning or b"\n" in beginning or (space and not target):
+        return Protocol.OPAQUE
+    if len(target) > _LONGEST_TARGET:
+        return Protocol.HTTP1
+    if version.startswith(b"HTTP/"):
+        return Protocol.HTTP1
+    return None if b"HTTP/".startswith(version) else Protocol.OPAQUE

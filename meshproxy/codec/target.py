@@ -1,0 +1,88 @@
+"""
+The request target and its authority: RFC 9112 section 3.2, strictly.
+
+A target decides the route and the authorization, so what two parsers could read in two ways is
+refused here: fragments, user information, spaces, anything but visible ASCII.  Dot segments,
+encoded slashes and the like are legal spellings and remain the business of `routing`.
+"""
+
+import re
+from functools import lru_cache
+from typing import Final, NamedTuple
+
+from . import MalformedError
+
+
+class Target(NamedTuple):
+    """A request target, taken apart; `authority` is None when the target names none."""
+
+    scheme: bytes
+    authority: bytes | None
+    path: bytes
+
+
+# Path: RFC 3986 `pchar`, complete percent escapes, and of the rest `[ ] |`, which browsers leave
+# as they are (WHATWG URL, "path percent-encode set").  Query: there browsers leave more, and a
+# lone `%` is common.  Possessive quantifiers: a target that does not match fails in one pass.
+_PATH: Final = rb"/(?:[!$&'()*+,\-./0-9:;=@A-Z\[\]_a-z|~]++|%[0-9A-Fa-f]{2})*+"
+_QUERY: Final = rb"\?[!$-;=?-~]*+"
+_origin_form: Final = re.compile(_PATH + rb"(?:" + _QUERY + rb")?+").fullmatch
+_absolute_form: Final = re.compile(
+    rb"(https?)://([^/?#]*)(.*)", re.IGNORECASE | re.DOTALL
+).fullmatch
+
+# A DNS name (with the underscores that Docker and Kubernetes users have), an IPv4 address or a
+# bracketed IPv6 address.  RFC 3986 also allows percent escapes and sub-delimiters in a name; no
+# resolver knows such names, while a comma there is two Host lines joined by somebody.
+_authority: Final = re.compile(
+    rb"(?:[0-9A-Za-z_~.\-]{1,255}|\[(?=[0-9A-Fa-f.]*+:[0-9A-Fa-f.]*+:)[0-9A-Fa-f:.]{2,45}\])"
+    rb"(?::([0-9]{1,5}))?"
+).fullmatch
+
+
+def read_target(method: bytes, target: bytes) -> Target:
+    """
+    Take a request target apart.
+
+    Raises:
+        MalformedError: It is in none of the four forms, or in one that `method` does not have.
+    """
+    # 3.2.3: "authority-form is only used for CONNECT requests", and CONNECT uses nothing else.
+    if method == b"CONNECT":
+        if check_authority(target) is None:
+            raise MalformedError("malformed-request", "CONNECT without a port")
+        return Target(b"http", target, b"")
+    # 3.2.1: what nearly all requests have.
+    if _origin_form(target):
+        return Target(b"http", None, target)
+    # 3.2.4: "asterisk-form is only used for a server-wide OPTIONS request".
+    if target == b"*" and method == b"OPTIONS":
+        return Target(b"http", None, target)
+    # 3.2.2: "a server MUST accept the absolute-form in requests".
+    if not (absolute := _absolute_form(target)):
+        raise MalformedError("malformed-request", f"request target {target[:64]!r}")
+    scheme, authority, path = absolute.groups()
+    check_authority(authority)
+    if not path and method == b"OPTIONS":
+        # 3.2.4: the last proxy sends `*` when the URI has neither path nor query.
+        return Target(scheme.lower(), authority, b"*")
+    if not path.startswith(b"/"):
+        path = b"/" + path
+    if not _origin_form(path):
+        raise MalformedError("malformed-request", f"request target {target[:64]!r}")
+    return Target(scheme.lower(), authority, path)
+
+
+@lru_cache(maxsize=512)
+def check_authority(authority: bytes) -> int | None:
+    """
+    Check the value of Host, or the authority of a target; return its port, None when it has none.
+
+    Raises:
+        MalformedError: It is empty, or not ``host`` or ``host:port``.
+    """
+    match = _authority(authority)
+    port = int(match[1]) if match and match[1] else None
+    if not match or (port is not None and not 0 < port < 65536):
+        raise MalformedError("malformed-request", f"authority {authority[:64]!r}")
+    return port

@@ -1,0 +1,181 @@
+"""
+From a snapshot (data) to a mesh (objects that act): compiled whole, adopted whole, or not at all.
+
+1. *Compile*: routes become matchers, names become references; whatever is wrong is found here.
+2. *Bind*: new listeners take their ports; a port that cannot be had is also an error.
+3. *Adopt*: plain assignments that cannot fail.  Clusters, endpoints and listeners that stayed
+   keep their connections and counters; requests under way finish on the route they began with.
+"""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from meshproxy.contract.resources import ListenerSpec, Snapshot
+from meshproxy.contract.wire import ContractError
+from meshproxy.downstream import listener as downstream
+from meshproxy.downstream.listener import Listener
+from meshproxy.exchange import Cluster as ExchangeCluster
+from meshproxy.routing.table import Authorities, VirtualHost, compile_virtual_host
+from meshproxy.upstream import cluster as upstream
+from meshproxy.upstream.cluster import Cluster
+
+
+class Environment(downstream.Environment, upstream.Environment, Protocol):
+    """What listeners and clusters need of the process."""
+
+
+class Mesh:
+    """
+    What the proxy obeys at one version.
+
+    Attributes:
+        snapshot: What it was made from.
+    """
+
+    def __init__(self, environment: Environment) -> None:
+        self.snapshot = Snapshot()
+        self.clusters: dict[str, Cluster] = {}
+        self.listeners: dict[str, Listener] = {}
+        self.draining: list[Listener] = []  # gone from the configuration, still serving
+        self._environment = environment
+
+    def adopt(self, snapshot: Snapshot) -> None:
+        """
+        Obey `snapshot` from now on.
+
+        Raises:
+            ContractError: It cannot be obeyed; everything is as before.
+        """
+        clusters = self._compile_clusters(snapshot)
+        hosts = _compile_virtual_hosts(snapshot, clusters)
+        authorities: Authorities[ExchangeCluster] = _by_authority(snapshot, hosts)
+        for spec in snapshot.listeners:
+            if spec.virtual_host is not None and spec.virtual_host not in hosts:
+                raise ContractError(
+                    f"listener/{spec.name} virtual_host", f"there is no {spec.virtual_host!r}"
+                )
+        opened = self._bind(snapshot)
+        # Nothing below can fail.
+        self._adopt_clusters(snapshot, clusters)
+        self._adopt_listeners(snapshot, opened, hosts, authorities)
+        self.snapshot = snapshot
+
+    # Compile --------------------------------------------------------------------------------------
+
+    def _compile_clusters(self, snapshot: Snapshot) -> dict[str, Cluster]:
+        clusters: dict[str, Cluster] = {}
+        for spec in snapshot.clusters:
+            if spec.name in clusters:
+                raise ContractError(f"cluster/{spec.name}", "is given twice")
+            known = self.clusters.get(spec.name)
+            clusters[spec.name] = known or Cluster(spec, self._environment)
+        for endpoints in snapshot.endpoints:
+            if endpoints.cluster not in clusters:
+                raise ContractError(f"endpoints/{endpoints.cluster}", "there is no such cluster")
+        return clusters
+
+    # Bind -----------------------------------------------------------------------------------------
+
+    def _bind(self, snapshot: Snapshot) -> dict[str, Listener]:
+        opened: dict[str, Listener] = {}
+        try:
+            for spec in snapshot.listeners:
+                if spec.name in opened:
+                    raise ContractError(f"listener/{spec.name}", "is given twice")
+                known = self.listeners.get(spec.name)
+                if known is None or _moved(known.spec, spec):
+                    opened[spec.name] = listener = Listener(spec, self._environment)
+                    listener.bind()
+        except ContractError:
+            for listener in opened.values():
+                listener.close()
+            raise
+        return opened
+
+    # Adopt ----------------------------------------------------------------------------------------
+
+    def _adopt_clusters(self, snapshot: Snapshot, clusters: dict[str, Cluster]) -> None:
+        endpoints = {spec.cluster: spec.endpoints for spec in snapshot.endpoints}
+        for spec in snapshot.clusters:
+            clusters[spec.name].adopt(spec, endpoints.get(spec.name, ()))
+        for name, cluster in self.clusters.items():
+            if name not in clusters:
+                cluster.retire()
+        self.clusters = clusters
+
+    def _adopt_listeners(
+        self,
+        snapshot: Snapshot,
+        opened: dict[str, Listener],
+        hosts: Mapping[str, VirtualHost[ExchangeCluster]],
+        authorities: Authorities[ExchangeCluster],
+    ) -> None:
+        listeners = {
+            spec.name: opened.get(spec.name) or self.listeners[spec.name]
+            for spec in snapshot.listeners
+        }
+        for spec in snapshot.listeners:
+            listener = listeners[spec.name]
+            listener.spec = spec
+            listener.authorities = authorities
+            listener.virtual_host = None if spec.virtual_host is None else hosts[spec.virtual_host]
+        for listener in opened.values():
+            listener.start()
+        for name, listener in self.listeners.items():
+            if listeners.get(name) is not listener:
+                listener.drain()
+                self.draining.append(listener)
+        self.listeners = listeners
+        self.draining = [listener for listener in self.draining if listener.connections]
+
+    # The rest of life -----------------------------------------------------------------------------
+
+    @property
+    def connections(self) -> int:
+        """How many clients are connected."""
+        listeners = [*self.listeners.values(), *self.draining]
+        return sum(listener.connections for listener in listeners)
+
+    def sweep(self, now: float) -> None:
+        """Close connections to endpoints that nobody has needed for long."""
+        for cluster in self.clusters.values():
+            cluster.sweep(now)
+
+    def drain(self) -> None:
+        """Accept no more; let what runs finish."""
+        for listener in self.listeners.values():
+            listener.drain()
+
+    def close(self) -> None:
+        """End everything now."""
+        for listener in [*self.listeners.values(), *self.draining]:
+            listener.close()
+        for cluster in self.clusters.values():
+            cluster.close()
+
+
+def _compile_virtual_hosts(
+    snapshot: Snapshot, clusters: Mapping[str, ExchangeCluster]
+) -> dict[str, VirtualHost[ExchangeCluster]]:
+    hosts: dict[str, VirtualHost[ExchangeCluster]] = {}
+    for spec in snapshot.virtual_hosts:
+        if spec.name in hosts:
+            raise ContractError(f"virtual_host/{spec.name}", "is given twice")
+        try:
+            hosts[spec.name] = compile_virtual_host(spec, clusters)
+        except ContractError as error:
+            raise ContractError(f"virtual_host/{spec.name} {error.path}", error.reason) from None
+    return hosts
+
+
+def _by_authority(
+    snapshot: Snapshot, hosts: Mapping[str, VirtualHost[ExchangeCluster]]
+) -> Authorities[ExchangeCluster]:
+    """Inbound hosts are not to be called by name: only who has a listener of its own leads there."""
+    inbound = {spec.virtual_host for spec in snapshot.listeners if spec.direction == "inbound"}
+    return Authorities([host for name, host in hosts.items() if name not in inbound])
+
+
+def _moved(known: ListenerSpec, wanted: ListenerSpec) -> bool:
+    """A listener is the same as long as it listens in the same place."""
+    return (known.address, known.port) != (wanted.address, wanted.port)

@@ -1,0 +1,311 @@
+"""
+An HTTP/1.1 connection that requests come from: bytes in, an exchange for each request.
+
+Life of a connection: head → exchange → response → (next head | close).  One request at a time:
+what a client sends ahead (pipelining, RFC 9112 section 9.3.2) waits in the reader.
+"""
+
+import asyncio
+from collections.abc import Callable
+from math import inf
+from typing import Protocol
+
+from meshproxy.codec import MalformedError
+from meshproxy.codec.http1 import (
+    RequestReader,
+    encode_informational,
+    encode_last_chunk,
+    encode_response_head,
+)
+from meshproxy.flow import Connection
+from meshproxy.local_reply import local_reply
+from meshproxy.message import CHUNKED, Fields, RequestHead, ResponseHead
+from meshproxy.refusal import refusal
+
+FIRST_TIMEOUT = 60.0
+"""Seconds for the first byte of a new connection."""
+
+HEAD_TIMEOUT = 10.0
+"""Seconds for a request head once its first byte has come (hazards: slowloris)."""
+
+IDLE_TIMEOUT = 3600.0
+"""Seconds between requests; longer than any sane client's own, so that it closes first."""
+
+LINGER_TIMEOUT = 2.0
+"""Seconds in which a client may notice that we answered before it had said all."""
+
+DISCARD_LIMIT = 256 * 1024
+"""Bytes of a body read in vain, to keep the connection, once the request has been answered."""
+
+HELD_LIMIT = 64 * 1024
+"""Bytes a client may send ahead of its turn before it is no longer read from."""
+
+
+class Exchange(Protocol):
+    """What answers a request: `meshproxy.exchange`, or the admin's pages."""
+
+    def on_request_head(self, head: RequestHead) -> None: ...
+    def on_request_data(self, data: bytes) -> None: ...
+    def on_request_end(self, trailers: Fields | None) -> None: ...
+    def on_request_reset(self) -> None: ...
+    def on_downstream_blocked(self) -> None: ...
+    def on_downstream_writable(self) -> None: ...
+
+
+class Owner(Protocol):
+    """The listener that accepted the connection."""
+
+    draining: bool
+    hop: str
+
+    def closed(self, connection: "Http1Connection") -> None: ...
+    def malformed(self, code: str) -> None: ...
+
+
+class Http1Connection(Connection):
+    """One client's connection."""
+
+    __slots__ = (
+        "_begin",
+        "_chunked",
+        "_close",
+        "_discarded",
+        "_feeding",
+        "_half_closed",
+        "_head_sent",
+        "_lingering",
+        "_owner",
+        "_reader",
+        "_request_open",
+        "_response_open",
+        "_turn_due",
+        "_waits_for_continue",
+        "deadline",
+        "exchange",
+    )
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        owner: Owner,
+        begin: Callable[["Http1Connection"], Exchange],
+    ) -> None:
+        super().__init__(loop)
+        # For the whole connection
+        self._owner = owner
+        self._begin = begin
+        self._reader = RequestReader(self)
+        self._feeding = False  # the reader is on the stack
+        self._turn_due = False  # an answer was complete before the reader's stack had unwound
+        self._half_closed = False
+        self._lingering = False
+        self.deadline = inf  # of the loop's clock: when the listener's sweep ends the wait
+        # For one request
+        self.exchange: Exchange | None = None
+        self._request_open = False
+        self._response_open = False
+        self._head_sent = False
+        self._chunked = False
+        self._close = False
+        self._waits_for_continue = False
+        self._discarded = 0
+
+    @property
+    def idle(self) -> bool:
+        """Between requests, with nothing of the next one seen."""
+        return not (self._request_open or self._response_open or self._reader.in_head)
+
+    # Bytes arrive ---------------------------------------------------------------------------------
+
+    def on_connected(self) -> None:
+        self.deadline = self.loop.time() + FIRST_TIMEOUT
+
+    def on_bytes(self, data: bytes) -> None:
+        if self._lingering:
+            return
+        reader = self._reader
+        self._feeding = True
+        reader.feed(data)
+        while self._turn_due:
+            self._turn()
+        self._feeding = False
+        if self._response_open:
+            if not self._request_open and reader.held > HELD_LIMIT:
+                self.pause_reading()
+        elif reader.in_head:
+            self.deadline = min(self.deadline, self.loop.time() + HEAD_TIMEOUT)
+
+    def on_eof(self) -> bool:
+        """
+        The client says no more; it may still listen (``nc -N``), so a whole request is answered.
+
+        An unfinished one is not: its end will never come.
+        """
+        self._half_closed = True
+        self._close = True
+        return self._response_open and not self._request_open
+
+    # The request ----------------------------------------------------------------------------------
+
+    def on_request_head(self, head: RequestHead) -> None:
+        self.deadline = inf
+        self._request_open = True
+        self._response_open = True
+        self._head_sent = False
+        self._waits_for_continue = head.expect_continue
+        self._close = self._half_closed or not self._reader.keep_alive
+        self.exchange = exchange = self._begin(self)
+        exchange.on_request_head(head)
+
+    def on_request_data(self, data: bytes) -> None:
+        if self.exchange is not None:
+            self.exchange.on_request_data(data)
+            return
+        self._discarded += len(data)
+        if self._discarded > DISCARD_LIMIT:
+            self._linger()
+
+    def on_request_end(self, trailers: Fields | None) -> None:
+        self._request_open = False
+        if self.exchange is not None:
+            self.exchange.on_request_end(trailers)
+        if not self._response_open:
+            self._next_turn()
+
+    def on_request_malformed(self, error: MalformedError) -> None:
+        """Answer what can be answered and close: where the next message begins is unknown."""
+        self._owner.malformed(error.code)
+        exchange, self.exchange = self.exchange, None
+        if exchange is not None:  # inside a body: half of it must not be taken for all of it
+            exchange.on_request_reset()
+        if self._head_sent:
+            self.abort()
+            return
+        head, body = local_reply(refusal(error.code), None, hop=self._owner.hop, attempt=0)
+        self.write(encode_response_head(head, close=True) + body)
+        self._linger()
+
+    # The response ---------------------------------------------------------------------------------
+
+    def send_informational(self, head: ResponseHead) -> None:
+        if head.status == 100:
+            self._waits_for_continue = False
+        if not self._reader.http10:  # HTTP/1.0 has no 1xx (RFC 9110 section 15.2)
+            self.write(encode_informational(head))
+
+    def send_head(self, head: ResponseHead) -> None:
+        http10 = self._reader.http10
+        self._head_sent = True
+        if self._waits_for_continue and self._request_open:
+            # It may never send its body after another answer than `100 Continue`, so where its
+            # next request begins would be a guess (RFC 9110 section 10.1.1).
+            self._close = True
+        self._chunked = head.length == CHUNKED and not http10
+        if self._owner.draining or (head.length == CHUNKED and http10):
+            self._close = True
+        self.write(encode_response_head(head, close=self._close, http10=http10))
+
+    def send_data(self, data: bytes) -> None:
+        if self._chunked:
+            self.write(b"%x\r\n" % len(data))
+            self.write(data)
+            self.write(b"\r\n")
+        else:
+            self.write(data)
+
+    def send_end(self, trailers: Fields | None) -> None:
+        if self._chunked:
+            self.write(encode_last_chunk(trailers))
+        self.exchange = None
+        self._response_open = False
+        if not self._request_open:
+            self._next_turn()
+        elif self._close:
+            self._linger()
+        else:  # answered before all was said: the rest is read and dropped, then all goes on
+            self._discarded = 0
+            self.deadline = self.loop.time() + LINGER_TIMEOUT
+
+    def reset(self) -> None:
+        """The response cannot be completed: the client must not take what it has for all of it."""
+        self.exchange = None
+        self.flush()
+        self.abort()
+
+    # The next one, or the end ---------------------------------------------------------------------
+
+    def _next_turn(self) -> None:
+        if self._feeding:
+            self._turn_due = True  # `on_bytes` goes on once the reader's stack has unwound
+            return
+        self._feeding = True
+        self._turn()
+        while self._turn_due:
+            self._turn()
+        self._feeding = False
+
+    def _turn(self) -> None:
+        self._turn_due = False
+        if self._close:
+            self.close()
+            return
+        reader = self._reader
+        if reader.held:
+            self.resume_reading()
+        reader.next()
+        if not self._response_open:
+            wait = HEAD_TIMEOUT if reader.in_head else IDLE_TIMEOUT
+            self.deadline = self.loop.time() + wait
+
+    def _linger(self) -> None:
+        """
+        Close, but let the client read our answer first.
+
+        Closing a socket with unread bytes makes the kernel send RST, which can destroy the answer
+        on its way (RFC 9112 section 9.6).
+        """
+        self._reader.close()
+        self._lingering = True
+        self._request_open = self._response_open = False
+        self.deadline = self.loop.time() + LINGER_TIMEOUT
+        self.resume_reading()
+        self.flush()
+        if self.transport is not None and self.transport.can_write_eof():
+            self.transport.write_eof()
+
+    def drain(self) -> None:
+        """Close when the current exchange is done; at once when there is none."""
+        self._close = True
+        if self.idle:
+            self.close()
+
+    def expire(self) -> None:
+        """The deadline has passed."""
+        self.deadline = inf
+        if self._reader.in_head and not self._lingering:
+            self.on_request_malformed(MalformedError("head-timeout", "the head took too long"))
+        else:
+            self.abort()
+
+    def on_lost(self, error: Exception | None) -> None:
+        self._reader.close()
+        exchange, self.exchange = self.exchange, None
+        if exchange is not None:
+            exchange.on_request_reset()
+        self._owner.closed(self)
+
+    # One side is slower than the other ------------------------------------------------------------
+
+    def pause_request(self) -> None:
+        self.pause_reading()
+
+    def resume_request(self) -> None:
+        self.resume_reading()
+
+    def on_blocked(self) -> None:
+        if self.exchange is not None:
+            self.exchange.on_downstream_blocked()
+
+    def on_writable(self) -> None:
+        if self.exchange is not None:
+            self.exchange.on_downstream_writable()

@@ -1,0 +1,382 @@
+"""
+A listening socket: accepts, lets the first bytes decide, hands over to a protocol.
+
+The accept loop is ours rather than asyncio's so that one port can serve TLS and plaintext
+(PERMISSIVE), each connection gets the certificate of its own moment (a renewed one needs no
+restart), and the original destination can be read from the raw socket.  The first bytes are
+looked at with MSG_PEEK: TLS and HTTP then read them as if nobody had.
+"""
+
+import asyncio
+import contextlib
+import errno
+import logging
+import socket
+import ssl
+from collections.abc import Callable
+from typing import Protocol
+
+from meshproxy.codec.http1 import encode_response_head
+from meshproxy.codec.sniff import Protocol as Wire
+from meshproxy.codec.sniff import sniff
+from meshproxy.contract.resources import ListenerSpec
+from meshproxy.contract.wire import ContractError
+from meshproxy.exchange import Authorities, Cluster, Exchange, Series, Surroundings
+from meshproxy.identity.tls import peer_identity
+from meshproxy.local_reply import local_reply
+from meshproxy.message import Field, field
+from meshproxy.refusal import refusal
+from meshproxy.routing.table import VirtualHost
+
+from . import http1
+
+log = logging.getLogger("meshproxy.listener")
+
+BACKLOG = 4096
+ACCEPT_BATCH = 64
+"""Connections taken per wake-up, so that a flood of them does not starve those already open."""
+
+HELLO_TIMEOUT = 10.0
+"""Seconds for the first bytes and the TLS handshake."""
+
+SWEEP = 1.0
+"""Seconds between two looks at the connections' deadlines."""
+
+PEEK = 24
+"""Enough for the longest thing that is told apart: the HTTP/2 preface."""
+
+PLAINTEXT = "plaintext"
+"""`source` of requests that nobody vouched for."""
+
+
+class Metrics(Protocol):
+    def requests(
+        self, direction: str, source: str, destination: str, version: str, route: str, protocol: str
+    ) -> Series: ...
+    def connection(self, side: str, direction: str) -> "ConnectionSeries": ...
+    def handshake_failed(self, side: str, reason: str) -> None: ...
+    def refused(self, direction: str, code: str) -> None: ...
+
+
+class ConnectionSeries(Protocol):
+    opened: int
+    closed: int
+    active: int
+
+
+class Environment(Surroundings, Protocol):
+    """
+    What listeners need of the process.
+
+    Attributes:
+        workload: ``namespace/name`` of the app beside us.
+        identity: Its SPIFFE ID.
+        trust_domain: The only one whose identities count.
+        server_context: TLS for the next inbound connection; None before there is a certificate.
+    """
+
+    workload: str
+    identity: str
+    trust_domain: str
+    metrics: Metrics
+    loop: asyncio.AbstractEventLoop
+
+    @property
+    def server_context(self) -> ssl.SSLContext | None: ...
+
+
+class Caller:
+    """Who sends requests on a connection, and where they may go (see `exchange.Caller`)."""
+
+    __slots__ = ("_listener", "_series", "direction", "hop", "identity", "identity_field", "surroundings")  # fmt: skip
+
+    def __init__(self, listener: "Listener", identity: str | None) -> None:
+        self._listener = listener
+        self._series: dict[tuple[str, str, str], Series] = {}
+        self.surroundings: Surroundings = listener.environment
+        self.direction: str = listener.spec.direction
+        self.hop = listener.hop
+        self.identity = identity
+        self.identity_field: Field | None = None
+        if self.direction == "inbound" and identity is not None:
+            by = listener.environment.identity
+            self.identity_field = field(
+                b"x-forwarded-client-cert", f"By={by};URI={identity}".encode()
+            )
+
+    @property
+    def virtual_host(self) -> VirtualHost[Cluster] | None:
+        return self._listener.virtual_host
+
+    @property
+    def authorities(self) -> Authorities:
+        return self._listener.authorities
+
+    def series(self, route: str, service: str, version: str) -> Series:
+        key = (route, service, version)
+        series = self._series.get(key)
+        if series is None:
+            listener = self._listener
+            environment = listener.environment
+            if self.direction == "inbound":
+                source, service = self.identity or PLAINTEXT, environment.workload
+            else:
+                source = environment.workload
+            series = self._series[key] = environment.metrics.requests(
+                self.direction, source, service, version, route, "http"
+            )
+        return series
+
+
+class Listener:
+    """
+    One listening socket and the connections it accepted.
+
+    Attributes:
+        virtual_host: Serves every request, or None to choose by authority.
+        draining: No new connections; the open ones end with their current request.
+    """
+
+    def __init__(self, spec: ListenerSpec, environment: Environment) -> None:
+        self.spec = spec
+        self.environment = environment
+        self.hop = f"{spec.direction} of {environment.workload}"
+        self.virtual_host: VirtualHost[Cluster] | None = None
+        self.authorities: Authorities
+        self.draining = False
+        self._loop = environment.loop
+        self._socket: socket.socket | None = None
+        self._connections: set[http1.Http1Connection] = set()
+        self._greeting: set[asyncio.Task[None]] = set()
+        self._callers: dict[str | None, Caller] = {}
+        self._counts = environment.metrics.connection("downstream", spec.direction)
+        self._sweep: asyncio.TimerHandle | None = None
+
+    def __repr__(self) -> str:
+        state = "draining" if self.draining else "open" if self._socket else "closed"
+        return f"<Listener {self.spec.name} {self.spec.address}:{self.spec.port} {state}>"
+
+    @property
+    def connections(self) -> int:
+        """How many are open, those still greeting included."""
+        return len(self._connections) + len(self._greeting)
+
+    # Opening --------------------------------------------------------------------------------------
+
+    def bind(self) -> None:
+        """
+        Take the port; connections queue in the kernel until `start`.
+
+        Raises:
+            ContractError: The address or port cannot be had.
+        """
+        spec = self.spec
+        family = socket.AF_INET6 if ":" in spec.address else socket.AF_INET
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.setblocking(False)  # noqa: FBT003
+            sock.bind((spec.address, spec.port))
+            sock.listen(BACKLOG)
+        except OSError as error:
+            sock.close()
+            where = f"{spec.address}:{spec.port}"
+            reason = f"cannot listen on {where}: {error.strerror or error}"
+            raise ContractError(f"listener/{spec.name} port", reason) from None
+        self._socket = sock
+
+    def start(self) -> None:
+        """Begin to accept."""
+        assert self._socket is not None
+        self._loop.add_reader(self._socket.fileno(), self._on_acceptable)
+        self._sweep = self._loop.call_later(SWEEP, self._on_sweep)
+
+    def _on_acceptable(self) -> None:
+        for _ in range(ACCEPT_BATCH):
+            if self._socket is None:
+                return
+            try:
+                sock, _peer = self._socket.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                self._pause_accepting(error)
+                return
+            sock.setblocking(False)  # noqa: FBT003
+            task = self._loop.create_task(self._greet(sock))
+            self._greeting.add(task)
+            task.add_done_callback(self._greeting.discard)
+
+    def _pause_accepting(self, error: OSError) -> None:
+        """Out of descriptors or memory: waiting connections stay queued, and we do not spin."""
+        if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+            log.error("%s: accept failed: %s", self.spec.name, error)
+        assert self._socket is not None
+        self._loop.remove_reader(self._socket.fileno())
+        self._loop.call_later(0.1, self._resume_accepting)
+
+    def _resume_accepting(self) -> None:
+        if self._socket is not None:
+            self._loop.add_reader(self._socket.fileno(), self._on_acceptable)
+
+    # Greeting: the first bytes decide -------------------------------------------------------------
+
+    async def _greet(self, sock: socket.socket) -> None:
+        try:
+            async with asyncio.timeout(HELLO_TIMEOUT):
+                await self._hand_over(sock)
+        except TimeoutError:
+            sock.close()
+        except ssl.SSLError as error:
+            sock.close()
+            self.environment.metrics.handshake_failed("downstream", error.reason or "other")
+            log.info("%s: TLS handshake refused: %s", self.spec.name, error.reason or error)
+        except OSError:  # the client gave up meanwhile
+            sock.close()
+
+    async def _hand_over(self, sock: socket.socket) -> None:
+        context: ssl.SSLContext | None = None
+        if self.spec.mtls != "disabled":
+            wire = await self._peek(sock)
+            if wire is None:
+                sock.close()
+                return
+            if wire is Wire.TLS:
+                context = self.environment.server_context
+                if context is None:
+                    sock.close()
+                    return
+            elif self.spec.mtls == "strict":
+                self._refuse_plaintext(sock, wire)
+                return
+        await self._loop.connect_accepted_socket(
+            lambda: self._protocol(tls=context is not None),
+            sock,
+            ssl=context,
+            ssl_handshake_timeout=HELLO_TIMEOUT if context else None,
+            ssl_shutdown_timeout=http1.LINGER_TIMEOUT if context else None,
+        )
+
+    async def _peek(self, sock: socket.socket) -> Wire | None:
+        """Look at the first bytes without taking them; None when the client left without any."""
+        while True:
+            await self._readable(sock)
+            data = sock.recv(PEEK, socket.MSG_PEEK)
+            if not data:
+                return None
+            wire = sniff(data)
+            if wire is not None:
+                return wire
+            await asyncio.sleep(0.01)  # peeked bytes keep the socket readable: ask again later
+
+    async def _readable(self, sock: socket.socket) -> None:
+        ready = self._loop.create_future()
+        self._loop.add_reader(sock.fileno(), _settle, ready)
+        try:
+            await ready
+        finally:
+            self._loop.remove_reader(sock.fileno())
+
+    def _refuse_plaintext(self, sock: socket.socket, wire: Wire) -> None:
+        """Say why, to who speaks HTTP; not a byte of the request goes any further."""
+        self.environment.refused("inbound", "mtls-required")
+        self.environment.metrics.handshake_failed("downstream", PLAINTEXT)
+        with contextlib.suppress(OSError):
+            if wire is Wire.HTTP1:
+                head, body = local_reply(refusal("mtls-required"), None, hop=self.hop, attempt=0)
+                sock.recv(65536)
+                sock.send(encode_response_head(head, close=True) + body)
+                sock.shutdown(socket.SHUT_WR)
+        sock.close()
+
+    def _protocol(self, *, tls: bool) -> http1.Http1Connection:
+        return _Accepted(self, tls=tls)
+
+    def accepted(self, connection: http1.Http1Connection) -> None:
+        self._connections.add(connection)
+        self._counts.opened += 1
+        self._counts.active += 1
+        if self.draining:
+            connection.drain()
+
+    def caller(self, identity: str | None) -> Caller:
+        """Return who calls: one object per proved identity, so that its counters are shared."""
+        caller = self._callers.get(identity)
+        if caller is None:
+            caller = self._callers[identity] = Caller(self, identity)
+        return caller
+
+    # The connections' owner -----------------------------------------------------------------------
+
+    def closed(self, connection: http1.Http1Connection) -> None:
+        if connection in self._connections:
+            self._connections.discard(connection)
+            self._counts.closed += 1
+            self._counts.active -= 1
+
+    def malformed(self, code: str) -> None:
+        self.environment.refused(self.spec.direction, code)
+
+    def _on_sweep(self) -> None:
+        now = self._loop.time()
+        for connection in [c for c in self._connections if c.deadline < now]:
+            connection.expire()
+        self._sweep = self._loop.call_later(SWEEP, self._on_sweep)
+
+    # Closing --------------------------------------------------------------------------------------
+
+    def drain(self) -> None:
+        """Accept no more; let the open connections end with their current request."""
+        self.draining = True
+        if self._socket is not None:
+            self._loop.remove_reader(self._socket.fileno())
+            self._socket.close()
+            self._socket = None
+        for connection in list(self._connections):
+            connection.drain()
+
+    def close(self) -> None:
+        """End everything now."""
+        self.drain()
+        if self._sweep is not None:
+            self._sweep.cancel()
+            self._sweep = None
+        for task in list(self._greeting):
+            task.cancel()
+        for connection in list(self._connections):
+            connection.abort()
+
+
+class _Accepted(http1.Http1Connection):
+    """A connection of a listener; who calls is known once it is connected (and TLS is done)."""
+
+    __slots__ = ("_listener", "_tls", "caller")
+
+    def __init__(self, listener: Listener, *, tls: bool) -> None:
+        super().__init__(listener.environment.loop, listener, _begin_exchange)
+        self._listener = listener
+        self._tls = tls
+        self.caller: Caller
+
+    def on_connected(self) -> None:
+        super().on_connected()
+        assert self.transport is not None
+        identity: str | None = None
+        if self._tls:
+            identity = peer_identity(self.transport, self._listener.environment.trust_domain)
+            if identity is None:
+                self._listener.environment.metrics.handshake_failed("downstream", "no-spiffe-id")
+                self.abort()
+                return
+        self.caller = self._listener.caller(identity)
+        self._listener.accepted(self)
+
+
+def _begin_exchange(connection: http1.Http1Connection) -> Exchange:
+    assert isinstance(connection, _Accepted)
+    return Exchange(connection, connection.caller)
+
+
+def _settle(future: "asyncio.Future[None]") -> None:
+    if not future.done():
+        future.set_result(None)

@@ -1,0 +1,418 @@
+"""
+One request and its response: the story of the whole proxy in one file.
+
+Read the methods from top to bottom: they stand in the order in which a request meets them.  Each
+calls the policy it needs by name; the reasoning behind a policy is in `policies/<name>.py`, and
+no policy knows that the others exist.
+
+    downstream ──on_request_*──▶ Exchange ──send_*──▶ upstream stream
+    downstream ◀──send_*──────── Exchange ◀─on_response_*── upstream stream
+
+Both sides speak the same four words (head, data, end, reset), so HTTP/1.1 and HTTP/2 meet here
+without either knowing about the other.  Sidecar A's outbound half and sidecar B's inbound half
+run this same file; what differs (who calls, which routes) comes with the `Caller`.
+
+Nothing in this file waits.  "Later" is always another method, named `on_…`.
+"""
+
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from meshproxy.local_reply import local_reply
+from meshproxy.message import Field, Fields, RequestHead, ResponseHead
+from meshproxy.policies.retry import Retry
+from meshproxy.refusal import refusal
+from meshproxy.routing.split import Backend
+from meshproxy.routing.table import Route, VirtualHost
+
+REPLAY_LIMIT: Final = 64 * 1024
+"""Bytes of a request's body that are kept for another attempt (Linkerd's choice, too)."""
+
+_RETRY: Final = Retry()
+
+
+# The neighbours, as far as this file knows them ---------------------------------------------------
+
+
+class Downstream(Protocol):
+    """Where the answer goes."""
+
+    blocked: bool
+
+    def send_informational(self, head: ResponseHead) -> None: ...
+    def send_head(self, head: ResponseHead) -> None: ...
+    def send_data(self, data: bytes) -> None: ...
+    def send_end(self, trailers: Fields | None) -> None: ...
+    def reset(self) -> None: ...
+    def pause_request(self) -> None: ...
+    def resume_request(self) -> None: ...
+
+
+class Upstream(Protocol):
+    """One attempt at one endpoint."""
+
+    def send_head(self, head: RequestHead) -> None: ...
+    def send_data(self, data: bytes) -> None: ...
+    def send_end(self, trailers: Fields | None) -> None: ...
+    def reset(self) -> None: ...
+    def pause_response(self) -> None: ...
+    def resume_response(self) -> None: ...
+
+
+class Endpoint(Protocol):
+    """
+    One server.
+
+    Attributes:
+        active: Attempts under way, for the load balancer.
+    """
+
+    active: int
+    version: str
+
+    def acquire(self, exchange: "Exchange") -> None:
+        """Answer with `on_upstream_ready` or `on_upstream_failed`, now or later."""
+
+    def forget(self, exchange: "Exchange") -> None:
+        """The exchange no longer waits."""
+
+
+class Cluster(Protocol):
+    """A named set of equal servers."""
+
+    service: str
+
+    def pick(self, avoid: Endpoint | None) -> Endpoint | None: ...
+
+
+class Series(Protocol):
+    """Counts one kind of request."""
+
+    def record(self, status: int, flag: str, seconds: float) -> None: ...
+
+
+class Authorities(Protocol):
+    """Finds the virtual host that serves an authority."""
+
+    def find(self, authority: bytes) -> VirtualHost[Cluster] | None: ...
+
+
+class Surroundings(Protocol):
+    """
+    What an exchange may ask of the process around it; a fake one in tests.
+
+    Attributes:
+        exchanges: How many are under way; a draining proxy waits for zero.
+    """
+
+    exchanges: int
+    now: Callable[[], float]
+    random: Callable[[], float]
+
+    def later(self, seconds: float, callback: Callable[[], None]) -> None: ...
+    def retried(self, service: str, reason: str) -> None: ...
+    def refused(self, direction: str, code: str) -> None: ...
+
+
+class Caller(Protocol):
+    """
+    Who sends requests on a connection, and where they may go.
+
+    Attributes:
+        direction: `inbound` or `outbound`.
+        hop: Name of this proxy's role in a refusal: ``outbound of default/storefront``.
+        virtual_host: Serves every request, or None to choose by authority.
+        authorities: All virtual hosts, by authority.
+        identity_field: Tells the app which peer mTLS proved; None where nobody was proved.
+    """
+
+    surroundings: Surroundings
+    direction: str
+    hop: str
+    identity_field: Field | None
+
+    @property
+    def virtual_host(self) -> VirtualHost[Cluster] | None: ...
+    @property
+    def authorities(self) -> Authorities: ...
+
+    def series(self, route: str, service: str, version: str) -> Series: ...
+
+
+class Exchange:
+    """One request and its response, over all its attempts."""
+
+    __slots__ = (
+        "_route",
+        "attempts",
+        "backend",
+        "body",
+        "body_size",
+        "caller",
+        "cluster",
+        "done",
+        "downstream",
+        "endpoint",
+        "head",
+        "previous",
+        "request_ended",
+        "request_paused",
+        "started",
+        "status",
+        "surroundings",
+        "trailers",
+        "upstream",
+    )
+
+    head: RequestHead
+    backend: Backend[Cluster]
+    cluster: Cluster
+
+    def __init__(self, downstream: Downstream, caller: Caller) -> None:
+        # For the whole exchange
+        self.downstream = downstream
+        self.caller = caller
+        self.surroundings = surroundings = caller.surroundings
+        self.started = surroundings.now()
+        self.done = False
+        self._route: Route[Cluster] | None = None
+        # The request so far
+        self.body: list[bytes] | None = []  # None: too large to be sent a second time
+        self.body_size = 0
+        self.trailers: Fields | None = None
+        self.request_ended = False
+        self.request_paused = False
+        # The current attempt
+        self.attempts = 0
+        self.endpoint: Endpoint | None = None
+        self.previous: Endpoint | None = None  # of the last attempt that ended
+        self.upstream: Upstream | None = None
+        # The response so far
+        self.status = 0
+        surroundings.exchanges += 1
+
+    # 1. The request head has arrived: where does it go? -------------------------------------------
+
+    def on_request_head(self, head: RequestHead) -> None:
+        self.head = head
+        caller = self.caller
+        virtual_host = caller.virtual_host or caller.authorities.find(head.authority)
+        route = None if virtual_host is None else virtual_host.find(head)
+        if route is None:
+            return self.refuse("no-route")
+        self._route = route
+        if head.method == b"CONNECT" or head.upgrade is not None:
+            return self.refuse("not-implemented")
+        if route.redirect is not None:
+            return self.redirect(route.redirect.status, route.redirect.location(head))
+        backend = None if route.split is None else route.split.choose(self.surroundings.random())
+        if backend is None or backend.cluster is None:
+            return self.refuse("unresolved-backend")
+        self.backend = backend
+        self.cluster = backend.cluster
+        self.prepare(head, route, backend)
+        return self.begin_attempt()
+
+    def prepare(self, head: RequestHead, route: Route[Cluster], backend: Backend[Cluster]) -> None:
+        """Make the head what the endpoint shall see."""
+        if route.request_headers is not None:
+            head.fields = route.request_headers.apply(head.fields)
+        if backend.request_headers is not None:
+            head.fields = backend.request_headers.apply(head.fields)
+        if route.rewrite is not None:
+            route.rewrite.apply(head)
+        # `head.mesh_fields` stay behind: what claims to come from a mesh proxy is made anew.
+        if self.caller.identity_field is not None:
+            head.fields.append(self.caller.identity_field)
+
+    # 2. Choose an endpoint and borrow a connection to it ------------------------------------------
+
+    def begin_attempt(self) -> None:
+        if self.done:
+            return None
+        self.attempts += 1
+        endpoint = self.cluster.pick(self.previous)
+        if endpoint is None:
+            return self.refuse("no-healthy-endpoint")
+        self.endpoint = endpoint
+        endpoint.active += 1
+        return endpoint.acquire(self)
+
+    def on_upstream_ready(self, upstream: Upstream) -> None:
+        """A connection is ours: say all that the client has said so far."""
+        self.upstream = upstream
+        upstream.send_head(self.head)
+        if self.body:
+            for data in self.body:
+                upstream.send_data(data)
+            if self.body_size > REPLAY_LIMIT:
+                self.body = None
+        if self.request_ended:
+            upstream.send_end(self.trailers)
+        if self.downstream.blocked:
+            upstream.pause_response()
+        self._resume_request()
+
+    def on_upstream_failed(self, code: str) -> None:
+        """No connection could be had; nothing of the request was sent."""
+        self._end_attempt()
+        self._retry_or_refuse(code, sent=False, reused=False)
+
+    # 3. The request body follows ------------------------------------------------------------------
+
+    def on_request_data(self, data: bytes) -> None:
+        if self.done:
+            return
+        body = self.body
+        if body is not None:
+            self.body_size += len(data)
+            body.append(data)
+        upstream = self.upstream
+        if upstream is not None:
+            if self.body_size > REPLAY_LIMIT:
+                self.body = None
+            upstream.send_data(data)
+        elif self.body_size > REPLAY_LIMIT and not self.request_paused:
+            self.request_paused = True  # nobody takes it yet: the client waits, not our memory
+            self.downstream.pause_request()
+
+    def on_request_end(self, trailers: Fields | None) -> None:
+        if self.done:
+            return
+        self.request_ended = True
+        self.trailers = trailers
+        if self.upstream is not None:
+            self.upstream.send_end(trailers)
+
+    # 4. The answer: forward it, or try once more --------------------------------------------------
+
+    def on_response_informational(self, head: ResponseHead) -> None:
+        self.downstream.send_informational(head)
+
+    def on_response_head(self, head: ResponseHead) -> None:
+        self.status = head.status
+        self.body = None
+        route = self._route
+        if route is not None and route.response_headers is not None:
+            head.fields = route.response_headers.apply(head.fields)
+        if self.backend.response_headers is not None:
+            head.fields = self.backend.response_headers.apply(head.fields)
+        self.downstream.send_head(head)
+
+    def on_response_data(self, data: bytes) -> None:
+        self.downstream.send_data(data)
+
+    def on_response_end(self, trailers: Fields | None) -> None:
+        self.upstream = None
+        self._end_attempt()
+        self._finish("-")
+        self.downstream.send_end(trailers)
+
+    # 5. One side is slower than the other ---------------------------------------------------------
+
+    def on_downstream_blocked(self) -> None:
+        if self.upstream is not None:
+            self.upstream.pause_response()
+
+    def on_downstream_writable(self) -> None:
+        if self.upstream is not None:
+            self.upstream.resume_response()
+
+    def on_upstream_blocked(self) -> None:
+        if not self.request_paused:
+            self.request_paused = True
+            self.downstream.pause_request()
+
+    def on_upstream_writable(self) -> None:
+        self._resume_request()
+
+    def _resume_request(self) -> None:
+        if self.request_paused:
+            self.request_paused = False
+            self.downstream.resume_request()
+
+    # 6. What can go wrong -------------------------------------------------------------------------
+
+    def on_response_reset(self, code: str, *, reused: bool) -> None:
+        """
+        The attempt ended without a complete response.
+
+        Args:
+            code: Why, as in `refusal.py`.
+            reused: It ran on a connection that had served before.
+        """
+        self.upstream = None
+        self._end_attempt()
+        if self.status:  # too late for another answer: the client must see that this one is torn
+            self._finish(refusal(code).flag)
+            self.downstream.reset()
+            return
+        self._retry_or_refuse(code, sent=refusal(code).processed, reused=reused)
+
+    def on_request_reset(self) -> None:
+        """The client has gone."""
+        if self.done:
+            return
+        upstream, self.upstream = self.upstream, None
+        if upstream is not None:
+            upstream.reset()
+        elif self.endpoint is not None:
+            self.endpoint.forget(self)
+        self._end_attempt()
+        self.status = refusal("downstream-closed").status
+        self._finish("DC")
+
+    def _retry_or_refuse(self, code: str, *, sent: bool, reused: bool) -> None:
+        replayable = self.body is not None
+        if replayable and _RETRY.wants(self.head.method, self.attempts, sent=sent, reused=reused):
+            self.surroundings.retried(self.cluster.service, code)
+            wait = _RETRY.wait(self.attempts, sent=sent, random=self.surroundings.random)
+            return self.surroundings.later(wait, self.begin_attempt)
+        return self.refuse(code)
+
+    def refuse(self, code: str) -> None:
+        """Answer in the service's stead: what happened, where, and whether it may be repeated."""
+        why = refusal(code)
+        self.surroundings.refused(self.caller.direction, code)
+        head, body = local_reply(why, self.head, hop=self.caller.hop, attempt=self.attempts)
+        self._answer(head, body, why.flag)
+
+    def redirect(self, status: int, location: bytes) -> None:
+        """Answer with another place to ask (HTTPRoute filter RequestRedirect)."""
+        fields: Fields = [(b"location", location, b"location: " + location)]
+        if self._route is not None and self._route.response_headers is not None:
+            fields = self._route.response_headers.apply(fields)
+        self._answer(ResponseHead(status, fields, length=0), b"", "-")
+
+    def _answer(self, head: ResponseHead, body: bytes, flag: str) -> None:
+        self.status = head.status
+        self._finish(flag)
+        downstream = self.downstream
+        downstream.send_head(head)
+        if body and self.head.method != b"HEAD":
+            downstream.send_data(body)
+        downstream.send_end(None)
+
+    # 7. The end: give back, count -----------------------------------------------------------------
+
+    def _end_attempt(self) -> None:
+        endpoint = self.endpoint
+        if endpoint is not None:
+            endpoint.active -= 1
+            self.previous = endpoint
+            self.endpoint = None
+
+    def _finish(self, flag: str) -> None:
+        self.done = True
+        self.body = None
+        self._resume_request()  # what still comes of the body is read and dropped
+        surroundings = self.surroundings
+        surroundings.exchanges -= 1
+        route = self._route
+        endpoint = self.previous
+        series = self.caller.series(
+            "-" if route is None else route.name,
+            "-" if endpoint is None else self.cluster.service,
+            "" if endpoint is None else endpoint.version,
+        )
+        series.record(self.status, flag, surroundings.now() - self.started)

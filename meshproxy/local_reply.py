@@ -1,0 +1,49 @@
+"""
+What a refusal looks like to the client: a status, a stable code, and one plain sentence.
+
+Text by default, JSON to who asks for it, a gRPC status to gRPC callers (whose status lives in
+trailers; a response without a body carries it in its head: gRPC over HTTP/2, "Trailers-Only").
+"""
+
+import json
+
+from meshproxy.message import Fields, RequestHead, ResponseHead, field, value_of
+from meshproxy.refusal import Refusal
+
+_TEXT = field(b"content-type", b"text/plain; charset=utf-8")
+_JSON = field(b"content-type", b"application/json")
+
+
+def local_reply(
+    why: Refusal, request: RequestHead | None, *, hop: str, attempt: int
+) -> tuple[ResponseHead, bytes]:
+    """
+    Return head and body of the answer.
+
+    Args:
+        why: The reason.
+        request: What was asked, or None when it could not be read.
+        hop: Which proxy refuses, in which role.
+        attempt: How many attempts were made; 0 when none.
+    """
+    code = field(b"x-mesh-refusal", why.code.encode())
+    if request is not None and _is_grpc(request):
+        grpc: Fields = [
+            field(b"content-type", b"application/grpc"),
+            field(b"grpc-status", b"%d" % why.grpc_status),
+            field(b"grpc-message", f"{why.code}: {why.sentence} ({hop})".encode()),
+            code,
+        ]
+        return ResponseHead(200, grpc, length=0), b""
+    facts = {"code": why.code, "flag": why.flag, "hop": hop, "attempt": attempt}
+    if request is not None and b"json" in (value_of(request.fields, b"accept") or b""):
+        body = json.dumps({**facts, "message": why.sentence}).encode() + b"\n"
+        return ResponseHead(why.status, [_JSON, code], length=len(body)), body
+    after = f" after attempt {attempt}" if attempt else ""
+    body = f"{why.sentence} ({why.code}, {why.flag}; {hop}{after})\n".encode()
+    return ResponseHead(why.status, [_TEXT, code], length=len(body)), body
+
+
+def _is_grpc(request: RequestHead) -> bool:
+    content_type = value_of(request.fields, b"content-type")
+    return content_type is not None and content_type.startswith(b"application/grpc")

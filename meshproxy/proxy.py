@@ -1,0 +1,230 @@
+"""
+The composition root: builds the parts of one proxy, starts them, drains them, stops them.
+
+    start   bootstrap → certificate → last good snapshot (or the static one) → listeners → admin
+    live    discovery hands over snapshots; `Mesh.adopt` obeys each of them whole or not at all
+    drain   SIGTERM: no new connections; requests under way finish, up to the drain time
+    stop    whatever is left is closed
+"""
+
+import asyncio
+import contextlib
+import gc
+import logging
+import random
+import ssl
+import time
+from collections.abc import Callable
+
+from meshproxy import __version__
+from meshproxy.admin import Admin, as_json
+from meshproxy.config.bootstrap import Bootstrap
+from meshproxy.config.discovery_client import DiscoveryClient
+from meshproxy.config.snapshot import Mesh
+from meshproxy.config.static import read_snapshot
+from meshproxy.contract.resources import Snapshot
+from meshproxy.contract.wire import ContractError
+from meshproxy.identity.certificates import Certificates, trust_domain_of
+from meshproxy.telemetry.metrics import ConnectionSeries, Metrics
+
+log = logging.getLogger("meshproxy")
+
+SWEEP = 5.0
+"""Seconds between two looks at connections that nobody needs any more."""
+
+DRAIN_LOOK = 0.05
+"""Seconds between two looks at whether all requests have finished."""
+
+
+class Environment:
+    """What the parts may ask of the process around them (`exchange.Surroundings` and more)."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        bootstrap: Bootstrap,
+        certificates: Certificates,
+        metrics: Metrics,
+    ) -> None:
+        self.loop = loop
+        self.workload = bootstrap.workload
+        self.identity = bootstrap.identity
+        self.trust_domain = trust_domain_of(bootstrap.identity)
+        self.metrics = metrics
+        self.exchanges = 0
+        self.now: Callable[[], float] = time.monotonic
+        self.random: Callable[[], float] = random.random
+        self._certificates = certificates
+
+    @property
+    def server_context(self) -> ssl.SSLContext | None:
+        return self._certificates.server
+
+    @property
+    def client_context(self) -> ssl.SSLContext | None:
+        return self._certificates.client
+
+    def later(self, seconds: float, callback: Callable[[], None]) -> None:
+        self.loop.call_later(seconds, callback)
+
+    def retried(self, service: str, reason: str) -> None:
+        self.metrics.retried(service, reason)
+
+    def refused(self, direction: str, code: str) -> None:
+        self.metrics.refused(direction, code)
+
+    def connections_to(self, direction: str) -> ConnectionSeries:
+        return self.metrics.connection("upstream", direction)
+
+    def handshake_failed(self, reason: str) -> None:
+        self.metrics.handshake_failed("upstream", reason)
+
+
+class Proxy:
+    """One sidecar, from start to stop."""
+
+    def __init__(self, bootstrap: Bootstrap) -> None:
+        self._bootstrap = bootstrap
+        self._loop = asyncio.get_running_loop()
+        self._metrics = Metrics()
+        self._certificates = Certificates(bootstrap.identity, bootstrap.state)
+        self._environment = Environment(self._loop, bootstrap, self._certificates, self._metrics)
+        self._mesh = Mesh(self._environment)
+        self._admin = Admin(self._loop, bootstrap.admin.address)
+        self._discovery: DiscoveryClient | None = None
+        self._discovering: asyncio.Task[None] | None = None
+        self._configured = False
+        self._draining = False
+
+    # Start ----------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """
+        Begin to serve.
+
+        Raises:
+            ContractError: The static snapshot cannot be obeyed.
+            CertificateError: The static certificate cannot be used.
+            OSError: The admin port cannot be had.
+        """
+        bootstrap = self._bootstrap
+        self._offer_pages()
+        await self._admin.start(bootstrap.admin.address, bootstrap.admin.port)
+        if bootstrap.static is not None:
+            snapshot = read_snapshot(bootstrap.static.snapshot)
+            if bootstrap.static.certificate is not None:
+                key = bootstrap.static.key or bootstrap.static.certificate
+                self._certificates.load_files(bootstrap.static.certificate, key)
+            self._adopt(snapshot)
+        else:
+            self._discovery = DiscoveryClient(
+                bootstrap, self._certificates, self._adopt, admin=self._admin_address
+            )
+            self._discovery.restore()
+            self._discovering = self._loop.create_task(self._discovery.run())
+        self._sweep()
+
+    @property
+    def _admin_address(self) -> str:
+        return f"{self._bootstrap.admin.address}:{self._bootstrap.admin.port}"
+
+    def _adopt(self, snapshot: Snapshot) -> None:
+        """
+        Obey a snapshot.
+
+        Raises:
+            ContractError: It cannot be obeyed; the one before stays in force.
+        """
+        domain = self._environment.trust_domain
+        for trust in snapshot.trust:
+            if trust.trust_domain == domain and not trust.roots:
+                raise ContractError(f"trust/{domain} roots", "a trust bundle needs a root")
+        try:
+            self._mesh.adopt(snapshot)
+        except ContractError as error:
+            self._metrics.config_refused_total += 1
+            log.error("config %s refused: %s", snapshot.version, error)
+            raise
+        for trust in snapshot.trust:
+            if trust.trust_domain == domain:
+                self._certificates.trust(trust.roots)
+        first = not self._configured
+        self._configured = True
+        self._metrics.config_version = snapshot.version
+        self._metrics.config_applied_at = time.time()
+        log.info(
+            "config %s in force: %d listeners, %d virtual hosts, %d clusters",
+            snapshot.version, len(snapshot.listeners), len(snapshot.virtual_hosts), len(snapshot.clusters),
+        )  # fmt: skip
+        if first:
+            # What exists now lives for ever: the collector need not walk it again and again.
+            gc.collect()
+            gc.freeze()
+            gc.set_threshold(50_000, 50, 1_000)
+
+    # Live -----------------------------------------------------------------------------------------
+
+    @property
+    def ready(self) -> bool:
+        """Configured, and in possession of a certificate wherever one is needed."""
+        snapshot = self._mesh.snapshot
+        needs = any(spec.mtls == "strict" for spec in snapshot.listeners) or any(
+            spec.mtls for spec in snapshot.clusters
+        )
+        return self._configured and not self._draining and (self._certificates.ready or not needs)
+
+    def _offer_pages(self) -> None:
+        page = self._admin.page
+        page("/metrics", "text", self._page_metrics)
+        page("/healthz/live", "text", lambda: (200, b"live\n"))
+        page("/healthz/ready", "text", self._page_ready)
+        page("/config", "json", lambda: (200, as_json(self._mesh.snapshot)))
+        page("/clusters", "json", self._page_clusters)
+
+    def _page_metrics(self) -> tuple[int, bytes]:
+        metrics = self._metrics
+        metrics.certificate_not_after = self._certificates.not_after
+        metrics.connected = self._discovery is not None and self._discovery.connected
+        return 200, metrics.render(time.time())
+
+    def _page_ready(self) -> tuple[int, bytes]:
+        if self.ready:
+            return 200, b"ready\n"
+        if self._draining:
+            return 503, b"draining\n"
+        if not self._configured:
+            error = self._discovery.last_error if self._discovery else None
+            return 503, f"no configuration yet{f': {error}' if error else ''}\n".encode()
+        return 503, b"no valid certificate\n"
+
+    def _page_clusters(self) -> tuple[int, bytes]:
+        clusters = self._mesh.clusters.values()
+        return 200, as_json([cluster.statistics() for cluster in clusters])
+
+    def _sweep(self) -> None:
+        self._mesh.sweep(self._environment.now())
+        self._loop.call_later(SWEEP, self._sweep)
+
+    # Drain and stop -------------------------------------------------------------------------------
+
+    async def drain(self) -> None:
+        """Accept no more and wait for what runs, up to the drain time."""
+        self._draining = True
+        self._mesh.drain()
+        log.info("draining: %d requests under way", self._environment.exchanges)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._bootstrap.drain_seconds):
+                while self._environment.exchanges or self._mesh.connections:
+                    await asyncio.sleep(DRAIN_LOOK)
+        if self._environment.exchanges:
+            log.warning("drain time is over: %d requests cut", self._environment.exchanges)
+
+    async def stop(self) -> None:
+        """End everything."""
+        if self._discovering is not None:
+            self._discovering.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._discovering
+        self._mesh.close()
+        self._admin.close()
+        log.info("stopped (meshproxy %s)", __version__)

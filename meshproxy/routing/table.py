@@ -1,0 +1,257 @@
+"""
+The routing table: which virtual host an authority means, and which of its routes a request takes.
+
+**The rule** is one sentence: of a virtual host's routes, the first that matches decides.  The
+control plane has put them in the order of the Gateway API's precedence already.
+
+**The index** makes the rule cheap.  A route that asks for an exact path is filed under that path;
+one that asks for a prefix, under that prefix; so a request needs one look-up for its path and one
+for each of its leading runs of segments (``/a/b/c`` → ``""``, ``/a``, ``/a/b``, ``/a/b/c``).  Only
+routes with a regular expression for a path stay in a list that is walked.  Each pile keeps the
+order of the spec, and the earliest match of any pile wins: 10,000 routes cost what 10 do, and the
+answer is that of the plain walk, which `test_table.py` checks with random tables.
+"""
+
+from collections.abc import Iterable, Mapping
+from ipaddress import AddressValueError, IPv6Address
+from typing import Final, Generic, TypeVar
+
+from meshproxy.contract.resources import (
+    BackendSpec,
+    HeaderModifierSpec,
+    RouteSpec,
+    VirtualHostSpec,
+)
+from meshproxy.contract.wire import ContractError
+from meshproxy.message import RequestHead
+
+from .match import Match
+from .rewrite import HeaderModifier, Redirect, Rewrite
+from .split import Backend, Split
+
+C = TypeVar("C")
+
+ANY_AUTHORITY: Final = "*"
+_REMEMBERED: Final = 1024
+_LONGEST_REMEMBERED: Final = 262  # a DNS name of 253 characters, its dot, a colon and a port
+
+
+# Routes -------------------------------------------------------------------------------------------
+
+
+class Route(Generic[C]):
+    """
+    What happens to a request that matches.
+
+    Attributes:
+        name: Where the rule comes from; a metric label.
+        split: None when the route redirects, or has no backend at all.
+    """
+
+    __slots__ = (
+        "match", "name", "redirect", "request_headers", "response_headers", "rewrite", "split",
+    )  # fmt: skip
+
+    def __init__(self, spec: RouteSpec, clusters: Mapping[str, C], where: str = "") -> None:
+        """
+        Raises:
+            ContractError: See `compile_virtual_host`.
+        """
+        self.name = spec.name
+        self.match = Match(spec.match, f"{where}.match")
+        prefix = self.match.prefix
+        self.redirect = (
+            None if spec.redirect is None else Redirect(spec.redirect, prefix, f"{where}.redirect")
+        )
+        self.rewrite = (
+            None if spec.rewrite is None else Rewrite(spec.rewrite, prefix, f"{where}.rewrite")
+        )
+        self.request_headers = _modifier(spec.request_headers, f"{where}.request_headers")
+        self.response_headers = _modifier(spec.response_headers, f"{where}.response_headers")
+        weighted = [
+            (_backend(backend, clusters, f"{where}.backends[{index}]"), backend.weight)
+            for index, backend in enumerate(spec.backends)
+        ]
+        self.split = Split(weighted) if weighted and self.redirect is None else None
+
+    def __repr__(self) -> str:
+        return f"<Route {self.name}>"
+
+
+def _modifier(spec: HeaderModifierSpec | None, where: str) -> HeaderModifier | None:
+    return None if spec is None else HeaderModifier(spec, where)
+
+
+def _backend(spec: BackendSpec, clusters: Mapping[str, C], where: str) -> Backend[C]:
+    cluster = None
+    if spec.cluster is not None:
+        if spec.cluster not in clusters:
+            raise ContractError(f"{where}.cluster", f"there is no cluster named {spec.cluster!r}")
+        cluster = clusters[spec.cluster]
+    return Backend(
+        cluster,
+        _modifier(spec.request_headers, f"{where}.request_headers"),
+        _modifier(spec.response_headers, f"{where}.response_headers"),
+    )
+
+
+# Virtual hosts ------------------------------------------------------------------------------------
+
+
+class VirtualHost(Generic[C]):
+    """The routes of one service port, indexed by path."""
+
+    __slots__ = (
+        "_exact", "_longest_prefix", "_only", "_prefix", "_unfiled", "domains", "name", "routes",
+    )  # fmt: skip
+
+    def __init__(self, name: str, domains: tuple[str, ...], routes: tuple[Route[C], ...]) -> None:
+        self.name = name
+        self.domains = domains
+        self.routes = routes
+        self._exact: dict[bytes, list[tuple[int, Route[C]]]] = {}
+        self._prefix: dict[bytes, list[tuple[int, Route[C]]]] = {}
+        self._unfiled: list[tuple[int, Route[C]]] = []
+        for place in enumerate(routes):
+            match = place[1].match
+            if match.exact is not None:
+                self._exact.setdefault(match.exact, []).append(place)
+            elif match.prefix is not None:
+                self._prefix.setdefault(match.prefix, []).append(place)
+            else:
+                self._unfiled.append(place)
+        # A path is never cut further than the longest prefix: the client chooses how many
+        # segments it has, the configuration how many are looked at.
+        self._longest_prefix = max(map(len, self._prefix), default=0)
+        # The commonest table of all: whatever comes takes the first route.
+        first = routes[0] if routes else None
+        takes_all = first is not None and first.match.prefix == b"" and not first.match.conditions
+        self._only = first if takes_all else None
+
+    def find(self, head: RequestHead) -> Route[C] | None:
+        """Return the first route, in the order of the spec, that matches."""
+        if self._only is not None:
+            return self._only
+        path = head.path.partition(b"?")[0]
+        found = _first(self._exact.get(path), head, None)
+        found = _first(self._prefix.get(b""), head, found)
+        longest = self._longest_prefix
+        if longest:
+            get = self._prefix.get
+            cut = path.find(b"/", 1)
+            while 0 < cut <= longest:
+                found = _first(get(path[:cut]), head, found)
+                cut = path.find(b"/", cut + 1)
+            if cut < 0 and len(path) <= longest:
+                found = _first(get(path), head, found)
+        if self._unfiled:
+            found = _first(self._unfiled, head, found)
+        return None if found is None else found[1]
+
+
+def _first(
+    places: list[tuple[int, Route[C]]] | None,
+    head: RequestHead,
+    found: tuple[int, Route[C]] | None,
+) -> tuple[int, Route[C]] | None:
+    """Return the first of `places` that matches and stands before `found`; else `found`."""
+    if places is None:
+        return found
+    for place in places:
+        if found is not None and place[0] > found[0]:
+            return found
+        if place[1].match.rest_holds(head):
+            return place
+    return found
+
+
+def compile_virtual_host(spec: VirtualHostSpec, clusters: Mapping[str, C]) -> VirtualHost[C]:
+    """
+    Compile a virtual host and all its routes.
+
+    Raises:
+        ContractError: A path, regular expression, header or rewrite is not valid, or a cluster
+            does not exist; the path says where (``routes[2].match.path.value``).
+    """
+    routes = tuple(
+        Route(route, clusters, f"routes[{index}]") for index, route in enumerate(spec.routes)
+    )
+    return VirtualHost(spec.name, spec.domains, routes)
+
+
+# Authorities --------------------------------------------------------------------------------------
+
+
+class Authorities(Generic[C]):
+    """Finds the virtual host that an authority (RFC 9110 section 7.2) means."""
+
+    __slots__ = ("_any", "_by_authority", "_remembered")
+
+    def __init__(self, virtual_hosts: Iterable[VirtualHost[C]]) -> None:
+        """
+        Raises:
+            ContractError: A domain is not an authority, or two virtual hosts claim the same.
+        """
+        self._any: VirtualHost[C] | None = None
+        self._by_authority: dict[bytes, VirtualHost[C]] = {}
+        self._remembered: dict[bytes, VirtualHost[C] | None] = {}
+        for host in virtual_hosts:
+            for index, domain in enumerate(host.domains):
+                where = f"virtual_host/{host.name} domains[{index}]"
+                if domain == ANY_AUTHORITY:
+                    claimed = self._any
+                    self._any = host
+                else:
+                    authority = normalized(domain.encode())
+                    if authority is None:
+                        raise ContractError(where, f"expected host:port or '*', got {domain!r}")
+                    claimed = self._by_authority.get(authority)
+                    self._by_authority[authority] = host
+                if claimed is not None and claimed is not host:
+                    raise ContractError(
+                        where, f"{domain!r} belongs to virtual_host/{claimed.name} already"
+                    )
+
+    def find(self, authority: bytes) -> VirtualHost[C] | None:
+        """Return the virtual host of `authority`, as a client wrote it; None when there is none."""
+        remembered = self._remembered
+        if authority in remembered:
+            return remembered[authority]
+        name = normalized(authority)
+        found = None if name is None else self._by_authority.get(name, self._any)
+        # Clients choose what is remembered, so it is little and short; starting over now and
+        # then costs less than keeping count of what was used last.
+        if len(authority) <= _LONGEST_REMEMBERED:
+            if len(remembered) >= _REMEMBERED:
+                remembered.clear()
+            remembered[authority] = found
+        return found
+
+
+def normalized(authority: bytes) -> bytes | None:
+    """
+    Return the one spelling of an authority: lower case, no trailing dot, always a port.
+
+    Names are case-insensitive and the dot of the root is optional, so ``A.example.`` and
+    ``a.example:80`` are the same host; who compared only one spelling could be passed by with
+    another (CVE-2021-39155).  None when it is not an authority.
+    """
+    if authority.startswith(b"["):
+        host, bracket, port = authority.partition(b"]")
+        if not bracket or (port and not port.startswith(b":")):
+            return None
+        port = port[1:]
+        try:
+            host = b"[%s]" % IPv6Address(host[1:].decode("ascii")).compressed.encode()
+        except (AddressValueError, UnicodeDecodeError):
+            return None
+    else:
+        host, _, port = authority.partition(b":")
+        host = host.lower().removesuffix(b".")
+    if not host or b"*" in host:
+        return None
+    if not port:
+        return host + b":80"
+    if not port.isdigit() or len(port) > 5:
+        return None
+    return b"%s:%d" % (host, int(port))

@@ -1,0 +1,242 @@
+"""
+The connections to one endpoint: borrowed, given back, dialled when none is free.
+
+The one used last is lent first, so that the ones too many grow old and are closed.  A request
+that finds none waits in line; a few connections are dialled at a time, and whichever comes first,
+a new connection or one given back, serves the head of the line.  A burst of 200 requests then
+does not become 200 TLS handshakes.
+"""
+
+import asyncio
+import logging
+import ssl
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+from meshproxy.contract.resources import ClusterSpec, EndpointSpec
+from meshproxy.exchange import Exchange
+from meshproxy.identity.tls import peer_identity
+
+from .http1 import Http1Connection
+
+log = logging.getLogger("meshproxy.upstream")
+
+DIALS_AT_ONCE = 8
+
+
+class ConnectionSeries(Protocol):
+    opened: int
+    closed: int
+    active: int
+
+
+class Environment(Protocol):
+    """What a pool needs of the process."""
+
+    loop: asyncio.AbstractEventLoop
+    now: Callable[[], float]
+    trust_domain: str
+
+    @property
+    def client_context(self) -> ssl.SSLContext | None: ...
+    def connections_to(self, direction: str) -> ConnectionSeries: ...
+    def handshake_failed(self, reason: str) -> None: ...
+
+
+class DialError(Exception):
+    """No connection could be made; `args[0]` is a code of `refusal.py`."""
+
+
+class Pool:
+    """All connections to one endpoint."""
+
+    __slots__ = (
+        "_connections",
+        "_counts",
+        "_dials",
+        "_environment",
+        "_idle",
+        "_waiting",
+        "cluster",
+        "endpoint",
+        "retired",
+    )
+
+    def __init__(
+        self, cluster: ClusterSpec, endpoint: EndpointSpec, environment: Environment
+    ) -> None:
+        self.cluster = cluster
+        self.endpoint = endpoint
+        self.retired = False
+        self._environment = environment
+        self._idle: list[Http1Connection] = []
+        self._connections: set[Http1Connection] = set()
+        self._waiting: deque[Exchange] = deque()
+        self._dials: set[asyncio.Task[None]] = set()
+        self._counts = environment.connections_to("outbound" if cluster.mtls else "inbound")
+
+    def __repr__(self) -> str:
+        return (
+            f"<Pool {self.endpoint.address}:{self.endpoint.port} "
+            f"connections {len(self._connections)}, idle {len(self._idle)}, "
+            f"dialling {len(self._dials)}, waiting {len(self._waiting)}>"
+        )
+
+    def statistics(self) -> dict[str, int]:
+        """Return how many there are of each, for `/clusters`."""
+        return {
+            "connections": len(self._connections),
+            "idle": len(self._idle),
+            "dialling": len(self._dials),
+            "waiting": len(self._waiting),
+        }
+
+    # Borrowing ------------------------------------------------------------------------------------
+
+    def acquire(self, exchange: Exchange) -> None:
+        """Answer the exchange with `on_upstream_ready` or `on_upstream_failed`, now or later."""
+        idle = self._idle
+        while idle:
+            connection = idle.pop()
+            if connection.usable:
+                connection.lend(exchange)
+                return
+        if len(self._waiting) >= self.cluster.max_pending:
+            exchange.on_upstream_failed("overflow")
+            return
+        self._waiting.append(exchange)
+        self._dial_if_needed()
+
+    def forget(self, exchange: Exchange) -> None:
+        """The exchange waits no longer."""
+        if exchange in self._waiting:
+            self._waiting.remove(exchange)
+
+    def idle(self, connection: Http1Connection) -> None:
+        """A connection comes back: the line's head gets it, or it rests."""
+        if self._waiting:
+            connection.lend(self._waiting.popleft())
+        elif self.retired:
+            connection.close()
+        else:
+            connection.idle_since = self._environment.now()
+            self._idle.append(connection)
+
+    def lost(self, connection: Http1Connection) -> None:
+        """A connection is gone."""
+        if connection in self._connections:
+            self._connections.discard(connection)
+            self._counts.closed += 1
+            self._counts.active -= 1
+        if connection in self._idle:
+            self._idle.remove(connection)
+        self._dial_if_needed()
+
+    # Dialling -------------------------------------------------------------------------------------
+
+    def _dial_if_needed(self) -> None:
+        dials = len(self._dials)
+        room = self.cluster.max_connections - len(self._connections) - dials
+        wanted = min(len(self._waiting) - dials, DIALS_AT_ONCE - dials, room)
+        for _ in range(wanted):
+            task = self._environment.loop.create_task(self._dial())
+            self._dials.add(task)
+            task.add_done_callback(self._dials.discard)
+
+    async def _dial(self) -> None:
+        try:
+            connection = await self._connect()
+        except DialError as error:
+            self._on_dial_failed(str(error))
+            return
+        finally:
+            task = asyncio.current_task()
+            assert task is not None
+            self._dials.discard(task)
+        if connection.usable:
+            self._connections.add(connection)
+            self._counts.opened += 1
+            self._counts.active += 1
+            self.idle(connection)
+            self._dial_if_needed()
+        else:  # closed by the other side before this task ran again
+            self._on_dial_failed("connect-failed")
+
+    async def _connect(self) -> Http1Connection:
+        """
+        Connect and, in a mesh, make sure who answers before a byte of a request goes out.
+
+        Raises:
+            DialError: It did not work; says why.
+        """
+        endpoint, cluster, environment = self.endpoint, self.cluster, self._environment
+        context = environment.client_context if cluster.mtls else None
+        if cluster.mtls and context is None:
+            raise DialError("not-ready")
+        try:
+            async with asyncio.timeout(cluster.connect_timeout / 1000):
+                transport, connection = await environment.loop.create_connection(
+                    lambda: Http1Connection(environment.loop, self),
+                    endpoint.address,
+                    endpoint.port,
+                    ssl=context,
+                    server_hostname="" if context else None,
+                    ssl_shutdown_timeout=1.0 if context else None,
+                )
+        except TimeoutError:
+            raise DialError("connect-timeout") from None
+        except ssl.SSLError as error:
+            log.warning("%s: TLS handshake failed: %s", self._where, error.reason or error)
+            environment.handshake_failed(error.reason or "other")
+            raise DialError("handshake-failed") from None
+        except OSError as error:
+            log.info("%s: %s", self._where, error.strerror or error)
+            raise DialError("connect-failed") from None
+        if context is not None:
+            proved = peer_identity(transport, environment.trust_domain)
+            if proved is None or proved not in endpoint.identities:
+                connection.abort()
+                log.warning(
+                    "%s proved to be %s, expected %s",
+                    self._where,
+                    proved or "nobody",
+                    " or ".join(endpoint.identities) or "nobody",
+                )
+                environment.handshake_failed("peer-identity-mismatch")
+                raise DialError("peer-identity-mismatch")
+        return connection
+
+    @property
+    def _where(self) -> str:
+        return f"{self.cluster.name} at {self.endpoint.address}:{self.endpoint.port}"
+
+    def _on_dial_failed(self, code: str) -> None:
+        """Tell who waits: all of them when nothing else can serve them, otherwise one."""
+        failed = 1 if self._connections else len(self._waiting)
+        for _ in range(min(failed, len(self._waiting))):
+            self._waiting.popleft().on_upstream_failed(code)
+        self._dial_if_needed()
+
+    # Growing old ----------------------------------------------------------------------------------
+
+    def sweep(self, now: float) -> None:
+        """Close what nobody has needed for the idle timeout."""
+        limit = now - self.cluster.idle_timeout / 1000
+        while self._idle and self._idle[0].idle_since < limit:
+            self._idle.pop(0).close()
+
+    def retire(self) -> None:
+        """The endpoint is gone from the configuration: finish what runs, keep nothing."""
+        self.retired = True
+        for connection in self._idle:
+            connection.close()
+        self._idle.clear()
+
+    def close(self) -> None:
+        """End everything now."""
+        self.retired = True
+        for task in list(self._dials):
+            task.cancel()
+        for connection in list(self._connections):
+            connection.abort()

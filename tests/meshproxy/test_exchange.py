@@ -1,0 +1,351 @@
+"""One request and its response, told with recorders in place of connections."""
+
+from collections.abc import Callable
+
+import pytest
+
+from meshproxy.contract.resources import (
+    BackendSpec,
+    HeaderModifierSpec,
+    HeaderSpec,
+    MatchSpec,
+    PathMatchSpec,
+    PathRewriteSpec,
+    RedirectSpec,
+    RewriteSpec,
+    RouteSpec,
+    VirtualHostSpec,
+)
+from meshproxy.exchange import REPLAY_LIMIT, Cluster, Endpoint, Exchange, Series
+from meshproxy.message import Field, RequestHead, ResponseHead, field
+from meshproxy.routing.table import Authorities, VirtualHost, compile_virtual_host
+from tests.helpers.recorder import Recorder
+
+
+class FakeEndpoint:
+    """An endpoint whose connections come when the test says so."""
+
+    def __init__(self) -> None:
+        self.active = 0
+        self.version = "v1"
+        self.waiting: list[Exchange] = []
+
+    def acquire(self, exchange: Exchange) -> None:
+        self.waiting.append(exchange)
+
+    def forget(self, exchange: Exchange) -> None:
+        self.waiting.remove(exchange)
+
+    def lend(self) -> Recorder:
+        """Hand a fresh stream to the exchange that waits."""
+        stream = Recorder()
+        self.waiting.pop(0).on_upstream_ready(stream)
+        return stream
+
+
+class FakeCluster:
+    service = "default/catalog"
+
+    def __init__(self, *endpoints: FakeEndpoint) -> None:
+        self.endpoints = endpoints
+
+    def pick(self, avoid: Endpoint | None) -> Endpoint | None:
+        others = [endpoint for endpoint in self.endpoints if endpoint is not avoid]
+        return (others or [*self.endpoints, None])[0]
+
+
+class FakeSurroundings:
+    """A clock that stands still, chance that is known, and `later` at the test's word."""
+
+    def __init__(self) -> None:
+        self.exchanges = 0
+        self.time = 100.0
+        self.now: Callable[[], float] = lambda: self.time
+        self.random: Callable[[], float] = lambda: 0.5
+        self.due: list[Callable[[], None]] = []
+        self.retries: list[str] = []
+        self.refusals: list[str] = []
+
+    def later(self, seconds: float, callback: Callable[[], None]) -> None:
+        self.due.append(callback)
+
+    def retried(self, service: str, reason: str) -> None:
+        self.retries.append(reason)
+
+    def refused(self, direction: str, code: str) -> None:
+        self.refusals.append(code)
+
+    def tick(self) -> None:
+        """Let everything happen that was put off."""
+        due, self.due = self.due, []
+        for callback in due:
+            callback()
+
+
+class FakeCaller:
+    direction = "outbound"
+    hop = "outbound of default/storefront"
+
+    def __init__(self, host: VirtualHost[Cluster]) -> None:
+        self.surroundings = FakeSurroundings()
+        self.identity_field: Field | None = None
+        self.virtual_host: VirtualHost[Cluster] | None = host
+        self.authorities: Authorities[Cluster] = Authorities([])
+        self.counted: list[tuple[str, str, str, int, str]] = []
+
+    def series(self, route: str, service: str, version: str) -> Series:
+        counted = self.counted
+
+        class OneSeries:
+            def record(self, status: int, flag: str, seconds: float) -> None:
+                counted.append((route, service, version, status, flag))
+
+        return OneSeries()
+
+
+class Scene:
+    """A client, a caller with one virtual host, two endpoints, and an exchange between them."""
+
+    def __init__(self, *routes: RouteSpec) -> None:
+        self.client = Recorder()
+        self.first, self.second = FakeEndpoint(), FakeEndpoint()
+        clusters: dict[str, Cluster] = {"catalog": FakeCluster(self.first, self.second)}
+        forward = RouteSpec(name="all", backends=(BackendSpec(cluster="catalog"),))
+        spec = VirtualHostSpec(name="host", routes=routes or (forward,))
+        self.caller = FakeCaller(compile_virtual_host(spec, clusters))
+        self.exchange = Exchange(self.client, self.caller)
+
+    def ask(
+        self, method: bytes = b"GET", path: bytes = b"/", length: int | None = None
+    ) -> RequestHead:
+        head = RequestHead(method, b"catalog", path, [], length)
+        self.exchange.on_request_head(head)
+        if length is None:
+            self.exchange.on_request_end(None)
+        return head
+
+    @property
+    def status(self) -> int:
+        """Status of the response head that the client has heard."""
+        [head] = [call[1] for call in self.client.heard if call[0] == "send_head"]
+        assert isinstance(head, ResponseHead)
+        return head.status
+
+    def at_rest(self) -> bool:
+        """Nothing is counted as under way any more."""
+        counts = (self.first.active, self.second.active, self.caller.surroundings.exchanges)
+        return counts == (0, 0, 0) and not self.first.waiting and not self.second.waiting
+
+
+OK = ResponseHead(200, [], length=2)
+
+
+def test_a_request_goes_out_and_its_answer_comes_back() -> None:
+    """Head, data and end pass in both directions in their legal order."""
+    scene = Scene()
+    head = scene.ask(b"POST", length=3)
+    stream = scene.first.lend()
+    scene.exchange.on_request_data(b"abc")
+    scene.exchange.on_request_end(None)
+    scene.exchange.on_response_head(OK)
+    scene.exchange.on_response_data(b"ok")
+    scene.exchange.on_response_end(None)
+
+    assert [("send_head", head), ("send_data", b"abc"), ("send_end", None)] == stream.heard
+    assert [("send_head", OK), ("send_data", b"ok"), ("send_end", None)] == scene.client.heard
+    assert [("all", "default/catalog", "v1", 200, "-")] == scene.caller.counted
+    assert scene.at_rest()
+
+
+def test_a_body_that_comes_before_the_connection_waits_for_it() -> None:
+    """What the client says while we dial is held, and the client is paused above the limit."""
+    scene = Scene()
+    head = scene.ask(b"PUT", length=REPLAY_LIMIT + 2)
+    scene.exchange.on_request_data(b"x" * REPLAY_LIMIT)
+    assert [] == scene.client.words
+    scene.exchange.on_request_data(b"yz")
+    assert ["pause_request"] == scene.client.words
+
+    stream = scene.first.lend()
+
+    assert ("send_head", head) == stream.heard[0]
+    assert b"x" * REPLAY_LIMIT + b"yz" == b"".join(call[1] for call in stream.heard[1:])
+    assert ["pause_request", "resume_request"] == scene.client.words
+
+
+@pytest.mark.parametrize("method", [b"GET", b"POST"])
+def test_a_failed_connection_is_hidden_by_another_endpoint(method: bytes) -> None:
+    """Nothing was sent, so any method may be tried again; the other endpoint is preferred."""
+    scene = Scene()
+    head = scene.ask(method)
+    scene.first.waiting.pop().on_upstream_failed("connect-failed")
+    scene.caller.surroundings.tick()
+    stream = scene.second.lend()
+    scene.exchange.on_response_head(OK)
+    scene.exchange.on_response_end(None)
+
+    assert [("send_head", head), ("send_end", None)] == stream.heard
+    assert 200 == scene.status
+    assert ["connect-failed"] == scene.caller.surroundings.retries
+    assert scene.at_rest()
+
+
+def test_attempts_are_limited() -> None:
+    """After the last attempt the client is told what the matter was."""
+    scene = Scene()
+    scene.ask()
+    for endpoint in (scene.first, scene.second, scene.first):
+        endpoint.waiting.pop().on_upstream_failed("connect-failed")
+        scene.caller.surroundings.tick()
+
+    assert 503 == scene.status
+    assert ["connect-failed"] == scene.caller.surroundings.refusals
+    assert [("all", "default/catalog", "v1", 503, "UF")] == scene.caller.counted
+    assert scene.at_rest()
+
+
+def test_a_stale_connection_is_hidden_for_an_idempotent_request() -> None:
+    """A reused connection that closes before a byte of the answer is not the client's concern."""
+    scene = Scene()
+    scene.ask(b"PUT", length=3)
+    scene.exchange.on_request_data(b"abc")
+    scene.exchange.on_request_end(None)
+    scene.first.lend()
+    scene.exchange.on_response_reset("upstream-closed", reused=True)
+    scene.caller.surroundings.tick()
+    stream = scene.second.lend()
+
+    assert ["send_head", "send_data", "send_end"] == stream.words
+
+
+@pytest.mark.parametrize(
+    ("method", "reused"), [(b"POST", True), (b"POST", False), (b"GET", False)]
+)  # fmt: skip
+def test_what_may_have_been_processed_is_not_sent_again(method: bytes, reused: bool) -> None:
+    """The answer is 502: nobody knows whether the service acted."""
+    scene = Scene()
+    scene.ask(method)
+    scene.first.lend()
+    scene.exchange.on_response_reset("upstream-closed", reused=reused)
+
+    assert 502 == scene.status
+    assert [] == scene.caller.surroundings.retries
+    assert scene.at_rest()
+
+
+def test_a_torn_response_is_torn_for_the_client_too() -> None:
+    """Half a response must not end as if it were whole."""
+    scene = Scene()
+    scene.ask()
+    scene.first.lend()
+    scene.exchange.on_response_head(OK)
+    scene.exchange.on_response_data(b"o")
+    scene.exchange.on_response_reset("upstream-closed", reused=False)
+
+    assert ["send_head", "send_data", "reset"] == scene.client.words
+    assert [("all", "default/catalog", "v1", 200, "UC")] == scene.caller.counted
+    assert scene.at_rest()
+
+
+def test_a_client_that_leaves_takes_its_attempt_with_it() -> None:
+    """The upstream stream is reset, nothing is answered, and 499 is counted."""
+    scene = Scene()
+    scene.ask()
+    stream = scene.first.lend()
+    scene.exchange.on_request_reset()
+
+    assert ["send_head", "send_end", "reset"] == stream.words
+    assert [] == scene.client.words
+    assert [("all", "default/catalog", "v1", 499, "DC")] == scene.caller.counted
+    assert scene.at_rest()
+
+
+def test_a_client_that_leaves_the_line_is_forgotten() -> None:
+    """While a connection is dialled, or a retry waits, leaving gives everything back."""
+    scene = Scene()
+    scene.ask()
+    scene.exchange.on_request_reset()
+    assert scene.at_rest()
+
+    scene = Scene()
+    scene.ask()
+    scene.first.waiting.pop().on_upstream_failed("connect-failed")
+    scene.exchange.on_request_reset()
+    scene.caller.surroundings.tick()
+    assert scene.at_rest()
+
+
+def test_slow_sides_stop_fast_ones() -> None:
+    """Each side's `blocked` pauses the other, `writable` lets it go on."""
+    scene = Scene()
+    scene.ask(b"POST", length=10)
+    stream = scene.first.lend()
+    scene.exchange.on_upstream_blocked()
+    scene.exchange.on_upstream_writable()
+    scene.exchange.on_downstream_blocked()
+    scene.exchange.on_downstream_writable()
+
+    assert ["pause_request", "resume_request"] == scene.client.words
+    assert ["send_head", "pause_response", "resume_response"] == stream.words
+
+
+def test_no_route_no_backend_and_redirects_are_answered_here() -> None:
+    """404 without a matching route, 500 for a backend that does not resolve, 302 for a redirect."""
+    only_api = RouteSpec(
+        name="api", match=MatchSpec(path=PathMatchSpec(type="prefix", value="/api"))
+    )
+    scene = Scene(only_api)
+    scene.ask(path=b"/other")
+    assert 404 == scene.status
+    assert [("-", "-", "", 404, "NR")] == scene.caller.counted
+
+    scene = Scene(RouteSpec(name="gone", backends=(BackendSpec(cluster=None),)))
+    scene.ask()
+    assert 500 == scene.status
+    assert ["unresolved-backend"] == scene.caller.surroundings.refusals
+
+    scene = Scene(RouteSpec(name="moved", redirect=RedirectSpec(hostname="example.org")))
+    scene.ask(path=b"/x?y")
+    assert 302 == scene.status
+    [head] = [call[1] for call in scene.client.heard if call[0] == "send_head"]
+    assert b"http://example.org/x?y" == head.fields[0][1]
+    assert scene.at_rest()
+
+
+def test_filters_change_what_the_endpoint_and_the_client_see() -> None:
+    """Header modifiers and rewrites of route and backend are applied; mesh fields stay behind."""
+    stamp = HeaderModifierSpec(set=(HeaderSpec(name="x-stamp", value="1"),))
+    scene = Scene(
+        RouteSpec(
+            name="all",
+            match=MatchSpec(path=PathMatchSpec(type="prefix", value="/old")),
+            rewrite=RewriteSpec(path=PathRewriteSpec(type="prefix", value="/new")),
+            request_headers=stamp,
+            response_headers=stamp,
+            backends=(BackendSpec(cluster="catalog"),),
+        )
+    )
+    scene.caller.identity_field = field(b"x-forwarded-client-cert", b"URI=spiffe://a/b")
+    head = RequestHead(b"GET", b"catalog", b"/old/x", [])
+    head.mesh_fields = [field(b"x-mesh-attempt", b"7")]
+    scene.exchange.on_request_head(head)
+    scene.exchange.on_request_end(None)
+    scene.first.lend()
+    scene.exchange.on_response_head(ResponseHead(200, [], length=0))
+
+    assert b"/new/x" == head.path
+    assert [b"x-stamp", b"x-forwarded-client-cert"] == [f[0] for f in head.fields]
+    [answer] = [call[1] for call in scene.client.heard if call[0] == "send_head"]
+    assert [b"x-stamp"] == [f[0] for f in answer.fields]
+
+
+@pytest.mark.parametrize("method", [b"CONNECT", b"GET"])
+def test_what_this_version_does_not_offer_is_refused_clearly(method: bytes) -> None:
+    """CONNECT and Upgrade are not passed on half-understood."""
+    scene = Scene()
+    head = RequestHead(method, b"catalog", b"/", [])
+    head.upgrade = None if method == b"CONNECT" else b"websocket"
+    scene.exchange.on_request_head(head)
+    scene.exchange.on_request_end(None)
+
+    assert 501 == scene.status
