@@ -14,6 +14,7 @@ So a body of any size passes through a few hundred KiB of memory.  Two measured 
 """
 
 import asyncio
+from typing import cast
 
 HIGH_WATER = 256 * 1024
 """Bytes waiting in a transport above which the other side is paused."""
@@ -48,9 +49,8 @@ class Connection(asyncio.BufferedProtocol):
     # Asyncio's side ---------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport) or hasattr(transport, "write")
-        self.transport = transport  # type: ignore[assignment]  # uvloop's is no subclass
-        self.transport.set_write_buffer_limits(HIGH_WATER, LOW_WATER)
+        self.transport = stream = cast("asyncio.Transport", transport)
+        stream.set_write_buffer_limits(HIGH_WATER, LOW_WATER)
         self.on_connected()
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002  # asyncio's signature

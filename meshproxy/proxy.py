@@ -23,8 +23,9 @@ from meshproxy.config.discovery_client import DiscoveryClient
 from meshproxy.config.snapshot import Mesh
 from meshproxy.config.static import read_snapshot
 from meshproxy.contract.resources import Snapshot
+from meshproxy.contract.spiffe import SpiffeId
 from meshproxy.contract.wire import ContractError
-from meshproxy.identity.certificates import Certificates, trust_domain_of
+from meshproxy.identity.certificates import Certificates
 from meshproxy.telemetry.metrics import ConnectionSeries, Metrics
 
 log = logging.getLogger("meshproxy")
@@ -49,7 +50,7 @@ class Environment:
         self.loop = loop
         self.workload = bootstrap.workload
         self.identity = bootstrap.identity
-        self.trust_domain = trust_domain_of(bootstrap.identity)
+        self.trust_domain = SpiffeId.parse(bootstrap.identity).trust_domain
         self.metrics = metrics
         self.exchanges = 0
         self.now: Callable[[], float] = time.monotonic
@@ -112,15 +113,21 @@ class Proxy:
         await self._admin.start(bootstrap.admin.address, bootstrap.admin.port)
         if bootstrap.static is not None:
             snapshot = read_snapshot(bootstrap.static.snapshot)
+            for trust in snapshot.trust:
+                if trust.trust_domain == self._environment.trust_domain:
+                    self._certificates.trust(trust.roots)
             if bootstrap.static.certificate is not None:
                 key = bootstrap.static.key or bootstrap.static.certificate
                 self._certificates.load_files(bootstrap.static.certificate, key)
             self._adopt(snapshot)
         else:
             self._discovery = DiscoveryClient(
-                bootstrap, self._certificates, self._adopt, admin=self._admin_address
+                bootstrap,
+                self._certificates,
+                self._adopt,
+                build=__version__,
+                admin=self._admin_address,
             )
-            self._discovery.restore()
             self._discovering = self._loop.create_task(self._discovery.run())
         self._sweep()
 
@@ -135,19 +142,12 @@ class Proxy:
         Raises:
             ContractError: It cannot be obeyed; the one before stays in force.
         """
-        domain = self._environment.trust_domain
-        for trust in snapshot.trust:
-            if trust.trust_domain == domain and not trust.roots:
-                raise ContractError(f"trust/{domain} roots", "a trust bundle needs a root")
         try:
             self._mesh.adopt(snapshot)
         except ContractError as error:
-            self._metrics.config_refused_total += 1
+            self._metrics.config_refused += 1
             log.error("config %s refused: %s", snapshot.version, error)
             raise
-        for trust in snapshot.trust:
-            if trust.trust_domain == domain:
-                self._certificates.trust(trust.roots)
         first = not self._configured
         self._configured = True
         self._metrics.config_version = snapshot.version

@@ -70,7 +70,6 @@ class Http1Connection(Connection):
         "_chunked",
         "_close",
         "_discarded",
-        "_feeding",
         "_half_closed",
         "_head_sent",
         "_lingering",
@@ -78,7 +77,6 @@ class Http1Connection(Connection):
         "_reader",
         "_request_open",
         "_response_open",
-        "_turn_due",
         "_waits_for_continue",
         "deadline",
         "exchange",
@@ -95,8 +93,6 @@ class Http1Connection(Connection):
         self._owner = owner
         self._begin = begin
         self._reader = RequestReader(self)
-        self._feeding = False  # the reader is on the stack
-        self._turn_due = False  # an answer was complete before the reader's stack had unwound
         self._half_closed = False
         self._lingering = False
         self.deadline = inf  # of the loop's clock: when the listener's sweep ends the wait
@@ -124,11 +120,7 @@ class Http1Connection(Connection):
         if self._lingering:
             return
         reader = self._reader
-        self._feeding = True
         reader.feed(data)
-        while self._turn_due:
-            self._turn()
-        self._feeding = False
         if self._response_open:
             if not self._request_open and reader.held > HELD_LIMIT:
                 self.pause_reading()
@@ -169,8 +161,8 @@ class Http1Connection(Connection):
         self._request_open = False
         if self.exchange is not None:
             self.exchange.on_request_end(trailers)
-        if not self._response_open:
-            self._next_turn()
+        else:  # it has been answered already
+            self._turn()
 
     def on_request_malformed(self, error: MalformedError) -> None:
         """Answer what can be answered and close: where the next message begins is unknown."""
@@ -219,7 +211,7 @@ class Http1Connection(Connection):
         self.exchange = None
         self._response_open = False
         if not self._request_open:
-            self._next_turn()
+            self._turn()
         elif self._close:
             self._linger()
         else:  # answered before all was said: the rest is read and dropped, then all goes on
@@ -234,19 +226,9 @@ class Http1Connection(Connection):
 
     # The next one, or the end ---------------------------------------------------------------------
 
-    def _next_turn(self) -> None:
-        if self._feeding:
-            self._turn_due = True  # `on_bytes` goes on once the reader's stack has unwound
-            return
-        self._feeding = True
-        self._turn()
-        while self._turn_due:
-            self._turn()
-        self._feeding = False
-
     def _turn(self) -> None:
-        self._turn_due = False
         if self._close:
+            self._reader.close()
             self.close()
             return
         reader = self._reader
@@ -287,7 +269,7 @@ class Http1Connection(Connection):
         else:
             self.abort()
 
-    def on_lost(self, error: Exception | None) -> None:
+    def on_lost(self, error: Exception | None) -> None:  # noqa: ARG002  # the hook's shape
         self._reader.close()
         exchange, self.exchange = self.exchange, None
         if exchange is not None:

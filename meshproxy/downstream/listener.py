@@ -13,7 +13,6 @@ import errno
 import logging
 import socket
 import ssl
-from collections.abc import Callable
 from typing import Protocol
 
 from meshproxy.codec.http1 import encode_response_head
@@ -27,6 +26,7 @@ from meshproxy.local_reply import local_reply
 from meshproxy.message import Field, field
 from meshproxy.refusal import refusal
 from meshproxy.routing.table import VirtualHost
+from meshproxy.telemetry.metrics import Metrics
 
 from . import http1
 
@@ -47,21 +47,6 @@ PEEK = 24
 
 PLAINTEXT = "plaintext"
 """`source` of requests that nobody vouched for."""
-
-
-class Metrics(Protocol):
-    def requests(
-        self, direction: str, source: str, destination: str, version: str, route: str, protocol: str
-    ) -> Series: ...
-    def connection(self, side: str, direction: str) -> "ConnectionSeries": ...
-    def handshake_failed(self, side: str, reason: str) -> None: ...
-    def refused(self, direction: str, code: str) -> None: ...
-
-
-class ConnectionSeries(Protocol):
-    opened: int
-    closed: int
-    active: int
 
 
 class Environment(Surroundings, Protocol):
@@ -175,7 +160,7 @@ class Listener:
         sock = socket.socket(family, socket.SOCK_STREAM)
         try:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            sock.setblocking(False)  # noqa: FBT003
+            sock.setblocking(False)
             sock.bind((spec.address, spec.port))
             sock.listen(BACKLOG)
         except OSError as error:
@@ -202,7 +187,7 @@ class Listener:
             except OSError as error:
                 self._pause_accepting(error)
                 return
-            sock.setblocking(False)  # noqa: FBT003
+            sock.setblocking(False)
             task = self._loop.create_task(self._greet(sock))
             self._greeting.add(task)
             task.add_done_callback(self._greeting.discard)
@@ -295,7 +280,6 @@ class Listener:
     def accepted(self, connection: http1.Http1Connection) -> None:
         self._connections.add(connection)
         self._counts.opened += 1
-        self._counts.active += 1
         if self.draining:
             connection.drain()
 
@@ -312,7 +296,6 @@ class Listener:
         if connection in self._connections:
             self._connections.discard(connection)
             self._counts.closed += 1
-            self._counts.active -= 1
 
     def malformed(self, code: str) -> None:
         self.environment.refused(self.spec.direction, code)

@@ -17,18 +17,13 @@ from typing import Protocol
 from meshproxy.contract.resources import ClusterSpec, EndpointSpec
 from meshproxy.exchange import Exchange
 from meshproxy.identity.tls import peer_identity
+from meshproxy.telemetry.metrics import ConnectionSeries
 
 from .http1 import Http1Connection
 
 log = logging.getLogger("meshproxy.upstream")
 
 DIALS_AT_ONCE = 8
-
-
-class ConnectionSeries(Protocol):
-    opened: int
-    closed: int
-    active: int
 
 
 class Environment(Protocol):
@@ -128,7 +123,6 @@ class Pool:
         if connection in self._connections:
             self._connections.discard(connection)
             self._counts.closed += 1
-            self._counts.active -= 1
         if connection in self._idle:
             self._idle.remove(connection)
         self._dial_if_needed()
@@ -157,7 +151,6 @@ class Pool:
         if connection.usable:
             self._connections.add(connection)
             self._counts.opened += 1
-            self._counts.active += 1
             self.idle(connection)
             self._dial_if_needed()
         else:  # closed by the other side before this task ran again

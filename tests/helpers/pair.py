@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from meshproxy.contract import wire
 from meshproxy.contract.resources import (
@@ -92,7 +92,7 @@ class Sidecar:
         self._log.close()
         return code
 
-    def __enter__(self) -> "Sidecar":
+    def __enter__(self) -> Self:
         self.start()
         return self
 
@@ -160,7 +160,10 @@ class Pair:
                     cluster="catalog",
                     endpoints=(
                         EndpointSpec(
-                            address="127.0.0.1", port=self.inbound, identities=identities, version="v1"
+                            address="127.0.0.1",
+                            port=self.inbound,
+                            identities=identities,
+                            version="v1",
                         ),
                     ),
                 ),
@@ -217,7 +220,7 @@ class Pair:
         )
         self.b = Sidecar(directory, server, b, issuer.issue(spiffe(server), directory, "b"))
 
-    def __enter__(self) -> "Pair":
+    def __enter__(self) -> Self:
         self.b.__enter__()
         try:
             self.a.__enter__()

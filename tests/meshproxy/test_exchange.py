@@ -152,8 +152,8 @@ def test_a_request_goes_out_and_its_answer_comes_back() -> None:
     scene.exchange.on_response_end(None)
 
     assert [("send_head", head), ("send_data", b"abc"), ("send_end", None)] == stream.heard
-    assert [("send_head", OK), ("send_data", b"ok"), ("send_end", None)] == scene.client.heard
-    assert [("all", "default/catalog", "v1", 200, "-")] == scene.caller.counted
+    assert scene.client.heard == [("send_head", OK), ("send_data", b"ok"), ("send_end", None)]
+    assert scene.caller.counted == [("all", "default/catalog", "v1", 200, "-")]
     assert scene.at_rest()
 
 
@@ -162,15 +162,15 @@ def test_a_body_that_comes_before_the_connection_waits_for_it() -> None:
     scene = Scene()
     head = scene.ask(b"PUT", length=REPLAY_LIMIT + 2)
     scene.exchange.on_request_data(b"x" * REPLAY_LIMIT)
-    assert [] == scene.client.words
+    assert scene.client.words == []
     scene.exchange.on_request_data(b"yz")
-    assert ["pause_request"] == scene.client.words
+    assert scene.client.words == ["pause_request"]
 
     stream = scene.first.lend()
 
     assert ("send_head", head) == stream.heard[0]
-    assert b"x" * REPLAY_LIMIT + b"yz" == b"".join(call[1] for call in stream.heard[1:])
-    assert ["pause_request", "resume_request"] == scene.client.words
+    assert b"".join(call[1] for call in stream.heard[1:]) == b"x" * REPLAY_LIMIT + b"yz"
+    assert scene.client.words == ["pause_request", "resume_request"]
 
 
 @pytest.mark.parametrize("method", [b"GET", b"POST"])
@@ -185,8 +185,8 @@ def test_a_failed_connection_is_hidden_by_another_endpoint(method: bytes) -> Non
     scene.exchange.on_response_end(None)
 
     assert [("send_head", head), ("send_end", None)] == stream.heard
-    assert 200 == scene.status
-    assert ["connect-failed"] == scene.caller.surroundings.retries
+    assert scene.status == 200
+    assert scene.caller.surroundings.retries == ["connect-failed"]
     assert scene.at_rest()
 
 
@@ -198,9 +198,9 @@ def test_attempts_are_limited() -> None:
         endpoint.waiting.pop().on_upstream_failed("connect-failed")
         scene.caller.surroundings.tick()
 
-    assert 503 == scene.status
-    assert ["connect-failed"] == scene.caller.surroundings.refusals
-    assert [("all", "default/catalog", "v1", 503, "UF")] == scene.caller.counted
+    assert scene.status == 503
+    assert scene.caller.surroundings.refusals == ["connect-failed"]
+    assert scene.caller.counted == [("all", "default/catalog", "v1", 503, "UF")]
     assert scene.at_rest()
 
 
@@ -215,7 +215,7 @@ def test_a_stale_connection_is_hidden_for_an_idempotent_request() -> None:
     scene.caller.surroundings.tick()
     stream = scene.second.lend()
 
-    assert ["send_head", "send_data", "send_end"] == stream.words
+    assert stream.words == ["send_head", "send_data", "send_end"]
 
 
 @pytest.mark.parametrize(
@@ -228,8 +228,8 @@ def test_what_may_have_been_processed_is_not_sent_again(method: bytes, reused: b
     scene.first.lend()
     scene.exchange.on_response_reset("upstream-closed", reused=reused)
 
-    assert 502 == scene.status
-    assert [] == scene.caller.surroundings.retries
+    assert scene.status == 502
+    assert scene.caller.surroundings.retries == []
     assert scene.at_rest()
 
 
@@ -242,8 +242,8 @@ def test_a_torn_response_is_torn_for_the_client_too() -> None:
     scene.exchange.on_response_data(b"o")
     scene.exchange.on_response_reset("upstream-closed", reused=False)
 
-    assert ["send_head", "send_data", "reset"] == scene.client.words
-    assert [("all", "default/catalog", "v1", 200, "UC")] == scene.caller.counted
+    assert scene.client.words == ["send_head", "send_data", "reset"]
+    assert scene.caller.counted == [("all", "default/catalog", "v1", 200, "UC")]
     assert scene.at_rest()
 
 
@@ -254,9 +254,9 @@ def test_a_client_that_leaves_takes_its_attempt_with_it() -> None:
     stream = scene.first.lend()
     scene.exchange.on_request_reset()
 
-    assert ["send_head", "send_end", "reset"] == stream.words
-    assert [] == scene.client.words
-    assert [("all", "default/catalog", "v1", 499, "DC")] == scene.caller.counted
+    assert stream.words == ["send_head", "send_end", "reset"]
+    assert scene.client.words == []
+    assert scene.caller.counted == [("all", "default/catalog", "v1", 499, "DC")]
     assert scene.at_rest()
 
 
@@ -285,8 +285,8 @@ def test_slow_sides_stop_fast_ones() -> None:
     scene.exchange.on_downstream_blocked()
     scene.exchange.on_downstream_writable()
 
-    assert ["pause_request", "resume_request"] == scene.client.words
-    assert ["send_head", "pause_response", "resume_response"] == stream.words
+    assert scene.client.words == ["pause_request", "resume_request"]
+    assert stream.words == ["send_head", "pause_response", "resume_response"]
 
 
 def test_no_route_no_backend_and_redirects_are_answered_here() -> None:
@@ -296,19 +296,19 @@ def test_no_route_no_backend_and_redirects_are_answered_here() -> None:
     )
     scene = Scene(only_api)
     scene.ask(path=b"/other")
-    assert 404 == scene.status
-    assert [("-", "-", "", 404, "NR")] == scene.caller.counted
+    assert scene.status == 404
+    assert scene.caller.counted == [("-", "-", "", 404, "NR")]
 
     scene = Scene(RouteSpec(name="gone", backends=(BackendSpec(cluster=None),)))
     scene.ask()
-    assert 500 == scene.status
-    assert ["unresolved-backend"] == scene.caller.surroundings.refusals
+    assert scene.status == 500
+    assert scene.caller.surroundings.refusals == ["unresolved-backend"]
 
     scene = Scene(RouteSpec(name="moved", redirect=RedirectSpec(hostname="example.org")))
     scene.ask(path=b"/x?y")
-    assert 302 == scene.status
+    assert scene.status == 302
     [head] = [call[1] for call in scene.client.heard if call[0] == "send_head"]
-    assert b"http://example.org/x?y" == head.fields[0][1]
+    assert head.fields[0][1] == b"http://example.org/x?y"
     assert scene.at_rest()
 
 
@@ -333,10 +333,10 @@ def test_filters_change_what_the_endpoint_and_the_client_see() -> None:
     scene.first.lend()
     scene.exchange.on_response_head(ResponseHead(200, [], length=0))
 
-    assert b"/new/x" == head.path
-    assert [b"x-stamp", b"x-forwarded-client-cert"] == [f[0] for f in head.fields]
+    assert head.path == b"/new/x"
+    assert [f[0] for f in head.fields] == [b"x-stamp", b"x-forwarded-client-cert"]
     [answer] = [call[1] for call in scene.client.heard if call[0] == "send_head"]
-    assert [b"x-stamp"] == [f[0] for f in answer.fields]
+    assert [f[0] for f in answer.fields] == [b"x-stamp"]
 
 
 @pytest.mark.parametrize("method", [b"CONNECT", b"GET"])
@@ -348,4 +348,4 @@ def test_what_this_version_does_not_offer_is_refused_clearly(method: bytes) -> N
     scene.exchange.on_request_head(head)
     scene.exchange.on_request_end(None)
 
-    assert 501 == scene.status
+    assert scene.status == 501

@@ -1,0 +1,56 @@
+"""The control plane's figures, in a registry of their own: `/metrics` shows these and no others."""
+
+from collections.abc import Callable, Iterator, Mapping
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+
+class Metrics:
+    """Counters that the conversations count with; labels have few values, all of our own making."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.updates = Counter(
+            "mesh_discovery_updates", "Updates sent to proxies.", registry=self.registry
+        )
+        self.answers = Counter(
+            "mesh_discovery_answers",
+            "Answers of proxies to updates.",
+            ["answer"],
+            registry=self.registry,
+        )
+        self.refusals = Counter(
+            "mesh_discovery_refusals",
+            "Streams refused by the control plane.",
+            ["reason"],
+            registry=self.registry,
+        )
+        self.signings = Counter(
+            "mesh_signings",
+            "Certificates asked for, by what came of it.",
+            ["result"],
+            registry=self.registry,
+        )
+        self.convergence = Histogram(
+            "mesh_convergence_seconds",
+            "From a change in the store to its acknowledgement by one proxy.",
+            buckets=(0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 1, 2, 5, 10, 30),
+            registry=self.registry,
+        )
+
+    def watch_proxies(self, count: Callable[[], Mapping[str, int]]) -> None:
+        """Show how many proxies are in each state, counted when asked."""
+        self.registry.register(_Proxies(count))
+
+
+class _Proxies(Collector):
+    def __init__(self, count: Callable[[], Mapping[str, int]]) -> None:
+        self._count = count
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        family = GaugeMetricFamily("mesh_proxies", "Proxies by state.", labels=["state"])
+        for state, number in self._count().items():
+            family.add_metric([state], number)
+        yield family

@@ -1,0 +1,148 @@
+"""
+The one file a proxy is started with: who it is, and where its configuration comes from.
+
+Either a control plane or a static snapshot; JSON, or YAML where PyYAML is installed (it is
+imported only for a ``.yaml`` file: a sidecar started from JSON never pays for it).  Paths are
+relative to the bootstrap file, so that a directory with everything in it can be moved.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta, Struct
+
+from meshproxy.contract import wire
+from meshproxy.contract.resources import Name, Port
+from meshproxy.contract.spiffe import SpiffeError, SpiffeId
+
+WorkloadName = Annotated[
+    str, Meta(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")
+]
+
+
+class BootstrapError(Exception):
+    """The bootstrap file cannot be used; names the file, the field and what was expected."""
+
+
+class _Part(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Base of the structures below: strict about unknown fields."""
+
+
+class Admin(_Part, frozen=True, kw_only=True):
+    """Where metrics, health and diagnostics are served; loopback unless told otherwise."""
+
+    address: Name = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65535)] = 15000
+
+
+class ControlPlane(_Part, frozen=True, kw_only=True):
+    """
+    Attributes:
+        identity: SPIFFE ID that the control plane must prove before it is told anything.
+        roots: PEM file with the roots that vouch for it.
+        token: File with a one-time join token, for the first contact.
+    """
+
+    address: Name
+    port: Port = 15012
+    identity: str
+    roots: Path
+    token: Path | None = None
+
+
+class Static(_Part, frozen=True, kw_only=True):
+    """A configuration without a control plane; without a certificate, no mutual TLS."""
+
+    snapshot: Path
+    certificate: Path | None = None
+    key: Path | None = None
+
+
+class Bootstrap(_Part, frozen=True, kw_only=True):
+    """
+    Attributes:
+        workload: ``namespace/name`` of the workload that the proxy stands beside.
+        identity: Its SPIFFE ID.
+        version: Of the workload; a label in metrics.
+        state: Directory, mode 0700, for key, certificate and the last snapshot.
+        drain_seconds: How long requests may go on after SIGTERM.
+    """
+
+    workload: WorkloadName
+    identity: str
+    state: Path
+    version: str = ""
+    admin: Admin = Admin()
+    drain_seconds: Annotated[float, Meta(ge=0, le=3600)] = 10.0
+    control_plane: ControlPlane | None = None
+    static: Static | None = None
+
+
+def read(path: Path) -> Bootstrap:
+    """
+    Read a bootstrap file.
+
+    Raises:
+        BootstrapError: It cannot be read, or a field is wrong, missing, unknown or contradictory.
+    """
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BootstrapError(f"{path}: cannot be read: {error}") from error
+    try:
+        bootstrap = msgspec.convert(
+            _parse(path, text), Bootstrap, dec_hook=_paths_relative_to(path.parent)
+        )
+    except msgspec.ValidationError as error:
+        raise BootstrapError(f"{path}: {_located(error)}") from None
+    _check(path, bootstrap)
+    return bootstrap
+
+
+def _parse(path: Path, text: str) -> Any:
+    if path.suffix not in (".yaml", ".yml"):
+        try:
+            return msgspec.json.decode(text)
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise BootstrapError(f"{path}: expected JSON: {error}") from None
+    try:
+        import yaml
+    except ModuleNotFoundError:
+        raise BootstrapError(
+            f"{path}: reading YAML needs PyYAML (pip install pyyaml); JSON needs nothing"
+        ) from None
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise BootstrapError(f"{path}: expected YAML: {error}") from None
+
+
+def _paths_relative_to(folder: Path) -> Any:
+    def hook(kind: type, value: Any) -> Any:
+        if kind is Path and isinstance(value, str) and value:
+            return folder / value
+        raise ValueError(f"expected a path, found {value!r}")
+
+    return hook
+
+
+def _located(error: msgspec.ValidationError) -> str:
+    located = wire.located(error)
+    return f"{located.path or 'the whole file'}: {located.reason}"
+
+
+def _check(path: Path, bootstrap: Bootstrap) -> None:
+    identities = {"identity": bootstrap.identity}
+    if bootstrap.control_plane is not None:
+        identities["control_plane.identity"] = bootstrap.control_plane.identity
+    for field, identity in identities.items():
+        try:
+            SpiffeId.parse_service_account(identity)
+        except SpiffeError as error:
+            raise BootstrapError(f"{path}: {field}: {error}") from None
+    if (bootstrap.control_plane is None) == (bootstrap.static is None):
+        raise BootstrapError(f"{path}: expected exactly one of control_plane and static")
+    static = bootstrap.static
+    if static is not None and (static.certificate is None) != (static.key is None):
+        raise BootstrapError(f"{path}: static: expected both certificate and key, or neither")

@@ -1,0 +1,251 @@
+"""
+The sidecar's own certificate: hold it, keep it fresh, believe the right roots.
+
+    nothing ──(token)──▶ held ──(half of its life)──▶ renewing ──▶ held …
+                          ▲                              │
+                          └────── refused, no answer ────┘  (the old one serves on; try again)
+
+Key and chain lie in one file of the state directory, so that both are replaced at one stroke and
+a restarted sidecar can serve although its control plane is away.  A renewal or a change of the
+trust bundle replaces both contexts at once; connections that exist are not touched.
+"""
+
+import asyncio
+import logging
+import random
+import ssl
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from pathlib import Path
+
+from meshproxy import private_file
+from meshproxy.backoff import Backoff
+from meshproxy.contract.discovery import SigningAnswer
+
+from . import signing_request, tls, x509
+
+log = logging.getLogger(__name__)
+
+Sign = Callable[[str], Awaitable[SigningAnswer]]
+"""Hands a signing request to the authority; raises `CannotSign`."""
+
+_IDENTITY_FILE = "identity.pem"
+_ROOTS_FILE = "roots.pem"
+# A laptop that slept, or a clock that was set, is noticed within this many seconds.
+_LONGEST_NAP = 30.0
+
+
+class CannotSign(Exception):  # noqa: N818 - a fact about the authority, not a fault of ours
+    """No certificate was to be had; says why in one sentence."""
+
+
+class Certificates:
+    """
+    Key, chain and roots in force.
+
+    Attributes:
+        identity: The SPIFFE ID that the certificate must carry.
+        roots: PEM text of the trust bundle.
+        not_after: When the certificate expires, in seconds since the epoch; 0 without one.
+        last_error: Why the last attempt to renew failed, or None.
+    """
+
+    def __init__(
+        self,
+        identity: str,
+        state: Path | None = None,
+        *,
+        clock: Callable[[], float] = time.time,
+        pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        draw: Callable[[], float] = random.random,
+    ) -> None:
+        self.identity = identity
+        self.roots = ""
+        self.not_after = 0.0
+        self.last_error: str | None = None
+        self._state = state
+        self._clock = clock
+        self._pause = pause
+        self._draw = draw
+        self._certificate: Path | None = None
+        self._key: Path | None = None
+        self._renew_at = 0.0
+        self._server: ssl.SSLContext | None = None
+        self._client: ssl.SSLContext | None = None
+        self._replaced = asyncio.Event()
+
+    def __repr__(self) -> str:
+        left = self.not_after - self._clock()
+        return f"<Certificates {self.identity} {'ready' if self.ready else 'not ready'}, {left:.0f} s left>"
+
+    # What connections use ---------------------------------------------------------------------
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is a certificate that peers will accept today, and roots to judge them."""
+        return self._server is not None and self._clock() < self.not_after
+
+    @property
+    def server(self) -> ssl.SSLContext | None:
+        """Context for accepting peers; ask anew for each connection."""
+        return self._server
+
+    @property
+    def client(self) -> ssl.SSLContext | None:
+        """Context for dialling peers; ask anew for each connection."""
+        return self._client
+
+    @property
+    def file(self) -> Path | None:
+        """The file with key and chain, for other contexts; None without a valid certificate."""
+        return self._certificate if self.ready else None
+
+    async def until_ready(self) -> None:
+        while not self.ready:
+            self._replaced.clear()
+            await self._replaced.wait()
+
+    # Where they come from ---------------------------------------------------------------------
+
+    def load_files(self, certificate: Path, key: Path) -> None:
+        """
+        Use a certificate that somebody else keeps fresh (a proxy with a static configuration).
+
+        Raises:
+            CertificateError: It is not a certificate of our identity, or not that of the key.
+        """
+        self._use(certificate, key, certificate.stat().st_mtime)
+
+    def load_cache(self) -> bool:
+        """Use what an earlier run has left in the state directory; say whether it was usable."""
+        if self._state is None:
+            return False
+        path = self._state / _IDENTITY_FILE
+        try:
+            private_file.directory(self._state)
+            if private_file.read(path) is None:
+                return False
+            self.roots = (private_file.read(self._state / _ROOTS_FILE) or b"").decode("ascii")
+            self._use(path, None, path.stat().st_mtime)
+        except (private_file.PrivateFileError, x509.CertificateError, ValueError) as error:
+            log.warning("certificate cache not used: %s", error)
+            return False
+        log.info("certificate of %s loaded from %s", self.identity, path)
+        return True
+
+    def install(self, key: str, answer: SigningAnswer) -> None:
+        """
+        Replace certificate and roots by what the authority answered, on disk and in force.
+
+        Raises:
+            CertificateError: The answer is not what was asked for; the old ones stay.
+            PrivateFileError: The state directory cannot be written; the old ones stay.
+        """
+        if self._state is None:
+            raise x509.CertificateError("a certificate from files is not renewed")
+        directory = private_file.directory(self._state)
+        self._check(x509.leaf(answer.chain))
+        roots = "".join(answer.roots)
+        # Try the pair in a file of its own: the one in use stays whole if they do not match.
+        candidate = directory / f"{_IDENTITY_FILE}.new"
+        private_file.write(candidate, (key + answer.chain).encode("ascii"))
+        try:
+            _contexts(candidate, None, roots)
+            private_file.write(directory / _ROOTS_FILE, roots.encode("ascii"))
+            candidate.replace(directory / _IDENTITY_FILE)
+        finally:
+            candidate.unlink(missing_ok=True)
+        self.roots = roots
+        self._use(directory / _IDENTITY_FILE, None, self._clock())
+
+    def trust(self, roots: Iterable[str]) -> None:
+        """
+        Believe these roots (PEM) and no others, for every connection from now on.
+
+        Raises:
+            CertificateError: They are not certificates; the old ones stay.
+        """
+        text = "".join(root if root.endswith("\n") else f"{root}\n" for root in roots)
+        if text == self.roots:
+            return
+        if self._certificate is not None:
+            self._server, self._client = _contexts(self._certificate, self._key, text)
+        else:
+            _check_roots(text)
+        self.roots = text
+        self._replaced.set()
+
+    def _use(self, certificate: Path, key: Path | None, obtained: float) -> None:
+        try:
+            facts = self._check(x509.leaf(certificate.read_text("ascii")))
+        except OSError as error:
+            raise x509.CertificateError(f"{certificate}: cannot be read: {error}") from error
+        if self.roots:
+            self._server, self._client = _contexts(certificate, key, self.roots)
+        self._certificate, self._key = certificate, key
+        self.not_after = facts.not_after
+        # Half of what was left when we got it: not_before lies in the past, for slow clocks.
+        share = 0.5 + 0.1 * (self._draw() - 0.5)
+        self._renew_at = obtained + (facts.not_after - obtained) * share
+        self._replaced.set()
+
+    def _check(self, der: bytes) -> x509.Facts:
+        facts = x509.read(der)
+        if facts.uris != (self.identity,) or facts.authority:
+            found = ", ".join(facts.uris) or "none"
+            raise x509.CertificateError(
+                f"expected a certificate of {self.identity}, found one of {found}"
+            )
+        if facts.not_after <= self._clock():
+            raise x509.CertificateError(f"the certificate of {self.identity} has expired")
+        return facts
+
+    # Keeping it fresh -------------------------------------------------------------------------
+
+    async def keep(self, sign: Sign) -> None:
+        """Get a certificate if there is none, renew it at half its life; runs until cancelled."""
+        backoff = Backoff(draw=self._draw)
+        while True:
+            while (left := self._renew_at - self._clock()) > 0:
+                await self._pause(min(left, _LONGEST_NAP))
+            try:
+                await self._renew(sign)
+            except (
+                CannotSign,
+                signing_request.SigningRequestError,
+                x509.CertificateError,
+                private_file.PrivateFileError,
+            ) as error:
+                if str(error) != self.last_error:
+                    log.warning("no new certificate for %s: %s", self.identity, error)
+                self.last_error = str(error)
+                await self._pause(backoff.next())
+            else:
+                self.last_error = None
+                backoff.reset()
+
+    async def _renew(self, sign: Sign) -> None:
+        pair = await signing_request.make()
+        self.install(pair.key, await sign(pair.csr))
+        left = self.not_after - self._clock()
+        log.info("certificate of %s received, good for %.0f s", self.identity, left)
+
+
+def _contexts(
+    certificate: Path, key: Path | None, roots: str
+) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    _check_roots(roots)
+    try:
+        return (
+            tls.server_context(certificate, key, roots),
+            tls.client_context(certificate, key, roots),
+        )
+    except (ssl.SSLError, OSError) as error:
+        raise x509.CertificateError(f"{certificate}: not usable with its key: {error}") from error
+
+
+def _check_roots(roots: str) -> None:
+    try:
+        tls.plane_context(roots)
+    except (ssl.SSLError, ValueError, OSError) as error:
+        raise x509.CertificateError(f"trust bundle: expected PEM certificates: {error}") from error

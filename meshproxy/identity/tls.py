@@ -1,0 +1,133 @@
+"""
+TLS contexts, and who is at the other end.
+
+Between sidecars both ends show a certificate and both verify it (mutual TLS, 1.3 only).  Names
+of hosts play no part: who a peer is, its SPIFFE ID says, which `peer_identity` reads from the
+certificate that the handshake has verified.  No session is ever resumed (no tickets are
+issued): a resumed session would skip the verification against today's roots.
+"""
+
+import ssl
+from pathlib import Path
+from typing import Any, Protocol
+
+from meshproxy.contract.spiffe import SpiffeError, SpiffeId
+
+from . import x509
+
+ALPN_HTTP1 = "mesh-h1"
+"""HTTP/1.1 between two sidecars."""
+ALPN = [ALPN_HTTP1]
+
+
+class Transport(Protocol):
+    """What an asyncio transport offers of its TLS."""
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any: ...
+
+
+def server_context(certificate: Path, key: Path | None, roots: str) -> ssl.SSLContext:
+    """
+    Return the context with which a sidecar accepts its peers.
+
+    Args:
+        certificate: PEM, leaf first; `key` may stand in the same file.
+        key: PEM, or None.
+        roots: PEM text of the trust bundle.
+
+    Raises:
+        ssl.SSLError: Key and certificate do not match, or one of them is not PEM.
+        OSError: A file cannot be read.
+    """
+    context = _mutual(ssl.PROTOCOL_TLS_SERVER, certificate, key, roots)
+    context.num_tickets = 0
+    return context
+
+
+def client_context(certificate: Path, key: Path | None, roots: str) -> ssl.SSLContext:
+    """Return the context with which a sidecar dials its peers; as `server_context`."""
+    return _mutual(ssl.PROTOCOL_TLS_CLIENT, certificate, key, roots)
+
+
+def plane_context(roots: str, certificate: Path | None = None) -> ssl.SSLContext:
+    """
+    Return the context with which a sidecar dials its control plane.
+
+    Args:
+        roots: PEM text of the roots that vouch for the plane.
+        certificate: PEM of chain and key; None at first contact, when there is none yet.
+
+    Raises:
+        ssl.SSLError: As for `server_context`.
+    """
+    context = _verifying(ssl.PROTOCOL_TLS_CLIENT, roots)
+    context.set_alpn_protocols(["http/1.1"])
+    if certificate is not None:
+        context.load_cert_chain(certificate)
+    return context
+
+
+def _mutual(
+    side: ssl._SSLMethod, certificate: Path, key: Path | None, roots: str
+) -> ssl.SSLContext:
+    context = _verifying(side, roots)
+    context.set_alpn_protocols(ALPN)
+    context.load_cert_chain(certificate, key)
+    return context
+
+
+def _verifying(side: ssl._SSLMethod, roots: str) -> ssl.SSLContext:
+    context = ssl.SSLContext(side)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    # Level 2 refuses SHA-1 signatures and keys below 112 bits of strength.
+    context.set_ciphers("DEFAULT@SECLEVEL=2")
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.verify_flags |= ssl.VERIFY_X509_STRICT | ssl.VERIFY_X509_TRUSTED_FIRST
+    context.load_verify_locations(cadata=roots)
+    return context
+
+
+def peer_identity(
+    connection: ssl.SSLObject | ssl.SSLSocket | Transport | None, trust_domain: str
+) -> str | None:
+    """
+    Return the SPIFFE ID that the peer has proved, or None when it has proved none.
+
+    X509-SVID section 4 and 5: a leaf has exactly one URI SAN, which is a SPIFFE ID, and may sign
+    nothing.  Other SANs mean nothing here: a SPIFFE ID in a DNS name is no SPIFFE ID.
+
+    Args:
+        connection: An `ssl.SSLObject` or `SSLSocket`, or an asyncio transport.
+        trust_domain: The domain whose authority our roots belong to; they vouch for no other.
+    """
+    if isinstance(connection, ssl.SSLObject | ssl.SSLSocket):
+        tls: ssl.SSLObject | ssl.SSLSocket | None = connection
+    else:
+        tls = connection.get_extra_info("ssl_object") if connection is not None else None
+    der = tls.getpeercert(binary_form=True) if tls is not None else None
+    if der is None:
+        return None
+    try:
+        return str(svid_identity(der, trust_domain))
+    except (x509.CertificateError, SpiffeError):
+        return None
+
+
+def svid_identity(der: bytes, trust_domain: str) -> SpiffeId:
+    """
+    Return the identity that an X.509-SVID carries.
+
+    Raises:
+        CertificateError: It is not the leaf of an SVID.
+        SpiffeError: Its URI is not a SPIFFE ID of the trust domain.
+    """
+    facts = x509.read(der)
+    if facts.authority:
+        raise x509.CertificateError("expected a leaf certificate, found an authority's")
+    if len(facts.uris) != 1:
+        raise x509.CertificateError(f"expected one URI SAN, found {len(facts.uris)}")
+    identity = SpiffeId.parse(facts.uris[0])
+    if identity.trust_domain != trust_domain:
+        raise SpiffeError(f"{identity}: expected an identity of {trust_domain}")
+    return identity

@@ -1,0 +1,146 @@
+"""
+The few facts of a certificate that `ssl` does not tell: a reader of DER, forty lines long.
+
+`ssl` verifies chains but reports neither basic constraints nor key usage, and tells nothing of
+a certificate that is not a peer's.  `cryptography` tells all, but costs a sidecar 10 MB for
+the whole of its life.  Nothing here replaces verification: what is read has been verified by
+OpenSSL (a peer's) or is our own.
+
+X.690 gives the encoding, RFC 5280 section 4.1 the structure.
+"""
+
+import ssl
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+_SEQUENCE, _BOOLEAN = 0x30, 0x01
+_UTC_TIME, _GENERALIZED_TIME = 0x17, 0x18
+_VERSION, _EXTENSIONS, _URI = 0xA0, 0xA3, 0x86
+_KEY_USAGE, _ALT_NAME, _CONSTRAINTS = b"\x55\x1d\x0f", b"\x55\x1d\x11", b"\x55\x1d\x13"
+# keyCertSign (bit 5) and cRLSign (bit 6) of KeyUsage, RFC 5280 section 4.2.1.3.
+_SIGNS = 0b0000_0110
+
+
+class CertificateError(ValueError):
+    """Bytes are not a certificate that can be used; says why."""
+
+
+class Facts(NamedTuple):
+    """
+    Attributes:
+        uris: The URI subject alternative names, as they are.
+        not_before: Seconds since the epoch.
+        not_after: Seconds since the epoch.
+        authority: Whether it may sign others (CA:TRUE, or a key usage that says so).
+    """
+
+    uris: tuple[str, ...]
+    not_before: float
+    not_after: float
+    authority: bool
+
+
+class _Value(NamedTuple):
+    tag: int
+    content: bytes
+
+
+def read(der: bytes) -> Facts:
+    """
+    Read one certificate.
+
+    Raises:
+        CertificateError: It is not one.
+    """
+    try:
+        (certificate,) = _values(der)
+        to_be_signed = next(_inside(certificate, _SEQUENCE))
+        fields = [v for v in _inside(to_be_signed, _SEQUENCE) if v.tag != _VERSION]
+        _serial, _algorithm, _issuer, validity, *rest = fields
+        not_before, not_after = (_time(value) for value in _inside(validity, _SEQUENCE))
+        extensions = dict(_extensions(rest))
+        return Facts(
+            uris=tuple(_uris(extensions.get(_ALT_NAME))),
+            not_before=not_before,
+            not_after=not_after,
+            authority=_may_sign(extensions),
+        )
+    except (ValueError, IndexError, StopIteration) as error:
+        raise CertificateError(f"not an X.509 certificate: {error}") from error
+
+
+def leaf(pem: str) -> bytes:
+    """
+    Return the first certificate of a chain as DER.
+
+    Raises:
+        CertificateError: There is none.
+    """
+    start, end = pem.find(ssl.PEM_HEADER), pem.find(ssl.PEM_FOOTER)
+    if not 0 <= start < end:
+        raise CertificateError("expected a certificate in PEM form")
+    try:
+        return ssl.PEM_cert_to_DER_cert(pem[start : end + len(ssl.PEM_FOOTER)])
+    except ValueError as error:
+        raise CertificateError(f"expected a certificate in PEM form: {error}") from error
+
+
+def _values(data: bytes) -> Iterator[_Value]:
+    """Yield the values that stand one after another in `data` (X.690 section 8.1)."""
+    at = 0
+    while at < len(data):
+        tag, length, at = data[at], data[at + 1], at + 2
+        if length & 0x80:
+            width = length & 0x7F
+            length, at = int.from_bytes(data[at : at + width]), at + width
+        if at + length > len(data):
+            raise CertificateError("a value is longer than what holds it")
+        yield _Value(tag, data[at : at + length])
+        at += length
+
+
+def _inside(value: _Value, tag: int) -> Iterator[_Value]:
+    if value.tag != tag:
+        raise CertificateError(f"expected tag {tag:#x}, found {value.tag:#x}")
+    return _values(value.content)
+
+
+def _time(value: _Value) -> float:
+    text = value.content.decode("ascii")
+    if value.tag == _UTC_TIME:
+        # RFC 5280 section 4.1.2.5.1: 50 and above means 19xx.
+        text = ("19" if text[:2] >= "50" else "20") + text
+    elif value.tag != _GENERALIZED_TIME:
+        raise CertificateError("expected a time")
+    return datetime.strptime(text, "%Y%m%d%H%M%SZ").replace(tzinfo=UTC).timestamp()
+
+
+def _extensions(fields: list[_Value]) -> Iterator[tuple[bytes, bytes]]:
+    for field in fields:
+        if field.tag != _EXTENSIONS:
+            continue
+        (sequence,) = _values(field.content)
+        for extension in _inside(sequence, _SEQUENCE):
+            name, *_critical, value = _inside(extension, _SEQUENCE)
+            yield name.content, value.content
+
+
+def _uris(names: bytes | None) -> Iterator[str]:
+    if names is None:
+        return
+    (sequence,) = _values(names)
+    for name in _inside(sequence, _SEQUENCE):
+        if name.tag == _URI:
+            yield name.content.decode("ascii")
+
+
+def _may_sign(extensions: dict[bytes, bytes]) -> bool:
+    for value in _values(extensions.get(_CONSTRAINTS, b"")):
+        if any(v.tag == _BOOLEAN and v.content != b"\0" for v in _inside(value, _SEQUENCE)):
+            return True
+    # A BIT STRING begins with the number of unused bits in its last byte.
+    return any(
+        len(v.content) > 1 and bool(v.content[1] & _SIGNS)
+        for v in _values(extensions.get(_KEY_USAGE, b""))
+    )
