@@ -1,0 +1,329 @@
+"""
+Counting what happens, and telling Prometheus.
+
+The two halves differ in pace.  Counting happens on the path of every request, so it is done in
+plain integers of objects that whoever counts holds on to: `Metrics.requests` is asked once for a
+series, `RequestSeries.record` then costs a few hundred nanoseconds.  Telling happens every few
+seconds: `Metrics.render` reads the integers and leaves the text format to prometheus_client, which
+is loaded only then.
+
+**Cardinality is bounded.**  Label values come from configuration or from verified identities,
+never from what a client wrote.  Yet a large mesh, or a peer that answers with every status code
+there is, could still make more series than anybody wants to pay for: above a cap, what is new is
+counted under the label value ``__overflow__``, so sums stay right.
+"""
+
+import sys
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator
+from itertools import accumulate
+from typing import TYPE_CHECKING, Final
+
+from meshproxy import __version__
+
+if TYPE_CHECKING:
+    from prometheus_client.core import Metric
+
+OVERFLOW: Final = "__overflow__"
+BOUNDS: Final = (
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
+)  # fmt: skip
+"""Upper bounds of the histogram's buckets, in seconds; what is slower goes to ``+Inf``."""
+_LE: Final = (*(str(bound) for bound in BOUNDS), "+Inf")
+
+_OUTCOMES_PER_SERIES: Final = 64
+_LABELS: Final = ("direction", "source", "destination", "version", "route", "protocol")
+
+RequestKey = tuple[str, str, str, str, str, str]
+"""direction, source, destination, version, route, protocol"""
+
+
+# Counting -----------------------------------------------------------------------------------------
+
+
+class RequestSeries:
+    """
+    The requests that share a source, a destination and a route.
+
+    Attributes:
+        outcomes: How many ended with a status code and a response flag.
+        buckets: How many took up to each of `BOUNDS` and no less than the bound before; the
+            last for those slower than all.
+        seconds: How long all of them took together.
+    """
+
+    __slots__ = ("buckets", "outcomes", "seconds")
+
+    def __init__(self) -> None:
+        self.outcomes: dict[tuple[int | str, str], int] = {}
+        self.buckets = [0] * (len(BOUNDS) + 1)
+        self.seconds = 0.0
+
+    def record(self, status: int, flag: str, seconds: float) -> None:
+        """Count one request that is over; `flag` is a refusal's, or ``-``."""
+        try:
+            self.outcomes[status, flag] += 1
+        except KeyError:
+            self._first(status, flag)
+        self.buckets[bisect_left(BOUNDS, seconds)] += 1
+        self.seconds += seconds
+
+    def _first(self, status: int, flag: str) -> None:
+        # The service chooses the status, and there are hundreds.
+        key: tuple[int | str, str] = (status, flag)
+        if len(self.outcomes) >= _OUTCOMES_PER_SERIES:
+            key = (OVERFLOW, OVERFLOW)
+        self.outcomes[key] = self.outcomes.get(key, 0) + 1
+
+
+class ConnectionSeries:
+    """The connections of one side and direction; who opens or closes one adds 1."""
+
+    __slots__ = ("closed", "opened")
+
+    def __init__(self) -> None:
+        self.opened = 0
+        self.closed = 0
+
+    @property
+    def active(self) -> int:
+        return self.opened - self.closed
+
+
+class _Counter:
+    """Counts by labels, up to `cap` combinations of them."""
+
+    __slots__ = ("_cap", "_overflow", "counts")
+
+    def __init__(self, labels: int, cap: int) -> None:
+        self._cap = cap
+        self._overflow = (OVERFLOW,) * labels
+        self.counts: dict[tuple[str, ...], int] = {}
+
+    def add(self, *labels: str) -> None:
+        if labels not in self.counts and len(self.counts) >= self._cap:
+            labels = self._overflow
+        self.counts[labels] = self.counts.get(labels, 0) + 1
+
+
+class Metrics:
+    """
+    Everything that one proxy counts, and the state that others note here.
+
+    Attributes:
+        config_version: Version of the snapshot in force; empty before the first.
+        config_applied_at: When it came into force, in seconds since the epoch; 0 before.
+        config_refused: Updates that were refused.
+        connected: Whether the discovery stream stands.
+        certificate_not_after: When the certificate ends, in seconds since the epoch; 0 without.
+    """
+
+    def __init__(self, max_series: int = 2_000) -> None:
+        self.config_version = ""
+        self.config_applied_at = 0.0
+        self.config_refused = 0
+        self.connected = False
+        self.certificate_not_after = 0.0
+        self._max_series = max_series
+        self._requests: dict[RequestKey, RequestSeries] = {}
+        self._overflow: RequestSeries | None = None
+        self._connections: dict[tuple[str, str], ConnectionSeries] = {}
+        self._refusals = _Counter(2, 256)
+        self._handshake_failures = _Counter(2, 64)
+        self._retries = _Counter(2, max_series)
+        self._retries_skipped = _Counter(2, max_series)
+
+    def requests(
+        self,
+        direction: str,
+        source: str,
+        destination: str,
+        version: str,
+        route: str,
+        protocol: str,
+    ) -> RequestSeries:
+        """Return the series of these labels; the same object for the same labels."""
+        key = (direction, source, destination, version, route, protocol)
+        series = self._requests.get(key)
+        if series is None:
+            if len(self._requests) >= self._max_series:
+                if self._overflow is None:
+                    self._overflow = RequestSeries()
+                return self._overflow
+            series = self._requests[key] = RequestSeries()
+        return series
+
+    def refused(self, direction: str, code: str) -> None:
+        """Count a response that the proxy made itself; `code` is one of `refusal.py`."""
+        self._refusals.add(direction, code)
+
+    def connection(self, side: str, direction: str) -> ConnectionSeries:
+        """Return the series of the ``downstream`` or ``upstream`` side."""
+        series = self._connections.get((side, direction))
+        if series is None:
+            series = self._connections[side, direction] = ConnectionSeries()
+        return series
+
+    def handshake_failed(self, side: str, reason: str) -> None:
+        """Count a TLS handshake that failed; `reason` is one of ours, not the peer's words."""
+        self._handshake_failures.add(side, reason)
+
+    def retried(self, cluster: str, reason: str) -> None:
+        self._retries.add(cluster, reason)
+
+    def retry_skipped(self, cluster: str, reason: str) -> None:
+        """Count a retry that was possible but not made, and why."""
+        self._retries_skipped.add(cluster, reason)
+
+    # Telling --------------------------------------------------------------------------------------
+
+    def render(self, now: float) -> bytes:
+        """
+        Return all metrics in the Prometheus text format, version 0.0.4.
+
+        Args:
+            now: Seconds since the epoch.
+        """
+        from prometheus_client import CollectorRegistry, generate_latest
+
+        # A registry of its own: the default one would add figures of the process that an
+        # operator's node exporter has already.
+        registry = CollectorRegistry(auto_describe=False)
+        registry.register(_Collector(self, now))
+        return generate_latest(registry)
+
+    def all_requests(self) -> Iterator[tuple[RequestKey, RequestSeries]]:
+        """Yield every series with its labels, the one for what exceeded the cap last."""
+        yield from self._requests.items()
+        if self._overflow is not None:
+            yield (OVERFLOW,) * 6, self._overflow
+
+    def _collect(self, now: float) -> Iterator["Metric"]:
+        yield from self._collect_requests()
+        yield from self._collect_counters()
+        yield from self._collect_connections()
+        yield from self._collect_state(now)
+
+    def _collect_requests(self) -> Iterator["Metric"]:
+        from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
+
+        total = CounterMetricFamily(
+            "mesh_requests",
+            "Requests, by who called whom over which route, and how that ended.",
+            labels=(*_LABELS, "code", "flag"),
+        )
+        # The histogram has no protocol label: series that differ in it alone are added up.
+        merged: dict[tuple[str, ...], tuple[list[int], float]] = {}
+        for key, series in self.all_requests():
+            for (code, flag), count in series.outcomes.items():
+                total.add_metric((*key, str(code), flag), count)
+            buckets, seconds = merged.get(key[:-1], ([0] * len(_LE), 0.0))
+            summed = [a + b for a, b in zip(buckets, series.buckets, strict=True)]
+            merged[key[:-1]] = (summed, seconds + series.seconds)
+        yield total
+
+        duration = HistogramMetricFamily(
+            "mesh_request_duration_seconds",
+            "From the head of the request to the end of the response.",
+            labels=_LABELS[:-1],
+        )
+        for labels, (buckets, seconds) in merged.items():
+            cumulative = list(zip(_LE, accumulate(buckets), strict=True))
+            duration.add_metric(labels, cumulative, seconds)
+        yield duration
+
+    def _collect_counters(self) -> Iterable["Metric"]:
+        from prometheus_client.core import CounterMetricFamily
+
+        for name, text, labels, counter in (
+            (
+                "mesh_refusals",
+                "Responses that the proxy made itself, by refusal code.",
+                ("direction", "code"),
+                self._refusals,
+            ),
+            (
+                "mesh_retries",
+                "Further attempts that were made, by what made the one before fail.",
+                ("cluster", "reason"),
+                self._retries,
+            ),
+            (
+                "mesh_retries_skipped",
+                "Further attempts that were not made, by why not.",
+                ("cluster", "reason"),
+                self._retries_skipped,
+            ),
+            (
+                "mesh_tls_handshake_failures",
+                "TLS handshakes that failed.",
+                ("side", "reason"),
+                self._handshake_failures,
+            ),
+        ):
+            family = CounterMetricFamily(name, text, labels=labels)
+            for values, count in counter.counts.items():
+                family.add_metric(values, count)
+            yield family
+
+    def _collect_connections(self) -> Iterator["Metric"]:
+        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+        labels = ("side", "direction")
+        opened = CounterMetricFamily(
+            "mesh_connections_opened", "Connections opened.", labels=labels
+        )
+        active = GaugeMetricFamily(
+            "mesh_connections_active", "Connections open now.", labels=labels
+        )
+        for key, series in self._connections.items():
+            opened.add_metric(key, series.opened)
+            active.add_metric(key, series.active)
+        yield opened
+        yield active
+
+    def _collect_state(self, now: float) -> Iterator["Metric"]:
+        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+        build = GaugeMetricFamily(
+            "mesh_build_info", "Which program this is.", labels=("version", "python")
+        )
+        build.add_metric((__version__, ".".join(map(str, sys.version_info[:3]))), 1)
+        yield build
+        yield GaugeMetricFamily(
+            "mesh_control_plane_connected",
+            "1 while the stream to the control plane stands.",
+            value=self.connected,
+        )
+        yield CounterMetricFamily(
+            "mesh_config_refused", "Config updates refused.", value=self.config_refused
+        )
+        if self.config_version:
+            info = GaugeMetricFamily(
+                "mesh_config_info", "The snapshot in force.", labels=("version",)
+            )
+            info.add_metric((self.config_version,), 1)
+            yield info
+        if self.config_applied_at:
+            yield GaugeMetricFamily(
+                "mesh_config_age_seconds",
+                "Time since the snapshot in force was applied.",
+                value=max(0.0, now - self.config_applied_at),
+            )
+        if self.certificate_not_after:
+            yield GaugeMetricFamily(
+                "mesh_certificate_expiry_timestamp_seconds",
+                "When the certificate of this proxy ends.",
+                value=self.certificate_not_after,
+            )
+
+
+class _Collector:
+    """What a registry wants to see: an object with `collect`."""
+
+    def __init__(self, metrics: Metrics, now: float) -> None:
+        self._metrics = metrics
+        self._now = now
+
+    def collect(self) -> Iterator["Metric"]:
+        return self._metrics._collect(self._now)  # noqa: SLF001 - two halves of one thing
