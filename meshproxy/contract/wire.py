@@ -15,7 +15,7 @@ from .resources import SECTIONS, Resource, Snapshot, name_of
 
 T = TypeVar("T")
 
-_WHERE = re.compile(r" - at `\$\.?(?P<path>.*)`$")
+_WHERE = re.compile(r" - at (?:`key` in )?`\$\.?(?P<path>.*)`$")
 _encoder = msgspec.json.Encoder(order="deterministic")
 
 
@@ -48,8 +48,8 @@ def decode(data: bytes | str, kind: type[T]) -> T:
     """
     try:
         return msgspec.json.decode(data, type=kind)
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise _located(error) from None
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        raise located(error) from None
 
 
 def convert(data: Any, kind: type[T]) -> T:
@@ -62,10 +62,11 @@ def convert(data: Any, kind: type[T]) -> T:
     try:
         return msgspec.convert(data, type=kind)
     except (msgspec.ValidationError, RecursionError) as error:
-        raise _located(error) from None
+        raise located(error) from None
 
 
-def _located(error: Exception) -> ContractError:
+def located(error: Exception) -> ContractError:
+    """Return an error of msgspec as ours: with the path apart from the reason."""
     text = str(error)
     where = _WHERE.search(text)
     if where is None:
