@@ -48,6 +48,8 @@ def main(arguments: list[str] | None = None) -> int:
             format="%(asctime)s %(levelname)s %(name)s: %(message)s",
             stream=sys.stderr,
         )
+        # It reports every change of a file, also of those in the state directory.
+        logging.getLogger("watchfiles").setLevel(logging.WARNING)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_run(settings))
     except (config.ConfigError, StartError) as error:

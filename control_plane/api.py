@@ -187,7 +187,9 @@ class Api:
             "build": proxy.build,
             "admin": proxy.admin,
             "connected_since": proxy.connected_since,
-            "last_ack_age_seconds": None if proxy.last_ack is None else round(now - proxy.last_ack, 3),
+            "last_ack_age_seconds": None
+            if proxy.last_ack is None
+            else round(now - proxy.last_ack, 3),
             "certificate_not_after": proxy.certificate_not_after,
         }
 

@@ -29,26 +29,19 @@ class _Part(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Base of the structures below: strict about unknown fields."""
 
 
-class Discovery(_Part, frozen=True, kw_only=True):
-    """Where sidecars connect to."""
+class Listen(_Part, frozen=True, kw_only=True):
+    """Where to listen; port 0 is any free one."""
 
+    port: Annotated[int, Meta(ge=0, le=65535)]
     address: Annotated[str, Meta(min_length=1)] = "127.0.0.1"
-    port: Annotated[int, Meta(ge=0, le=65535)] = 15012
-
-
-class Api(_Part, frozen=True, kw_only=True):
-    """Where people and their tools connect to."""
-
-    address: Annotated[str, Meta(min_length=1)] = "127.0.0.1"
-    port: Annotated[int, Meta(ge=0, le=65535)] = 15014
 
 
 class Config(_Part, frozen=True, kw_only=True):
     state: Path
     files: Annotated[tuple[Path, ...], Meta(min_length=1)]
     placements: Path | None = None
-    discovery: Discovery = Discovery()
-    api: Api = Api()
+    discovery: Listen = Listen(port=15012)
+    api: Listen = Listen(port=15014)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
 
@@ -66,7 +59,9 @@ def read(path: Path) -> Config:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from error
     except (yaml.YAMLError, msgspec.DecodeError, RecursionError) as error:
-        raise ConfigError(f"{path}: expected {'JSON' if path.suffix == '.json' else 'YAML'}: {error}") from None
+        raise ConfigError(
+            f"{path}: expected {'JSON' if path.suffix == '.json' else 'YAML'}: {error}"
+        ) from None
     try:
         return msgspec.convert(data, Config, dec_hook=_paths_relative_to(path.parent))
     except msgspec.ValidationError as error:

@@ -66,7 +66,7 @@ class Plane:
         with _start_errors():
             state = private_file.directory(config.state)
             self._source = FilesSource(
-                config.files, self._store, state / "accepted", config.placements
+                list(config.files), self._store, state / "accepted", config.placements
             )
             self._source.load()
             trust_domain = self._mesh.spec.trust_domain
@@ -117,7 +117,9 @@ class Plane:
                 tasks.create_task(self._discovery.run()),
                 tasks.create_task(self._certificate.keep()),
             ]
-            log.info("ready: version %s, trust domain %s", __version__, self._authority.trust_domain)
+            log.info(
+                "ready: version %s, trust domain %s", __version__, self._authority.trust_domain
+            )
             await stop.wait()
             for task in running:
                 task.cancel()
@@ -196,9 +198,7 @@ class Plane:
             or self._mesh.spec.trust_domain != self._authority.trust_domain
         ):
             return None
-        trust = TrustSpec(
-            trust_domain=self._authority.trust_domain, roots=self._authority.roots()
-        )
+        trust = TrustSpec(trust_domain=self._authority.trust_domain, roots=self._authority.roots())
         return generate(state, workload, trust)
 
     def _lifetime(self) -> timedelta:
