@@ -1,0 +1,129 @@
+"""
+What should run: the resources, seen as processes.
+
+Two units of a workload are compared field by field, so that nothing restarts that did not change:
+a route edit touches no unit, a new command restarts an app and leaves its sidecar alone.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from control_plane.resources.model import MeshConfig, MeshConfigSpec, Resource, Service, Workload
+
+
+@dataclass(frozen=True)
+class Located:
+    """A resource and the file that declares it."""
+
+    resource: Resource
+    file: Path
+
+
+@dataclass(frozen=True)
+class SidecarUnit:
+    """What a sidecar's process depends on; all else it learns from the control plane."""
+
+    identity: str
+    version: str
+
+
+@dataclass(frozen=True)
+class AppUnit:
+    """What an app's process depends on."""
+
+    command: tuple[str, ...]
+    env: tuple[tuple[str, str], ...]
+    directory: Path
+    ports: tuple[tuple[str | None, int], ...]
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One workload: its sidecar, and its app where the mesh is to start it."""
+
+    name: str
+    workload: Workload
+    sidecar: SidecarUnit
+    app: AppUnit | None
+
+
+@dataclass(frozen=True)
+class Desired:
+    """Everything that the files ask for."""
+
+    trust_domain: str
+    resources: tuple[Resource, ...]
+    units: dict[str, Unit]
+
+    @property
+    def services(self) -> list[Service]:
+        return [resource for resource in self.resources if isinstance(resource, Service)]
+
+
+@dataclass(frozen=True)
+class Changes:
+    """The way from what runs to what should, by names of units."""
+
+    removed: tuple[str, ...]
+    added: tuple[str, ...]
+    sidecars: tuple[str, ...]
+    """Of units that stay: whose sidecar is to be restarted."""
+    apps: tuple[str, ...]
+    """Of units that stay: whose app is to be started, stopped or restarted."""
+
+
+def desire(located: Iterable[Located]) -> Desired:
+    """See resources as processes."""
+    located = list(located)
+    trust_domain = next(
+        (
+            item.resource.spec.trust_domain
+            for item in located
+            if isinstance(item.resource, MeshConfig)
+        ),
+        MeshConfigSpec().trust_domain,
+    )
+    units = [
+        _unit(item.resource, item.file, trust_domain)
+        for item in located
+        if isinstance(item.resource, Workload)
+    ]
+    return Desired(
+        trust_domain=trust_domain,
+        resources=tuple(item.resource for item in located),
+        units={unit.name: unit for unit in units},
+    )
+
+
+def changes(running: dict[str, Unit], wanted: dict[str, Unit]) -> Changes:
+    """Compare what runs with what should."""
+    stay = [name for name in running if name in wanted]
+    return Changes(
+        removed=tuple(name for name in running if name not in wanted),
+        added=tuple(name for name in wanted if name not in running),
+        sidecars=tuple(name for name in stay if running[name].sidecar != wanted[name].sidecar),
+        apps=tuple(name for name in stay if running[name].app != wanted[name].app),
+    )
+
+
+def _unit(workload: Workload, file: Path, trust_domain: str) -> Unit:
+    metadata, spec = workload.metadata, workload.spec
+    account = spec.service_account or metadata.name
+    app = None
+    if spec.run is not None:
+        app = AppUnit(
+            command=spec.run.command,
+            env=tuple(spec.run.env.items()),
+            directory=(file.parent / spec.run.directory).resolve(),
+            ports=tuple((port.name, port.port) for port in spec.ports),
+        )
+    return Unit(
+        name=f"{metadata.namespace}/{metadata.name}",
+        workload=workload,
+        sidecar=SidecarUnit(
+            identity=f"spiffe://{trust_domain}/ns/{metadata.namespace}/sa/{account}",
+            version=metadata.labels.get("version", ""),
+        ),
+        app=app,
+    )
