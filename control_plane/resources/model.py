@@ -8,7 +8,7 @@ Nothing in this file checks more than types: `parse` reads, `validate` judges.
 
 from typing import Annotated, Literal
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, field
 
 Port = Annotated[int, Meta(ge=1, le=65535)]
 Weight = Annotated[int, Meta(ge=0, le=1_000_000)]
@@ -50,8 +50,10 @@ class ServicePort(Model, frozen=True, kw_only=True):
 class ServiceSpec(Model, frozen=True, kw_only=True):
     ports: tuple[ServicePort, ...]
     selector: dict[str, str] = {}
-    type: Literal["ClusterIP"] = "ClusterIP"
-    cluster_ip: str | None = None
+    type: Literal["ClusterIP", "NodePort", "LoadBalancer"] = "ClusterIP"
+    """Inside the mesh all three are the same: every type but ExternalName has a cluster IP."""
+    cluster_ip: str | None = field(name="clusterIP", default=None)
+    session_affinity: Literal["None"] = "None"
 
 
 class Service(Model, frozen=True, kw_only=True):
@@ -162,7 +164,7 @@ class HTTPRouteRule(Model, frozen=True, kw_only=True):
 class HTTPRouteSpec(Model, frozen=True, kw_only=True):
     parent_refs: tuple[ParentRef, ...] = ()
     hostnames: tuple[str, ...] = ()
-    rules: tuple[HTTPRouteRule, ...] = ()
+    rules: tuple[HTTPRouteRule, ...] = (HTTPRouteRule(),)
 
 
 class HTTPRoute(Model, frozen=True, kw_only=True):
@@ -256,3 +258,34 @@ KINDS: dict[tuple[str, str], type[Resource]] = {
     ("meshproxy.io/v1alpha1", "Workload"): Workload,
 }
 """(apiVersion, kind) → model; what is not here is an unknown kind."""
+
+IGNORED: dict[type, frozenset[str]] = {
+    **{model: frozenset({"status"}) for model in KINDS.values()},
+    Metadata: frozenset(
+        {
+            "deletionGracePeriodSeconds",
+            "deletionTimestamp",
+            "finalizers",
+            "generateName",
+            "managedFields",
+            "ownerReferences",
+            "selfLink",
+        }
+    ),
+    ServicePort: frozenset({"nodePort"}),
+    ServiceSpec: frozenset(
+        {
+            "allocateLoadBalancerNodePorts",
+            "clusterIPs",
+            "externalTrafficPolicy",
+            "internalTrafficPolicy",
+            "ipFamilies",
+            "ipFamilyPolicy",
+            "publishNotReadyAddresses",
+        }
+    ),
+}
+"""
+What a cluster writes into its objects and no proxy needs: read over, so that the output of
+``kubectl get -o yaml`` can be used as it is.
+"""

@@ -1,0 +1,158 @@
+"""
+Files together: which version of each is in force, and the state that they make.
+
+The unit of acceptance is the file.  A version with an error in it never replaces one without, and
+a good file never waits for a bad one: each file is in force in its newest acceptable version, or
+not at all.  A resource that two files declare belongs to the file that had it first.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from msgspec import Struct
+
+from control_plane.placement import Placements
+from control_plane.store import Location, State
+
+from .finding import Finding
+from .model import HTTPRoute, MeshConfig, Service, Workload
+from .parse import Source, parse
+from .references import unresolved
+from .validate import validate
+
+
+class File(Struct, frozen=True):
+    """
+    One version of a file.
+
+    Attributes:
+        sources: Its resources, of which none may be used when there are findings.
+        findings: What is wrong with it by itself.
+    """
+
+    text: str
+    sources: tuple[Source, ...]
+    findings: tuple[Finding, ...]
+
+
+class Choice(Struct, frozen=True):
+    """
+    Attributes:
+        in_force: By path.
+        findings: Why other versions are not.
+    """
+
+    in_force: dict[Path, File]
+    findings: tuple[Finding, ...]
+
+
+def examine(text: str, path: Path) -> File:
+    """Read one version of a file and judge it by itself."""
+    sources, findings = parse(text, str(path))
+    first: dict[str, Source] = {}
+    for source in sources:
+        findings.extend(validate(source))
+        known = first.setdefault(_identity(source), source)
+        if known is not source:
+            findings.append(_duplicate(source, known))
+    return File(text, tuple(sources), tuple(sorted(findings, key=_place)))
+
+
+def choose(newest: Mapping[Path, File], accepted: Mapping[Path, File]) -> Choice:
+    """
+    Decide which version of each file is in force.
+
+    All good new versions are tried together, so that resources can move between files that are
+    saved together.  Where two files then declare the same resource, the newcomer falls back to
+    its accepted version; that may free or take other resources, so look again.  It ends because
+    each round takes one more new version out.
+    """
+    findings: list[Finding] = []
+    in_force: dict[Path, File] = {}
+    for path, file in sorted(newest.items()):
+        findings.extend(file.findings)
+        if not file.findings:
+            in_force[path] = file
+        elif path in accepted:
+            in_force[path] = accepted[path]
+    while (conflict := _conflict(in_force, accepted)) is not None:
+        path, source, owner = conflict
+        findings.append(_duplicate(source, owner))
+        fallback = accepted.get(path)
+        if fallback is None or fallback is in_force[path]:
+            del in_force[path]
+        else:
+            in_force[path] = fallback
+    return Choice(in_force, tuple(sorted(findings, key=_place)))
+
+
+def state_of(choice: Choice, placements: Placements) -> State:
+    """Return the state that the files in force make, with all findings."""
+    services: dict[str, Service] = {}
+    routes: dict[str, HTTPRoute] = {}
+    workloads: dict[str, Workload] = {}
+    mesh_config: MeshConfig | None = None
+    locations: dict[str, Location] = {}
+    sources = [source for file in choice.in_force.values() for source in file.sources]
+    for source in sources:
+        locations[source.key] = Location(source.file, source.line)
+        match source.resource:
+            case Service():
+                services[source.name] = source.resource
+            case HTTPRoute():
+                routes[source.name] = source.resource
+            case Workload():
+                workloads[source.name] = source.resource
+            case MeshConfig():
+                mesh_config = source.resource
+    findings = [*choice.findings]
+    for source in sources:
+        findings.extend(unresolved(source, services))
+    return State(
+        services=services,
+        routes=routes,
+        workloads=workloads,
+        mesh_config=mesh_config,
+        placements=placements,
+        findings=tuple(sorted(findings, key=_place)),
+        locations=locations,
+    )
+
+
+def _conflict(
+    in_force: Mapping[Path, File], accepted: Mapping[Path, File]
+) -> tuple[Path, Source, Source] | None:
+    """Return a file that declares what is another's: its path, the resource, the other's."""
+    owners: dict[str, tuple[Path, Source]] = {}
+    for path, file in sorted(in_force.items()):
+        for source in file.sources:
+            key = _identity(source)
+            if key not in owners:
+                owners[key] = (path, source)
+                continue
+            other, theirs = owners[key]
+            # Of two newcomers the first by path wins; one that was here before beats both.
+            if _had(accepted.get(path), key) and not _had(accepted.get(other), key):
+                return other, theirs, source
+            return path, source, theirs
+    return None
+
+
+def _had(file: File | None, key: str) -> bool:
+    return file is not None and any(_identity(source) == key for source in file.sources)
+
+
+def _identity(source: Source) -> str:
+    """What may exist once: a name within a kind; of MeshConfig, one at all."""
+    return "MeshConfig" if isinstance(source.resource, MeshConfig) else source.key
+
+
+def _duplicate(source: Source, first: Source) -> Finding:
+    where = f"{first.file}:{first.line}"
+    if isinstance(source.resource, MeshConfig):
+        return source.finding((), f"a mesh has one MeshConfig, and {where} has it")
+    return source.finding(("metadata", "name"), f"is declared twice, first in {where}")
+
+
+def _place(finding: Finding) -> tuple[str, int, str]:
+    return finding.file, finding.line, finding.field

@@ -1,0 +1,57 @@
+"""
+What is wrong with what somebody wrote, said so that they can mend it.
+
+One finding is one line:
+
+    configs/split.yaml:14: HTTPRoute/default/split: spec.rules[0].backendRefs[1].weight: "ten" is a
+    string, expected an integer 0 to 1000000
+
+An *error* keeps its file out of force.  *Unresolved* is what the Gateway API makes of a reference
+to something that does not exist: the resource applies, and the finding says which condition is
+False until it resolves.
+"""
+
+from typing import Literal
+
+from msgspec import Struct
+
+Path = tuple[str | int, ...]
+"""Way to a field: names of mappings, indexes of lists."""
+
+
+class Finding(Struct, frozen=True, kw_only=True, order=True):
+    """
+    Attributes:
+        file: As it was given, or found below a folder that was given.
+        line: Counted from 1; 0 when the whole file is meant.
+        kind: Of the resource, or empty where there is no telling.
+        name: ``namespace/name`` of the resource, or empty.
+        field: Such as ``spec.rules[0].matches[1].path.value``, or empty.
+        message: What is wrong, what was expected.
+    """
+
+    file: str
+    line: int = 0
+    kind: str = ""
+    name: str = ""
+    field: str = ""
+    message: str
+    severity: Literal["error", "unresolved"] = "error"
+
+    def __str__(self) -> str:
+        where = f"{self.file}:{self.line}" if self.line else self.file
+        what = f"{self.kind}/{self.name}" if self.name else self.kind
+        return ": ".join(part for part in (where, what, self.field, self.message) if part)
+
+
+def dotted(path: Path) -> str:
+    """Return a path as people write it: ``spec.rules[0].name``."""
+    text = ""
+    for step in path:
+        if isinstance(step, int):
+            text += f"[{step}]"
+        elif "." in step or "/" in step:
+            text += f"[{step!r}]"  # a label or annotation key
+        else:
+            text += f".{step}" if text else step
+    return text

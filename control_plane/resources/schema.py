@@ -1,0 +1,185 @@
+"""
+A tree against a model: every mismatch, with its line and what was expected.
+
+`msgspec.convert` would do the same check but stops at the first mismatch and knows no lines.  This
+walker asks the same type information (`msgspec.inspect`), so a model is written down once; what it
+lets through, `convert` turns into the model, and would still refuse.
+
+As in a cluster, ``null`` is the same as leaving a field out.
+"""
+
+import difflib
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import msgspec
+from msgspec import inspect
+
+from .document import Mapping, Node, Scalar, Sequence, described
+from .finding import Path
+from .model import IGNORED
+
+Report = Callable[[Path, int, str], None]
+"""Called with the path, the line and the message of each mismatch."""
+
+_MISSING: Any = object()
+
+
+def walk(node: Node, model: type[msgspec.Struct], report: Report) -> Any:
+    """Return `node` as plain data for `msgspec.convert`, after reporting whatever does not fit."""
+    return _walk(node, inspect.type_info(model), (), report)
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Return a clause that names what was probably meant, or lists what there is."""
+    known = sorted(known)
+    close = difflib.get_close_matches(word, known, n=1)
+    if not close:
+        folded = [name for name in known if name.lower() == word.lower()]
+        close = folded[:1]
+    if close:
+        return f'did you mean "{close[0]}"?'
+    return f"expected one of {', '.join(known)}"
+
+
+def _walk(node: Node, info: inspect.Type, path: Path, report: Report) -> Any:
+    if isinstance(info, inspect.UnionType):
+        return _union(node, info, path, report)
+    if isinstance(info, inspect.StructType):
+        return _struct(node, info, path, report)
+    if isinstance(info, inspect.VarTupleType):
+        return _list(node, info, path, report)
+    if isinstance(info, inspect.DictType):
+        return _dict(node, info, path, report)
+    if isinstance(node, Scalar) and _fits(node.value, info):
+        return node.value
+    report(path, node.line, f"{_said(node)}, expected {expected(info)}{_advice(node, info)}")
+    return _MISSING
+
+
+def _struct(node: Node, info: inspect.StructType, path: Path, report: Report) -> Any:
+    if not isinstance(node, Mapping):
+        report(path, node.line, f"{_said(node)}, expected {expected(info)}")
+        return _MISSING
+    fields = {field.encode_name: field for field in info.fields}
+    ignored = IGNORED.get(info.cls, frozenset())
+    data: dict[str, Any] = {}
+    for key, child in node.items.items():
+        if key in ignored:
+            continue
+        field = fields.get(key)
+        if field is None:
+            report((*path, key), node.key_lines[key], f"unknown field, {nearest(key, fields)}")
+        elif _is_null(child) and not field.required:
+            continue
+        else:
+            data[key] = _walk(child, field.type, (*path, key), report)
+    for name, field in fields.items():
+        if field.required and name not in node.items:
+            report((*path, name), node.line, f"is missing, expected {expected(field.type)}")
+    return data
+
+
+def _list(node: Node, info: inspect.VarTupleType, path: Path, report: Report) -> Any:
+    if not isinstance(node, Sequence):
+        report(path, node.line, f"{_said(node)}, expected {expected(info)}")
+        return _MISSING
+    return [
+        _walk(item, info.item_type, (*path, index), report) for index, item in enumerate(node.items)
+    ]
+
+
+def _dict(node: Node, info: inspect.DictType, path: Path, report: Report) -> Any:
+    if not isinstance(node, Mapping):
+        report(path, node.line, f"{_said(node)}, expected {expected(info)}")
+        return _MISSING
+    return {
+        key: _walk(child, info.value_type, (*path, key), report)
+        for key, child in node.items.items()
+    }
+
+
+def _union(node: Node, info: inspect.UnionType, path: Path, report: Report) -> Any:
+    choices = [one for one in info.types if not isinstance(one, inspect.NoneType)]
+    if len(choices) < len(info.types) and _is_null(node):
+        return None
+    if len(choices) == 1:
+        return _walk(node, choices[0], path, report)
+    if isinstance(node, Scalar) and any(_fits(node.value, one) for one in choices):
+        return node.value
+    report(path, node.line, f"{_said(node)}, expected {expected(info)}")
+    return _MISSING
+
+
+def _fits(value: Any, info: inspect.Type) -> bool:
+    match info:
+        case inspect.LiteralType():
+            return any(type(value) is type(one) and value == one for one in info.values)
+        case inspect.StrType():
+            return isinstance(value, str)
+        case inspect.BoolType():
+            return isinstance(value, bool)
+        case inspect.IntType():
+            return (
+                isinstance(value, int)
+                and not isinstance(value, bool)
+                and (info.ge is None or value >= info.ge)
+                and (info.le is None or value <= info.le)
+            )
+        case inspect.FloatType():
+            return isinstance(value, (int, float)) and not isinstance(value, bool)
+        case _:
+            raise TypeError(f"no rule for {info}")
+
+
+def expected(info: inspect.Type) -> str:
+    """Return what a field wants, for the second half of the sentence."""
+    match info:
+        case inspect.UnionType():
+            kinds = [one for one in info.types if not isinstance(one, inspect.NoneType)]
+            return " or ".join(expected(one) for one in kinds)
+        case inspect.LiteralType():
+            values = [str(value) for value in info.values]
+            return values[0] if len(values) == 1 else f"one of {', '.join(sorted(values))}"
+        case inspect.StrType():
+            return "a string"
+        case inspect.BoolType():
+            return "true or false"
+        case inspect.IntType():
+            if info.ge is not None and info.le is not None:
+                return f"an integer {info.ge} to {info.le}"
+            return "an integer" if info.ge is None else f"an integer of at least {info.ge}"
+        case inspect.FloatType():
+            return "a number"
+        case inspect.VarTupleType():
+            return "a list"
+        case inspect.StructType():
+            names = ", ".join(field.encode_name for field in info.fields)
+            return f"a mapping with {names}"
+        case _:
+            return "a mapping"
+
+
+def _said(node: Node) -> str:
+    if not isinstance(node, Scalar) or node.value is None:
+        return f"is {described(node)}"
+    text = node.text if len(node.text) <= 60 else f"{node.text[:57]}..."
+    return f"{_quoted(text)} is {described(node)}"
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"') + '"'
+
+
+def _advice(node: Node, info: inspect.Type) -> str:
+    """A bare ``on`` or ``1.0`` where text is wanted: say how to write it."""
+    wants_text = isinstance(info, inspect.StrType) or (
+        isinstance(info, inspect.LiteralType) and all(isinstance(v, str) for v in info.values)
+    )
+    if wants_text and isinstance(node, Scalar) and isinstance(node.value, bool | int | float):
+        return f": write it in quotes, {_quoted(node.text)}"
+    return ""
+
+
+def _is_null(node: Node) -> bool:
+    return isinstance(node, Scalar) and node.value is None
