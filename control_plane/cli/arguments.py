@@ -3,12 +3,11 @@
 import argparse
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from control_plane.cli.client import Client
 from control_plane.cli.context import Context, find
-
-FORMATS = ("table", "json", "yaml")
 
 _UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 _DURATION = re.compile(r"(?:\d{1,5}(?:h|ms|m|s)){1,4}")
@@ -74,10 +73,12 @@ def add_context(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_output(parser: argparse.ArgumentParser) -> None:
+def add_output(
+    parser: argparse.ArgumentParser, formats: Sequence[str] = ("table", "json", "yaml")
+) -> None:
     """``-o table|json|yaml``; fills `output`."""
     parser.add_argument(
-        "-o", "--output", choices=FORMATS, default="table", help="format (default: table)"
+        "-o", "--output", choices=formats, default="table", help="format (default: table)"
     )
 
 

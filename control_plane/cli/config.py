@@ -189,8 +189,10 @@ def described(match: MatchSpec) -> str:
         sign = {"exact": "=", "prefix": "", "regex": "~"}[match.path.type]
         parts.append(f"{sign}{match.path.value}{'*' if match.path.type == 'prefix' else ''}")
     for prefix, conditions in (("", match.headers), ("?", match.query)):
-        for one in conditions:
-            parts.append(f"{prefix}{one.name}{'~' if one.type == 'regex' else '='}{one.value}")
+        parts.extend(
+            f"{prefix}{one.name}{'~' if one.type == 'regex' else '='}{one.value}"
+            for one in conditions
+        )
     return " ".join(parts) or "*"
 
 

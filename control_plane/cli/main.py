@@ -65,7 +65,7 @@ def _register_validate(verbs: "Verbs[argparse.ArgumentParser]") -> None:
         "running mesh. Exit code 1 when something is.",
     )
     add_files(parser)
-    add_output(parser)
+    add_output(parser, ("table", "json"))
     parser.set_defaults(run=_validate)
 
 
@@ -86,8 +86,11 @@ def _check_verb(words: Sequence[str], parser: argparse.ArgumentParser) -> None:
     )
     if words[0] in known:
         return
-    near = difflib.get_close_matches(words[0], known, n=1)
-    meant = f"did you mean `{near[0]}`?" if near else f"the verbs are {', '.join(known)}"
+    near = difflib.get_close_matches(words[0], known, n=2)
+    if near:
+        meant = f"did you mean {' or '.join(f'`{verb}`' for verb in near)}?"
+    else:
+        meant = f"the verbs are {', '.join(known)}"
     raise CommandError(f"unknown verb {words[0]!r}; {meant}", USAGE)
 
 

@@ -32,7 +32,8 @@ def table(
     cells = [[_cell(value) for value in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(headers, *cells, strict=True)]
     right = [
-        bool(rows) and all(isinstance(row[index], int | float) or row[index] is None for row in rows)
+        bool(rows)
+        and all(isinstance(row[index], int | float) or row[index] is None for row in rows)
         for index in range(len(headers))
     ]
     lines = [

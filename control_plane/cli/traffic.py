@@ -66,12 +66,6 @@ class Traffic:
         """Return the seconds within which `share` of the requests were answered."""
         return quantile(share, self.buckets)
 
-    def add(self, other: "Traffic") -> None:
-        for code, count in other.codes.items():
-            self.codes[code] = self.codes.get(code, 0) + count
-        for bound, count in other.buckets.items():
-            self.buckets[bound] = self.buckets.get(bound, 0) + count
-
 
 def parse(exposition: str) -> Counters:
     """Read the counters of the mesh out of a Prometheus text exposition."""
@@ -143,70 +137,6 @@ class Tally:
         for series, value in risen.items():
             self.total[series] = self.total.get(series, 0.0) + value
         return risen
-
-
-def quantile(self, share: float) -> float | None:
-        """Return the seconds within which `share` of the requests were answered."""
-        return quantile(share, self.buckets)
-
-    def add(self, other: "Traffic") -> None:
-        for code, count in other.codes.items():
-            self.codes[code] = self.codes.get(code, 0) + count
-        for bound, count in other.buckets.items():
-            self.buckets[bound] = self.buckets.get(bound, 0) + count
-
-
-def parse(exposition: str) -> Counters:
-    """Read the counters of the mesh out of a Prometheus text exposition."""
-    return {
-        (sample.name, frozenset(sample.labels.items())): sample.value
-        for family in text_string_to_metric_families(exposition)
-        for sample in family.samples
-        if sample.name in (REQUESTS, BUCKETS, REFUSALS)
-    }
-
-
-def increase(before: Counters, after: Counters) -> dict[Series, float]:
-    """Return by how much each counter rose; one that fell has been started anew."""
-    risen: dict[Series, float] = {}
-    for series, value in after.items():
-        old = before.get(series, 0.0)
-        risen[series] = value - old if value >= old else value
-    return risen
-
-
-def edges(counters: Counters) -> dict[Edge, Traffic]:
-    """Sort the counters of any number of sidecars by edge; edges without requests are left out."""
-    found: dict[Edge, Traffic] = {}
-    for (name, pairs), value in counters.items():
-        if not value or name not in (REQUESTS, BUCKETS):
-            continue
-        labels = dict(pairs)
-        edge = _edge(name, labels)
-        if edge is None:
-            continue
-        traffic = found.setdefault(edge, Traffic())
-        if name == REQUESTS:
-            code = labels.get("code", "")
-            traffic.codes[code] = traffic.codes.get(code, 0) + value
-        else:
-            bound = float(labels["le"])
-            traffic.buckets[bound] = traffic.buckets.get(bound, 0) + value
-    return {edge: traffic for edge, traffic in sorted(found.items()) if traffic.requests}
-
-
-def refusals(counters: Counters) -> float:
-    """Return how many answers the sidecars made themselves."""
-    return sum(value for (name, _), value in counters.items() if name == REFUSALS)
-
-
-def merged(scrapes: Iterable[Counters]) -> dict[Series, float]:
-    """Add up the counters of several sidecars."""
-    total: dict[Series, float] = {}
-    for counters in scrapes:
-        for series, value in counters.items():
-            total[series] = total.get(series, 0.0) + value
-    return total
 
 
 def quantile(share: float, buckets: Buckets) -> float | None:

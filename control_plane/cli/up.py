@@ -9,7 +9,6 @@ import argparse
 import asyncio
 import os
 import sys
-from pathlib import Path
 from typing import TextIO
 
 from control_plane.cli.arguments import Verbs, add_files, add_run

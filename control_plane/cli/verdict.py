@@ -8,7 +8,7 @@ sidecars, which counted what reached them and who was proved to have sent it.
 from collections.abc import Collection, Iterable, Mapping
 
 from control_plane.cli import traffic
-from control_plane.resources.model import HTTPRoute, Resource
+from control_plane.resources.model import HTTPRoute
 
 Hop = tuple[str, str]
 """Caller's ``namespace/service-account`` and the ``namespace/workload`` that is called."""
@@ -21,9 +21,9 @@ LIKELY = 0.05
 """A share of the traffic that a run of a few seconds is sure to send at least once."""
 
 
-def expected_hops(resources: Iterable[Resource]) -> set[Hop]:
+def expected_hops(routes: Iterable[HTTPRoute]) -> set[Hop]:
     """Return the hops that the demo's traffic takes, as its route stands."""
-    return {VISITS, OPINIONS, *((SHOP, f"default/{name}") for name in _served(resources))}
+    return {VISITS, OPINIONS, *((SHOP, f"default/{name}") for name in _served(routes))}
 
 
 def problems(
@@ -69,9 +69,9 @@ def problems(
     return found
 
 
-def _served(resources: Iterable[Resource]) -> list[str]:
-    for route in resources:
-        if isinstance(route, HTTPRoute) and route.metadata.name == "catalog":
+def _served(routes: Iterable[HTTPRoute]) -> list[str]:
+    for route in routes:
+        if route.metadata.name == "catalog":
             backends = [b for rule in route.spec.rules for b in rule.backend_refs]
             total = sum(backend.weight for backend in backends)
             return [b.name for b in backends if total and b.weight / total >= LIKELY]

@@ -11,10 +11,10 @@ connections (32768 and up): a port from inside it may be gone a moment after it 
 
 import random
 import socket
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 from control_plane.placement import Placement, Placements
-from control_plane.resources.model import Resource, Service, Workload
+from control_plane.resources.model import Service, Workload
 
 ADDRESS = "127.0.0.1"
 FIRST, LAST = 20_000, 31_999
@@ -73,7 +73,8 @@ def service_key(service: Service, port: int) -> str:
 
 
 def allocate(
-    resources: Iterable[Resource],
+    workloads: Mapping[str, Workload],
+    services: Collection[Service],
     previous: Placements,
     *,
     reserved: Iterable[int] = (),
@@ -88,26 +89,21 @@ def allocate(
     through the HTTP proxy.
 
     Args:
-        resources: All resources of the mesh.
+        workloads: All workloads of the mesh, by ``namespace/name``.
+        services: All services of the mesh.
         previous: The placements that were in force before.
         reserved: Ports with other owners, such as the control plane.
         running: ``namespace/name`` of the workloads that listen on their ports at this moment.
         free: Says whether a port can be listened on.
     """
-    resources = list(resources)
-    services = [r for r in resources if isinstance(r, Service)]
     kept = {port for old in previous.workloads.values() for port in _ports_of(old)}
     ports = Ports({*kept, *reserved}, free)
     placements: dict[str, Placement] = {}
-    for workload in resources:
-        if not isinstance(workload, Workload):
-            continue
-        namespace = workload.metadata.namespace
-        name = f"{namespace}/{workload.metadata.name}"
+    for name, workload in workloads.items():
         called = [
             service_key(service, port.port)
             for service in services
-            if service.metadata.namespace == namespace
+            if service.metadata.namespace == workload.metadata.namespace
             for port in service.spec.ports
         ]
         placements[name] = _place(

@@ -1,23 +1,15 @@
 """
-What should run: the resources, seen as processes.
+What should run: the state of the files, seen as processes.
 
 Two units of a workload are compared field by field, so that nothing restarts that did not change:
 a route edit touches no unit, a new command restarts an app and leaves its sidecar alone.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from control_plane.resources.model import MeshConfig, MeshConfigSpec, Resource, Service, Workload
-
-
-@dataclass(frozen=True)
-class Located:
-    """A resource and the file that declares it."""
-
-    resource: Resource
-    file: Path
+from control_plane.resources.model import MeshConfigSpec, Workload
+from control_plane.store import State
 
 
 @dataclass(frozen=True)
@@ -49,19 +41,6 @@ class Unit:
 
 
 @dataclass(frozen=True)
-class Desired:
-    """Everything that the files ask for."""
-
-    trust_domain: str
-    resources: tuple[Resource, ...]
-    units: dict[str, Unit]
-
-    @property
-    def services(self) -> list[Service]:
-        return [resource for resource in self.resources if isinstance(resource, Service)]
-
-
-@dataclass(frozen=True)
 class Changes:
     """The way from what runs to what should, by names of units."""
 
@@ -73,27 +52,17 @@ class Changes:
     """Of units that stay: whose app is to be started, stopped or restarted."""
 
 
-def desire(located: Iterable[Located]) -> Desired:
-    """See resources as processes."""
-    located = list(located)
-    trust_domain = next(
-        (
-            item.resource.spec.trust_domain
-            for item in located
-            if isinstance(item.resource, MeshConfig)
-        ),
-        MeshConfigSpec().trust_domain,
-    )
-    units = [
-        _unit(item.resource, item.file, trust_domain)
-        for item in located
-        if isinstance(item.resource, Workload)
-    ]
-    return Desired(
-        trust_domain=trust_domain,
-        resources=tuple(item.resource for item in located),
-        units={unit.name: unit for unit in units},
-    )
+def desire(state: State, trust_domain: str) -> dict[str, Unit]:
+    """Return the units that a state asks for, by ``namespace/name``."""
+    return {
+        name: _unit(name, workload, Path(state.locations[f"Workload/{name}"].file), trust_domain)
+        for name, workload in state.workloads.items()
+    }
+
+
+def trust_domain_of(state: State) -> str:
+    """Return the trust domain that a mesh which starts from this state has, for good."""
+    return (state.mesh_config.spec if state.mesh_config else MeshConfigSpec()).trust_domain
 
 
 def changes(running: dict[str, Unit], wanted: dict[str, Unit]) -> Changes:
@@ -107,7 +76,7 @@ def changes(running: dict[str, Unit], wanted: dict[str, Unit]) -> Changes:
     )
 
 
-def _unit(workload: Workload, file: Path, trust_domain: str) -> Unit:
+def _unit(name: str, workload: Workload, file: Path, trust_domain: str) -> Unit:
     metadata, spec = workload.metadata, workload.spec
     account = spec.service_account or metadata.name
     app = None
@@ -119,7 +88,7 @@ def _unit(workload: Workload, file: Path, trust_domain: str) -> Unit:
             ports=tuple((port.name, port.port) for port in spec.ports),
         )
     return Unit(
-        name=f"{metadata.namespace}/{metadata.name}",
+        name=name,
         workload=workload,
         sidecar=SidecarUnit(
             identity=f"spiffe://{trust_domain}/ns/{metadata.namespace}/sa/{account}",

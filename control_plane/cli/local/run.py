@@ -10,12 +10,13 @@ import contextlib
 import signal
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
-from control_plane.cli.local.edits import edits
 from control_plane.cli.local.logs import Console
-from control_plane.cli.local.reading import read
 from control_plane.cli.local.rundir import RunDirectory
 from control_plane.cli.local.supervisor import Supervisor
+from control_plane.sources.files import FilesSource
+from control_plane.store import Store
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -32,7 +33,9 @@ async def run(files: list[Path], directory: RunDirectory, console: Console, work
         StartError: The control plane did not start.
     """
     loop = asyncio.get_running_loop()
-    supervisor = Supervisor(files, directory, lambda: read(files), console)
+    store = Store()
+    source = FilesSource(files, store, directory.accepted)
+    supervisor = Supervisor(files, directory, source, store, console)
     enough = asyncio.Event()
 
     def asked_to_stop() -> None:
@@ -45,7 +48,7 @@ async def run(files: list[Path], directory: RunDirectory, console: Console, work
         loop.add_signal_handler(number, asked_to_stop)
     try:
         if await _unless(enough, supervisor.start()):
-            await _unless(enough, _first(work(supervisor), supervisor.follow(edits(files))))
+            await _unless(enough, _first(work(supervisor), supervisor.follow()))
         enough.set()
     finally:
         await supervisor.stop()
@@ -85,7 +88,7 @@ async def _first(*works: Awaitable[None]) -> None:
         await _cancelled(*tasks)
 
 
-async def _cancelled(*tasks: "asyncio.Future[object]") -> None:
+async def _cancelled(*tasks: "asyncio.Future[Any]") -> None:
     for task in tasks:
         task.cancel()
     for task in tasks:

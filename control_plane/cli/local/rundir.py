@@ -6,6 +6,7 @@ The one directory that a local mesh writes to, and the lock that says who does.
     DIR/control-plane.json                configuration of the control plane
     DIR/placements.json                   which workload listens where
     DIR/roots.pem                         trust bundle, for the sidecars' first contact
+    DIR/accepted/                         the files in force, as meshctl read them
     DIR/logs/NAME.log                     what each process said
     DIR/state/TRUST-DOMAIN/…              keys and caches of the control plane and of each sidecar
     DIR/bootstrap/NAMESPACE/NAME.json     bootstrap of a sidecar, NAME.token beside it
@@ -48,6 +49,7 @@ class RunDirectory:
         self.placements = path / "placements.json"
         self.roots = path / "roots.pem"
         self.logs = path / "logs"
+        self.accepted = path / "accepted"
         self._create()
         self._lock = self._take_lock()
 

@@ -4,49 +4,40 @@ A local mesh as one thing: start it, follow its files, stop it.
 Order of starting: the control plane; then all sidecars at once; each app as soon as its own
 sidecar is ready.  Order of stopping: the apps; the sidecars, which finish what they have; the
 control plane.  In between every process is kept running (see `process`), and after each edit of
-the files only what the edit changed is touched.  An edit that is broken changes nothing here, as
-it changes nothing in the control plane.
+the files only what the edit changed is touched.  The files are read by
+the control plane's own rules: an edit that is broken changes nothing there and nothing here.
 """
 
 import asyncio
 import sys
-from collections.abc import AsyncIterable, Callable, Iterable
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 
 import msgspec
 
 from control_plane import placement
+from control_plane.cli.errors import CommandError
 from control_plane.cli.local import minder
 from control_plane.cli.local.allocation import allocate
-from control_plane.cli.local.desired import Desired, Located, changes, desire
+from control_plane.cli.local.desired import Unit, changes, desire, trust_domain_of
 from control_plane.cli.local.logs import Console
 from control_plane.cli.local.plane import LocalControlPlane
 from control_plane.cli.local.polling import until
 from control_plane.cli.local.process import ManagedProcess
 from control_plane.cli.local.rundir import RunDirectory
 from control_plane.cli.local.workload import LocalWorkload
+from control_plane.resources.finding import Finding
+from control_plane.sources.files import FilesSource
+from control_plane.store import State, Store
 from meshproxy.contract import wire
 
 
-class Reading(msgspec.Struct, frozen=True, kw_only=True):
-    """
-    What the files say.
-
-    Attributes:
-        located: All resources, each with its file.
-        problems: One line for each finding that makes the files unfit, in `validate`'s format.
-    """
-
-    located: tuple[Located, ...] = ()
-    problems: tuple[str, ...] = ()
-
-
 class BrokenFilesError(Exception):
-    """The files cannot be started from; carries their problems, one a line."""
+    """The files cannot be started from; says why, one finding a line."""
 
-    def __init__(self, problems: Iterable[str]) -> None:
-        super().__init__("\n".join(problems))
+    def __init__(self, findings: Iterable[Finding]) -> None:
+        super().__init__("\n".join(map(str, findings)))
 
 
 class Supervisor:
@@ -54,8 +45,9 @@ class Supervisor:
     All processes of a local mesh.
 
     Args:
-        files: What the control plane reads; `read` reads the same.
-        read: Reads them.
+        files: What the control plane reads.
+        source: Reads the same, here, by the same rules.
+        store: Where `source` puts what it read.
 
     Attributes:
         workloads: What runs, by ``namespace/name``.
@@ -65,17 +57,26 @@ class Supervisor:
         self,
         files: list[Path],
         directory: RunDirectory,
-        read: Callable[[], Reading],
+        source: FilesSource,
+        store: Store,
         console: Console,
     ) -> None:
         self.workloads: dict[str, LocalWorkload] = {}
         self._files = files
         self._directory = directory
-        self._read = read
+        self._source = source
+        self._store = store
+        self._findings: tuple[Finding, ...] = ()
+        self._trust_domain = ""
         self._console = console
         self._placements = placement.Placements()
         self._minder: asyncio.subprocess.Process | None = None
         self._plane: LocalControlPlane | None = None
+
+    @property
+    def state(self) -> State:
+        """What the files say, as far as it is in force."""
+        return self._store.state
 
     @property
     def plane(self) -> LocalControlPlane:
@@ -92,23 +93,26 @@ class Supervisor:
             BrokenFilesError: The files are not fit to start from; nothing was started.
             StartError: The control plane did not start.
         """
-        reading = self._read()
-        if reading.problems:
-            raise BrokenFilesError(reading.problems)
-        desired = desire(reading.located)
+        self._source.load()
+        state = self._store.state
+        if any(finding.severity == "error" for finding in state.findings):
+            raise BrokenFilesError(state.findings)
+        self._tell_findings(state)
+        self._trust_domain = trust_domain_of(state)
         self._minder = await asyncio.create_subprocess_exec(
             sys.executable, "-I", "-S", minder.__file__,
             stdin=asyncio.subprocess.PIPE,
             start_new_session=True,
         )  # fmt: skip
         self._plane = LocalControlPlane(
-            self._directory, self._files, desired.trust_domain, self._console, self._on_group
+            self._directory, self._files, self._trust_domain, self._console, self._on_group
         )
         self._placements = placement.read(self._directory.placements)
-        self._place(desired)
+        self._place(state)
         await self._plane.start()
         self._directory.write(self._directory.context, wire.encode(self._plane.context))
-        self._add(desired, desired.units)
+        units = desire(state, self._trust_domain)
+        self._add(state, units, units)
 
     async def settled(self) -> None:
         """Wait until every sidecar is ready and every app accepts connections on its ports."""
@@ -119,35 +123,49 @@ class Supervisor:
             for port in workload.placement.app_ports.values():
                 await until(partial(_accepts, workload.placement.address, port))
 
+    async def synced(self) -> bool:
+        """Say whether every sidecar obeys the newest configuration, by the control plane's word."""
+        try:
+            proxies = await asyncio.to_thread(self.plane.client.get, "/api/v1/proxies")
+        except CommandError:
+            return False
+        states = {proxy["workload"]: proxy["state"] for proxy in proxies}
+        return all(states.get(name) == "SYNCED" for name in self.workloads)
+
     # Following the files --------------------------------------------------------------------------
 
-    async def follow(self, edits: AsyncIterable[object]) -> None:
-        """Adapt the mesh after each edit, for ever."""
-        async for _ in edits:
-            await self.adapt()
+    async def follow(self) -> None:
+        """Adapt the mesh to its files after each edit, for ever."""
+        edited = asyncio.Event()
+        unsubscribe = self._store.subscribe(lambda _state: edited.set())
+        reading = asyncio.create_task(self._source.run())
+        reading.add_done_callback(lambda _reading: edited.set())
+        try:
+            while not reading.done():
+                await edited.wait()
+                edited.clear()
+                await self.adapt(self._store.state)
+            await reading  # it runs for ever: this raises what ended it
+        finally:
+            unsubscribe()
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
 
-    async def adapt(self) -> None:
-        """Read the files again and touch what is different, nothing else."""
-        reading = self._read()
-        if reading.problems:
-            self._console.announce(
-                "edit refused, the old configuration stays in force:", trouble=True
-            )
-            for problem in reading.problems:
-                self._console.announce(f"    {problem}", trouble=True)
-            return
-        desired = desire(reading.located)
+    async def adapt(self, state: State) -> None:
+        """Touch what is different in `state`, nothing else."""
+        self._tell_findings(state)
+        units = desire(state, self._trust_domain)
         running = {name: workload.unit for name, workload in self.workloads.items()}
-        difference = changes(running, desired.units)
-        self._place(desired)
+        difference = changes(running, units)
+        self._place(state)
         for name in difference.removed:
             self._console.announce(f"{name} was removed: stopping it")
             await self.workloads[name].stop()
             del self.workloads[name]  # not before: who is on the list is stopped at the end
         for name, workload in self.workloads.items():
-            workload.unit = desired.units[name]
+            workload.unit = units[name]
             workload.placement = self._placements.workloads[name]
-            workload.services = desired.services
+            workload.services = tuple(state.services.values())
         for name in difference.sidecars:
             self._console.announce(f"{name} has a new identity or version: restarting its sidecar")
             await self.workloads[name].restart_sidecar()
@@ -156,15 +174,15 @@ class Supervisor:
             await self.workloads[name].restart_app()
         for name in difference.added:
             self._console.announce(f"{name} is new: starting it")
-        self._add(desired, difference.added)
+        self._add(state, units, difference.added)
 
-    def _add(self, desired: Desired, names: Iterable[str]) -> None:
+    def _add(self, state: State, units: Mapping[str, Unit], names: Iterable[str]) -> None:
         for name in names:
             workload = self.workloads[name] = LocalWorkload(
-                desired.units[name],
+                units[name],
                 self._placements.workloads[name],
-                desired.services,
-                trust_domain=desired.trust_domain,
+                tuple(state.services.values()),
+                trust_domain=self._trust_domain,
                 plane=self.plane,
                 directory=self._directory,
                 console=self._console,
@@ -172,10 +190,11 @@ class Supervisor:
             )
             workload.start()
 
-    def _place(self, desired: Desired) -> None:
+    def _place(self, state: State) -> None:
         """Hand out ports and tell the control plane, which watches the file."""
         placements = allocate(
-            desired.resources,
+            state.workloads,
+            state.services.values(),
             self._placements,
             reserved=(self.plane.discovery, self.plane.api),
             running=self.workloads.keys(),
@@ -185,6 +204,17 @@ class Supervisor:
                 self._directory.placements, msgspec.json.format(wire.encode(placements))
             )
         self._placements = placements
+
+    def _tell_findings(self, state: State) -> None:
+        """Say what came up since the last edit, and that all is mended when it is."""
+        for finding in state.findings:
+            if finding not in self._findings:
+                refused = finding.severity == "error"
+                what = "refused, the old version stays in force" if refused else "unresolved"
+                self._console.announce(f"{what}: {finding}", trouble=refused)
+        if self._findings and not state.findings:
+            self._console.announce("all findings are mended")
+        self._findings = state.findings
 
     # Stopping -------------------------------------------------------------------------------------
 
