@@ -201,7 +201,7 @@ class Supervisor:
         )
         if placements != self._placements or not self._directory.placements.exists():
             self._directory.write(
-                self._directory.placements, msgspec.json.format(wire.encode(placements))
+                self._directory.placements, msgspec.json.format(msgspec.json.encode(placements))
             )
         self._placements = placements
 
