@@ -54,7 +54,7 @@ class ServerCertificate:
                 self._issue()
                 self.context.load_cert_chain(self._path)
             except (private_file.PrivateFileError, OSError) as error:
-                log.error("the control plane's certificate was not renewed: %s", error)  # noqa: TRY400
+                log.error("the control plane's certificate was not renewed: %s", error)
                 await self._pause(_LONGEST_NAP)
 
     def _issue(self) -> None:

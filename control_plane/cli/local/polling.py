@@ -8,5 +8,5 @@ POLL = 0.05
 
 async def until(condition: Callable[[], Awaitable[bool]], every: float = POLL) -> None:
     """Ask until the answer is yes; the caller sets the limit with `asyncio.timeout`."""
-    while not await condition():  # noqa: ASYNC110 (another process's state: no event to wait on)
+    while not await condition():
         await asyncio.sleep(every)
