@@ -23,6 +23,7 @@ from meshproxy.downstream.http1 import Http1Connection
 from meshproxy.message import Fields, RequestHead, ResponseHead, field
 
 Page = Callable[[], tuple[int, bytes]]
+"""Makes a page: its status and body."""
 
 _TYPES: Final = {
     "json": field(b"content-type", b"application/json"),
@@ -40,14 +41,21 @@ class Admin:
     def __init__(self, loop: asyncio.AbstractEventLoop, address: str) -> None:
         self._loop = loop
         self._pages: dict[bytes, tuple[str, Page]] = {}
+        self._slow: set[bytes] = set()
         self._connections: set[Http1Connection] = set()
         self._server: asyncio.Server | None = None
         self._hosts = {address.encode(), b"127.0.0.1", b"localhost", b"[::1]"}
         self._sweep: asyncio.TimerHandle | None = None
 
-    def page(self, path: str, kind: str, make: Page) -> None:
-        """Offer a page; `make` returns its status and body."""
+    def page(self, path: str, kind: str, make: Page, *, slow: bool = False) -> None:
+        """Offer a page; a slow one is made in a thread, so that no request waits for it."""
         self._pages[path.encode()] = (kind, make)
+        if slow:
+            self._slow.add(path.encode())
+
+    def is_slow(self, head: RequestHead) -> bool:
+        """Say whether the answer to a request is better made in a thread."""
+        return head.path.partition(b"?")[0] in self._slow
 
     async def start(self, address: str, port: int) -> None:
         """
@@ -110,6 +118,8 @@ class _Visit:
         self._connection = connection
         self._admin = admin
         self._head: RequestHead | None = None
+        self._gone = False
+        self._thread: asyncio.Future[tuple[int, str, bytes]] | None = None
 
     def on_request_head(self, head: RequestHead) -> None:
         self._head = head
@@ -118,14 +128,26 @@ class _Visit:
 
     def on_request_end(self, trailers: Fields | None) -> None:  # noqa: ARG002  # the word's shape
         assert self._head is not None
-        status, kind, body = self._admin.answer(self._head)
+        if self._admin.is_slow(self._head):
+            loop = self._connection.loop
+            self._thread = loop.run_in_executor(None, self._admin.answer, self._head)
+            self._thread.add_done_callback(lambda made: self._send(*made.result()))
+        else:
+            self._send(*self._admin.answer(self._head))
+
+    def _send(self, status: int, kind: str, body: bytes) -> None:
+        if self._gone:
+            return
+        assert self._head is not None
         connection = self._connection
         connection.send_head(ResponseHead(status, [_TYPES[kind], _SAFE], length=len(body)))
         if self._head.method != b"HEAD":
             connection.send_data(body)
         connection.send_end(None)
 
-    def on_request_reset(self) -> None: ...
+    def on_request_reset(self) -> None:
+        self._gone = True
+
     def on_downstream_blocked(self) -> None: ...
     def on_downstream_writable(self) -> None: ...
 

@@ -177,7 +177,7 @@ class Proxy:
 
     def _offer_pages(self) -> None:
         page = self._admin.page
-        page("/metrics", "text", self._page_metrics)
+        page("/metrics", "text", self._page_metrics, slow=True)
         page("/healthz/live", "text", lambda: (200, b"live\n"))
         page("/healthz/ready", "text", self._page_ready)
         page("/config", "json", lambda: (200, as_json(self._mesh.snapshot)))
