@@ -106,24 +106,23 @@ class RequestReader:
             return
         self._running = True
         try:
-            while self._buffer and self._step():
-                pass
+            while self._buffer:
+                state = self._state
+                if state == _HEAD:
+                    going = self._read_head()
+                elif state == _SIZED:
+                    going = self._read_sized()
+                elif state == _CHUNKED:
+                    going = self._read_chunked()
+                else:
+                    break
+                if not going:
+                    break
         except MalformedError as error:
             self.close()
             self._sink.on_request_malformed(error)
         finally:
             self._running = False
-
-    def _step(self) -> bool:
-        """Take the next part out of the buffer; False when that must wait."""
-        state = self._state
-        if state == _HEAD:
-            return self._read_head()
-        if state == _SIZED:
-            return self._read_sized()
-        if state == _CHUNKED:
-            return self._read_chunked()
-        return False
 
     # …a head first…
 
@@ -277,31 +276,28 @@ class ResponseReader:
             return
         self._running = True
         try:
-            while self._buffer and self._step():
-                pass
+            while self._buffer:
+                state = self._state
+                if state == _HEAD:
+                    going = self._read_head()
+                elif state == _SIZED:
+                    going = self._read_sized()
+                elif state == _CHUNKED:
+                    going = self._read_chunked()
+                elif state == _UNTIL_CLOSE:
+                    going = self._read_until_close()
+                elif state == _IDLE:
+                    # Somebody else's answer, or half of an attack; never the answer to the next
+                    # request (RFC 9112 section 9.2).
+                    raise MalformedError("malformed-request", "bytes while none are expected")
+                else:
+                    break
+                if not going:
+                    break
         except MalformedError as error:
             self._fail("upstream-protocol-error", error.detail)
         finally:
             self._running = False
-
-    def _step(self) -> bool:
-        """Take the next part out of the buffer; False when that must wait."""
-        state = self._state
-        if state == _HEAD:
-            return self._read_head()
-        if state == _SIZED:
-            return self._read_sized()
-        if state == _CHUNKED:
-            return self._read_chunked()
-        if state == _UNTIL_CLOSE:
-            data, self._buffer = self._buffer, b""
-            self._sink.on_response_data(data)
-            return False
-        if state == _IDLE:
-            # Somebody else's answer, or half of an attack; never the answer to the next request
-            # (RFC 9112 section 9.2).
-            raise MalformedError("malformed-request", "bytes while no response is expected")
-        return False
 
     # …a head first, perhaps after informational ones…
 
@@ -356,6 +352,11 @@ class ResponseReader:
         if chunks.error is not None:
             raise chunks.error
         return self._end(chunks.trailers) if chunks.done else False
+
+    def _read_until_close(self) -> bool:
+        data, self._buffer = self._buffer, b""
+        self._sink.on_response_data(data)
+        return False
 
     # …and the end.
 

@@ -218,6 +218,10 @@ REFUSED: list[tuple[bytes, str]] = [
     (b"GET /" + b"a" * 70000, "target-too-long"),
     (get(b"A: " + b"a" * 66000), "fields-too-large"),
     (get(*[b"A: b"] * 128), "fields-too-large"),
+    # Two mistakes: a bare line end is the worse one, also when all arrives at once
+    (get(*[b"A: b"] * 128, b"A: b\nc"), BAD),
+    (b"GET / HTTP/2.0\r\nHost: a\nb\r\n\r\n", BAD),
+    (b"GET /" + b"a" * 17000 + b" HTTP/1.1\r\nHost: a\n\r\n\r\n", BAD),
 ]  # fmt: skip
 
 
