@@ -13,10 +13,12 @@ we and the next hop could disagree about what was said.  The choices that are ou
 * A reason phrase may be missing together with the space before it.
 """
 
+import re
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final
 
-from meshproxy.message import Fields, RequestHead, ResponseHead
+from meshproxy.message import Field, Fields, RequestHead, ResponseHead
 
 from . import MalformedError
 from .fields import (
@@ -84,17 +86,20 @@ _METHODS: Final = frozenset(
 )
 
 
-def _read_request_line(line: bytes) -> tuple[bytes, bytes, bool]:
+_later_version: Final = re.compile(rb"HTTP/[2-9]\.[0-9]").fullmatch
+
+
+def _read_request_line(lines: list[bytes]) -> tuple[bytes, bytes, bool]:
     """Return method, target and whether the version is HTTP/1.0 (RFC 9112 section 3)."""
-    parts = line.split(b" ")
+    parts = lines[0].split(b" ")
     if len(parts) != 3:
-        raise MalformedError("malformed-request", f"request line {line[:64]!r}")
+        raise MalformedError("malformed-request", f"request line {lines[0][:64]!r}")
     method, target, version = parts
     http10 = version == b"HTTP/1.0"
     if not http10 and version != b"HTTP/1.1":
         # RFC 9110 section 15.6.6: 505 is about the major version.
-        if len(version) == 8 and version.startswith(b"HTTP/") and b"2" <= version[5:6] <= b"9":
-            raise MalformedError("version-not-supported", f"version {version!r}")
+        if _later_version(version):
+            raise _well_formed_but(lines, "version-not-supported", f"version {version!r}")
         raise MalformedError("malformed-request", f"version {version[:64]!r}")
     if method not in _METHODS and not is_token(method):
         raise MalformedError("malformed-request", f"method {method[:64]!r}")
@@ -103,15 +108,14 @@ def _read_request_line(line: bytes) -> tuple[bytes, bytes, bool]:
 
 def read_request_head(lines: list[bytes], limits: Limits) -> tuple[RequestHead, bool, bool]:
     """Return the head, whether the connection persists, and whether it is HTTP/1.0."""
-    method, raw_target, http10 = _read_request_line(lines[0])
+    method, raw_target, http10 = _read_request_line(lines)
     if len(raw_target) > limits.target:
-        raise MalformedError("target-too-long", f"request target of {len(raw_target)} bytes")
-    del lines[0]
-    if len(lines) > limits.fields:
-        raise MalformedError("fields-too-large", f"{len(lines)} field lines")
-    target = read_target(method, raw_target)
-    fields, special = read_fields(lines)
-    authority = _authority(target.authority, values(special, HOST), http10=http10)
+        raise _well_formed_but(lines, "target-too-long", f"target of {len(raw_target)} bytes")
+    if len(lines) > limits.fields + 1:
+        raise _well_formed_but(lines, "fields-too-large", f"{len(lines) - 1} field lines")
+    scheme, named, path = read_target(method, raw_target)
+    fields, special = read_fields(lines[1:])
+    authority = _authority(named, special.get(HOST, ()), http10=http10)
     length: int | None = None
     if CONTENT_LENGTH in special or TRANSFER_ENCODING in special:
         lengths, codings = values(special, CONTENT_LENGTH), values(special, TRANSFER_ENCODING)
@@ -123,7 +127,7 @@ def read_request_head(lines: list[bytes], limits: Limits) -> tuple[RequestHead, 
         options = _connection_options(values(special, CONNECTION))
         fields = _without_nominated(fields, options)
 
-    head = RequestHead(method, authority, target.path, fields, length, target.scheme)
+    head = RequestHead(method, authority, path, fields, length, scheme)
     head.mesh_fields = special.get(MESH)
     if EXPECT in special:
         # RFC 9110 section 10.1.1: ignored in HTTP/1.0, and pointless without a body.
@@ -137,20 +141,33 @@ def read_request_head(lines: list[bytes], limits: Limits) -> tuple[RequestHead, 
     return head, keep_alive, http10
 
 
-def _authority(named: bytes | None, hosts: list[bytes], *, http10: bool) -> bytes:
+def _well_formed_but(lines: list[bytes], code: str, detail: str) -> MalformedError:
+    """
+    Return the error `code`, unless one of the lines is worse than that.
+
+    A bare CR or LF is refused as soon as it is seen (`take_head`), so it must also come first
+    when the whole head is there at once.
+    """
+    if any(b"\r" in line or b"\n" in line for line in lines):
+        return MalformedError("malformed-request", "bare CR or LF in the head")
+    return MalformedError(code, detail)
+
+
+def _authority(named: bytes | None, hosts: Sequence[Field], *, http10: bool) -> bytes:
     """Return the authority that a request is for; `named` is the one in its target."""
     # RFC 9112 section 3.2: 400 for a request "that lacks a Host header field", "contains more
     # than one", or one "with an invalid field value".  HTTP/1.0 may do without when the target
     # names the authority; from nothing else could we know where to go.
     if len(hosts) > 1 or (not hosts and not http10):
         raise MalformedError("malformed-request", f"{len(hosts)} Host lines")
-    for host in hosts:
+    if hosts:
+        host = hosts[0][1]
         check_authority(host)
-    # Section 3.2.2: with an absolute target "a proxy MUST ignore the received Host".
-    authority = hosts[0] if hosts and named is None else named
-    if authority is None:
+        # Section 3.2.2: with an absolute target "a proxy MUST ignore the received Host".
+        return host if named is None else named
+    if named is None:
         raise MalformedError("malformed-request", "neither Host nor an absolute target")
-    return authority
+    return named
 
 
 def _check_expectation(expectations: list[bytes]) -> None:
@@ -208,8 +225,7 @@ def take_head(buffer: bytes, limits: Limits) -> tuple[list[bytes], bytes] | None
     """
     end = buffer.find(b"\r\n\r\n", 0, limits.head)
     if end >= 0:
-        if has_bare_line_end(buffer, 0, end, complete=True):
-            raise MalformedError("malformed-request", "bare CR or LF in the head")
+        # A CR or LF that stands alone is now inside some line, and no line admits one.
         return buffer[:end].split(b"\r\n"), buffer[end + 4 :]
     if has_bare_line_end(buffer, 0, min(len(buffer), limits.head), complete=False):
         raise MalformedError("malformed-request", "bare CR or LF in the head")

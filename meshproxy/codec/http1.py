@@ -48,7 +48,7 @@ _HEAD: Final = 0
 _SIZED: Final = 1
 _CHUNKED: Final = 2
 _UNTIL_CLOSE: Final = 3
-_ENDED: Final = 4  # of a request: wait for next()
+_ENDED: Final = 4  # of a request: wait for next(); of a response: bytes are left over
 _IDLE: Final = 5  # of a response: wait for expect()
 _DEAF: Final = 6
 
@@ -106,24 +106,23 @@ class RequestReader:
             return
         self._running = True
         try:
-            while self._buffer and self._step():
-                pass
+            while self._buffer:
+                state = self._state
+                if state == _HEAD:
+                    going = self._read_head()
+                elif state == _SIZED:
+                    going = self._read_sized()
+                elif state == _CHUNKED:
+                    going = self._read_chunked()
+                else:
+                    break
+                if not going:
+                    break
         except MalformedError as error:
             self.close()
             self._sink.on_request_malformed(error)
         finally:
             self._running = False
-
-    def _step(self) -> bool:
-        """Take the next part out of the buffer; False when that must wait."""
-        state = self._state
-        if state == _HEAD:
-            return self._read_head()
-        if state == _SIZED:
-            return self._read_sized()
-        if state == _CHUNKED:
-            return self._read_chunked()
-        return False
 
     # …a head first…
 
@@ -257,7 +256,7 @@ class ResponseReader:
     # A request goes out…
 
     def expect(self, method: bytes) -> None:
-        """The next response answers a request with this method."""
+        """The next response answers a request with this method.  Only when `idle`."""
         if self._state == _DEAF:
             return
         assert self._state == _IDLE, "expect() before the end of the last response"
@@ -270,38 +269,34 @@ class ResponseReader:
 
     def feed(self, data: bytes) -> None:
         """Take bytes from the peer.  Whatever they are, this does not raise."""
-        if self._state == _DEAF or not data:
+        if self._state == _DEAF:
             return
         self._buffer = self._buffer + data if self._buffer else data
+        self._run()
+
+    def _run(self) -> None:
         if self._running:
             return
         self._running = True
         try:
-            while self._buffer and self._step():
-                pass
+            while self._buffer:
+                state = self._state
+                if state == _HEAD:
+                    going = self._read_head()
+                elif state == _SIZED:
+                    going = self._read_sized()
+                elif state == _CHUNKED:
+                    going = self._read_chunked()
+                elif state == _UNTIL_CLOSE:
+                    going = self._read_until_close()
+                else:
+                    going = self._read_surplus()
+                if not going:
+                    break
         except MalformedError as error:
             self._fail("upstream-protocol-error", error.detail)
         finally:
             self._running = False
-
-    def _step(self) -> bool:
-        """Take the next part out of the buffer; False when that must wait."""
-        state = self._state
-        if state == _HEAD:
-            return self._read_head()
-        if state == _SIZED:
-            return self._read_sized()
-        if state == _CHUNKED:
-            return self._read_chunked()
-        if state == _UNTIL_CLOSE:
-            data, self._buffer = self._buffer, b""
-            self._sink.on_response_data(data)
-            return False
-        if state == _IDLE:
-            # Somebody else's answer, or half of an attack; never the answer to the next request
-            # (RFC 9112 section 9.2).
-            raise MalformedError("malformed-request", "bytes while no response is expected")
-        return False
 
     # …a head first, perhaps after informational ones…
 
@@ -357,6 +352,11 @@ class ResponseReader:
             raise chunks.error
         return self._end(chunks.trailers) if chunks.done else False
 
+    def _read_until_close(self) -> bool:
+        data, self._buffer = self._buffer, b""
+        self._sink.on_response_data(data)
+        return False
+
     # …and the end.
 
     def _end(self, trailers: Fields | None) -> bool:
@@ -370,9 +370,12 @@ class ResponseReader:
         self.keep_alive = False
         self._state = _ENDED
         self._sink.on_response_end(trailers)
-        if self._state == _ENDED:
-            raise MalformedError("malformed-request", "bytes after the end of the response")
-        return False
+        return self._state == _ENDED
+
+    def _read_surplus(self) -> bool:
+        # Somebody else's answer, or half of an attack; never the answer to the next request
+        # (RFC 9112 section 9.2).
+        raise MalformedError("malformed-request", "bytes that belong to no response")
 
     def feed_eof(self) -> None:
         """The peer will send no more."""

@@ -8,17 +8,12 @@ encoded slashes and the like are legal spellings and remain the business of `rou
 
 import re
 from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import Final
 
 from . import MalformedError
 
-
-class Target(NamedTuple):
-    """A request target, taken apart; `authority` is None when the target names none."""
-
-    scheme: bytes
-    authority: bytes | None
-    path: bytes
+Target = tuple[bytes, bytes | None, bytes]
+"""Scheme; authority, or None when the target names none; path and query in origin form."""
 
 
 # Path: RFC 3986 `pchar`, complete percent escapes, and of the rest `[ ] |`, which browsers leave
@@ -51,13 +46,13 @@ def read_target(method: bytes, target: bytes) -> Target:
     if method == b"CONNECT":
         if check_authority(target) is None:
             raise MalformedError("malformed-request", "CONNECT without a port")
-        return Target(b"http", target, b"")
+        return (b"http", target, b"")
     # 3.2.1: what nearly all requests have.
     if _origin_form(target):
-        return Target(b"http", None, target)
+        return (b"http", None, target)
     # 3.2.4: "asterisk-form is only used for a server-wide OPTIONS request".
     if target == b"*" and method == b"OPTIONS":
-        return Target(b"http", None, target)
+        return (b"http", None, target)
     # 3.2.2: "a server MUST accept the absolute-form in requests".
     if not (absolute := _absolute_form(target)):
         raise MalformedError("malformed-request", f"request target {target[:64]!r}")
@@ -65,12 +60,12 @@ def read_target(method: bytes, target: bytes) -> Target:
     check_authority(authority)
     if not path and method == b"OPTIONS":
         # 3.2.4: the last proxy sends `*` when the URI has neither path nor query.
-        return Target(scheme.lower(), authority, b"*")
+        return (scheme.lower(), authority, b"*")
     if not path.startswith(b"/"):
         path = b"/" + path
     if not _origin_form(path):
         raise MalformedError("malformed-request", f"request target {target[:64]!r}")
-    return Target(scheme.lower(), authority, path)
+    return (scheme.lower(), authority, path)
 
 
 @lru_cache(maxsize=512)

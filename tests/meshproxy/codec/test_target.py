@@ -9,17 +9,17 @@ from meshproxy.codec.target import Target, check_authority, read_target
 @pytest.mark.parametrize(
     ("method", "target", "expected"),
     [
-        (b"GET", b"/", Target(b"http", None, b"/")),
-        (b"GET", b"/a/%2e%2F?b=%zz&c=[1]{2}|", Target(b"http", None, b"/a/%2e%2F?b=%zz&c=[1]{2}|")),
-        (b"GET", b"//a", Target(b"http", None, b"//a")),
-        (b"GET", b"http://h/a?b", Target(b"http", b"h", b"/a?b")),
-        (b"GET", b"HTTPS://h:8443", Target(b"https", b"h:8443", b"/")),
-        (b"GET", b"http://h?a", Target(b"http", b"h", b"/?a")),
-        (b"GET", b"http://[::1]:80/", Target(b"http", b"[::1]:80", b"/")),
-        (b"OPTIONS", b"*", Target(b"http", None, b"*")),
-        (b"OPTIONS", b"http://h:1", Target(b"http", b"h:1", b"*")),
-        (b"OPTIONS", b"http://h/", Target(b"http", b"h", b"/")),
-        (b"CONNECT", b"h:443", Target(b"http", b"h:443", b"")),
+        (b"GET", b"/", (b"http", None, b"/")),
+        (b"GET", b"/a/%2e%2F?b=%zz&c=[1]{2}|", (b"http", None, b"/a/%2e%2F?b=%zz&c=[1]{2}|")),
+        (b"GET", b"//a", (b"http", None, b"//a")),
+        (b"GET", b"http://h/a?b", (b"http", b"h", b"/a?b")),
+        (b"GET", b"HTTPS://h:8443", (b"https", b"h:8443", b"/")),
+        (b"GET", b"http://h?a", (b"http", b"h", b"/?a")),
+        (b"GET", b"http://[::1]:80/", (b"http", b"[::1]:80", b"/")),
+        (b"OPTIONS", b"*", (b"http", None, b"*")),
+        (b"OPTIONS", b"http://h:1", (b"http", b"h:1", b"*")),
+        (b"OPTIONS", b"http://h/", (b"http", b"h", b"/")),
+        (b"CONNECT", b"h:443", (b"http", b"h:443", b"")),
     ],
 )
 def test_the_four_forms(method: bytes, target: bytes, expected: Target) -> None:
