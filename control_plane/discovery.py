@@ -52,6 +52,7 @@ class Stream:
 
     Attributes:
         held: What the proxy holds, as far as it has told or acknowledged.
+        target: What it will hold when it has obeyed all that was offered.
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class Stream:
         self.socket = socket
         self.transport = transport
         self.proxy = proxy
-        self.held = held
+        self.held = self.target = held
         self._offer: tuple[Snapshot, float] | None = None
         self._offered = asyncio.Event()
         self._awaited: Update | None = None
@@ -75,6 +76,7 @@ class Stream:
     def offer(self, snapshot: Snapshot, since: float) -> None:
         """Let the proxy have `snapshot` as soon as it has answered the update under way."""
         self._offer = (snapshot, since)
+        self.target = snapshots.versions_of(snapshot)
         self._offered.set()
 
     async def send(self, metrics: Metrics) -> None:
@@ -193,7 +195,7 @@ class Discovery:
         if snapshot is None:
             return
         if only_endpoints:
-            changed, removed = snapshots.delta(stream.held, snapshot)
+            changed, removed = snapshots.delta(stream.target, snapshot)
             if any(c.kind != "endpoints" for c in changed) or any(
                 r.kind != "endpoints" for r in removed
             ):

@@ -114,7 +114,7 @@ class Certificates:
         Raises:
             CertificateError: It is not a certificate of our identity, or not that of the key.
         """
-        self._use(certificate, key, certificate.stat().st_mtime)
+        self._use(certificate, key, self._clock())
 
     def load_cache(self) -> bool:
         """Use what an earlier run has left in the state directory; say whether it was usable."""

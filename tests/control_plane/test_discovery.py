@@ -1,10 +1,25 @@
 """The conversations end to end: a sidecar's client against the control plane, real sockets, real TLS."""
 
+import asyncio
+import time
+from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
+from unittest import mock
 
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
+
+from control_plane.authority import Authority
+from control_plane.debounce import Debounce
 from control_plane.snapshots import State
+from meshproxy.config.delta import apply
+from meshproxy.contract import wire
+from meshproxy.contract.discovery import Refused, Update
 from meshproxy.contract.resources import ClusterSpec, EndpointSpec, EndpointsSpec, Snapshot
-from tests.helpers.plane import CATALOG, Plane, Sidecar, free_port, until
+from meshproxy.contract.wire import ContractError
+from meshproxy.identity import tls
+from tests.helpers.plane import CATALOG, REVIEWS, Plane, Sidecar, free_port, until
 
 WORKLOAD = "default/catalog-v1"
 
@@ -40,3 +55,272 @@ async def test_first_contact_by_token_then_update_and_ack(tmp_path: Path) -> Non
             await until(lambda: proxy.acked_version == wanted.version)
             assert sidecar.applied[-1] == wanted
         await until(lambda: proxy.state is State.DISCONNECTED)
+
+
+async def joined(plane: Plane, state: Path) -> Sidecar:
+    """Return a sidecar that has its certificate and snapshot from `plane`, and is stopped again."""
+    token, _expires = plane.tokens.issue(WORKLOAD, CATALOG)
+    sidecar = Sidecar(plane, state, token=token)
+    async with sidecar.running():
+        await until(lambda: sidecar.client.snapshot.version == plane.wanted[WORKLOAD].version)
+        await until((state / "snapshot.json").exists)
+    await until(lambda: plane.discovery.proxies[WORKLOAD].state is State.DISCONNECTED)
+    return sidecar
+
+
+def sent(plane: Plane) -> float | None:
+    return plane.metrics.registry.get_sample_value("mesh_discovery_updates_total")
+
+
+def refusals(plane: Plane, reason: str) -> float | None:
+    labels = {"reason": reason}
+    return plane.metrics.registry.get_sample_value("mesh_discovery_refusals_total", labels)
+
+
+def signings(plane: Plane, result: str) -> float | None:
+    labels = {"result": result}
+    return plane.metrics.registry.get_sample_value("mesh_signings_total", labels)
+
+
+async def test_nack_keeps_the_old_snapshot_and_says_why(tmp_path: Path) -> None:
+    """What the proxy cannot obey is refused with path and reason; the version before stays."""
+    async with Plane(tmp_path / "plane", free_port()).running() as plane:
+        first = plane.want(WORKLOAD, mesh())
+        sidecar = await joined(plane, tmp_path / "sidecar")
+        async with sidecar.running():
+            proxy = plane.discovery.proxies[WORKLOAD]
+            await until(lambda: proxy.state is State.SYNCED)
+            sidecar.refuse = ContractError("cluster/a connect_timeout", "too long")
+            bad = plane.want(WORKLOAD, mesh(8080, "a"))
+            await until(lambda: proxy.state is State.REFUSED)
+
+            assert (proxy.path, proxy.reason) == ("cluster/a connect_timeout", "too long")
+            assert proxy.sent_version == bad.version
+            assert proxy.acked_version == first.version
+            assert sidecar.client.snapshot == first
+            assert sidecar.client.last_error is not None
+
+            # The same is not sent again; something better is, against what the proxy still holds.
+            sidecar.refuse = None
+            good = plane.want(WORKLOAD, mesh(8080, "b", "reviews"))
+            await until(lambda: proxy.state is State.SYNCED)
+            assert sidecar.client.snapshot == good
+            assert sidecar.client.last_error is None
+
+
+async def test_reconnecting_proxy_gets_only_the_difference(tmp_path: Path) -> None:
+    """A proxy that was away while one of three clusters changed is sent that one."""
+    async with Plane(tmp_path / "plane", free_port()).running() as plane:
+        plane.want(WORKLOAD, mesh(8080, "a", "b", "c"))
+        sidecar = await joined(plane, tmp_path / "sidecar")
+        wanted = plane.want(WORKLOAD, mesh(8080, "a", "b"))
+        updates: list[Update] = []
+
+        def recording(snapshot: Snapshot, update: Update) -> Snapshot:
+            updates.append(update)
+            return apply(snapshot, update)
+
+        with mock.patch("meshproxy.config.delta.apply", recording):
+            async with sidecar.running():
+                await until(lambda: sidecar.client.snapshot == wanted)
+        (update,) = updates
+        assert update.changed == ()
+        assert {(r.kind, r.name) for r in update.removed} == {("cluster", "c"), ("endpoints", "c")}
+
+
+async def test_restarted_plane_has_nothing_to_say_to_those_who_hold_everything(
+    tmp_path: Path,
+) -> None:
+    """A new control plane on the same state directory takes its proxies back without an update."""
+    port = free_port()
+    async with Plane(tmp_path / "plane", port).running() as plane:
+        wanted = plane.want(WORKLOAD, mesh())
+        sidecar = await joined(plane, tmp_path / "sidecar")
+    async with sidecar.running():
+        await until(lambda: sidecar.client.last_error is not None)
+        assert sidecar.client.snapshot == wanted
+        assert sidecar.certificates.ready
+        async with Plane(tmp_path / "plane", port).running() as plane:
+            assert plane.want(WORKLOAD, mesh()) == wanted
+            await until(lambda: WORKLOAD in plane.discovery.proxies)
+            await until(lambda: plane.discovery.proxies[WORKLOAD].state is State.SYNCED)
+            assert sent(plane) == 0
+            assert plane.discovery.proxies[WORKLOAD].acked_version == wanted.version
+            assert sidecar.client.last_error is None
+
+
+async def test_restarted_sidecar_serves_without_its_control_plane(tmp_path: Path) -> None:
+    """Certificate and snapshot of the last run are enough; the error says who is missing."""
+    async with Plane(tmp_path / "plane", free_port()).running() as plane:
+        wanted = plane.want(WORKLOAD, mesh())
+        await joined(plane, tmp_path / "sidecar")
+    restarted = Sidecar(plane, tmp_path / "sidecar")
+    async with restarted.running():
+        await until(lambda: restarted.client.last_error)
+        assert restarted.applied == [wanted]
+        assert restarted.certificates.ready
+        assert f"127.0.0.1:{plane.port}" in (restarted.client.last_error or "")
+
+
+async def test_token_opens_once(tmp_path: Path) -> None:
+    """A second sidecar with the same token is refused, for good, in a clear sentence."""
+    async with Plane(tmp_path / "plane", free_port()).running() as plane:
+        plane.want(WORKLOAD, mesh())
+        token, _expires = plane.tokens.issue(WORKLOAD, CATALOG)
+        async with Sidecar(plane, tmp_path / "one", token=token).running() as one:
+            await until(lambda: one.certificates.ready)
+        async with Sidecar(plane, tmp_path / "two", token=token).running() as two:
+            await until(lambda: two.certificates.last_error)
+            assert "token-unknown" in (two.certificates.last_error or "")
+            await until(lambda: "put a new one there" in (two.certificates.last_error or ""))
+            assert not two.certificates.ready
+            assert two.applied == []
+        assert signings(plane, "token-unknown") == 1
+
+
+async def test_expired_token_is_refused(tmp_path: Path) -> None:
+    """A token that was left lying opens nothing."""
+    async with Plane(tmp_path / "plane", free_port()).running() as plane:
+        token, _expires = plane.tokens.issue(WORKLOAD, CATALOG, lifetime=-1)
+        async with Sidecar(plane, tmp_path / "sidecar", token=token).running() as sidecar:
+            await until(lambda: sidecar.certificates.last_error)
+        assert signings(plane, "token-unknown") == 1
+
+
+async def test_token_of_another_workload_is_refused_and_not_used_up(tmp_path: Path) -> None:
+    """A token is bound to one workload; its owner can still join."""
+    async with Plane(tmp_path / "plane", free_port()).running() as plane:
+        token, _expires = plane.tokens.issue("default/reviews", REVIEWS)
+        async with Sidecar(plane, tmp_path / "sidecar", token=token).running() as sidecar:
+            await until(lambda: sidecar.certificates.last_error)
+            assert "token-of-another" in (sidecar.certificates.last_error or "")
+        assert len(plane.tokens) == 1
+
+
+async def test_plane_of_another_root_hears_nothing(tmp_path: Path) -> None:
+    """With a root that does not vouch for the plane, not even the token leaves the sidecar."""
+    async with Plane(tmp_path / "plane", free_port()).running() as plane:
+        token, _expires = plane.tokens.issue(WORKLOAD, CATALOG)
+        other = tmp_path / "other.pem"
+        other.write_text("".join(Authority(tmp_path / "other", "mesh.local").roots()))
+        sidecar = Sidecar(plane, tmp_path / "sidecar", token=token, roots=other)
+        async with sidecar.running():
+            await until(lambda: sidecar.certificates.last_error)
+            assert "not vouched for" in (sidecar.certificates.last_error or "")
+        assert len(plane.tokens) == 1
+        assert signings(plane, "signed") is None
+
+
+async def test_plane_of_another_identity_hears_nothing(tmp_path: Path) -> None:
+    """A certificate of the mesh is not enough: any workload has one.  The identity must fit."""
+    async with Plane(tmp_path / "plane", free_port()).running() as plane:
+        token, _expires = plane.tokens.issue(WORKLOAD, CATALOG)
+        sidecar = Sidecar(plane, tmp_path / "sidecar", token=token, plane_identity=REVIEWS)
+        async with sidecar.running():
+            await until(lambda: sidecar.certificates.last_error)
+            assert f"expected {REVIEWS}" in (sidecar.certificates.last_error or "")
+        assert len(plane.tokens) == 1
+
+
+async def test_hello_for_another_workload_is_refused(tmp_path: Path) -> None:
+    """Who a proxy is, its certificate says; what it says does not change that."""
+    async with Plane(tmp_path / "plane", free_port()).running() as plane:
+        plane.want(WORKLOAD, mesh())
+        plane.want("default/reviews", mesh(7070))
+        await joined(plane, tmp_path / "sidecar")
+        liar = Sidecar(plane, tmp_path / "sidecar", workload="default/reviews")
+        async with liar.running():
+            await until(lambda: "wrong-identity" in (liar.client.last_error or ""))
+        assert refusals(plane, "wrong-identity") == 1
+        assert "default/reviews" not in plane.discovery.proxies
+
+
+async def test_certificate_is_renewed_with_the_certificate(tmp_path: Path) -> None:
+    """At half the life of a certificate of 60 s comes the next, without a token; nothing is cut."""
+    clock = 0.0
+    async with Plane(tmp_path / "plane", free_port()).running() as plane:
+        plane.lifetime = timedelta(seconds=60)
+        plane.want(WORKLOAD, mesh())
+        token, _expires = plane.tokens.issue(WORKLOAD, CATALOG)
+        napping = asyncio.Event()
+        wake = asyncio.Event()
+
+        async def pause(_seconds: float) -> None:
+            napping.set()
+            await wake.wait()
+            wake.clear()
+
+        sidecar = Sidecar(
+            plane,
+            tmp_path / "sidecar",
+            token=token,
+            clock=lambda: time.time() + clock,
+            pause=pause,
+        )
+        async with sidecar.running():
+            await until(lambda: sidecar.client.connected)
+            await napping.wait()
+            contexts = sidecar.certificates.server, sidecar.certificates.client
+            clock = 34.0  # half of 60 s, and the jitter
+            wake.set()
+            await until(lambda: signings(plane, "signed") == 2)
+            await until(lambda: sidecar.certificates.server is not contexts[0])
+            assert sidecar.certificates.client is not contexts[1]
+            assert sidecar.client.connected
+            assert sidecar.certificates.last_error is None
+
+
+async def test_endpoints_do_not_wait_for_quiet(tmp_path: Path) -> None:
+    """A change of endpoints alone is in force before the debounce of 100 s would let it through."""
+    plane = Plane(tmp_path / "plane", free_port(), debounce=Debounce(quiet=100, most=100))
+    async with plane.running():
+        plane.want(WORKLOAD, mesh())
+        token, _expires = plane.tokens.issue(WORKLOAD, CATALOG)
+        async with Sidecar(plane, tmp_path / "sidecar", token=token).running() as sidecar:
+            await until(lambda: len(sidecar.applied) == 1)
+            wanted = plane.want(WORKLOAD, mesh(9999))
+            await until(lambda: sidecar.client.snapshot == wanted)
+
+
+async def test_garbage_before_and_after_hello_harms_nobody(tmp_path: Path) -> None:
+    """Whatever is sent, the sender is refused, the plane lives, and other proxies do not notice."""
+    async with Plane(tmp_path / "plane", free_port()).running() as plane:
+        wanted = plane.want(WORKLOAD, mesh())
+        sidecar = await joined(plane, tmp_path / "sidecar")
+        anonymous = tls.plane_context("".join(plane.authority.roots()))
+        known = tls.plane_context("".join(plane.authority.roots()), sidecar.certificates.file)
+        nonsense = ["", "{", "[]", "null", '{"type":"ack","nonce":"1","version":""}', "[" * 100_000]
+        for path in ("/v1/identity", "/v1/discovery"):
+            for context in (anonymous, known):
+                for text in nonsense:
+                    uri = f"wss://127.0.0.1:{plane.port}{path}"
+                    async with connect(uri, ssl=context, proxy=None, close_timeout=1) as socket:
+                        with suppress(ConnectionClosed):
+                            await socket.send(text)
+                            async for answer in socket:
+                                assert wire.decode(answer, Refused).reason
+        async with sidecar.running():
+            await until(lambda: plane.discovery.proxies[WORKLOAD].state is State.SYNCED)
+        assert sidecar.client.snapshot == wanted
+
+
+async def test_an_unexpected_error_in_one_snapshot_leaves_the_others_served(tmp_path: Path) -> None:
+    """A proxy whose snapshot cannot be made goes on with its last; its neighbour gets the new one."""
+    async with Plane(tmp_path / "plane", free_port()).running() as plane:
+        plane.want(WORKLOAD, mesh())
+        sidecar = await joined(plane, tmp_path / "sidecar")
+        token, _expires = plane.tokens.issue("default/reviews", REVIEWS)
+        neighbour = Sidecar(
+            plane,
+            tmp_path / "neighbour",
+            workload="default/reviews",
+            identity=REVIEWS,
+            token=token,
+        )
+        plane.want("default/reviews", mesh())
+        async with sidecar.running(), neighbour.running():
+            await until(lambda: sidecar.client.connected and neighbour.applied)
+            plane.broken.add(WORKLOAD)
+            wanted = plane.want("default/reviews", mesh(1234, "z"))
+            await until(lambda: neighbour.client.snapshot == wanted)
+            assert sidecar.client.connected

@@ -1,6 +1,13 @@
+<<<<<<< HEAD
 """An authority of the tests' own: X.509-SVIDs, right ones and wrong ones."""
 
 import datetime
+=======
+"""Certificates of every kind, also of those that no authority of ours would issue."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+>>>>>>> identity
 from pathlib import Path
 
 from cryptography import x509
@@ -8,6 +15,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+<<<<<<< HEAD
 DAY = datetime.timedelta(days=1)
 
 
@@ -67,11 +75,119 @@ class TestAuthority:
             )
             .add_extension(
                 x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()),
+=======
+BOTH = (ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH)
+HOUR = timedelta(hours=1)
+
+
+def usage(*, signs: bool = False) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not signs,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=signs,
+        crl_sign=signs,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def uri(text: str) -> x509.GeneralName:
+    return x509.UniformResourceIdentifier(text)
+
+
+def pem(certificate: x509.Certificate) -> str:
+    return certificate.public_bytes(serialization.Encoding.PEM).decode()
+
+
+def der(certificate: x509.Certificate) -> bytes:
+    return certificate.public_bytes(serialization.Encoding.DER)
+
+
+def key_pem(key: ec.EllipticCurvePrivateKey) -> str:
+    return key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    ).decode()
+
+
+class TestAuthority:
+    """A root that signs whatever a test asks it to."""
+
+    __test__ = False
+
+    def __init__(
+        self,
+        name: str = "root",
+        *,
+        signed_by: "TestAuthority | None" = None,
+        constraints: x509.NameConstraints | None = None,
+    ) -> None:
+        self.key = ec.generate_private_key(ec.SECP256R1())
+        self.name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        issuer = signed_by or self
+        now = datetime.now(UTC)
+        builder = (
+            x509.CertificateBuilder()
+            .issuer_name(issuer.name)
+            .subject_name(self.name)
+            .public_key(self.key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - HOUR)
+            .not_valid_after(now + 24 * HOUR)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+            .add_extension(usage(signs=True), critical=True)
+            .add_extension(
+                x509.SubjectKeyIdentifier.from_public_key(self.key.public_key()), critical=False
+            )
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer.key.public_key()),
+                critical=False,
+            )
+        )
+        if constraints is not None:
+            builder = builder.add_extension(constraints, critical=True)
+        self.certificate = builder.sign(issuer.key, hashes.SHA256())
+        self.pem = pem(self.certificate)
+
+    def leaf(
+        self,
+        *names: x509.GeneralName,
+        ca: bool = False,
+        signs: bool = False,
+        extended: Sequence[x509.ObjectIdentifier] = BOTH,
+        not_before: datetime | None = None,
+        not_after: datetime | None = None,
+        key: ec.EllipticCurvePrivateKey | None = None,
+        signing_key: ec.EllipticCurvePrivateKey | None = None,
+    ) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+        """Return a certificate with these alternative names, and its key."""
+        key = key or ec.generate_private_key(ec.SECP256R1())
+        now = datetime.now(UTC)
+        builder = (
+            x509.CertificateBuilder()
+            .issuer_name(self.name)
+            .subject_name(x509.Name([]))
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(not_before or now - HOUR)
+            .not_valid_after(not_after or now + HOUR)
+            .add_extension(
+                x509.BasicConstraints(ca=ca, path_length=0 if ca else None), critical=True
+            )
+            .add_extension(usage(signs=signs), critical=True)
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()),
+>>>>>>> identity
                 critical=False,
             )
             .add_extension(
                 x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False
             )
+<<<<<<< HEAD
             .sign(self._key, hashes.SHA256())
         )
         certificate_file, key_file = directory / f"{name}.pem", directory / f"{name}.key"
@@ -99,3 +215,20 @@ def _usage(*, ca: bool) -> x509.KeyUsage:
         encipher_only=False,
         decipher_only=False,
     )
+=======
+        )
+        if names:
+            builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=True)
+        if extended:
+            builder = builder.add_extension(x509.ExtendedKeyUsage(extended), critical=False)
+        return builder.sign(signing_key or self.key, hashes.SHA256()), key
+
+    def svid(self, path: Path, identity: str) -> Path:
+        """Write key and certificate of `identity` into one file, and return it."""
+        return write(path, *self.leaf(uri(identity)))
+
+
+def write(path: Path, certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> Path:
+    path.write_text(key_pem(key) + pem(certificate))
+    return path
+>>>>>>> identity

@@ -3,16 +3,18 @@
 import asyncio
 import socket
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 
+import msgspec
 from aiohttp import web
 
 from control_plane import peer
 from control_plane.attestation import Attestation, JoinTokens, RateLimit, Renewal
 from control_plane.authority import Authority
+from control_plane.debounce import Debounce
 from control_plane.discovery import Discovery
 from control_plane.enrolment import Enrolment
 from control_plane.metrics import Metrics
@@ -51,14 +53,16 @@ class Plane:
 
     Attributes:
         wanted: Snapshot of each workload (``namespace/name``), by `want`.
+        broken: Workloads whose snapshot cannot be made.
     """
 
-    def __init__(self, state: Path, port: int) -> None:
+    def __init__(self, state: Path, port: int, debounce: Debounce | None = None) -> None:
         self.state = private_file.directory(state)
         self.port = port
         self.lifetime = timedelta(hours=24)
         self.identities = {"default/catalog-v1": CATALOG, "default/reviews": REVIEWS}
         self.wanted: dict[str, Snapshot] = {}
+        self.broken: set[str] = set()
         self.authority = Authority(state / "authority", TRUST_DOMAIN)
         self.tokens = JoinTokens(state / "tokens.json")
         self.metrics = Metrics()
@@ -72,29 +76,21 @@ class Plane:
         self.discovery = Discovery(
             trust_domain=TRUST_DOMAIN,
             identity_of=self.identities.get,
-            snapshot_for=self.wanted.get,
+            snapshot_for=self.snapshot_for,
             metrics=self.metrics,
+            debounce=debounce,
         )
+
+    def snapshot_for(self, workload: str) -> Snapshot | None:
+        if workload in self.broken:
+            raise RuntimeError("a mistake in a generator")
+        return self.wanted.get(workload)
 
     def want(self, workload: str, snapshot: Snapshot) -> Snapshot:
         """Set what a workload's proxy must know (trust is added), and tell the discovery."""
         trust = TrustSpec(trust_domain=TRUST_DOMAIN, roots=self.authority.roots())
-        content = Snapshot(
-            listeners=snapshot.listeners,
-            virtual_hosts=snapshot.virtual_hosts,
-            clusters=snapshot.clusters,
-            endpoints=snapshot.endpoints,
-            trust=(trust,),
-        )
-        version = wire.version_of(content)
-        self.wanted[workload] = Snapshot(
-            version=version,
-            listeners=content.listeners,
-            virtual_hosts=content.virtual_hosts,
-            clusters=content.clusters,
-            endpoints=content.endpoints,
-            trust=content.trust,
-        )
+        content = msgspec.structs.replace(snapshot, trust=(trust,))
+        self.wanted[workload] = msgspec.structs.replace(content, version=wire.version_of(content))
         self.discovery.changed()
         return self.wanted[workload]
 
@@ -141,6 +137,7 @@ class Sidecar:
         roots: Path | None = None,
         plane_identity: SpiffeId = PLANE,
         clock: Callable[[], float] = time.time,
+        pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         private_file.directory(state)
         if roots is None:
@@ -163,7 +160,7 @@ class Sidecar:
                 token=token_file if token is not None else None,
             ),
         )
-        self.certificates = Certificates(str(identity), state, clock=clock)
+        self.certificates = Certificates(str(identity), state, clock=clock, pause=pause)
         self.client = DiscoveryClient(
             self.bootstrap, self.certificates, self._apply, build="test", admin="127.0.0.1:15000"
         )

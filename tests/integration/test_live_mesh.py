@@ -62,7 +62,7 @@ async def test_a_weight_shift_under_load_costs_no_request(tmp_path: Path) -> Non
 
 
 BROKEN = {
-    "bad YAML": ("route.yaml", "kind: [", "route.yaml:1"),
+    "bad YAML": ("route.yaml", "kind: [", "route.yaml:2"),
     "unknown field": (
         "route.yaml",
         route(0, 100).replace("backendRefs", "backendRef"),
@@ -110,12 +110,11 @@ async def test_broken_edits_are_refused_and_shown_until_mended(tmp_path: Path) -
             mesh.write(name, text)
 
             def shown(name: str = name, clue: str = clue) -> bool:
-                findings = mesh.api("/api/v1/status")["findings"]
-                return any(
-                    name in f["file"]
-                    and clue in str(f.values()) + f"{f['file'].rsplit('/')[-1]}:{f['line']}"
-                    for f in findings
-                )
+                said = [
+                    "{file}:{line}: {field}: {message}".format(**finding)
+                    for finding in mesh.api("/api/v1/status")["findings"]
+                ]
+                return any(name in line and clue in line for line in said)
 
             await asyncio.to_thread(mesh.until, shown, f"{what} to be shown")
             status = await asyncio.to_thread(mesh.meshctl, "status")

@@ -1,0 +1,159 @@
+import stat
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from aiohttp.test_utils import TestClient, TestServer
+
+from control_plane import api
+from control_plane.api import Api
+from control_plane.attestation import JoinTokens
+from control_plane.authority import Authority
+from control_plane.metrics import Metrics
+from control_plane.resources.finding import Finding
+from control_plane.resources.model import Metadata, Workload
+from control_plane.snapshots import Proxy
+from control_plane.snapshots import State as ProxyState
+from control_plane.store import State
+from meshproxy.contract.resources import Snapshot
+from meshproxy.contract.spiffe import SpiffeId
+
+CATALOG = SpiffeId.of("mesh.local", "default", "catalog")
+WORKLOAD = "default/catalog-v1"
+BEARER = {"Authorization": "Bearer secret"}
+
+
+@asynccontextmanager
+async def client(folder: Path) -> AsyncIterator[TestClient]:  # type: ignore[type-arg]
+    workload = Workload(
+        api_version="meshproxy.io/v1alpha1", kind="Workload", metadata=Metadata(name="catalog-v1")
+    )
+    never = Workload(
+        api_version="meshproxy.io/v1alpha1", kind="Workload", metadata=Metadata(name="never")
+    )
+    state = State(
+        revision=7,
+        workloads={WORKLOAD: workload, "default/never": never},
+        findings=(Finding(file="a.yaml", line=3, message="wrong"),),
+    )
+    proxy = Proxy(workload=WORKLOAD, identity=str(CATALOG), state=ProxyState.SYNCED, last_ack=1.0)
+    subject = Api(
+        operator_token="secret",
+        state=lambda: state,
+        proxies={WORKLOAD: proxy},
+        identity_of={WORKLOAD: CATALOG}.get,
+        snapshot_for={WORKLOAD: Snapshot(version="v1")}.get,
+        authority=Authority(folder / "authority", "mesh.local"),
+        tokens=JoinTokens(folder / "tokens.json"),
+        metrics=Metrics(),
+    )
+    async with TestClient(TestServer(subject.application())) as made:
+        yield made
+
+
+async def test_status_tells_what_is_so(tmp_path: Path) -> None:
+    """Revision, resources, findings, proxies by state."""
+    async with client(tmp_path) as http:
+        answer = await http.get("/api/v1/status", headers=BEARER)
+        status = await answer.json()
+    assert status["revision"] == 7
+    assert status["trust_domain"] == "mesh.local"
+    assert status["resources"]["Workload"] == 2
+    assert status["findings"][0]["file"] == "a.yaml"
+    assert status["proxies"] == {"SYNCED": 1, "STALE": 0, "REFUSED": 0, "DISCONNECTED": 1}
+
+
+async def test_every_workload_has_a_proxy_connected_or_not(tmp_path: Path) -> None:
+    """Who has never come is shown with the reason."""
+    async with client(tmp_path) as http:
+        answer = await http.get("/api/v1/proxies", headers=BEARER)
+        synced, never = await answer.json()
+    assert (synced["workload"], synced["state"]) == (WORKLOAD, "SYNCED")
+    assert synced["last_ack_age_seconds"] > 0
+    assert (never["state"], never["last_ack_age_seconds"]) == ("DISCONNECTED", None)
+    assert "has not connected" in never["reason"]
+
+
+async def test_snapshot_roots_and_metrics(tmp_path: Path) -> None:
+    """What the plane would say to a proxy, whom to believe, and figures."""
+    async with client(tmp_path) as http:
+        answer = await http.get(f"/api/v1/proxies/{WORKLOAD}/snapshot", headers=BEARER)
+        assert await answer.json() == {"version": "v1"}
+        answer = await http.get("/api/v1/proxies/default/x/snapshot", headers=BEARER)
+        assert answer.status == 404
+        answer = await http.get("/api/v1/roots", headers=BEARER)
+        assert (await answer.text()).startswith("-----BEGIN CERTIFICATE-----")
+        answer = await http.get("/metrics", headers=BEARER)
+        assert 'mesh_proxies{state="SYNCED"} 1.0' in await answer.text()
+
+
+async def test_a_token_is_issued_for_a_workload_that_exists(tmp_path: Path) -> None:
+    """With its identity and expiry; anything else is an error with a sentence."""
+    async with client(tmp_path) as http:
+
+        async def ask(body: str) -> tuple[int, dict[str, str]]:
+            answer = await http.post("/api/v1/tokens", data=body, headers=BEARER)
+            return answer.status, await answer.json()
+
+        status, granted = await ask('{"workload": "default/catalog-v1"}')
+        assert (status, granted["identity"]) == (200, str(CATALOG))
+        assert len(granted["token"]) >= 43
+        assert (await ask('{"workload": "default/x"}'))[0] == 404
+        for body in ("{", "[]", '{"workload": 1}', '{"workload": "a/b", "for": 1}', "\0"):
+            status, refused = await ask(body)
+            assert status == 400
+            assert refused["error"].startswith("Expected")
+        assert (await ask(" " * 100_000))[0] == 413
+
+
+@pytest.mark.parametrize(
+    "authorization", [None, "", "Bearer", "Bearer wrong", "Basic secret", "Bearer sécret"]
+)
+async def test_without_the_operators_token_there_is_only_health(
+    authorization: str | None, tmp_path: Path
+) -> None:
+    """Everything that tells or does something is closed; health is open."""
+    headers = {} if authorization is None else {"Authorization": authorization}
+    async with client(tmp_path) as http:
+        for path in ("/api/v1/status", "/api/v1/proxies", "/api/v1/roots", "/metrics", "/nothing"):
+            answer = await http.get(path, headers=headers)
+            assert answer.status == 401
+            assert "token" in (await answer.json())["error"]
+        for path in ("/healthz/live", "/healthz/ready"):
+            assert (await http.get(path)).status == 200
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("127.0.0.1:15014", 200),
+        ("localhost", 200),
+        ("[::1]:15014", 200),
+        ("evil.example", 421),
+        ("localhost.evil.example:15014", 421),
+        ("127.0.0.1.evil.example", 421),
+    ],
+)
+async def test_a_name_in_host_is_refused(host: str, status: int, tmp_path: Path) -> None:
+    """DNS rebinding needs a name of the attacker's there."""
+    async with client(tmp_path) as http:
+        answer = await http.get("/healthz/live", headers={"Host": host})
+        assert answer.status == status
+
+
+async def test_an_unknown_path_is_an_error_in_json(tmp_path: Path) -> None:
+    """Also what aiohttp itself refuses speaks our way."""
+    async with client(tmp_path) as http:
+        answer = await http.get("/nothing", headers=BEARER)
+        assert (answer.status, await answer.json()) == (404, {"error": "GET /nothing: Not Found"})
+        assert (await http.delete("/api/v1/status", headers=BEARER)).status == 405
+
+
+def test_the_operators_token_is_made_once_and_private(tmp_path: Path) -> None:
+    """0600, long, and the same after a restart."""
+    path = tmp_path / "operator.token"
+    token = api.operator_token(path)
+    assert len(token) >= 43
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert api.operator_token(path) == token

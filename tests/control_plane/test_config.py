@@ -1,0 +1,61 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from control_plane import config
+from control_plane.config import ConfigError
+
+
+@pytest.mark.parametrize("name", ["c.json", "c.yaml"])
+def test_paths_are_relative_to_the_file(name: str, tmp_path: Path) -> None:
+    """A directory with everything in it can be moved."""
+    (tmp_path / name).write_text(json.dumps({"state": "state", "files": ["mesh", "/etc/mesh"]}))
+    read = config.read(tmp_path / name)
+    assert read.state == tmp_path / "state"
+    assert read.files == (tmp_path / "mesh", Path("/etc/mesh"))
+    assert read.placements is None
+    assert (read.discovery.port, read.api.port) == (15012, 15014)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"files": []}, "files: Expected `array` of length >= 1"),
+        ({"files": "mesh"}, "files: Expected `array`, got `str`"),
+        ({"files": [1]}, r"files\[0\]: expected a path"),
+        ({"discovery": {"port": 70000}}, "discovery.port: Expected `int` <= 65535"),
+        ({"api": {"address": ""}}, "api.*: Expected|missing required field `port`"),
+        ({"log_level": "loud"}, "log_level: Invalid enum value 'loud'"),
+        ({"stat": 1}, "unknown field `stat`"),
+    ],
+)
+def test_a_wrong_field_is_named(change: dict[str, Any], expected: str, tmp_path: Path) -> None:
+    """File, field, expectation."""
+    path = tmp_path / "c.json"
+    path.write_text(json.dumps({"state": "s", "files": ["f"], **change}))
+    with pytest.raises(ConfigError, match=expected) as caught:
+        config.read(path)
+    assert str(caught.value).startswith(f"{path}: ")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("c.json", "{", "expected JSON"),
+        ("c.yaml", "a: [", "expected YAML"),
+        ("c.yaml", "", "the whole file: Expected `object`"),
+    ],
+)
+def test_damage_says_what_was_expected(name: str, text: str, expected: str, tmp_path: Path) -> None:
+    """No traceback for a typing error."""
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ConfigError, match=expected):
+        config.read(tmp_path / name)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    """The most common mistake reads well."""
+    with pytest.raises(ConfigError, match=r"c\.yaml: cannot be read"):
+        config.read(tmp_path / "c.yaml")

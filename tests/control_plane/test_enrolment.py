@@ -1,0 +1,99 @@
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from control_plane.attestation import Attestation, JoinTokens, RateLimit, Renewal
+from control_plane.authority import Authority
+from control_plane.enrolment import Enrolment
+from control_plane.metrics import Metrics
+from meshproxy.contract import wire
+from meshproxy.contract.discovery import Refused, SigningAnswer, SigningRequest
+from meshproxy.contract.spiffe import SpiffeId
+from tests.control_plane.test_authority import CSR
+
+CATALOG = SpiffeId.of("mesh.local", "default", "catalog")
+REVIEWS = SpiffeId.of("mesh.local", "default", "reviews")
+WORKLOAD = "default/catalog-v1"
+
+
+class Desk:
+    """An enrolment with everything it needs."""
+
+    def __init__(self, folder: Path) -> None:
+        self.tokens = JoinTokens(folder / "tokens.json")
+        self.metrics = Metrics()
+        self.enrolment = Enrolment(
+            authority=Authority(folder / "authority", "mesh.local"),
+            attestation=Attestation(self.tokens, Renewal(), RateLimit()),
+            identity_of={WORKLOAD: CATALOG}.get,
+            lifetime=lambda: timedelta(hours=1),
+            metrics=self.metrics,
+        )
+
+    def ask(
+        self,
+        token: str | None = None,
+        proved: SpiffeId | None = None,
+        workload: str = WORKLOAD,
+        csr: str = CSR,
+    ) -> SigningAnswer | Refused:
+        request = SigningRequest(workload=workload, csr=csr, token=token)
+        return self.enrolment.answer(wire.encode(request).decode(), proved)
+
+    def count(self, result: str) -> float | None:
+        return self.metrics.registry.get_sample_value("mesh_signings_total", {"result": result})
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Desk:
+    return Desk(tmp_path_factory.mktemp("desk"))
+
+
+def test_a_token_gets_the_identity_that_the_workload_is_entitled_to(tmp_path: Path) -> None:
+    """Neither the request nor the token chooses the name: the workload's service account does."""
+    desk = Desk(tmp_path)
+    token, _expires = desk.tokens.issue(WORKLOAD, CATALOG)
+    answer = desk.ask(token)
+    assert isinstance(answer, SigningAnswer)
+    assert answer.identity == str(CATALOG)
+    assert answer.roots
+    assert desk.count("signed") == 1
+
+
+@pytest.mark.parametrize(
+    ("asked", "code", "retry"),
+    [
+        ({}, "no-credential", False),
+        ({"token": "x"}, "token-unknown", False),
+        ({"proved": REVIEWS}, "wrong-identity", False),
+        ({"proved": CATALOG, "workload": "default/new"}, "unknown-workload", True),
+        ({"proved": CATALOG, "csr": "nonsense"}, "bad-request", False),
+    ],
+)
+def test_a_refusal_says_why_and_whether_to_come_again(
+    asked: dict[str, str], code: str, retry: bool, desk: Desk
+) -> None:
+    """A stable code, a sentence, and a count."""
+    answer = desk.ask(**asked)  # type: ignore[arg-type]
+    assert isinstance(answer, Refused)
+    assert (answer.code, answer.retry) == (code, retry)
+    assert answer.reason.endswith(".")
+    assert desk.count(code) == 1
+
+
+def test_a_bad_request_does_not_use_up_the_token(tmp_path: Path) -> None:
+    """A mistake in the sidecar must not cost the operator another token."""
+    desk = Desk(tmp_path)
+    token, _expires = desk.tokens.issue(WORKLOAD, CATALOG)
+    assert isinstance(desk.ask(token, csr="nonsense"), Refused)
+    assert isinstance(desk.ask(token), SigningAnswer)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.text(max_size=300))
+def test_any_message_is_answered(desk: Desk, message: str) -> None:
+    """Unauthenticated garbage gets a refusal; nothing is raised."""
+    assert isinstance(desk.enrolment.answer(message, None), Refused)

@@ -1,0 +1,148 @@
+"""The whole control plane in this process: files in, certificates and configuration out."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from control_plane.config import Config, Listen
+from control_plane.plane import Plane, StartError
+from control_plane.snapshots import State
+from meshproxy.config.bootstrap import Bootstrap, ControlPlane
+from meshproxy.config.discovery_client import DiscoveryClient
+from meshproxy.contract.resources import Snapshot
+from meshproxy.identity.certificates import Certificates
+from tests.helpers.plane import free_port, until
+
+MESH = """
+apiVersion: meshproxy.io/v1alpha1
+kind: Workload
+metadata: {name: catalog-v1, labels: {app: catalog}}
+spec: {serviceAccount: catalog, ports: [{port: 80}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: catalog}
+spec: {selector: {app: catalog}, ports: [{port: 80}]}
+"""
+REVIEWS = """---
+apiVersion: v1
+kind: Service
+metadata: {name: reviews}
+spec: {selector: {app: reviews}, ports: [{port: 80}]}
+"""
+CATALOG = "spiffe://mesh.local/ns/default/sa/catalog"
+
+
+def settings(folder: Path) -> Config:
+    return Config(
+        state=folder / "plane",
+        files=(folder / "mesh.yaml",),
+        discovery=Listen(port=0),
+        api=Listen(port=0),
+    )
+
+
+@asynccontextmanager
+async def running(plane: Plane) -> AsyncIterator[aiohttp.ClientSession]:
+    """Run `plane`, and yield a client of its API with the operator's token."""
+    stop = asyncio.Event()
+    task = asyncio.create_task(plane.run(stop))
+    await until(lambda: plane.ports or task.done())
+    assert plane.ports is not None
+    token = (plane._config.state / "operator.token").read_text()
+    try:
+        async with aiohttp.ClientSession(
+            f"http://127.0.0.1:{plane.ports[1]}", headers={"Authorization": f"Bearer {token}"}
+        ) as session:
+            yield session
+    finally:
+        stop.set()
+        await task
+
+
+async def test_a_file_becomes_what_a_proxy_obeys(tmp_path: Path) -> None:
+    """Token from the API, certificate, snapshot; then an edit of the file reaches the proxy."""
+    (tmp_path / "mesh.yaml").write_text(MESH)
+    plane = Plane(settings(tmp_path))
+    async with running(plane) as api:
+        assert plane.ports is not None
+        async with api.post("/api/v1/tokens", json={"workload": "default/catalog-v1"}) as answer:
+            granted = await answer.json()
+        assert granted["identity"] == CATALOG
+        async with api.get("/api/v1/roots") as answer:
+            (tmp_path / "roots.pem").write_text(await answer.text())
+        (tmp_path / "token").write_text(granted["token"])
+        applied: list[Snapshot] = []
+        bootstrap = Bootstrap(
+            workload="default/catalog-v1",
+            identity=CATALOG,
+            state=tmp_path / "sidecar",
+            control_plane=ControlPlane(
+                address="127.0.0.1",
+                port=plane.ports[0],
+                identity="spiffe://mesh.local/ns/mesh-system/sa/control-plane",
+                roots=tmp_path / "roots.pem",
+                token=tmp_path / "token",
+            ),
+        )
+        client = DiscoveryClient(bootstrap, Certificates(CATALOG, bootstrap.state), applied.append)
+        sidecar = asyncio.create_task(client.run())
+        try:
+            await until(lambda: applied)
+            (tmp_path / "mesh.yaml").write_text(MESH + REVIEWS)
+            await until(lambda: len(applied) == 2)
+            assert "default/reviews:80" in {c.name for c in applied[1].clusters}
+            proxies: list[dict[str, Any]] = []
+            while not proxies or proxies[0]["state"] != State.SYNCED:
+                async with api.get("/api/v1/proxies") as answer:
+                    proxies = await answer.json()
+            assert proxies[0]["acked_version"] == applied[1].version
+            async with api.get("/api/v1/proxies/default/catalog-v1/snapshot") as answer:
+                assert (await answer.json())["version"] == applied[1].version
+        finally:
+            sidecar.cancel()
+            await asyncio.gather(sidecar, return_exceptions=True)
+
+
+async def test_another_trust_domain_is_a_finding_and_no_outage(tmp_path: Path) -> None:
+    """The authority's trust domain is fixed: the edit is shown, and no proxy is told anything."""
+    (tmp_path / "mesh.yaml").write_text(MESH)
+    plane = Plane(settings(tmp_path))
+    config = "---\napiVersion: meshproxy.io/v1alpha1\nkind: MeshConfig\nmetadata: {name: mesh}\n"
+    async with running(plane) as api:
+        (tmp_path / "mesh.yaml").write_text(MESH + config + "spec: {trustDomain: new.local}\n")
+        status: dict[str, Any] = {"findings": []}
+        async with asyncio.timeout(10):
+            while not status["findings"]:
+                async with api.get("/api/v1/status") as answer:
+                    status = await answer.json()
+        (finding,) = status["findings"]
+        assert finding["field"] == "spec.trustDomain"
+        assert "expected 'mesh.local', found 'new.local'" in finding["message"]
+        async with api.get("/api/v1/proxies/default/catalog-v1/snapshot") as answer:
+            assert answer.status == 404
+    with pytest.raises(StartError, match="is fixed once the authority exists"):
+        Plane(settings(tmp_path))
+
+
+async def test_what_keeps_it_from_starting_is_one_sentence(tmp_path: Path) -> None:
+    """A state directory that is a file; a port that is taken."""
+    (tmp_path / "mesh.yaml").write_text(MESH)
+    (tmp_path / "plane").write_text("")
+    with pytest.raises(StartError, match="cannot be used as a state directory"):
+        Plane(settings(tmp_path))
+    (tmp_path / "plane").unlink()
+    port = free_port()
+    server = await asyncio.start_server(lambda _reader, _writer: None, "127.0.0.1", port)
+    async with server:
+        config = settings(tmp_path)
+        taken = Config(
+            state=config.state, files=config.files, discovery=Listen(port=port), api=Listen(port=0)
+        )
+        with pytest.raises(StartError, match=f"cannot listen on 127.0.0.1:{port}"):
+            await Plane(taken).run(asyncio.Event())

@@ -1,0 +1,159 @@
+"""Real handshakes over memory, with certificates of every wrong kind."""
+
+import asyncio
+import ssl
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from cryptography import x509 as reference
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
+from meshproxy.identity import tls
+from tests.helpers.certificates import TestAuthority, uri, write
+
+CATALOG = "spiffe://mesh.local/ns/default/sa/catalog"
+REVIEWS = "spiffe://mesh.local/ns/default/sa/reviews"
+ROOT = TestAuthority()
+
+
+def handshake(
+    client: ssl.SSLContext, server: ssl.SSLContext
+) -> tuple[ssl.SSLObject, ssl.SSLObject]:
+    """Shake hands in memory; raises `ssl.SSLError` when either side refuses."""
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ends = (
+        client.wrap_bio(to_client, to_server, server_hostname="ignored"),
+        server.wrap_bio(to_server, to_client, server_side=True),
+    )
+    waiting = set(ends)
+    for _ in range(10):
+        for end in tuple(waiting):
+            try:
+                end.do_handshake()
+            except ssl.SSLWantReadError:
+                continue
+            waiting.discard(end)
+    assert not waiting
+    return ends
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """Contexts of reviews, who dials, and of catalog, who is dialled."""
+    folder = tmp_path_factory.mktemp("tls")
+    return (
+        tls.client_context(ROOT.svid(folder / "reviews.pem", REVIEWS), None, ROOT.pem),
+        tls.server_context(ROOT.svid(folder / "catalog.pem", CATALOG), None, ROOT.pem),
+    )
+
+
+Pair = tuple[ssl.SSLContext, ssl.SSLContext]
+
+
+def test_both_sides_learn_who_the_other_is(pair: Pair) -> None:
+    """TLS 1.3, our ALPN, and the peer's SPIFFE ID on both sides."""
+    client, server = handshake(*pair)
+    assert tls.peer_identity(client, "mesh.local") == CATALOG
+    assert tls.peer_identity(server, "mesh.local") == REVIEWS
+    assert client.version() == "TLSv1.3"
+    assert client.selected_alpn_protocol() == server.selected_alpn_protocol() == "mesh-h1"
+
+
+def test_an_identity_of_another_trust_domain_is_none(pair: Pair) -> None:
+    """Roots vouch for one trust domain."""
+    client, _server = handshake(*pair)
+    assert tls.peer_identity(client, "other.local") is None
+
+
+def test_without_tls_there_is_no_identity() -> None:
+    """A plaintext transport proves nothing, nor does no transport."""
+    assert tls.peer_identity(asyncio.Transport(), "mesh.local") is None
+    assert tls.peer_identity(None, "mesh.local") is None
+
+
+def test_the_server_issues_no_tickets(pair: Pair) -> None:
+    """No session can be resumed past a change of roots."""
+    client, server = handshake(*pair)
+    server.write(b"x")
+    assert client.read() == b"x"
+    assert client.session is None or not client.session.has_ticket
+
+
+def test_older_versions_and_anonymous_clients_are_refused(pair: Pair) -> None:
+    """TLS 1.2 does not get in, nor does a client without a certificate."""
+    old = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    old.check_hostname = False
+    old.verify_mode = ssl.CERT_NONE
+    old.maximum_version = ssl.TLSVersion.TLSv1_2
+    with pytest.raises(ssl.SSLError):
+        handshake(old, pair[1])
+    with pytest.raises(ssl.SSLError):
+        handshake(tls.plane_context(ROOT.pem), pair[1])
+
+
+NOW = datetime.now(UTC)
+HOUR = timedelta(hours=1)
+FOREIGN = TestAuthority()  # the same subject, another key
+CONSTRAINED = TestAuthority(
+    "constrained",
+    signed_by=ROOT,
+    constraints=reference.NameConstraints(
+        permitted_subtrees=[reference.UniformResourceIdentifier("other.local")],
+        excluded_subtrees=None,
+    ),
+)
+OTHER_NAME = reference.OtherName(reference.ObjectIdentifier("1.2.3.4"), b"\x0c\x03abc")
+BAD = {
+    "no name at all": ROOT.leaf(),
+    "SPIFFE ID as a DNS name": ROOT.leaf(reference.DNSName(CATALOG)),
+    "SPIFFE ID as another name": ROOT.leaf(OTHER_NAME),
+    "NUL in the URI": ROOT.leaf(uri(CATALOG + "\0.evil")),
+    "line break in the URI": ROOT.leaf(uri(CATALOG + "\r\nx: y")),
+    "two URIs": ROOT.leaf(uri(CATALOG), uri(REVIEWS)),
+    "the same URI twice": ROOT.leaf(uri(CATALOG), uri(CATALOG)),
+    "another trust domain": ROOT.leaf(uri("spiffe://other.local/ns/default/sa/catalog")),
+    "not a SPIFFE ID": ROOT.leaf(uri("https://mesh.local/ns/default/sa/catalog")),
+    "for servers only": ROOT.leaf(uri(CATALOG), extended=[ExtendedKeyUsageOID.SERVER_AUTH]),
+    "an authority": ROOT.leaf(uri(CATALOG), ca=True, signs=True),
+    "an authority by its key usage": ROOT.leaf(uri(CATALOG), signs=True),
+    "expired": ROOT.leaf(uri(CATALOG), not_before=NOW - 2 * HOUR, not_after=NOW - HOUR),
+    "not yet valid": ROOT.leaf(uri(CATALOG), not_before=NOW + HOUR, not_after=NOW + 2 * HOUR),
+    "issuer of the same name": FOREIGN.leaf(uri(CATALOG)),
+    "self-signed": (FOREIGN.certificate, FOREIGN.key),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_client_certificates_prove_nothing(case: str, pair: Pair, tmp_path: Path) -> None:
+    """Either the handshake fails, or no identity comes of it."""
+    certificate, key = BAD[case]
+    context = tls.client_context(write(tmp_path / "bad.pem", certificate, key), None, ROOT.pem)
+    try:
+        _client, server = handshake(context, pair[1])
+    except ssl.SSLError:
+        return
+    assert tls.peer_identity(server, "mesh.local") is None
+
+
+def test_name_constraints_are_obeyed(pair: Pair, tmp_path: Path) -> None:
+    """An intermediate that may only name other.local cannot name mesh.local."""
+    path = write(tmp_path / "bad.pem", *CONSTRAINED.leaf(uri(CATALOG)))
+    path.write_text(path.read_text() + CONSTRAINED.pem)
+    with pytest.raises(ssl.SSLError):
+        handshake(tls.client_context(path, None, ROOT.pem), pair[1])
+
+
+def test_a_foreign_server_is_refused_by_the_client(pair: Pair, tmp_path: Path) -> None:
+    """The client verifies as the server does."""
+    foreign = FOREIGN.svid(tmp_path / "foreign.pem", CATALOG)
+    with pytest.raises(ssl.SSLError):
+        handshake(pair[0], tls.server_context(foreign, None, ROOT.pem))
+
+
+def test_a_key_of_another_certificate_is_an_error(tmp_path: Path) -> None:
+    """What could never shake hands is refused when the context is made."""
+    certificate, _key = ROOT.leaf(uri(CATALOG))
+    path = write(tmp_path / "x.pem", certificate, ROOT.leaf()[1])
+    with pytest.raises(ssl.SSLError):
+        tls.server_context(path, None, ROOT.pem)

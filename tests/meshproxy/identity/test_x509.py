@@ -1,0 +1,80 @@
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from cryptography import x509 as reference
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from meshproxy.identity import x509
+from meshproxy.identity.x509 import CertificateError
+from tests.helpers.certificates import TestAuthority, der, pem, uri
+
+CATALOG = "spiffe://mesh.local/ns/default/sa/catalog"
+ROOT = TestAuthority()
+LEAF = der(ROOT.leaf(uri(CATALOG))[0])
+
+
+def test_the_facts_of_a_leaf() -> None:
+    """Names, validity and the right to sign are what `cryptography` says they are."""
+    certificate, _key = ROOT.leaf(uri(CATALOG), reference.DNSName("catalog"))
+    facts = x509.read(der(certificate))
+    assert facts.uris == (CATALOG,)
+    assert facts.not_before == certificate.not_valid_before_utc.timestamp()
+    assert facts.not_after == certificate.not_valid_after_utc.timestamp()
+    assert not facts.authority
+
+
+@pytest.mark.parametrize(("ca", "signs"), [(True, True), (True, False), (False, True)])
+def test_an_authority_shows_by_either_extension(ca: bool, signs: bool) -> None:
+    """CA:TRUE, or a key usage that includes signing certificates."""
+    assert x509.read(der(ROOT.leaf(uri(CATALOG), ca=ca, signs=signs)[0])).authority
+    assert x509.read(der(ROOT.certificate)).authority
+
+
+@given(st.lists(st.sampled_from(["u", "d", "o"]), max_size=6))
+def test_only_uris_count_as_uris(kinds: list[str]) -> None:
+    """A SPIFFE ID in a DNS name or in an otherName is none."""
+    oid = reference.ObjectIdentifier("1.2.3.4")
+    made = {
+        "u": uri(CATALOG),
+        "d": reference.DNSName(CATALOG),
+        "o": reference.OtherName(oid, b"\x0c\x03abc"),
+    }
+    certificate, _key = ROOT.leaf(*(made[kind] for kind in kinds))
+    assert x509.read(der(certificate)).uris == (CATALOG,) * kinds.count("u")
+
+
+@pytest.mark.parametrize("year", [1975, 2049, 2050, 2190])
+def test_both_forms_of_time(year: int) -> None:
+    """UTCTime until 2049, GeneralizedTime from 2050 (RFC 5280 section 4.1.2.5)."""
+    ends = datetime(year, 3, 1, 12, 30, 59, tzinfo=UTC)
+    certificate, _key = ROOT.leaf(not_before=ends - timedelta(days=1), not_after=ends)
+    assert x509.read(der(certificate)).not_after == ends.timestamp()
+
+
+@given(st.binary(max_size=200))
+def test_garbage_is_an_error_and_nothing_else(data: bytes) -> None:
+    """No bytes make the reader fail in another way than by saying so."""
+    with pytest.raises(CertificateError):
+        x509.read(data)
+
+
+@settings(max_examples=300)
+@given(st.integers(0, len(LEAF) - 1), st.integers(0, 255))
+def test_a_damaged_certificate_reads_or_is_an_error(at: int, byte: int) -> None:
+    """One wrong byte anywhere, and cut off anywhere: still only our own error."""
+    for damaged in (LEAF[:at] + bytes([byte]) + LEAF[at + 1 :], LEAF[:at]):
+        with suppress(CertificateError):
+            x509.read(damaged)
+
+
+def test_the_leaf_of_a_chain_is_its_first_certificate() -> None:
+    """Also when the key stands before it in the same file."""
+    certificate, _key = ROOT.leaf(uri(CATALOG))
+    assert x509.leaf("some key\n" + pem(certificate) + ROOT.pem) == der(certificate)
+    for nothing in ("", "-----BEGIN CERTIFICATE-----\n", "-----END CERTIFICATE-----"):
+        with pytest.raises(CertificateError):
+            x509.leaf(nothing)
+    with pytest.raises(CertificateError):
+        x509.leaf("-----BEGIN CERTIFICATE-----\nabc\n-----END CERTIFICATE-----")
