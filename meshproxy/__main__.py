@@ -57,9 +57,8 @@ def _run(path: Path) -> int:
         try:
             await proxy.start()
             await asked.wait()
-            for number in (signal.SIGTERM, signal.SIGINT):  # a second one does not wait
-                loop.remove_signal_handler(number)
-                signal.signal(number, signal.SIG_DFL)
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, proxy.hurry)
             await proxy.drain()
         finally:
             await proxy.stop()

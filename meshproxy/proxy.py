@@ -96,6 +96,7 @@ class Proxy:
         self._discovering: asyncio.Task[None] | None = None
         self._configured = False
         self._draining = False
+        self._hurried = False
 
     # Start ----------------------------------------------------------------------------------------
 
@@ -214,10 +215,16 @@ class Proxy:
         log.info("draining: %d requests under way", self._environment.exchanges)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._bootstrap.drain_seconds):
-                while self._environment.exchanges or self._mesh.connections:
+                while not self._hurried and (
+                    self._environment.exchanges or self._mesh.connections
+                ):
                     await asyncio.sleep(DRAIN_LOOK)
         if self._environment.exchanges:
-            log.warning("drain time is over: %d requests cut", self._environment.exchanges)
+            log.warning("not drained in time: %d requests cut", self._environment.exchanges)
+
+    def hurry(self) -> None:
+        """Drain no longer: whoever asked a second time means now."""
+        self._hurried = True
 
     async def stop(self) -> None:
         """End everything."""

@@ -48,15 +48,17 @@ async def test_all_forms_of_calling_reach_the_service(tmp_path: Path) -> None:
 
 async def test_the_app_learns_who_calls_and_lies_from_outside_are_dropped(tmp_path: Path) -> None:
     """Identity headers are made from the handshake, whatever the client sends."""
-    lies = "X-Forwarded-Client-Cert: URI=spiffe://evil\r\nx_mesh_source: me\r\nX-Kept: Yes\r\n"
+    lies = "X-Forwarded-Client-Cert: URI=spiffe://evil\r\nX-Mesh-Source: me\r\nX-Kept: Yes\r\n"
     async with mesh(tmp_path, hello) as (pair, app):
         assert (await get(pair.outbound, extra=lies)).status == 200
 
         [head] = app.requests
         assert b"spiffe://evil" not in head
-        assert b"x_mesh" not in head.lower()
+        assert b"x-mesh" not in head.lower()
         assert b"URI=spiffe://test.mesh/ns/default/sa/storefront" in head
         assert b"\r\nX-Kept: Yes\r\n" in head
+        twin = await get(pair.outbound, extra="x_mesh_source: me\r\n")
+        assert 400 == twin.status  # CGI-style apps would read it as X-Mesh-Source
 
 
 async def test_keep_alive_and_pipelining(tmp_path: Path) -> None:
@@ -399,4 +401,4 @@ async def test_sigterm_drains(tmp_path: Path) -> None:
             for client in clients:
                 response = await client.response()
                 assert (response.body, response.header("connection")) == (b"/slow 0", "close")
-        assert await asyncio.to_thread(pair.a.stop) == 0
+        assert await asyncio.to_thread(pair.a.process.wait, 15) == 0
