@@ -1,5 +1,6 @@
 """The first minute of a newcomer: what `make` says where something is missing."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -31,9 +32,12 @@ def interpreter(folder: Path, script: str) -> str:
 
 
 def make(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    # These tests are themselves run by `make test`, whose variables are not for this one.
+    inherited = {"MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "PYTHON", "ARGS"}
     return subprocess.run(
-        ["make", "--no-print-directory", *arguments],
+        ["make", *arguments],
         cwd=folder,
+        env={name: value for name, value in os.environ.items() if name not in inherited},
         capture_output=True,
         text=True,
         timeout=60,
