@@ -126,11 +126,12 @@ class Caller(Protocol):
         identity_field: Tells the app which peer mTLS proved; None where nobody was proved.
     """
 
-    surroundings: Surroundings
     direction: str
     hop: str
     identity_field: Field | None
 
+    @property
+    def surroundings(self) -> Surroundings: ...
     @property
     def virtual_host(self) -> VirtualHost[Cluster] | None: ...
     @property

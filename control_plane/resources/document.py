@@ -128,8 +128,8 @@ def read(text: str) -> Iterator[Node]:
 
 def _reason(error: yaml.MarkedYAMLError) -> str:
     problem = error.problem or "cannot be read"
-    if "cannot start any token" in problem and "\\t" in problem:
-        return "not YAML: a tab where YAML wants spaces; indent with spaces"
+    if "'\\t'" in problem or "tab character" in problem:
+        return "not YAML: a tab where only spaces may indent"
     context = f" {error.context}" if error.context else ""
     return f"not YAML:{context}{',' if context else ''} {problem}"
 

@@ -53,7 +53,8 @@ def _walk(node: Node, info: inspect.Type, path: Path, report: Report) -> Any:
         return _dict(node, info, path, report)
     if isinstance(node, Scalar) and _fits(node.value, info):
         return node.value
-    report(path, node.line, f"{_said(node)}, expected {expected(info)}{_advice(node, info)}")
+    said = _out_of_bounds(node, info) or _said(node)
+    report(path, node.line, f"{said}, expected {expected(info)}{_advice(node, info)}")
     return _MISSING
 
 
@@ -163,8 +164,22 @@ def expected(info: inspect.Type) -> str:
 def _said(node: Node) -> str:
     if not isinstance(node, Scalar) or node.value is None:
         return f"is {described(node)}"
-    text = node.text if len(node.text) <= 60 else f"{node.text[:57]}..."
-    return f"{_quoted(text)} is {described(node)}"
+    return f"{_shown(node.text)} is {described(node)}"
+
+
+def _shown(text: str) -> str:
+    return _quoted(text if len(text) <= 60 else f"{text[:57]}...")
+
+
+def _out_of_bounds(node: Node, info: inspect.Type) -> str:
+    """Where the type is right and only the value is not, "is an integer" would mislead."""
+    if not isinstance(node, Scalar) or isinstance(node.value, bool):
+        return ""
+    if isinstance(info, inspect.IntType) and isinstance(node.value, int):
+        return f"{node.text} is out of range"
+    if isinstance(info, inspect.LiteralType) and isinstance(node.value, type(info.values[0])):
+        return f"{_shown(node.text)} is not known"
+    return ""
 
 
 def _quoted(text: str) -> str:

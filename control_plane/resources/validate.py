@@ -1,12 +1,137 @@
-"""What types cannot say about one resource: names, ranges, combinations."""
+"""
+What types cannot say about one resource: names, ranges, combinations.
 
-from collections.abc import Iterator
+Each kind has one generator of problems, (path, message) pairs, in the order of its fields; the
+rules of HTTPRoute fill a file of their own, `http_route`.
+"""
 
-from .finding import Finding
+from collections.abc import Iterable, Iterator
+
+from . import syntax
+from .duration import milliseconds
+from .finding import Finding, Path
+from .http_route import problems_of_route
+from .model import HTTPRoute, MeshConfig, Service, Workload, WorkloadRun
 from .parse import Source
+
+Problems = Iterator[tuple[Path, str]]
+
+MIN_LIFETIME = 60_000
+"""Milliseconds: below that, renewal at half-life would leave no time to try twice."""
 
 
 def validate(source: Source) -> Iterator[Finding]:
     """Yield what is wrong with a resource, whatever else is in the mesh."""
-    yield from ()
-    _ = source
+    for path, message in problems(source):
+        yield source.finding(path, message)
+
+
+def problems(source: Source) -> Problems:
+    """Yield the path and the message of each thing wrong."""
+    yield from _metadata(source)
+    match source.resource:
+        case Service() as service:
+            yield from _service(service)
+        case HTTPRoute() as route:
+            yield from problems_of_route(route)
+        case Workload() as workload:
+            yield from _workload(workload)
+        case MeshConfig() as mesh:
+            yield from _mesh_config(mesh)
+
+
+def _metadata(source: Source) -> Problems:
+    metadata = source.resource.metadata
+    match source.resource:
+        case Service():
+            wrong = syntax.service_name(metadata.name)
+        case Workload():
+            wrong = syntax.dns_label(metadata.name)
+        case _:
+            wrong = syntax.dns_name(metadata.name)
+    if wrong:
+        yield ("metadata", "name"), wrong
+    if wrong := syntax.dns_label(metadata.namespace):
+        yield ("metadata", "namespace"), wrong
+    yield from _labels(("metadata", "labels"), metadata.labels)
+
+
+def _labels(path: Path, labels: dict[str, str]) -> Problems:
+    for key, value in labels.items():
+        if wrong := syntax.label_key(key) or syntax.label_value(value):
+            yield (*path, key), wrong
+
+
+def _service(service: Service) -> Problems:
+    spec = service.spec
+    path: Path = ("spec", "ports")
+    if not spec.ports:
+        yield path, "is empty, expected at least one port"
+    yield from _unique_ports(path, [(port.port, port.name) for port in spec.ports])
+    for index, port in enumerate(spec.ports):
+        # core/v1 ServicePort: "If only one port is specified, the name may be empty."
+        if len(spec.ports) > 1 and port.name is None:
+            yield (*path, index), "has no name, expected one where a Service has several ports"
+        if port.name is not None and (wrong := syntax.dns_label(port.name)):
+            yield (*path, index, "name"), wrong
+        if isinstance(port.target_port, int) and not 1 <= port.target_port <= 65535:
+            message = f"{port.target_port} is no port, expected 1 to 65535 or a port's name"
+            yield (*path, index, "targetPort"), message
+        elif isinstance(port.target_port, str) and (wrong := syntax.port_name(port.target_port)):
+            yield (*path, index, "targetPort"), wrong
+    yield from _labels(("spec", "selector"), spec.selector)
+
+
+def _workload(workload: Workload) -> Problems:
+    spec = workload.spec
+    if spec.service_account is not None and (wrong := syntax.dns_name(spec.service_account)):
+        yield ("spec", "serviceAccount"), wrong
+    path: Path = ("spec", "ports")
+    yield from _unique_ports(path, [(port.port, port.name) for port in spec.ports])
+    for index, port in enumerate(spec.ports):
+        if port.name is not None and (wrong := syntax.port_name(port.name)):
+            yield (*path, index, "name"), wrong
+    if spec.run is not None:
+        yield from _run(("spec", "run"), spec.run)
+
+
+def _run(path: Path, run: WorkloadRun) -> Problems:
+    if not run.command or not run.command[0]:
+        yield (*path, "command"), "is empty, expected a program and its arguments"
+    for index, argument in enumerate(run.command):
+        if "\0" in argument:
+            yield (*path, "command", index), "contains NUL, which no argument can"
+    for name, value in run.env.items():
+        if not name or "=" in name or "\0" in name:
+            yield (*path, "env", name), f'"{name}" is not a name for a variable'
+        elif "\0" in value:
+            yield (*path, "env", name), "contains NUL, which no variable can"
+    if not run.directory or "\0" in run.directory:
+        yield (*path, "directory"), "is empty or contains NUL, expected a directory"
+
+
+def _unique_ports(path: Path, ports: Iterable[tuple[int, str | None]]) -> Problems:
+    numbers: dict[int, int] = {}
+    names: dict[str, int] = {}
+    for index, (number, name) in enumerate(ports):
+        if numbers.setdefault(number, index) != index:
+            first = f"ports[{numbers[number]}]"
+            yield (*path, index, "port"), f"{number} is also the port of {first}, expected it once"
+        if name is not None and names.setdefault(name, index) != index:
+            first = f"ports[{names[name]}]"
+            yield (*path, index, "name"), f'"{name}" is also the name of {first}, expected it once'
+
+
+def _mesh_config(mesh: MeshConfig) -> Problems:
+    # SPIFFE-ID §2.1 would allow "_" as well; a DNS name is what every tool around it expects.
+    domain = mesh.spec.trust_domain
+    if wrong := syntax.dns_name(domain):
+        yield ("spec", "trustDomain"), wrong
+    path: Path = ("spec", "certificates", "lifetime")
+    try:
+        lifetime = milliseconds(mesh.spec.certificates.lifetime)
+    except ValueError as error:
+        yield path, str(error)
+        return
+    if lifetime < MIN_LIFETIME:
+        yield path, f'"{mesh.spec.certificates.lifetime}" is too short, expected at least 60s'

@@ -15,7 +15,7 @@ from .resources import SECTIONS, Resource, Snapshot, name_of
 
 T = TypeVar("T")
 
-_WHERE = re.compile(r" - at `\$\.?(?P<path>.*)`$")
+_WHERE = re.compile(r" - at (?:`key` in )?`\$\.?(?P<path>.*)`$")
 _encoder = msgspec.json.Encoder(order="deterministic")
 
 
@@ -48,7 +48,7 @@ def decode(data: bytes | str, kind: type[T]) -> T:
     """
     try:
         return msgspec.json.decode(data, type=kind)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise located(error) from None
 
 

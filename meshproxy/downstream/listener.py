@@ -55,12 +55,14 @@ class Environment(Surroundings, Protocol):
 
     Attributes:
         workload: ``namespace/name`` of the app beside us.
+        version: Its version label.
         identity: Its SPIFFE ID.
         trust_domain: The only one whose identities count.
         server_context: TLS for the next inbound connection; None before there is a certificate.
     """
 
     workload: str
+    version: str
     identity: str
     trust_domain: str
     metrics: Metrics
@@ -104,7 +106,8 @@ class Caller:
             listener = self._listener
             environment = listener.environment
             if self.direction == "inbound":
-                source, service = self.identity or PLAINTEXT, environment.workload
+                source = self.identity or PLAINTEXT
+                service, version = environment.workload, environment.version
             else:
                 source = environment.workload
             series = self._series[key] = environment.metrics.requests(

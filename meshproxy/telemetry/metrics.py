@@ -181,6 +181,9 @@ class Metrics:
         """
         Return all metrics in the Prometheus text format, version 0.0.4.
 
+        With thousands of series this takes a good part of a second, so it may run in another
+        thread: everything that grows is copied in one step before it is walked.
+
         Args:
             now: Seconds since the epoch.
         """
@@ -194,7 +197,7 @@ class Metrics:
 
     def all_requests(self) -> Iterator[tuple[RequestKey, RequestSeries]]:
         """Yield every series with its labels, the one for what exceeded the cap last."""
-        yield from self._requests.items()
+        yield from list(self._requests.items())
         if self._overflow is not None:
             yield (OVERFLOW,) * 6, self._overflow
 
@@ -215,7 +218,7 @@ class Metrics:
         # The histogram has no protocol label: series that differ in it alone are added up.
         merged: dict[tuple[str, ...], tuple[list[int], float]] = {}
         for key, series in self.all_requests():
-            for (code, flag), count in series.outcomes.items():
+            for (code, flag), count in list(series.outcomes.items()):
                 total.add_metric((*key, str(code), flag), count)
             buckets, seconds = merged.get(key[:-1], ([0] * len(_LE), 0.0))
             summed = [a + b for a, b in zip(buckets, series.buckets, strict=True)]
@@ -262,7 +265,7 @@ class Metrics:
             ),
         ):
             family = CounterMetricFamily(name, text, labels=labels)
-            for values, count in counter.counts.items():
+            for values, count in list(counter.counts.items()):
                 family.add_metric(values, count)
             yield family
 
@@ -276,7 +279,7 @@ class Metrics:
         active = GaugeMetricFamily(
             "mesh_connections_active", "Connections open now.", labels=labels
         )
-        for key, series in self._connections.items():
+        for key, series in list(self._connections.items()):
             opened.add_metric(key, series.opened)
             active.add_metric(key, series.active)
         yield opened

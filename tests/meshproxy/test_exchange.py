@@ -51,7 +51,7 @@ class FakeCluster:
 
     def pick(self, avoid: Endpoint | None) -> Endpoint | None:
         others = [endpoint for endpoint in self.endpoints if endpoint is not avoid]
-        return (others or [*self.endpoints, None])[0]
+        return next(iter(others or self.endpoints), None)
 
 
 class FakeSurroundings:

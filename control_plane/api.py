@@ -1,0 +1,229 @@
+"""
+The HTTP API, for `meshctl`, the dashboard and Prometheus.
+
+Everything but health needs the operator's token, which lies in the state directory, readable by
+its owner alone.  The Host header must be an address or ``localhost``: a web page that makes a
+browser's DNS point here (DNS rebinding) cannot spell that.
+"""
+
+import hmac
+import ipaddress
+import secrets
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from aiohttp import hdrs, web
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from meshproxy import __version__, private_file
+from meshproxy.contract import wire
+from meshproxy.contract.resources import Snapshot
+from meshproxy.contract.spiffe import SpiffeId
+
+from .attestation import JoinTokens, NotAttested
+from .authority import Authority
+from .metrics import Metrics
+from .snapshots import Proxy, State
+from .store import State as MeshState
+
+_LARGEST_BODY = 64 << 10
+_OPEN = ("/healthz/live", "/healthz/ready")
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class _TokenRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    workload: str
+
+
+class Api:
+    """
+    Reads from the parts of the control plane that it is handed: `state` and `proxies` tell what is
+    so now, `identity_of` and `snapshot_for` what a workload (``namespace/name``) is entitled to.
+    """
+
+    def __init__(
+        self,
+        *,
+        operator_token: str,
+        state: Callable[[], MeshState],
+        proxies: dict[str, Proxy],
+        identity_of: Callable[[str], SpiffeId | None],
+        snapshot_for: Callable[[str], Snapshot | None],
+        authority: Authority,
+        tokens: JoinTokens,
+        metrics: Metrics,
+    ) -> None:
+        self._operator_token = operator_token.encode()
+        self._state = state
+        self._proxies = proxies
+        self._identity_of = identity_of
+        self._snapshot_for = snapshot_for
+        self._authority = authority
+        self._tokens = tokens
+        self._metrics = metrics
+        self._started = time.monotonic()
+        metrics.watch_proxies(self.count_proxies)
+
+    def application(self) -> web.Application:
+        app = web.Application(middlewares=[self._admit], client_max_size=_LARGEST_BODY)
+        app.router.add_get("/healthz/live", self._healthy)
+        app.router.add_get("/healthz/ready", self._healthy)
+        app.router.add_get("/metrics", self._metrics_page)
+        app.router.add_get("/api/v1/status", self._status)
+        app.router.add_get("/api/v1/proxies", self._all_proxies)
+        app.router.add_get("/api/v1/proxies/{namespace}/{name}/snapshot", self._snapshot)
+        app.router.add_get("/api/v1/roots", self._roots)
+        app.router.add_post("/api/v1/tokens", self._token)
+        return app
+
+    # Who may ask ------------------------------------------------------------------------------
+
+    @web.middleware
+    async def _admit(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        if not _is_address(request.headers.get(hdrs.HOST, "")):
+            return _error(421, "The Host header must be an IP address or localhost.")
+        if request.path not in _OPEN:
+            scheme, _space, token = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
+            if scheme.lower() != "bearer" or not hmac.compare_digest(
+                token.strip().encode(errors="replace"), self._operator_token
+            ):
+                answer = _error(401, "The operator's token is needed: Authorization: Bearer …")
+                answer.headers[hdrs.WWW_AUTHENTICATE] = "Bearer"
+                return answer
+        try:
+            return await handler(request)
+        except web.HTTPException as error:
+            return _error(error.status, f"{request.method} {request.path}: {error.reason}")
+
+    # What is so -------------------------------------------------------------------------------
+
+    async def _healthy(self, _request: web.Request) -> web.Response:
+        return _json({"status": "ok"})
+
+    async def _metrics_page(self, _request: web.Request) -> web.Response:
+        page = generate_latest(self._metrics.registry)
+        return web.Response(body=page, headers={hdrs.CONTENT_TYPE: CONTENT_TYPE_LATEST})
+
+    async def _status(self, _request: web.Request) -> web.Response:
+        state = self._state()
+        return _json(
+            {
+                "build": __version__,
+                "revision": state.revision,
+                "trust_domain": self._authority.trust_domain,
+                "uptime_seconds": round(time.monotonic() - self._started, 3),
+                "resources": {
+                    "Service": len(state.services),
+                    "HTTPRoute": len(state.routes),
+                    "Workload": len(state.workloads),
+                    "MeshConfig": int(state.mesh_config is not None),
+                },
+                "findings": state.findings,
+                "proxies": self.count_proxies(),
+            }
+        )
+
+    async def _all_proxies(self, _request: web.Request) -> web.Response:
+        now = time.time()
+        return _json([self._described(proxy, now) for proxy in self._known()])
+
+    async def _snapshot(self, request: web.Request) -> web.Response:
+        workload = f"{request.match_info['namespace']}/{request.match_info['name']}"
+        snapshot = self._snapshot_for(workload)
+        if snapshot is None:
+            return _error(404, f"There is no snapshot for {workload}: no such workload.")
+        return _json(snapshot)
+
+    async def _roots(self, _request: web.Request) -> web.Response:
+        return web.Response(text="".join(self._authority.roots()))
+
+    # What is done -----------------------------------------------------------------------------
+
+    async def _token(self, request: web.Request) -> web.Response:
+        try:
+            workload = wire.decode(await request.read(), _TokenRequest).workload
+        except wire.ContractError as error:
+            return _error(400, f'Expected {{"workload": "namespace/name"}}: {error}.')
+        identity = self._identity_of(workload)
+        if identity is None:
+            return _error(404, f"There is no workload {workload!r}.")
+        try:
+            token, expires = self._tokens.issue(workload, identity)
+        except NotAttested as error:
+            return _error(429, error.reason)
+        except private_file.PrivateFileError as error:
+            return _error(500, str(error))
+        return _json({"token": token, "identity": str(identity), "expires_at": expires})
+
+    # Proxies, connected or not ----------------------------------------------------------------
+
+    def count_proxies(self) -> dict[str, int]:
+        """Return how many proxies are in each state."""
+        found = Counter(proxy.state.value for proxy in self._known())
+        return {state.value: found[state.value] for state in State}
+
+    def _known(self) -> list[Proxy]:
+        never = "It has not connected since the control plane started."
+        workloads = self._state().workloads
+        return [
+            self._proxies.get(workload) or Proxy(workload=workload, reason=never)
+            for workload in sorted(workloads)
+        ]
+
+    def _described(self, proxy: Proxy, now: float) -> dict[str, Any]:
+        return {
+            "workload": proxy.workload,
+            "identity": proxy.identity or str(self._identity_of(proxy.workload) or ""),
+            "state": proxy.state.value,
+            "reason": proxy.reason,
+            "path": proxy.path,
+            "sent_version": proxy.sent_version,
+            "acked_version": proxy.acked_version,
+            "build": proxy.build,
+            "admin": proxy.admin,
+            "connected_since": proxy.connected_since,
+            "last_ack_age_seconds": None
+            if proxy.last_ack is None
+            else round(now - proxy.last_ack, 3),
+            "certificate_not_after": proxy.certificate_not_after,
+        }
+
+
+def operator_token(path: Path) -> str:
+    """
+    Return the operator's token, made at first start.
+
+    Raises:
+        PrivateFileError: It cannot be read or written, or others can read it.
+    """
+    data = private_file.read(path)
+    if data is None:
+        data = secrets.token_urlsafe(32).encode()
+        private_file.write(path, data)
+    return data.decode("ascii").strip()
+
+
+def _is_address(host: str) -> bool:
+    name = host.partition("]")[0].lstrip("[") if host.startswith("[") else host.partition(":")[0]
+    if name == "localhost":
+        return True
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _json(value: Any) -> web.Response:
+    return web.Response(body=wire.encode(value), content_type="application/json")
+
+
+def _error(status: int, sentence: str) -> web.Response:
+    return web.Response(
+        status=status, body=wire.encode({"error": sentence}), content_type="application/json"
+    )

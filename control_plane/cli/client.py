@@ -1,0 +1,148 @@
+"""
+Speak to a control plane's API, and to the admin port of a sidecar.
+
+Plain `http.client`, one request a connection: a command asks a handful of questions and should
+start in a blink.  What can go wrong becomes a `CommandError` that says what to do about it.
+"""
+
+import http.client
+import json
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from control_plane.cli.context import Context
+from control_plane.cli.errors import CommandError
+
+TIMEOUT = 5.0
+
+
+class UnreachableError(CommandError):
+    """Nobody answers."""
+
+
+class NotFoundError(CommandError):
+    """The control plane answers 404."""
+
+
+class Client:
+    """The API of one control plane, as a context names it."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    @property
+    def address(self) -> str:
+        return self._context.api
+
+    @property
+    def context(self) -> Context:
+        return self._context
+
+    def get(self, path: str) -> Any:
+        """Return the JSON that ``GET path`` answers."""
+        return json.loads(self._request("GET", path, None))
+
+    def text(self, path: str) -> str:
+        """Return what ``GET path`` answers, as it is."""
+        return self._request("GET", path, None).decode()
+
+    def post(self, path: str, body: object) -> Any:
+        """Return the JSON that ``POST path`` answers."""
+        return json.loads(self._request("POST", path, json.dumps(body).encode()))
+
+    def is_ready(self) -> bool:
+        """Say whether the control plane answers and calls itself ready."""
+        try:
+            self._request("GET", "/healthz/ready", None)
+        except CommandError:
+            return False
+        return True
+
+    def _request(self, method: str, path: str, body: bytes | None) -> bytes:
+        address = urlsplit(self._context.api).netloc
+        headers = {"accept": "application/json"}
+        if body is not None:
+            headers["content-type"] = "application/json"
+        if (token := self._token()) is not None:
+            headers["authorization"] = f"Bearer {token}"
+        try:
+            status, answer = request(address, method, path, headers, body)
+        except UnreachableError as error:
+            raise UnreachableError(f"{error}{self._what_to_do()}") from None
+        if status < 300:
+            return answer
+        said = _message(answer)
+        if status in (401, 403):
+            raise CommandError(
+                f"the control plane at {address} does not accept our token "
+                f"({self._context.token_file or 'none was sent'}){said and ': ' + said}"
+            )
+        if status == 404:
+            raise NotFoundError(said or f"the control plane knows no {path}")
+        raise CommandError(f"the control plane at {address} answered {status} to {path}: {said}")
+
+    def _token(self) -> str | None:
+        if self._context.token_file is None:
+            return None
+        try:
+            return Path(self._context.token_file).read_text(encoding="utf-8").strip()
+        except FileNotFoundError:
+            return None  # not written yet: the plane will say what it thinks of that
+        except OSError as error:
+            raise CommandError(
+                f"cannot read the API token {self._context.token_file}: {error.strerror}"
+            ) from None
+
+    def _what_to_do(self) -> str:
+        if self._context.run_dir is None:
+            return ""
+        return (
+            f"; the mesh of {self._context.run_dir} (meshctl, pid {self._context.pid}) "
+            "has stopped, or its control plane is restarting"
+        )
+
+
+def request(
+    address: str,
+    method: str,
+    path: str,
+    headers: dict[str, str] | None = None,
+    body: bytes | None = None,
+    timeout: float = TIMEOUT,
+) -> tuple[int, bytes]:
+    """
+    Send one request to ``address:port``; return status and body.
+
+    Raises:
+        UnreachableError: No whole answer came.
+    """
+    connection = http.client.HTTPConnection(address, timeout=timeout)
+    try:
+        connection.request(method, path, body, headers or {})
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+    except ConnectionRefusedError:
+        raise UnreachableError(f"nothing listens on {address}") from None
+    except TimeoutError:
+        raise UnreachableError(f"{address} did not answer within {timeout:g} s") from None
+    except (OSError, http.client.HTTPException) as error:
+        raise UnreachableError(
+            f"{address} gave no answer: {str(error) or type(error).__name__}"
+        ) from None
+    finally:
+        connection.close()
+
+
+def _message(answer: bytes) -> str:
+    """Take the sentence out of an error's JSON; what is not JSON is the sentence itself."""
+    text = answer.decode(errors="replace").strip()
+    try:
+        data = json.loads(text)
+    except ValueError:
+        return text[:200]
+    if isinstance(data, dict):
+        for key in ("message", "error", "reason"):
+            if isinstance(data.get(key), str):
+                return str(data[key])
+    return text[:200]

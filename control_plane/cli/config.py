@@ -1,0 +1,226 @@
+"""
+`meshctl config PROXY [routes|clusters|endpoints|certs]`: what one proxy has been told.
+
+The answer is the control plane's.  While that is away, a proxy of a local mesh is asked itself:
+it goes on with what it has.
+"""
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from control_plane import placement
+from control_plane.cli.arguments import Verbs, add_context, add_output, client_of
+from control_plane.cli.client import Client, NotFoundError, UnreachableError, request
+from control_plane.cli.errors import OK
+from control_plane.cli.names import qualified, resolved
+from control_plane.cli.output import show, table, terminal_width
+from meshproxy.contract import wire
+from meshproxy.contract.resources import (
+    BackendSpec,
+    HeaderModifierSpec,
+    MatchSpec,
+    RouteSpec,
+    Snapshot,
+)
+
+
+def register(verbs: "Verbs[argparse.ArgumentParser]") -> None:
+    """Add the verb to the command line."""
+    parser = verbs.add_parser(
+        "config",
+        help="what one proxy has been told",
+        description="Show the configuration of one proxy, whole or in part.",
+    )
+    parser.add_argument("proxy", metavar="PROXY", help="name or namespace/name of the workload")
+    parser.add_argument(
+        "section",
+        nargs="?",
+        choices=("listeners", *SECTIONS),
+        metavar="listeners|routes|clusters|endpoints|certs",
+        help="only this part",
+    )
+    add_context(parser)
+    add_output(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Show a proxy's configuration."""
+    snapshot = fetch(client_of(arguments), arguments.proxy)
+    sections = [arguments.section] if arguments.section else list(SECTIONS)
+    width = terminal_width()
+    text = "\n\n".join(SECTIONS[section](snapshot, width) for section in sections)
+    if not arguments.section:
+        text = f"version {snapshot.version or '-'}\n\n{text}"
+    show(_data(snapshot, arguments.section), arguments.output, text)
+    return OK
+
+
+def fetch(client: Client, typed: str) -> Snapshot:
+    """
+    Return the snapshot of the proxy that was meant.
+
+    Raises:
+        CommandError: There is none of that name, or nobody to ask.
+    """
+    name = qualified(typed)
+    try:
+        return _snapshot(client.get(f"/api/v1/proxies/{name}/snapshot"))
+    except NotFoundError:
+        name = resolved(typed, [proxy["workload"] for proxy in client.get("/api/v1/proxies")])
+        return _snapshot(client.get(f"/api/v1/proxies/{name}/snapshot"))
+    except UnreachableError as error:
+        return _from_the_proxy(client, name, error)
+
+
+def _from_the_proxy(client: Client, name: str, error: UnreachableError) -> Snapshot:
+    if client.context.run_dir is None:
+        raise error
+    placements = placement.read(Path(client.context.run_dir, "placements.json")).workloads
+    place = placements[resolved(name, placements)]
+    _, body = request(f"{place.address}:{place.admin_port}", "GET", "/config")
+    return _snapshot(json.loads(body))
+
+
+def _snapshot(data: Any) -> Snapshot:
+    return wire.convert(data, Snapshot)
+
+
+def _data(snapshot: Snapshot, section: str | None) -> Any:
+    data = msgspec.to_builtins(snapshot)
+    if section is None:
+        return data
+    key = {"routes": "virtual_hosts", "certs": "trust"}.get(section, section)
+    return data.get(key, [])
+
+
+# The sections, as tables --------------------------------------------------------------------------
+
+
+def _listeners(snapshot: Snapshot, width: int | None) -> str:
+    rows = [
+        (one.name, one.direction, f"{one.address}:{one.port}", one.mtls, one.virtual_host)
+        for one in snapshot.listeners
+    ]
+    return table(("LISTENER", "DIRECTION", "ADDRESS", "MTLS", "VIRTUAL HOST"), rows, width=width)
+
+
+def _routes(snapshot: Snapshot, width: int | None) -> str:
+    rows = [
+        (host.name, described(route.match), action(route), route.name)
+        for host in snapshot.virtual_hosts
+        for route in host.routes
+    ]
+    return table(("VIRTUAL HOST", "MATCH", "ACTION", "ROUTE"), rows, width=width)
+
+
+def _clusters(snapshot: Snapshot, width: int | None) -> str:
+    servers = {one.cluster: len(one.endpoints) for one in snapshot.endpoints}
+    rows = [
+        (
+            one.name,
+            one.service,
+            "yes" if one.mtls else "no",
+            servers.get(one.name, 0),
+            f"{one.connect_timeout}ms",
+            f"{one.idle_timeout}ms",
+        )
+        for one in snapshot.clusters
+    ]
+    headers = ("CLUSTER", "SERVICE", "MTLS", "ENDPOINTS", "CONNECT TIMEOUT", "IDLE TIMEOUT")
+    return table(headers, rows, width=width)
+
+
+def _endpoints(snapshot: Snapshot, width: int | None) -> str:
+    rows = [
+        (
+            group.cluster,
+            f"{one.address}:{one.port}",
+            one.weight,
+            one.workload,
+            one.version,
+            ", ".join(one.identities),
+        )
+        for group in snapshot.endpoints
+        for one in group.endpoints
+    ]
+    headers = ("CLUSTER", "ADDRESS", "WEIGHT", "WORKLOAD", "VERSION", "IDENTITIES")
+    return table(headers, rows, width=width)
+
+
+def _certificates(snapshot: Snapshot, width: int | None) -> str:
+    from cryptography import x509
+
+    rows = [
+        (
+            one.trust_domain,
+            root.subject.rfc4514_string(),
+            root.not_valid_after_utc.isoformat(timespec="seconds"),
+            f"{root.serial_number:x}",
+        )
+        for one in snapshot.trust
+        for pem in one.roots
+        for root in x509.load_pem_x509_certificates(pem.encode())
+    ]
+    return table(("TRUST DOMAIN", "ROOT", "NOT AFTER", "SERIAL"), rows, width=width)
+
+
+SECTIONS: dict[str, Callable[[Snapshot, int | None], str]] = {
+    "listeners": _listeners,
+    "routes": _routes,
+    "clusters": _clusters,
+    "endpoints": _endpoints,
+    "certs": _certificates,
+}
+
+
+# Routes in words ----------------------------------------------------------------------------------
+
+
+def described(match: MatchSpec) -> str:
+    """Return the conditions of a match in one line; ``*`` where there are none."""
+    parts = [match.method] if match.method else []
+    if match.path is not None:
+        sign = {"exact": "=", "prefix": "", "regex": "~"}[match.path.type]
+        parts.append(f"{sign}{match.path.value}{'*' if match.path.type == 'prefix' else ''}")
+    for prefix, conditions in (("", match.headers), ("?", match.query)):
+        parts.extend(
+            f"{prefix}{one.name}{'~' if one.type == 'regex' else '='}{one.value}"
+            for one in conditions
+        )
+    return " ".join(parts) or "*"
+
+
+def action(route: RouteSpec) -> str:
+    """Return what a route does in one line."""
+    if route.redirect is not None:
+        to = route.redirect
+        where = f"{to.scheme or ''}{'://' if to.scheme else ''}{to.hostname or ''}"
+        return f"redirect {to.status} {where}{to.path.value if to.path else ''}".rstrip()
+    total = sum(backend.weight for backend in route.backends)
+    if not total:
+        return "500 (nothing to forward to)"
+    shares = ", ".join(_share(backend, total) for backend in route.backends)
+    changed = [
+        name
+        for name, value in (
+            ("rewrite", route.rewrite),
+            ("request headers", _or_none(route.request_headers)),
+            ("response headers", _or_none(route.response_headers)),
+        )
+        if value is not None
+    ]
+    return f"{shares} ({', '.join(changed)})" if changed else shares
+
+
+def _share(backend: BackendSpec, total: int) -> str:
+    return f"{backend.cluster or '500 (unresolved)'} {100 * backend.weight / total:g}%"
+
+
+def _or_none(modifier: HeaderModifierSpec | None) -> HeaderModifierSpec | None:
+    return modifier if modifier is not None and modifier != HeaderModifierSpec() else None

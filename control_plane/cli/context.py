@@ -1,0 +1,83 @@
+"""
+Which mesh a command speaks to.
+
+`meshctl up` leaves a context file in its run directory.  The other verbs take the first of
+
+    --context FILE
+    $MESHCTL_CONTEXT
+    $MESH_RUN_DIR/context.json
+    .mesh/context.json, in the current directory or one above it
+    ~/.config/meshproxy/context.json
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from msgspec import Struct
+
+from control_plane.cli.errors import USAGE, CommandError
+from meshproxy.contract import wire
+
+IN_RUN_DIRECTORY = "context.json"
+IN_FOLDER = Path(".mesh", IN_RUN_DIRECTORY)
+OF_USER = Path(".config", "meshproxy", IN_RUN_DIRECTORY)
+
+
+class Context(Struct, frozen=True, kw_only=True):
+    """
+    How to reach a control plane.
+
+    Attributes:
+        api: ``http://address:port``.
+        token_file: File whose content authorizes; None where none is asked for.
+        run_dir: Run directory of a local mesh.
+        pid: The `meshctl up` that runs it.
+    """
+
+    api: str
+    token_file: str | None = None
+    run_dir: str | None = None
+    pid: int | None = None
+
+
+def find(option: str | None, environment: Mapping[str, str], folder: Path, home: Path) -> Context:
+    """
+    Return the context that a command should use.
+
+    Raises:
+        CommandError: There is none, or the file that was named cannot be read.
+    """
+    named = option or environment.get("MESHCTL_CONTEXT")
+    if named:
+        return read(Path(named))
+    for path in _candidates(environment, folder, home):
+        if path.is_file():
+            return read(path)
+    raise CommandError(
+        "no mesh found: start one with `meshctl up -f PATH` or `meshctl demo`, "
+        "or say where it is with --context FILE or MESHCTL_CONTEXT",
+        USAGE,
+    )
+
+
+def read(path: Path) -> Context:
+    """
+    Read a context file.
+
+    Raises:
+        CommandError: It cannot be read, or is not a context.
+    """
+    try:
+        return wire.decode(path.read_bytes(), Context)
+    except OSError as error:
+        raise CommandError(f"cannot read the context {path}: {error.strerror}", USAGE) from None
+    except wire.ContractError as error:
+        raise CommandError(f"{path} is not a context file: {error}", USAGE) from None
+
+
+def _candidates(environment: Mapping[str, str], folder: Path, home: Path) -> Iterator[Path]:
+    if run_directory := environment.get("MESH_RUN_DIR"):
+        yield Path(run_directory, IN_RUN_DIRECTORY)
+    for here in (folder, *folder.parents):
+        yield here / IN_FOLDER
+    yield home / OF_USER

@@ -1,0 +1,10 @@
+"""
+A whole mesh on one machine: what `meshctl up` and `meshctl demo` do.
+
+    desired       files → what should run (a unit for each workload)
+    allocation    which free port belongs to whom
+    environment   what an app is told about its mesh
+    rundir        the one directory that everything is written to, and its lock
+    process       one child: started, logged, restarted with backoff, stopped with its whole group
+    supervisor    all of them together: the order of starting, of changing, of stopping
+"""

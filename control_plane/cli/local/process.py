@@ -1,0 +1,221 @@
+"""
+One child process: started, logged, restarted with backoff, stopped with everything it started.
+
+    prepare → spawn → running ──ends──▶ backoff → prepare → …
+                         │
+                       stop(): SIGTERM to the group, a grace, SIGKILL to whoever is left
+
+Every child leads a session, hence a process group, of its own.  Ctrl-C at the terminal then
+reaches `meshctl` alone, which stops the children in an order that loses no request; and a
+signal to the group reaches the children's children too.
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from control_plane.cli.local import launch
+from control_plane.cli.local.backoff import Backoff
+from control_plane.cli.local.logs import Console, ProcessLog
+
+POLL = 0.02
+"""Seconds between two looks at whether a process group is empty; no signal tells."""
+
+
+class NotReadyError(Exception):
+    """A process cannot be started yet; the message says what it waits for."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """What to execute."""
+
+    arguments: tuple[str, ...]
+    environment: Mapping[str, str] = field(repr=False)
+    directory: Path
+
+
+Prepare = Callable[[], Awaitable[Command]]
+"""Called before every start, also the tenth: what it needs may have changed since the last."""
+
+Groups = Callable[[int, bool], None]
+"""Told of each process group when it appears (True) and when it is gone (False)."""
+
+
+class ManagedProcess:
+    """
+    One child and its life.
+
+    Args:
+        name: Under which its lines are shown, such as ``catalog-v1/app``.
+        prepare: Makes the command; may wait, and may raise `NotReadyError`.
+        grace: Seconds between SIGTERM and SIGKILL.
+        on_group: Hears of the child's process group, before anything can go wrong with it.
+
+    Attributes:
+        pid: Of the child, which leads the process group of the same number; None while none runs.
+        failures: How often it could not start, or ended without being asked to.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        prepare: Prepare,
+        console: Console,
+        log: Path,
+        *,
+        grace: float,
+        on_group: Groups = lambda _group, _alive: None,
+    ) -> None:
+        self.name = name
+        self.failures = 0
+        self.pid: int | None = None
+        self._prepare = prepare
+        self._console = console
+        self._log = ProcessLog(name, console, log)
+        self._grace = grace
+        self._on_group = on_group
+        self._backoff = Backoff()
+        self._stopping = False
+        self._waiting = True
+        self._spawned = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def last_lines(self) -> list[str]:
+        return list(self._log.tail)
+
+    def start(self) -> None:
+        """Begin; the process is kept running until `stop`."""
+        self._task = asyncio.create_task(self._keep_running(), name=self.name)
+
+    async def stop(self) -> None:
+        """End the process and its whole group; returns when nothing of it is left."""
+        self._stopping = True
+        if self._task is None:
+            self._log.close()
+            return
+        if self._waiting:
+            self._task.cancel()
+        else:
+            await self._spawned.wait()  # a child that nobody knows yet would be an orphan
+        if self.pid is not None:
+            _signal_group(self.pid, signal.SIGTERM)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._grace):
+                    await asyncio.shield(self._task)
+            if self.pid is not None:
+                self._console.announce(
+                    f"{self.name} did not stop within {self._grace:g} s: killed", trouble=True
+                )
+                _signal_group(self.pid, signal.SIGKILL)
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._task
+        self._task = None
+        self._log.close()
+
+    def kill(self) -> None:
+        """End it now, without a word: the user asked twice."""
+        if self.pid is not None:
+            _signal_group(self.pid, signal.SIGKILL)
+
+    # Its life -------------------------------------------------------------------------------------
+
+    async def _keep_running(self) -> None:
+        while not self._stopping:
+            began = time.monotonic()
+            try:
+                command = await self._prepare()
+            except NotReadyError as error:
+                ending = f"cannot start: {error}"
+            else:
+                self._waiting = False
+                self._spawned.clear()
+                ending = await self._run_once(command)
+            if not self._stopping:
+                self._waiting = True
+                self.failures += 1
+                wait = self._backoff.after(time.monotonic() - began)
+                self._tell(f"{self.name} {ending}; next try in {wait:g} s")
+                await asyncio.sleep(wait)
+
+    async def _run_once(self, command: Command) -> str:
+        """Run the child to its end; return how it ended."""
+        try:
+            child = await asyncio.create_subprocess_exec(
+                *_launcher(),
+                *command.arguments,
+                env=command.environment,
+                cwd=command.directory,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.STDOUT,
+                start_new_session=True,
+            )
+        except OSError as error:
+            self._spawned.set()
+            return f"cannot start in {command.directory}: {error.strerror}"
+        self.pid = child.pid
+        self._on_group(child.pid, True)
+        self._spawned.set()
+        assert child.stdout is not None
+        reader = asyncio.create_task(self._read(child.stdout))
+        try:
+            code = await child.wait()
+        finally:
+            # Whom the child started must not outlive it, and would keep the pipe open.
+            await _end_group(child.pid, self._grace if self._stopping else 0.0)
+            self._on_group(child.pid, False)
+            self.pid = None
+            await reader
+            self._log.end_of_output()
+        return _ending(code)
+
+    async def _read(self, output: asyncio.StreamReader) -> None:
+        while data := await output.read(65536):
+            self._log.feed(data)
+
+    def _tell(self, text: str) -> None:
+        self._console.announce(text, trouble=True)
+        if not self._console.echo:
+            for line in self.last_lines[-5:]:
+                self._console.announce(f"    {line}")
+
+
+def _launcher() -> tuple[str, ...]:
+    return (sys.executable, "-I", "-S", launch.__file__, str(os.getpid()))
+
+
+def _ending(code: int) -> str:
+    if code < 0:
+        return f"was ended by {signal.Signals(-code).name}"
+    return f"ended with exit code {code}"
+
+
+def _signal_group(group: int, number: int) -> bool:
+    """Signal every process of a group; return whether there was one."""
+    try:
+        os.killpg(group, number)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True  # a member changed its user: it lives, and is not ours to end
+    return True
+
+
+async def _end_group(group: int, grace: float) -> None:
+    """End what is left of a group whose leader has ended."""
+    if not _signal_group(group, signal.SIGTERM):
+        return
+    deadline = time.monotonic() + grace
+    while time.monotonic() < deadline:
+        if not _signal_group(group, 0):
+            return
+        await asyncio.sleep(POLL)
+    _signal_group(group, signal.SIGKILL)

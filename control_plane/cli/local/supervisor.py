@@ -1,0 +1,252 @@
+"""
+A local mesh as one thing: start it, follow its files, stop it.
+
+Order of starting: the control plane; then all sidecars at once; each app as soon as its own
+sidecar is ready.  Order of stopping: the apps; the sidecars, which finish what they have; the
+control plane.  In between every process is kept running (see `process`), and after each edit of
+the files only what the edit changed is touched.  The files are read by
+the control plane's own rules: an edit that is broken changes nothing there and nothing here.
+"""
+
+import asyncio
+import sys
+from collections.abc import Iterable, Mapping
+from functools import partial
+from pathlib import Path
+
+import msgspec
+
+from control_plane import placement
+from control_plane.cli.errors import CommandError
+from control_plane.cli.local import minder
+from control_plane.cli.local.allocation import allocate
+from control_plane.cli.local.desired import Unit, changes, desire, trust_domain_of
+from control_plane.cli.local.logs import Console
+from control_plane.cli.local.plane import LocalControlPlane
+from control_plane.cli.local.polling import until
+from control_plane.cli.local.process import ManagedProcess
+from control_plane.cli.local.rundir import RunDirectory
+from control_plane.cli.local.workload import LocalWorkload
+from control_plane.resources.finding import Finding
+from control_plane.sources.files import FilesSource
+from control_plane.store import State, Store
+from meshproxy.contract import wire
+
+
+class BrokenFilesError(Exception):
+    """The files cannot be started from; says why, one finding a line."""
+
+    def __init__(self, findings: Iterable[Finding]) -> None:
+        super().__init__("\n".join(map(str, findings)))
+
+
+class Supervisor:
+    """
+    All processes of a local mesh.
+
+    Args:
+        files: What the control plane reads.
+        source: Reads the same, here, by the same rules.
+        store: Where `source` puts what it read.
+
+    Attributes:
+        workloads: What runs, by ``namespace/name``.
+    """
+
+    def __init__(
+        self,
+        files: list[Path],
+        directory: RunDirectory,
+        source: FilesSource,
+        store: Store,
+        console: Console,
+    ) -> None:
+        self.workloads: dict[str, LocalWorkload] = {}
+        self._files = files
+        self._directory = directory
+        self._source = source
+        self._store = store
+        self._findings: tuple[Finding, ...] = ()
+        self._trust_domain = ""
+        self._console = console
+        self._placements = placement.Placements()
+        self._minder: asyncio.subprocess.Process | None = None
+        self._plane: LocalControlPlane | None = None
+
+    @property
+    def state(self) -> State:
+        """What the files say, as far as it is in force."""
+        return self._store.state
+
+    @property
+    def plane(self) -> LocalControlPlane:
+        assert self._plane is not None, "not started"
+        return self._plane
+
+    # Starting -------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """
+        Start everything; returns when the control plane is ready and the rest is on its way.
+
+        Raises:
+            BrokenFilesError: The files are not fit to start from; nothing was started.
+            StartError: The control plane did not start.
+        """
+        self._source.load()
+        state = self._store.state
+        if any(finding.severity == "error" for finding in state.findings):
+            raise BrokenFilesError(state.findings)
+        self._tell_findings(state)
+        self._trust_domain = trust_domain_of(state)
+        self._minder = await asyncio.create_subprocess_exec(
+            sys.executable, "-I", "-S", minder.__file__,
+            stdin=asyncio.subprocess.PIPE,
+            start_new_session=True,
+        )  # fmt: skip
+        self._plane = LocalControlPlane(
+            self._directory, self._files, self._trust_domain, self._console, self._on_group
+        )
+        self._placements = placement.read(self._directory.placements)
+        self._place(state)
+        await self._plane.start()
+        self._directory.write(self._directory.context, wire.encode(self._plane.context))
+        units = desire(state, self._trust_domain)
+        self._add(state, units, units)
+
+    async def settled(self) -> None:
+        """Wait until every sidecar is ready and every app accepts connections on its ports."""
+        for workload in list(self.workloads.values()):
+            await until(workload.is_ready)
+            if workload.unit.app is None:
+                continue
+            for port in workload.placement.app_ports.values():
+                await until(partial(_accepts, workload.placement.address, port))
+
+    async def synced(self) -> bool:
+        """Say whether every sidecar obeys the newest configuration, by the control plane's word."""
+        try:
+            proxies = await asyncio.to_thread(self.plane.client.get, "/api/v1/proxies")
+        except CommandError:
+            return False
+        states = {proxy["workload"]: proxy["state"] for proxy in proxies}
+        return all(states.get(name) == "SYNCED" for name in self.workloads)
+
+    # Following the files --------------------------------------------------------------------------
+
+    async def follow(self) -> None:
+        """Adapt the mesh to its files after each edit, for ever."""
+        edited = asyncio.Event()
+        unsubscribe = self._store.subscribe(lambda _state: edited.set())
+        reading = asyncio.create_task(self._source.run())
+        reading.add_done_callback(lambda _reading: edited.set())
+        try:
+            while not reading.done():
+                await edited.wait()
+                edited.clear()
+                await self.adapt(self._store.state)
+            await reading  # it runs for ever: this raises what ended it
+        finally:
+            unsubscribe()
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+
+    async def adapt(self, state: State) -> None:
+        """Touch what is different in `state`, nothing else."""
+        self._tell_findings(state)
+        units = desire(state, self._trust_domain)
+        running = {name: workload.unit for name, workload in self.workloads.items()}
+        difference = changes(running, units)
+        self._place(state)
+        for name in difference.removed:
+            self._console.announce(f"{name} was removed: stopping it")
+            await self.workloads[name].stop()
+            del self.workloads[name]  # not before: who is on the list is stopped at the end
+        for name, workload in self.workloads.items():
+            workload.unit = units[name]
+            workload.placement = self._placements.workloads[name]
+            workload.services = tuple(state.services.values())
+        for name in difference.sidecars:
+            self._console.announce(f"{name} has a new identity or version: restarting its sidecar")
+            await self.workloads[name].restart_sidecar()
+        for name in difference.apps:
+            self._console.announce(f"{name} runs something else now: restarting its app")
+            await self.workloads[name].restart_app()
+        for name in difference.added:
+            self._console.announce(f"{name} is new: starting it")
+        self._add(state, units, difference.added)
+
+    def _add(self, state: State, units: Mapping[str, Unit], names: Iterable[str]) -> None:
+        for name in names:
+            workload = self.workloads[name] = LocalWorkload(
+                units[name],
+                self._placements.workloads[name],
+                tuple(state.services.values()),
+                trust_domain=self._trust_domain,
+                plane=self.plane,
+                directory=self._directory,
+                console=self._console,
+                on_group=self._on_group,
+            )
+            workload.start()
+
+    def _place(self, state: State) -> None:
+        """Hand out ports and tell the control plane, which watches the file."""
+        placements = allocate(
+            state.workloads,
+            state.services.values(),
+            self._placements,
+            reserved=(self.plane.discovery, self.plane.api),
+            running=self.workloads.keys(),
+        )
+        if placements != self._placements or not self._directory.placements.exists():
+            self._directory.write(
+                self._directory.placements, msgspec.json.format(msgspec.json.encode(placements))
+            )
+        self._placements = placements
+
+    def _tell_findings(self, state: State) -> None:
+        """Say what came up since the last edit, and that all is mended when it is."""
+        for finding in state.findings:
+            if finding not in self._findings:
+                refused = finding.severity == "error"
+                what = "refused, the old version stays in force" if refused else "unresolved"
+                self._console.announce(f"{what}: {finding}", trouble=refused)
+        if self._findings and not state.findings:
+            self._console.announce("all findings are mended")
+        self._findings = state.findings
+
+    # Stopping -------------------------------------------------------------------------------------
+
+    async def stop(self) -> None:
+        """Stop everything, in the order in which it hurts least."""
+        workloads = list(self.workloads.values())
+        await asyncio.gather(*(workload.stop_app() for workload in workloads))
+        await asyncio.gather(*(workload.sidecar.stop() for workload in workloads))
+        if self._plane is not None:
+            await self._plane.process.stop()
+        if self._minder is not None and self._minder.stdin is not None:
+            self._minder.stdin.close()
+            await self._minder.wait()
+
+    def kill(self) -> None:
+        """End everything now; `stop` still has to be waited for."""
+        for process in self._processes():
+            process.kill()
+
+    def _processes(self) -> list[ManagedProcess]:
+        processes = [p for workload in self.workloads.values() for p in workload.processes()]
+        return [*processes, self._plane.process] if self._plane is not None else processes
+
+    def _on_group(self, group: int, alive: bool) -> None:
+        if self._minder is not None and self._minder.stdin is not None:
+            self._minder.stdin.write(b"%d\n" % (group if alive else -group))
+
+
+async def _accepts(address: str, port: int) -> bool:
+    try:
+        _, writer = await asyncio.open_connection(address, port)
+    except OSError:
+        return False
+    writer.close()
+    return True

@@ -1,0 +1,64 @@
+"""
+`meshctl status`: is the mesh well, and if not, what is to be mended.
+
+Exit code 1 when a file has a finding, or when a proxy refused its configuration or is gone.  A
+proxy that is STALE is being told at this moment; that alone is no trouble.
+"""
+
+import argparse
+from typing import Any
+
+import msgspec
+
+from control_plane.cli.arguments import Verbs, add_context, add_output, client_of
+from control_plane.cli.errors import NO, OK
+from control_plane.cli.output import age, show
+from control_plane.resources.finding import Finding
+
+TROUBLED = ("REFUSED", "DISCONNECTED")
+
+
+def register(verbs: "Verbs[argparse.ArgumentParser]") -> None:
+    """Add the verb to the command line."""
+    parser = verbs.add_parser(
+        "status",
+        help="is the mesh well, and what is to be mended",
+        description="Show the control plane, its resources and proxies, and every finding until "
+        "it is mended. Exit code 1 when there is something to mend.",
+    )
+    add_context(parser)
+    add_output(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Show the state of the mesh."""
+    client = client_of(arguments)
+    status = client.get("/api/v1/status")
+    show(status, arguments.output, render(status, client.address))
+    return NO if is_troubled(status) else OK
+
+
+def render(status: dict[str, Any], address: str) -> str:
+    """Return the status as text."""
+    resources = ", ".join(f"{count} {kind}" for kind, count in status["resources"].items())
+    proxies = ", ".join(f"{count} {state}" for state, count in status["proxies"].items() if count)
+    up = age(status.get("uptime_seconds"))
+    lines = [
+        f"control plane   {address}   build {status.get('build') or '-'}   up {up}",
+        f"trust domain    {status['trust_domain']}",
+        f"revision        {status['revision']}",
+        f"resources       {resources or 'none'}",
+        f"proxies         {proxies or 'none'}",
+    ]
+    findings = msgspec.convert(status["findings"], list[Finding])
+    lines.append(f"findings        {len(findings) or 'none'}")
+    for finding in findings:
+        what = "unresolved: " if finding.severity == "unresolved" else ""
+        lines.append(f"  {what}{finding}")
+    return "\n".join(lines)
+
+
+def is_troubled(status: dict[str, Any]) -> bool:
+    """Say whether something is to be mended."""
+    return bool(status["findings"]) or any(status["proxies"].get(state) for state in TROUBLED)

@@ -1,0 +1,78 @@
+"""
+The control plane's own configuration: one file, JSON or YAML, strict.
+
+    state: DIR              # everything it keeps: authority, tokens, what it accepted last
+    files: [PATH…]          # files and folders of resources, watched
+    placements: FILE        # where workloads run; none in a cluster
+    discovery: {address: 127.0.0.1, port: 15012}
+    api: {address: 127.0.0.1, port: 15014}
+    log_level: info
+
+Paths are relative to the file.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+import yaml
+from msgspec import Meta, Struct
+
+from meshproxy.contract import wire
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used; names the file, the field and what was expected."""
+
+
+class _Part(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Base of the structures below: strict about unknown fields."""
+
+
+class Listen(_Part, frozen=True, kw_only=True):
+    """Where to listen; port 0 is any free one."""
+
+    port: Annotated[int, Meta(ge=0, le=65535)]
+    address: Annotated[str, Meta(min_length=1)] = "127.0.0.1"
+
+
+class Config(_Part, frozen=True, kw_only=True):
+    state: Path
+    files: Annotated[tuple[Path, ...], Meta(min_length=1)]
+    placements: Path | None = None
+    discovery: Listen = Listen(port=15012)
+    api: Listen = Listen(port=15014)
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+def read(path: Path) -> Config:
+    """
+    Read a configuration.
+
+    Raises:
+        ConfigError: It cannot be read, or a field is wrong, missing or unknown.
+    """
+    try:
+        # JSON is YAML, except for tabs between its tokens.
+        text = path.read_text("utf-8")
+        data = msgspec.json.decode(text) if path.suffix == ".json" else yaml.safe_load(text)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from error
+    except (yaml.YAMLError, msgspec.DecodeError, RecursionError) as error:
+        raise ConfigError(
+            f"{path}: expected {'JSON' if path.suffix == '.json' else 'YAML'}: {error}"
+        ) from None
+    try:
+        return msgspec.convert(data, Config, dec_hook=_paths_relative_to(path.parent))
+    except msgspec.ValidationError as error:
+        located = wire.located(error)
+        raise ConfigError(f"{path}: {located.path or 'the whole file'}: {located.reason}") from None
+
+
+def _paths_relative_to(folder: Path) -> Any:
+    def hook(kind: type, value: Any) -> Any:
+        if kind is Path and isinstance(value, str) and value:
+            return folder / value
+        raise ValueError(f"expected a path, found {value!r}")
+
+    return hook

@@ -1,0 +1,213 @@
+"""
+The composition root: which parts the control plane has, and how they hang together.
+
+    files ─▶ store ─▶ changed ─▶ discovery ─▶ snapshot_for(workload) = generate(state, …) ─▶ proxies
+                                 enrolment ─▶ attestation, authority ─▶ certificates
+                                 api       ─▶ reads from all of them
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from datetime import timedelta
+
+import msgspec
+from aiohttp import web
+
+from meshproxy import __version__, private_file
+from meshproxy.contract.resources import Snapshot, TrustSpec
+from meshproxy.contract.spiffe import SpiffeError, SpiffeId
+from meshproxy.contract.wire import ContractError
+
+from .api import Api, operator_token
+from .attestation import Attestation, JoinTokens, RateLimit, Renewal
+from .authority import Authority, AuthorityError
+from .config import Config
+from .discovery import Discovery
+from .enrolment import Enrolment
+from .generate.endpoints import identity as identity_in
+from .generate.snapshot import generate
+from .metrics import Metrics
+from .resources.duration import milliseconds
+from .resources.finding import Finding
+from .resources.model import MeshConfig, Metadata
+from .server_certificate import ServerCertificate
+from .sources.files import FilesSource
+from .store import State, Store
+
+log = logging.getLogger(__name__)
+
+_DEFAULTS = MeshConfig(
+    api_version="meshproxy.io/v1alpha1", kind="MeshConfig", metadata=Metadata(name="default")
+)
+
+
+class StartError(Exception):
+    """The control plane cannot start; says why."""
+
+
+class Plane:
+    """
+    Attributes:
+        ports: Of discovery and API, once they listen (a configured 0 means any free port).
+    """
+
+    def __init__(self, config: Config) -> None:
+        """
+        Open what an earlier run has left, and read the resources.
+
+        Raises:
+            StartError: Something that it cannot do without is damaged or not accessible.
+        """
+        self.ports: tuple[int, int] | None = None
+        self._config = config
+        self._store = Store()
+        with _start_errors():
+            state = private_file.directory(config.state)
+            self._source = FilesSource(
+                list(config.files), self._store, state / "accepted", config.placements
+            )
+            self._source.load()
+            trust_domain = self._mesh.spec.trust_domain
+            self._authority = Authority(state / "authority", trust_domain)
+            self._tokens = JoinTokens(state / "tokens.json")
+            self._certificate = ServerCertificate(
+                self._authority,
+                SpiffeId.of(trust_domain, "mesh-system", "control-plane"),
+                state / "control-plane.pem",
+            )
+            token = operator_token(state / "operator.token")
+        self._metrics = Metrics()
+        self._enrolment = Enrolment(
+            authority=self._authority,
+            attestation=Attestation(self._tokens, Renewal(), RateLimit()),
+            identity_of=self._identity_of,
+            lifetime=self._lifetime,
+            metrics=self._metrics,
+        )
+        self._discovery = Discovery(
+            trust_domain=trust_domain,
+            identity_of=self._identity_of,
+            snapshot_for=self._snapshot_for,
+            metrics=self._metrics,
+        )
+        self._api = Api(
+            operator_token=token,
+            state=self._state,
+            proxies=self._discovery.proxies,
+            identity_of=self._identity_of,
+            snapshot_for=self._snapshot_for,
+            authority=self._authority,
+            tokens=self._tokens,
+            metrics=self._metrics,
+        )
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """
+        Serve until `stop` is set.
+
+        Raises:
+            StartError: A port is taken.
+        """
+        self._store.subscribe(lambda _state: self._discovery.changed())
+        async with self._serving(), asyncio.TaskGroup() as tasks:
+            running = [
+                tasks.create_task(self._source.run()),
+                tasks.create_task(self._discovery.run()),
+                tasks.create_task(self._certificate.keep()),
+            ]
+            log.info(
+                "ready: version %s, trust domain %s", __version__, self._authority.trust_domain
+            )
+            await stop.wait()
+            for task in running:
+                task.cancel()
+        log.info("stopped")
+
+    @asynccontextmanager
+    async def _serving(self) -> AsyncIterator[None]:
+        conversations = web.Application()
+        conversations.router.add_get("/v1/identity", self._enrolment.handle)
+        conversations.router.add_get("/v1/discovery", self._discovery.handle)
+        runners = [
+            web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+            for app in (conversations, self._api.application())
+        ]
+        try:
+            # The API comes last: who finds it ready finds the rest ready too.
+            places = (self._config.discovery, self._config.api)
+            contexts = (self._certificate.context, None)
+            ports = []
+            for runner, place, context in zip(runners, places, contexts, strict=True):
+                await runner.setup()
+                site = web.TCPSite(runner, place.address, place.port, ssl_context=context)
+                try:
+                    await site.start()
+                except OSError as error:
+                    raise StartError(
+                        f"cannot listen on {place.address}:{place.port}: {error.strerror}"
+                    ) from error
+                ports.append(runner.addresses[0][1])
+            self.ports = (ports[0], ports[1])
+            yield
+        finally:
+            self._discovery.close()
+            for runner in runners:
+                await runner.cleanup()
+
+    # What the parts ask one another -----------------------------------------------------------
+
+    @property
+    def _mesh(self) -> MeshConfig:
+        return self._store.state.mesh_config or _DEFAULTS
+
+    def _state(self) -> State:
+        """Return the state in force, with the one finding that only the authority can make."""
+        state = self._store.state
+        wanted = self._mesh.spec.trust_domain
+        if wanted == self._authority.trust_domain:
+            return state
+        name = self._mesh.metadata.name
+        where = state.locations.get(f"MeshConfig/{self._mesh.metadata.namespace}/{name}")
+        finding = Finding(
+            file=where.file if where else "",
+            line=where.line if where else 0,
+            kind="MeshConfig",
+            name=name,
+            field="spec.trustDomain",
+            message=f"the trust domain is fixed once the authority exists,"
+            f" expected {self._authority.trust_domain!r}, found {wanted!r}",
+        )
+        return msgspec.structs.replace(state, findings=(*state.findings, finding))
+
+    def _identity_of(self, workload: str) -> SpiffeId | None:
+        found = self._store.state.workloads.get(workload)
+        if found is None:
+            return None
+        try:
+            return SpiffeId.parse_service_account(identity_in(found, self._mesh))
+        except SpiffeError:
+            return None
+
+    def _snapshot_for(self, workload: str) -> Snapshot | None:
+        state = self._store.state
+        # In a trust domain that is not the authority's nobody could prove who he is.
+        if (
+            workload not in state.workloads
+            or self._mesh.spec.trust_domain != self._authority.trust_domain
+        ):
+            return None
+        trust = TrustSpec(trust_domain=self._authority.trust_domain, roots=self._authority.roots())
+        return generate(state, workload, trust)
+
+    def _lifetime(self) -> timedelta:
+        return timedelta(milliseconds=milliseconds(self._mesh.spec.certificates.lifetime))
+
+
+@contextmanager
+def _start_errors() -> Iterator[None]:
+    try:
+        yield
+    except (private_file.PrivateFileError, AuthorityError, ContractError, SpiffeError) as error:
+        raise StartError(str(error)) from error

@@ -1,0 +1,322 @@
+"""
+Folders and files of YAML, watched: what is saved is in force a moment later.
+
+What stands on the disk is never trusted to be complete or good.  Three things can go wrong, and
+none of them takes anything away from the mesh:
+
+* A file has an error.  Its last good version stays in force, also when the control plane starts
+  again over the broken file: the texts in force are kept in `accepted_dir`.
+* A file or folder cannot be read, or a folder that was given has vanished (an unmounted disk, a
+  checkout in progress).  What was known of it stays in force, and it is read again until it works.
+* A save is caught half done.  Editors that replace a file by renaming another over it cannot be;
+  for the others, a truncated text is either broken (see above) or gone again a moment later.
+
+Only a file that is really gone from a folder that is really there takes its resources along.
+
+Every event makes one full look at the disk, so it matters neither which event came nor whether
+one was missed; a file whose text is unchanged is not parsed again.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import stat
+import tempfile
+from collections.abc import Iterator
+from hashlib import sha256
+from pathlib import Path
+
+import msgspec
+import watchfiles
+
+from control_plane import placement
+from control_plane.placement import Placements
+from control_plane.resources.collection import Choice, File, choose, examine, state_of
+from control_plane.resources.document import MAX_BYTES
+from control_plane.resources.finding import Finding
+from control_plane.store import State, Store
+from meshproxy.contract.wire import ContractError
+
+_log = logging.getLogger(__name__)
+
+DEBOUNCE = 50
+"""Milliseconds for which one save's events are gathered."""
+STEP = 10
+"""Milliseconds without an event after which they are handed over."""
+LOOK = 500
+"""Milliseconds between looks at what inotify cannot tell: folders that vanished and came back."""
+
+SUFFIXES = (".yaml", ".yml")
+
+
+class Disk(msgspec.Struct, frozen=True):
+    """
+    One look at the disk.
+
+    Attributes:
+        texts: What could be read.
+        unknown: What could not, and why: neither there nor gone.
+    """
+
+    texts: dict[Path, str]
+    unknown: dict[Path, Finding]
+
+    def covers(self, path: Path) -> bool:
+        """Say whether `path` would have been seen if it were there."""
+        return not any(path == lost or lost in path.parents for lost in self.unknown)
+
+
+class FilesSource:
+    """Keeps a store equal to what files say."""
+
+    def __init__(
+        self,
+        paths: list[Path],
+        store: Store,
+        accepted_dir: Path,
+        placements: Path | None = None,
+    ) -> None:
+        self._paths = list(paths)
+        self._store = store
+        self._archive = Archive(accepted_dir)
+        self._placements_path = placements
+        self._placements = Placements()
+        # What is in force, and the newest version of each file on the disk, which may be broken.
+        self._accepted: dict[Path, File] | None = None
+        self._newest: dict[Path, File] = {}
+        self._unknown = False
+        self._turn = asyncio.Lock()
+
+    def __repr__(self) -> str:
+        return f"<FilesSource {[str(path) for path in self._paths]} [{len(self._newest)} files]>"
+
+    def load(self) -> None:
+        """Read everything once and put it in force."""
+        self._store.replace(self._examine())
+
+    async def run(self) -> None:
+        """Follow the disk until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._watch(folders=True))
+            tasks.create_task(self._watch(folders=False))
+
+    # Watching ------------------------------------------------------------------------------------
+
+    async def _watch(self, *, folders: bool) -> None:
+        """
+        Watch the folders with all below them, or the folders around single files.
+
+        A file is watched through its folder because a save by renaming replaces the file, and
+        a watch on the old one would hear nothing more.
+        """
+        before: dict[Path, tuple[int, int]] | None = None
+        while before is None or self._wanted(folders=folders):
+            targets = self._targets(folders=folders)
+            if targets != before:
+                await self._refresh()
+                before = targets
+            if targets:
+                with contextlib.suppress(FileNotFoundError):
+                    await self._follow(targets, recursive=folders)
+            else:
+                await asyncio.sleep(LOOK / 1000)
+
+    async def _follow(self, targets: dict[Path, tuple[int, int]], *, recursive: bool) -> None:
+        """Refresh at every event, until a watched folder is another one than before."""
+        unheard = True  # what changed between the last look and the start of the watch
+        async for changes in watchfiles.awatch(
+            *targets,
+            watch_filter=None,
+            debounce=DEBOUNCE,
+            step=STEP,
+            rust_timeout=LOOK,
+            yield_on_timeout=True,
+            recursive=recursive,
+            ignore_permission_denied=True,
+        ):
+            if changes or unheard or self._unknown:
+                await self._refresh()
+                unheard = False
+            if self._targets(folders=recursive) != targets:
+                return
+
+    def _wanted(self, *, folders: bool) -> set[Path]:
+        """Return the folders to watch, whether or not they exist."""
+        if folders:
+            return {path for path in self._paths if not _is_file(path)}
+        wanted = {path.parent for path in self._paths if _is_file(path)}
+        if self._placements_path is not None:
+            wanted.add(self._placements_path.parent)
+        return wanted
+
+    def _targets(self, *, folders: bool) -> dict[Path, tuple[int, int]]:
+        """Return those that exist, and which folder each of them is (device, inode)."""
+        found: dict[Path, tuple[int, int]] = {}
+        for path in sorted(self._wanted(folders=folders)):
+            with contextlib.suppress(OSError):
+                status = path.stat()
+                found[path] = (status.st_dev, status.st_ino)
+        return found
+
+    async def _refresh(self) -> None:
+        async with self._turn:
+            state = await asyncio.to_thread(self._examine)
+            if self._store.replace(state):
+                _log.info("revision %d: %r", self._store.state.revision, self._store)
+
+    # Judging -------------------------------------------------------------------------------------
+
+    def _examine(self) -> State:
+        """Look at the disk and return the state that results."""
+        disk = look(self._paths)
+        self._unknown = bool(disk.unknown)
+        if self._accepted is None:
+            self._accepted = self._archive.read(self._paths)
+        accepted = self._accepted
+        newest: dict[Path, File] = {}
+        for path, text in disk.texts.items():
+            known = self._newest.get(path) or accepted.get(path)
+            newest[path] = known if known and known.text == text else examine(text, path)
+        for path, file in (accepted | self._newest).items():
+            if path not in newest and not disk.covers(path):
+                newest[path] = file
+        # A file that is gone has no say any more in which of two owned a resource first.
+        accepted = {path: file for path, file in accepted.items() if path in newest}
+        choice = choose(newest, accepted)
+        self._archive.write(choice.in_force, self._accepted)
+        self._newest, self._accepted = newest, choice.in_force
+        findings = [*disk.unknown.values(), *self._read_placements(), *choice.findings]
+        return state_of(Choice(choice.in_force, tuple(findings)), self._placements)
+
+    def _read_placements(self) -> Iterator[Finding]:
+        if self._placements_path is None:
+            return
+        try:
+            self._placements = placement.read(self._placements_path)
+        except ContractError as error:
+            yield Finding(
+                file=str(self._placements_path), field=error.path, message=error.reason
+            )  # fmt: skip
+        except OSError as error:
+            yield _unreadable(self._placements_path, error)
+
+
+# Reading ------------------------------------------------------------------------------------------
+
+
+def look(paths: list[Path]) -> Disk:
+    """Read all files that `paths` name, and those below the folders that they name."""
+    texts: dict[Path, str] = {}
+    unknown: dict[Path, Finding] = {}
+    for root in paths:
+        for path in _files(root, unknown):
+            try:
+                texts[path] = _read(path)
+            except FileNotFoundError as error:
+                # Gone since the folder was listed, or a link that leads nowhere yet.
+                if path == root or path.is_symlink():
+                    unknown[path] = _unreadable(path, error)
+            except (OSError, ValueError) as error:
+                unknown[path] = _unreadable(path, error)
+    return Disk(texts, unknown)
+
+
+def _files(root: Path, unknown: dict[Path, Finding]) -> Iterator[Path]:
+    """Yield the YAML files below `root`, or `root`; hidden names belong to editors and tools."""
+    if _is_file(root):
+        if not root.parent.is_dir():
+            unknown[root] = _unreadable(root.parent, FileNotFoundError(2, "No such file"))
+        elif root.exists() or root.is_symlink():
+            yield root
+        return
+
+    def failed(error: OSError) -> None:
+        path = Path(error.filename)
+        if path == root or not isinstance(error, FileNotFoundError):
+            unknown[path] = _unreadable(path, error)
+
+    for folder, folders, names in os.walk(root, onerror=failed):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            if not name.startswith(".") and name.endswith(SUFFIXES):
+                yield Path(folder) / name
+
+
+def _is_file(path: Path) -> bool:
+    """A path that was given with a suffix of ours is a file, also while there is none."""
+    return path.is_file() or (path.suffix in SUFFIXES and not path.is_dir())
+
+
+def _read(path: Path) -> str:
+    if not stat.S_ISREG(path.stat().st_mode):  # a pipe would never end
+        raise ValueError("is not a regular file")
+    with path.open("rb") as file:
+        data = file.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        raise ValueError(f"is larger than {MAX_BYTES // 2**20} MiB; split it")
+    return data.decode("utf-8-sig")
+
+
+def _unreadable(path: Path, error: Exception) -> Finding:
+    if isinstance(error, UnicodeDecodeError):
+        message = f"is not UTF-8 text (byte {error.start})"
+    elif isinstance(error, OSError):
+        message = f"cannot be read: {error.strerror}"
+    else:
+        message = str(error)
+    return Finding(file=str(path), message=f"{message}; what was known of it stays in force")
+
+
+# Remembering --------------------------------------------------------------------------------------
+
+
+class Kept(msgspec.Struct, frozen=True):
+    """A file's text in force, as it is kept."""
+
+    path: str
+    text: str
+
+
+class Archive:
+    """The texts in force, one file each, readable by their owner only."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def read(self, roots: list[Path]) -> dict[Path, File]:
+        """Return what was in force below `roots` when a control plane last ran here."""
+        files: dict[Path, File] = {}
+        if not self._folder.is_dir():
+            return files
+        for place in sorted(self._folder.glob("*.json")):
+            try:
+                kept = msgspec.json.decode(place.read_bytes(), type=Kept)
+            except (OSError, msgspec.DecodeError) as error:
+                _log.warning("%s: not used: %s", place, error)
+                continue
+            path = Path(kept.path)
+            file = examine(kept.text, path)
+            # Another version of this program may have been less strict.
+            if not file.findings and any(root == path or root in path.parents for root in roots):
+                files[path] = file
+        return files
+
+    def write(self, new: dict[Path, File], old: dict[Path, File]) -> None:
+        """Keep `new`, of which `old` is kept already."""
+        for path, file in new.items():
+            if path not in old or old[path].text != file.text:
+                self._keep(path, file.text)
+        for path in old.keys() - new.keys():
+            self._place(path).unlink(missing_ok=True)
+
+    def _keep(self, path: Path, text: str) -> None:
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # mkstemp makes the file 0600; renamed into place, it is whole or not there.
+        handle, name = tempfile.mkstemp(dir=self._folder)
+        with os.fdopen(handle, "wb") as file:
+            file.write(msgspec.json.encode(Kept(str(path), text)))
+        Path(name).replace(self._place(path))
+
+    def _place(self, path: Path) -> Path:
+        return self._folder / f"{sha256(os.fsencode(path)).hexdigest()[:32]}.json"
