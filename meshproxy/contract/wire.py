@@ -36,7 +36,11 @@ class ContractError(ValueError):
 
 def encode(value: Any) -> bytes:
     """Return `value` as JSON; equal values give equal bytes."""
-    return _encoder.encode(value)
+    try:
+        return _encoder.encode(value)
+    except TypeError:
+        # Only text can be put in order; keys that are numbers (ports, say) become text here.
+        return _encoder.encode(msgspec.to_builtins(value, str_keys=True))
 
 
 def decode(data: bytes | str, kind: type[T]) -> T:

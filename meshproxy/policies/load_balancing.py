@@ -96,18 +96,24 @@ def _of_two(first: E, second: E, random: Callable[[], float], avoid: E | None) -
 class _Line(Generic[E]):
     """Endpoints laid end to end on a line, each as long as its weight."""
 
-    __slots__ = ("_endpoints", "_ends", "_last", "_total")
+    __slots__ = ("_endpoints", "_ends", "_equal", "_last", "_total")
 
     def __init__(self, endpoints: Sequence[E]) -> None:
         self._endpoints = tuple(e for e in endpoints if e.weight)
         self._ends = tuple(accumulate(e.weight for e in self._endpoints))
         self._total = self._ends[-1] if self._ends else 0
         self._last = len(self._ends) - 1
+        self._equal = len({e.weight for e in self._endpoints}) == 1
 
     def pick(self, random: Callable[[], float]) -> E | None:
         endpoints, ends, last = self._endpoints, self._ends, self._last
         if last < 1:
             return endpoints[0] if endpoints else None
+        if self._equal:  # as nearly always: then places can be counted instead of measured
+            place = int(random() * (last + 1))
+            other = int(random() * last)
+            first, second = endpoints[place], endpoints[other + 1 if other >= place else other]
+            return second if second.active < first.active else first
         place = bisect_right(ends, random() * self._total, 0, last)
         first = endpoints[place]
         # The second is another one: draw from the line with the first cut out of it.

@@ -133,34 +133,37 @@ class VirtualHost(Generic[C]):
         if self._only is not None:
             return self._only
         path = head.path.partition(b"?")[0]
-        found = _first(self._exact.get(path), head, None)
-        found = _first(self._prefix.get(b""), head, found)
+        found: tuple[int, Route[C]] | None = None
+        if (places := self._exact.get(path)) is not None:
+            found = _first(places, head, found)
+        get = self._prefix.get
+        if (places := get(b"")) is not None:
+            found = _first(places, head, found)
         longest = self._longest_prefix
         if longest:
-            get = self._prefix.get
             cut = path.find(b"/", 1)
             while 0 < cut <= longest:
-                found = _first(get(path[:cut]), head, found)
+                if (places := get(path[:cut])) is not None:
+                    found = _first(places, head, found)
                 cut = path.find(b"/", cut + 1)
-            if cut < 0 and len(path) <= longest:
-                found = _first(get(path), head, found)
+            if cut < 0 and len(path) <= longest and (places := get(path)) is not None:
+                found = _first(places, head, found)
         if self._unfiled:
             found = _first(self._unfiled, head, found)
         return None if found is None else found[1]
 
 
 def _first(
-    places: list[tuple[int, Route[C]]] | None,
+    places: list[tuple[int, Route[C]]],
     head: RequestHead,
     found: tuple[int, Route[C]] | None,
 ) -> tuple[int, Route[C]] | None:
     """Return the first of `places` that matches and stands before `found`; else `found`."""
-    if places is None:
-        return found
     for place in places:
         if found is not None and place[0] > found[0]:
             return found
-        if place[1].match.rest_holds(head):
+        match = place[1].match
+        if not match.conditions or match.rest_holds(head):
             return place
     return found
 

@@ -1,6 +1,5 @@
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from control_plane.placement import Placement, Placements, read
@@ -26,7 +25,7 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
         }
     )
     path = tmp_path / "placements.json"
-    path.write_bytes(msgspec.json.encode(placements))
+    path.write_bytes(wire.encode(placements))
     assert read(path) == placements
 
 

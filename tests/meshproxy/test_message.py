@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshproxy.message import (
@@ -23,6 +23,7 @@ def test_the_value_of_an_absent_field_is_none() -> None:
     assert value_of([field(b"a", b"")], b"a") == b""
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from([b"A", b"a", b"b"]), st.sampled_from([b"", b"1", b"2"]))))
 def test_repeated_fields_are_joined_in_order(lines: list[tuple[bytes, bytes]]) -> None:
     """RFC 9110 section 5.3: who looks at the first line only can be deceived by the second."""

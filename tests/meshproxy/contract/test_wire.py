@@ -3,7 +3,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshproxy.contract import wire
@@ -21,6 +21,9 @@ from meshproxy.contract.resources import (
     VirtualHostSpec,
 )
 from meshproxy.contract.wire import ContractError
+
+# Snapshots are large: fewer of them, and however long a busy machine takes for one.
+thrifty = settings(max_examples=40, deadline=None)
 
 names = st.text(min_size=1, max_size=8)
 ports = st.integers(1, 65535)
@@ -72,6 +75,7 @@ snapshots = st.builds(
 # There and back -----------------------------------------------------------------------------------
 
 
+@thrifty
 @given(snapshots)
 def test_what_is_encoded_is_decoded(snapshot: Snapshot) -> None:
     """Equal in content and, encoded again, in bytes."""
@@ -81,18 +85,34 @@ def test_what_is_encoded_is_decoded(snapshot: Snapshot) -> None:
     assert wire.encode(decoded) == data
 
 
+@thrifty
 @given(snapshots)
 def test_plain_data_is_converted_like_json(snapshot: Snapshot) -> None:
     """YAML and JSON go through the same checks."""
     assert wire.convert(msgspec.to_builtins(snapshot), Snapshot) == snapshot
 
 
+@settings(deadline=None)
 @given(st.dictionaries(names, st.integers(), min_size=2), st.integers())
 def test_the_order_of_keys_does_not_matter(content: dict[str, int], seed: int) -> None:
     """Equal values give equal bytes, however they came about."""
     items = list(content.items())
     random.Random(seed).shuffle(items)
     assert wire.encode(dict(items)) == wire.encode(content)
+
+
+def test_keys_may_be_numbers() -> None:
+    """Ports are; in JSON they become text, and come back as numbers."""
+    ports = {443: 40001, 80: 40002}
+    assert wire.encode(ports) == b'{"443":40001,"80":40002}'
+    assert wire.encode(dict(reversed(ports.items()))) == wire.encode(ports)
+    assert wire.decode(wire.encode(ports), dict[int, int]) == ports
+
+
+def test_what_json_cannot_say_is_a_mistake_of_ours() -> None:
+    """Not something to be turned into text in silence."""
+    with pytest.raises(TypeError):
+        wire.encode(object())
 
 
 def test_defaults_are_not_sent() -> None:
@@ -155,6 +175,7 @@ def test_an_error_in_a_key_says_where() -> None:
     assert caught.value.reason == "Expected `int`, got `str`"
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=40) | st.text(max_size=40))
 def test_garbage_is_refused_and_nothing_else_happens(data: bytes | str) -> None:
     """Whatever a peer sends, the only exception is the one that readers expect."""
@@ -162,6 +183,7 @@ def test_garbage_is_refused_and_nothing_else_happens(data: bytes | str) -> None:
         wire.decode(data, TrustSpec)
 
 
+@thrifty
 @given(snapshots, st.data())
 def test_a_damaged_message_is_refused_or_still_a_snapshot(
     snapshot: Snapshot, data: st.DataObject
@@ -187,6 +209,7 @@ def test_conversion_is_strict(value: Any) -> None:
 # Versions -----------------------------------------------------------------------------------------
 
 
+@thrifty
 @given(snapshots, st.integers())
 def test_the_version_is_that_of_the_content(snapshot: Snapshot, seed: int) -> None:
     """Neither the order of the resources nor the version they came with counts."""
@@ -199,6 +222,7 @@ def test_the_version_is_that_of_the_content(snapshot: Snapshot, seed: int) -> No
     assert wire.version_of(other) == wire.version_of(snapshot)
 
 
+@thrifty
 @given(snapshots, clusters)
 def test_a_change_changes_the_version(snapshot: Snapshot, cluster: ClusterSpec) -> None:
     """One resource more, less or different is another version."""

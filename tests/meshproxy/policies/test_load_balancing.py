@@ -62,6 +62,7 @@ def test_the_busiest_of_three_is_never_picked() -> None:
     assert all(policy.pick(all_three, random) is not all_three[0] for _ in range(300))
 
 
+@settings(deadline=None)
 @given(st.lists(servers, max_size=6), st.integers(0, 2**32))
 def test_what_is_picked_may_be_picked(endpoints: list[Server], seed: int) -> None:
     """One of those given, with a weight; None only when no endpoint has any."""
@@ -73,6 +74,7 @@ def test_what_is_picked_may_be_picked(endpoints: list[Server], seed: int) -> Non
         assert picked.weight > 0
 
 
+@settings(deadline=None)
 @given(st.lists(servers, min_size=1, max_size=6), st.data(), st.integers(0, 2**32))
 def test_the_avoided_is_picked_only_when_alone(
     endpoints: list[Server], data: st.DataObject, seed: int
@@ -95,6 +97,7 @@ def test_avoiding_a_stranger_changes_nothing() -> None:
     assert picked in three[:2]
 
 
+@settings(deadline=None)
 @given(st.lists(servers, min_size=3, max_size=6), points, points)
 def test_any_points_give_an_endpoint(endpoints: list[Server], one: float, two: float) -> None:
     """Rounding at the ends of the line never leads past it."""

@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshproxy.contract.resources import (
@@ -174,6 +174,7 @@ def test_a_rewrite_that_could_not_be_sent_is_refused(spec: RewriteSpec, path: st
     assert caught.value.path == path
 
 
+@settings(deadline=None)
 @given(st.text(max_size=8))
 def test_no_replacement_ends_the_request_line(value: str) -> None:
     """Whatever a rewrite accepts leaves a target of visible ASCII that starts with a slash."""

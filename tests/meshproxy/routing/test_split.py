@@ -1,4 +1,4 @@
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshproxy.routing.split import Backend, Split
@@ -43,6 +43,7 @@ def test_an_unresolved_backend_keeps_its_share() -> None:
     assert backend.cluster == "catalog"
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 1_000_000), min_size=1, max_size=8))
 def test_shares_equal_weights(weights: list[int]) -> None:
     """Over evenly spread points each backend gets its weight's share, and weight 0 gets nothing."""
@@ -61,6 +62,7 @@ def test_shares_equal_weights(weights: list[int]) -> None:
         assert weight > 0 or count == 0
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 1_000_000), min_size=1, max_size=50))
 def test_the_largest_point_below_one_falls_on_the_last_backend(weights: list[int]) -> None:
     """Rounding never leads past the end of the line."""

@@ -3,7 +3,7 @@ import sys
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -69,6 +69,7 @@ def test_durations_of_all_protocols_are_one_histogram() -> None:
     assert rendered.value(f"{name}_sum", **NAMED) == pytest.approx(99.0021)
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0, 100)))
 def test_every_request_falls_into_its_bucket(durations: list[float]) -> None:
     """Counting up to a bound gives the number of requests that took no longer."""
