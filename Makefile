@@ -96,7 +96,7 @@ endef
 venv:
 	@python='$(PYTHON)'; chosen='$(CHOSEN)'; \
 	fail() { printf '%s\n' "$$@" >&2; exit 1; }; \
-	if [ -x $(BIN)/python ] && [ "$$(cat $(VENV)/.made 2>/dev/null)" = "$$PWD" ] \
+	if [ -x $(BIN)/python ] && [ "$$(cat $(VENV)/.made 2>/dev/null)" = "$$(pwd -P)" ] \
 		&& $(BIN)/python -c 'import pip' 2>/dev/null; then \
 		[ -n "$$chosen" ] || exit 0; \
 		command -v "$$chosen" >/dev/null || fail "There is no $$chosen on this machine: name another with make PYTHON=/path/to/python3 …"; \
@@ -115,4 +115,4 @@ venv:
 		"$$python cannot make virtual environments: its venv module is not complete." \
 		"  Debian, Ubuntu: apt install python3-venv   (or python3.X-venv for another python3.X)"; \
 	echo "Making $(VENV) with $$("$$python" --version) …"; \
-	rm -rf $(VENV) && "$$python" -m venv $(VENV) && printf '%s\n' "$$PWD" > $(VENV)/.made
+	rm -rf $(VENV) && "$$python" -m venv $(VENV) && printf '%s\n' "$$(pwd -P)" > $(VENV)/.made

@@ -46,6 +46,7 @@ from meshproxy.contract.resources import (
 from .upstream import ADDRESSES
 
 ROOT = Path(__file__).parent.parent
+DIRECT, ONE, MTLS = "direct", "one sidecar", "two, mTLS"
 HOST = "catalog.bench:80"
 ROUTES = 50
 PREFIX = f"/team-{ROUTES // 2}"
@@ -277,9 +278,9 @@ class Bench:
         sender = self.sidecar("mtls-a", A, outbound(two, between, self.trust, mtls=True))
         receiver = self.sidecar("mtls-b", B, inbound(between, origin, self.trust))
         return [
-            Course("direct", origin),
-            Course("one sidecar", one, [plain]),
-            Course("two, mTLS", two, [sender, receiver]),
+            Course(DIRECT, origin),
+            Course(ONE, one, [plain]),
+            Course(MTLS, two, [sender, receiver]),
         ]
 
     def sidecar(self, name: str, identity: str, snapshot: Snapshot) -> subprocess.Popen[bytes]:

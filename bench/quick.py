@@ -27,16 +27,16 @@ from typing import Any, NoReturn
 
 from . import load
 from .cost import Memory, cpu_nanoseconds, memory
-from .paths import HOST, Bench, Course
+from .paths import DIRECT, HOST, ONE, Bench, Course
 
 SIZES = (100, 1024)
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One course under one load."""
+    """One course under one load; CPU by sidecar."""
 
-    cpu_us: float
+    cpu_us: tuple[float, ...]
     rps: float
     p50_ms: float
     p99_ms: float
@@ -62,6 +62,8 @@ class Row:
     path: str
     body: int
     cpu_us: Spread
+    cpu_us_by_sidecar: list[float]
+    cpu_of_one: float | None
     rps: Spread
     p50_ms: Spread
     p99_ms: Spread
@@ -73,11 +75,14 @@ class Row:
 
 
 def measure(course: Course, size: int, connections: int, seconds: int) -> Sample:
-    before = _cpu(course)
+    before = [cpu_nanoseconds(process.pid) for process in course.sidecars]
     seen = load.run(course.url(size), HOST, connections, seconds)
-    spent = _cpu(course) - before
+    after = [cpu_nanoseconds(process.pid) for process in course.sidecars]
     return Sample(
-        cpu_us=spent / 1000 / max(1, seen.requests),
+        cpu_us=tuple(
+            (late - early) / 1000 / max(1, seen.requests)
+            for early, late in zip(before, after, strict=True)
+        ),
         rps=seen.requests / seen.seconds,
         p50_ms=seen.p50_ms,
         p99_ms=seen.p99_ms,
@@ -85,26 +90,24 @@ def measure(course: Course, size: int, connections: int, seconds: int) -> Sample
     )
 
 
-def _cpu(course: Course) -> int:
-    return sum(cpu_nanoseconds(process.pid) for process in course.sidecars)
-
-
 def rows(samples: dict[tuple[str, int], list[Sample]]) -> list[Row]:
     """Condense the samples of all rounds, by (path, size), in the order they came in."""
-    direct = {
-        size: statistics.median(sample.rps for sample in group)
-        for (path, size), group in samples.items()
-        if path == "direct"
-    }
+    rps = {key: statistics.median(s.rps for s in group) for key, group in samples.items()}
+    cpu = {key: statistics.median(sum(s.cpu_us) for s in group) for key, group in samples.items()}
     return [
         Row(
             path=path,
             body=size,
-            cpu_us=Spread.of([sample.cpu_us for sample in group]),
+            cpu_us=Spread.of([sum(sample.cpu_us) for sample in group]),
+            cpu_us_by_sidecar=[
+                statistics.median(column)
+                for column in zip(*(sample.cpu_us for sample in group), strict=True)
+            ],
+            cpu_of_one=cpu[path, size] / cpu[ONE, size] if cpu.get((ONE, size)) else None,
             rps=Spread.of([sample.rps for sample in group]),
             p50_ms=Spread.of([sample.p50_ms for sample in group]),
             p99_ms=Spread.of([sample.p99_ms for sample in group]),
-            rps_of_direct=statistics.median(sample.rps for sample in group) / direct[size],
+            rps_of_direct=rps[path, size] / rps[DIRECT, size],
             failed=sum(sample.failed for sample in group),
         )
         for (path, size), group in samples.items()
@@ -145,12 +148,15 @@ def table(lines: Sequence[Sequence[str]]) -> str:
 
 
 def as_text(found: list[Row], sizes: dict[str, Memory]) -> str:
-    figures = [["path", "body", "CPU us/req", "req/s", "of direct", "p50 ms", "p99 ms", "failed"]]
+    figures = [["path", "body", "CPU us/req", "of one", "by sidecar", "req/s", "of direct"]]
+    figures[0] += ["p50 ms", "p99 ms", "failed"]
     figures += [
         [
             row.path,
             f"{row.body} B",
-            row.cpu_us.text() if row.path != "direct" else "-",
+            row.cpu_us.text() if row.cpu_us_by_sidecar else "-",
+            f"{row.cpu_of_one:.2f}" if row.cpu_of_one and row.cpu_us_by_sidecar else "-",
+            " + ".join(f"{part:.0f}" for part in row.cpu_us_by_sidecar) or "-",
             row.rps.text(),
             f"{row.rps_of_direct:.2f}",
             row.p50_ms.text(2),

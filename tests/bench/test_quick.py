@@ -13,7 +13,7 @@ from bench.quick import Sample, as_text, rows, table
 ROOT = Path(__file__).parent.parent.parent
 
 
-def sample(cpu_us: float = 0, rps: float = 1000, failed: int = 0) -> Sample:
+def sample(*cpu_us: float, rps: float = 1000, failed: int = 0) -> Sample:
     return Sample(cpu_us=cpu_us, rps=rps, p50_ms=1, p99_ms=2, failed=failed)
 
 
@@ -23,14 +23,17 @@ def test_rows_are_medians_and_ratios_to_the_direct_path() -> None:
         {
             ("direct", 100): [sample(rps=1000), sample(rps=3000), sample(rps=2000)],
             ("one sidecar", 100): [
-                sample(cpu_us=50, rps=1000, failed=1),
-                sample(cpu_us=40, rps=900),
-                sample(cpu_us=90, rps=1100, failed=2),
+                sample(50, rps=1000, failed=1),
+                sample(40, rps=900),
+                sample(90, rps=1100, failed=2),
             ],
+            ("two, mTLS", 100): [sample(40, 60, rps=500)],
         }
     )
-    assert [row.rps.median for row in found] == [2000, 1000]
-    assert [row.rps_of_direct for row in found] == [1, 0.5]
+    assert [row.rps.median for row in found] == [2000, 1000, 500]
+    assert [row.rps_of_direct for row in found] == [1, 0.5, 0.25]
+    assert [row.cpu_of_one for row in found] == [0, 1, 2]
+    assert [row.cpu_us_by_sidecar for row in found] == [[], [50], [40, 60]]
     assert found[1].cpu_us.text() == "50 [40-90]"
     assert found[1].failed == 3
 
@@ -43,7 +46,7 @@ def test_table_aligns_figures_to_the_right() -> None:
 def test_a_direct_call_has_no_sidecar_to_account_for() -> None:
     """CPU of the direct path is no zero, but nothing at all."""
     text = as_text(rows({("direct", 100): [sample()]}), {"one sidecar, A": Memory(30, 20)})
-    assert "direct  100 B           -" in text
+    assert text.splitlines()[1].split()[:6] == ["direct", "100", "B", "-", "-", "-"]
     assert "one sidecar, A" in text
 
 
