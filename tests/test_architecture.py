@@ -10,11 +10,7 @@ ROOT = Path(__file__).parent.parent
 
 # Each room may import the rooms before it (and itself).  `words` are single files.
 RINGS = (
-<<<<<<< HEAD
     ("message", "refusal", "contract", "backoff", "private_file"),
-=======
-    ("message", "refusal", "contract", "private_file", "backoff"),
->>>>>>> identity
     ("codec", "routing", "policies"),
     ("local_reply",),
     ("exchange",),
@@ -113,12 +109,7 @@ def test_control_plane_sees_only_the_contract(path: Path) -> None:
     """
     for module in imports(path):
         there = room(module)
-<<<<<<< HEAD
         assert there is None or there in (*INNER, *SHARED), f"{path} imports {module}"
-=======
-        shared = (*INNER, "private_file", "__version__")
-        assert there is None or there in shared, f"{path} imports {module}"
->>>>>>> identity
 
 
 @pytest.mark.parametrize(

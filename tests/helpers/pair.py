@@ -36,7 +36,7 @@ class Sidecar:
     """One sidecar process; `with` starts it and ends it."""
 
     def __init__(
-        self, directory: Path, name: str, snapshot: Snapshot, certificate: tuple[Path, Path] | None
+        self, directory: Path, name: str, snapshot: Snapshot, certificate: Path | None
     ) -> None:
         self.directory = directory / name
         self.directory.mkdir(mode=0o700)
@@ -45,7 +45,7 @@ class Sidecar:
         self._snapshot.write_bytes(wire.encode(snapshot))
         static: dict[str, str] = {"snapshot": str(self._snapshot)}
         if certificate is not None:
-            static |= {"certificate": str(certificate[0]), "key": str(certificate[1])}
+            static["certificate"] = str(certificate)
         self._bootstrap = self.directory / "bootstrap.json"
         self._bootstrap.write_text(
             json.dumps(
@@ -150,7 +150,7 @@ class Pair:
         authority = TestAuthority()
         self.authority = authority
         self.outbound, self.door, self.inbound = free_port(), free_port(), free_port()
-        trust = (TrustSpec(trust_domain=DOMAIN, roots=(authority.root,)),)
+        trust = (TrustSpec(trust_domain=DOMAIN, roots=(authority.pem,)),)
         identities = tuple(expected or (spiffe(server),))
         a = Snapshot(
             trust=trust,
@@ -216,9 +216,9 @@ class Pair:
         )
         issuer = server_authority or authority
         self.a = Sidecar(
-            directory, "storefront", a, authority.issue(spiffe("storefront"), directory, "a")
+            directory, "storefront", a, authority.svid(directory / "a.pem", spiffe("storefront"))
         )
-        self.b = Sidecar(directory, server, b, issuer.issue(spiffe(server), directory, "b"))
+        self.b = Sidecar(directory, server, b, issuer.svid(directory / "b.pem", spiffe(server)))
 
     def __enter__(self) -> Self:
         self.b.__enter__()
