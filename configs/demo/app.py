@@ -73,7 +73,9 @@ def main() -> None:
     app = web.Application()
     app.router.add_get("/", roles[sys.argv[1]])
     app.cleanup_ctx.append(client_session)
-    web.run_app(app, host="127.0.0.1", port=int(os.environ["PORT"]), access_log=None)
+    port = int(os.environ["PORT"])
+    print(f"{sys.argv[1]} {VERSION} serves on port {port}")
+    web.run_app(app, host="127.0.0.1", port=port, access_log=None, print=None)
 
 
 if __name__ == "__main__":

@@ -82,12 +82,12 @@ class Demonstration:
     def _introduce(self, supervisor: Supervisor) -> None:
         say = self._console.announce
         apps = [
-            f"{workload.unit.workload.metadata.name}"
+            workload.unit.workload.metadata.name
             for workload in supervisor.workloads.values()
             if workload.unit.app is not None
         ]
-        say("The demo: a control plane, and beside each workload a sidecar, all processes of")
-        say(f"their own: {', '.join(apps)}; `visitors` is the door for requests from outside.")
+        say(f"The demo mesh starts: a control plane; {', '.join(apps)}, each an app with a sidecar")
+        say("beside it; and visitors, a sidecar alone, the door for requests from outside.")
         say("")
         say(f"  a request      curl {self._door(supervisor)}")
         say(f"  live routing   edit {self._files / 'routes.yaml'} (weights 90/10) and save")

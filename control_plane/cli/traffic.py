@@ -17,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 REQUESTS = "mesh_requests_total"
 BUCKETS = "mesh_request_duration_seconds_bucket"
 REFUSALS = "mesh_refusals_total"
+HANDSHAKE_FAILURES = "mesh_tls_handshake_failures_total"
 PLAINTEXT = "plaintext"
 """The `source` of a request whose caller proved nothing."""
 NO_FLAG = ("", "-")
@@ -73,7 +74,7 @@ def parse(exposition: str) -> Counters:
         (sample.name, frozenset(sample.labels.items())): sample.value
         for family in text_string_to_metric_families(exposition)
         for sample in family.samples
-        if sample.name in (REQUESTS, BUCKETS, REFUSALS)
+        if sample.name in (REQUESTS, BUCKETS, REFUSALS, HANDSHAKE_FAILURES)
     }
 
 
@@ -106,9 +107,9 @@ def edges(counters: Counters) -> dict[Edge, Traffic]:
     return {edge: traffic for edge, traffic in sorted(found.items()) if traffic.requests}
 
 
-def refusals(counters: Counters) -> float:
-    """Return how many answers the sidecars made themselves."""
-    return sum(value for (name, _), value in counters.items() if name == REFUSALS)
+def count(name: str, counters: Counters) -> float:
+    """Return the sum of all series of one metric."""
+    return sum(value for (metric, _), value in counters.items() if metric == name)
 
 
 class Tally:

@@ -59,7 +59,9 @@ def problems(
         if bad:
             codes = ", ".join(f"{count:g} with {code}" for code, count in sorted(bad.items()))
             found.append(f"{edge.source} → {edge.destination}: answered {codes}")
-    if refused := traffic.refusals(counters):
+    if broken := traffic.count(traffic.HANDSHAKE_FAILURES, counters):
+        found.append(f"{broken:g} TLS handshakes failed")
+    if refused := traffic.count(traffic.REFUSALS, counters):
         found.append(f"sidecars refused {refused:g} times (mesh_refusals_total says why)")
     travelled = {(edge.source, edge.destination) for edge in edges if edge.identity}
     found.extend(

@@ -24,6 +24,8 @@ from control_plane.cli.local import launch
 from control_plane.cli.local.backoff import Backoff
 from control_plane.cli.local.logs import Console, ProcessLog
 
+LAST_WORDS = 1.0
+"""Seconds in which the last lines of a child that has ended are read."""
 POLL = 0.02
 """Seconds between two looks at whether a process group is empty; no signal tells."""
 
@@ -147,6 +149,9 @@ class ManagedProcess:
 
     async def _run_once(self, command: Command) -> str:
         """Run the child to its end; return how it ended."""
+        # A pipe of our own: asyncio's would not let `wait` return before every holder of it, such
+        # as a process that the child left behind, has closed it.
+        theirs, output = await _open_output(self._log)
         try:
             child = await asyncio.create_subprocess_exec(
                 *_launcher(),
@@ -154,38 +159,73 @@ class ManagedProcess:
                 env=command.environment,
                 cwd=command.directory,
                 stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
+                stdout=theirs,
                 stderr=asyncio.subprocess.STDOUT,
                 start_new_session=True,
             )
         except OSError as error:
             self._spawned.set()
+            output.close()
             return f"cannot start in {command.directory}: {error.strerror}"
+        finally:
+            os.close(theirs)
         self.pid = child.pid
         self._on_group(child.pid, True)
         self._spawned.set()
-        assert child.stdout is not None
-        reader = asyncio.create_task(self._read(child.stdout))
         try:
             code = await child.wait()
         finally:
-            # Whom the child started must not outlive it, and would keep the pipe open.
+            # Whom the child started must not outlive it.
             await _end_group(child.pid, self._grace if self._stopping else 0.0)
             self._on_group(child.pid, False)
             self.pid = None
-            await reader
+            await output.drained()
             self._log.end_of_output()
         return _ending(code)
-
-    async def _read(self, output: asyncio.StreamReader) -> None:
-        while data := await output.read(65536):
-            self._log.feed(data)
 
     def _tell(self, text: str) -> None:
         self._console.announce(text, trouble=True)
         if not self._console.echo:
             for line in self.last_lines[-5:]:
                 self._console.announce(f"    {line}")
+
+
+class _Output(asyncio.Protocol):
+    """What a child writes, on its way into the log."""
+
+    def __init__(self, log: ProcessLog) -> None:
+        self._log = log
+        self._ended = asyncio.Event()
+        self._transport: asyncio.BaseTransport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self._log.feed(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 (asyncio's word)
+        self._ended.set()
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
+
+    async def drained(self) -> None:
+        """Read to the end; who left the group and holds the pipe still is not waited for."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LAST_WORDS):
+                await self._ended.wait()
+        self.close()
+
+
+async def _open_output(log: ProcessLog) -> tuple[int, _Output]:
+    """Return the end of a pipe that a child writes to, and what reads the other."""
+    ours, theirs = os.pipe()
+    _, output = await asyncio.get_running_loop().connect_read_pipe(
+        lambda: _Output(log), os.fdopen(ours, "rb", buffering=0)
+    )
+    return theirs, output
 
 
 def _launcher() -> tuple[str, ...]:
@@ -215,7 +255,27 @@ async def _end_group(group: int, grace: float) -> None:
         return
     deadline = time.monotonic() + grace
     while time.monotonic() < deadline:
-        if not _signal_group(group, 0):
+        if not _lives(group):
             return
         await asyncio.sleep(POLL)
     _signal_group(group, signal.SIGKILL)
+
+
+def _lives(group: int) -> bool:
+    """
+    Say whether a group has a member that runs.
+
+    A zombie counts for kill(2), and in a container whose first process does not reap orphans it
+    stays for ever: on Linux, /proc tells it apart.
+    """
+    if not _signal_group(group, 0):
+        return False
+    if sys.platform != "linux":
+        return True
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            # pid (name) state ppid pgrp …; the name may hold anything, also a parenthesis
+            state, _parent, its_group = status.read_text().rpartition(")")[2].split()[:3]
+            if int(its_group) == group and state != "Z":
+                return True
+    return False

@@ -1,0 +1,76 @@
+"""What the processes say, each line under its process's name."""
+
+import io
+from pathlib import Path
+
+import pytest
+
+from control_plane.cli.local import logs
+from control_plane.cli.local.logs import Console, LineSplitter, ProcessLog
+
+
+def test_lines_are_cut_wherever_the_bytes_are_split() -> None:
+    """Any split of the stream gives the same lines."""
+    text = "one\ntwo\r\nthré\n\nlast".encode()
+    for cut in range(len(text)):
+        splitter = LineSplitter()
+        lines = [*splitter.feed(text[:cut]), *splitter.feed(text[cut:]), *splitter.end()]
+        assert lines == ["one", "two", "thré", "", "last"]
+
+
+def test_a_line_without_an_end_is_cut() -> None:
+    """A process that never ends its line does not fill our memory."""
+    splitter = LineSplitter(longest=4)
+
+    assert splitter.feed(b"abcdefghij") == ["abcd", "efgh"]
+    assert splitter.end() == ["ij"]
+
+
+def test_lines_stand_under_their_process(tmp_path: Path) -> None:
+    """Names are padded to one width; a file keeps the lines bare."""
+    out = io.StringIO()
+    console = Console(out)
+    app = ProcessLog("shop/app", console, tmp_path / "app.log")
+    proxy = ProcessLog("shop/proxy", console, tmp_path / "proxy.log")
+    app.feed(b"hello\n")
+    proxy.feed(b"half a line")
+    proxy.end_of_output()
+    app.close()
+    proxy.close()
+
+    assert out.getvalue() == "shop/app   │ hello\nshop/proxy │ half a line\n"
+    assert (tmp_path / "app.log").read_text() == "hello\n"
+
+
+def test_colour_is_for_terminals(tmp_path: Path) -> None:
+    """With colour the name is painted and the text is not."""
+    out = io.StringIO()
+    log = ProcessLog("app", Console(out, colour=True), tmp_path / "app.log")
+    log.feed(b"hello\n")
+    log.close()
+
+    assert out.getvalue() == f"\x1b[{logs.COLOURS[0]}mapp\x1b[0m │ hello\n"
+
+
+def test_without_echo_lines_go_to_the_file_alone(tmp_path: Path) -> None:
+    """The demo's screen belongs to its table; what meshctl itself says is still said."""
+    out = io.StringIO()
+    console = Console(out, echo=False)
+    log = ProcessLog("app", console, tmp_path / "app.log")
+    log.feed(b"hello\n")
+    console.announce("stopping")
+    log.close()
+
+    assert out.getvalue() == "stopping\n"
+    assert list(log.tail) == ["hello"]
+
+
+def test_a_log_file_does_not_grow_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One file of the largest size is kept beside the current one."""
+    monkeypatch.setattr(logs, "LARGEST_FILE", 10)
+    log = ProcessLog("app", Console(io.StringIO()), tmp_path / "app.log")
+    log.feed(b"0123456789ab\nnew\n")
+    log.close()
+
+    assert (tmp_path / "app.log.1").read_text() == "0123456789ab\n"
+    assert (tmp_path / "app.log").read_text() == "new\n"

@@ -1,0 +1,76 @@
+"""The control plane of a local mesh: its configuration and what is asked of it."""
+
+import io
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from control_plane.cli.local import plane as plane_module
+from control_plane.cli.local.logs import Console
+from control_plane.cli.local.plane import LocalControlPlane, own_environment
+from control_plane.cli.local.process import NotReadyError
+from control_plane.cli.local.rundir import RunDirectory
+
+
+def local_plane(directory: RunDirectory) -> LocalControlPlane:
+    return LocalControlPlane(
+        directory, [Path("mesh")], "td", Console(io.StringIO()), lambda _group, _alive: None
+    )
+
+
+async def test_it_is_told_where_everything_is(tmp_path: Path) -> None:
+    """All paths are absolute: its working directory is not the user's."""
+    directory = RunDirectory(tmp_path)
+    plane = local_plane(directory)
+
+    command = await plane._prepare()
+    config = json.loads(directory.control_plane.read_text())
+    await plane.process.stop()
+    directory.release()
+
+    assert command.arguments[-2:] == ("--config", str(directory.control_plane))
+    assert config == {
+        "state": str(tmp_path / "state" / "td" / "control-plane"),
+        "files": [str(Path.cwd() / "mesh")],
+        "placements": str(directory.placements),
+        "discovery": {"address": "127.0.0.1", "port": plane.discovery},
+        "api": {"address": "127.0.0.1", "port": plane.api},
+    }
+
+
+async def test_its_ports_are_kept(tmp_path: Path) -> None:
+    """A mesh that is started again is found where it was; sidecars know the port by heart."""
+    directory = RunDirectory(tmp_path)
+    first = local_plane(directory)
+    await first._prepare()
+    second = local_plane(directory)
+    for plane in (first, second):
+        await plane.process.stop()
+    directory.release()
+
+    assert (second.discovery, second.api) == (first.discovery, first.api)
+    assert first.discovery != first.api
+
+
+async def test_a_token_that_cannot_be_had_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For a while; then the sidecar's start is put off, with the reason."""
+    monkeypatch.setattr(plane_module, "TOKEN_WITHIN", 0.1)
+    directory = RunDirectory(tmp_path)
+    plane = local_plane(directory)
+
+    with pytest.raises(NotReadyError, match=r"no join token: nothing listens on 127\.0\.0\.1"):
+        await plane.token("default/shop")
+    await plane.process.stop()
+    directory.release()
+
+
+def test_our_programs_are_found_uninstalled() -> None:
+    """In a checkout nothing is on the path; what the user has there stays behind ours."""
+    path = own_environment({"PYTHONPATH": "/theirs"})["PYTHONPATH"].split(os.pathsep)
+
+    assert (Path(path[0]) / "meshproxy" / "__init__.py").exists()
+    assert path[1:] == ["/theirs"]
