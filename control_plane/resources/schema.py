@@ -9,6 +9,7 @@ As in a cluster, ``null`` is the same as leaving a field out.
 """
 
 import difflib
+import functools
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -23,11 +24,12 @@ Report = Callable[[Path, int, str], None]
 """Called with the path, the line and the message of each mismatch."""
 
 _MISSING: Any = object()
+_type_info = functools.cache(inspect.type_info)
 
 
 def walk(node: Node, model: type[msgspec.Struct], report: Report) -> Any:
     """Return `node` as plain data for `msgspec.convert`, after reporting whatever does not fit."""
-    return _walk(node, inspect.type_info(model), (), report)
+    return _walk(node, _type_info(model), (), report)
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
@@ -178,7 +180,8 @@ def _out_of_bounds(node: Node, info: inspect.Type) -> str:
     if isinstance(info, inspect.IntType) and isinstance(node.value, int):
         return f"{node.text} is out of range"
     if isinstance(info, inspect.LiteralType) and isinstance(node.value, type(info.values[0])):
-        return f"{_shown(node.text)} is not known"
+        text = node.text if isinstance(node.value, int) else _shown(node.text)
+        return f"{text} is not known"
     return ""
 
 

@@ -127,7 +127,7 @@ class FilesSource:
         unheard = True  # what changed between the last look and the start of the watch
         async for changes in watchfiles.awatch(
             *targets,
-            watch_filter=None,
+            watch_filter=self._concerns,
             debounce=DEBOUNCE,
             step=STEP,
             rust_timeout=LOOK,
@@ -158,6 +158,22 @@ class FilesSource:
                 status = path.stat()
                 found[path] = (status.st_dev, status.st_ino)
         return found
+
+    def _concerns(self, _: watchfiles.Change, name: str) -> bool:
+        """Say whether an event can mean a new look: logs and editors write into our folders too."""
+        path = Path(name)
+        if path.name.startswith(".."):  # Kubernetes swaps a volume's ..data link
+            return True
+        files = [*self._paths, *([self._placements_path] if self._placements_path else [])]
+        if any(path == file.absolute() for file in files):
+            return True
+        for root in self._paths:
+            if path.is_relative_to(root.absolute()):
+                below = path.relative_to(root.absolute()).parts
+                hidden = any(part.startswith(".") for part in below)
+                # What is no file may be a folder with files, now or before.
+                return not hidden and (path.suffix in SUFFIXES or not path.is_file())
+        return False
 
     async def _refresh(self) -> None:
         async with self._turn:
