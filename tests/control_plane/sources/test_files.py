@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from control_plane.placement import Placement, Placements
-from control_plane.sources.files import FilesSource, look
+from control_plane.sources.files import SETTLE, FilesSource, look
 from control_plane.store import State, Store
 from tests.helpers.mesh import service
 
@@ -219,6 +219,24 @@ async def test_a_broken_edit_is_reported_until_it_is_mended(mesh: Mesh) -> None:
         path.write_text(service("b"))
         await until(lambda state: not state.findings)
         assert mesh.services == ["default/b"]
+
+
+@pytest.mark.parametrize("first", ["emptied", "deleted"])
+async def test_a_save_that_is_caught_half_done_takes_nothing_away(mesh: Mesh, first: str) -> None:
+    """Some editors empty a file before they write it, some delete it before they make it anew."""
+    path = mesh.write("a.yaml", service("a"))
+    async with following(mesh) as until:
+        await until(lambda state: bool(state.services))
+        seen: list[list[str]] = []
+        mesh.store.subscribe(lambda state: seen.append(sorted(state.services)))
+        if first == "emptied":
+            path.write_text("")
+        else:
+            path.unlink()
+        await asyncio.sleep(SETTLE / 2000)  # the moment in between is what this is about
+        path.write_text(service("a", port=81))
+        await until(lambda state: state.services["default/a"].spec.ports[0].port == 81)
+        assert seen == [["default/a"]]
 
 
 async def test_a_folder_that_vanishes_and_comes_back(mesh: Mesh) -> None:
