@@ -28,7 +28,9 @@ _type_info = functools.cache(inspect.type_info)
 
 
 def walk(node: Node, model: type[msgspec.Struct], report: Report) -> Any:
-    """Return `node` as plain data for `msgspec.convert`, after reporting whatever does not fit."""
+    """
+    Return `node` as plain data for `msgspec.convert`, without what does not fit; that is reported.
+    """
     return _walk(node, _type_info(model), (), report)
 
 
@@ -76,7 +78,9 @@ def _struct(node: Node, info: inspect.StructType, path: Path, report: Report) ->
         elif _is_null(child) and not field.required:
             continue
         else:
-            data[key] = _walk(child, field.type, (*path, key), report)
+            value = _walk(child, field.type, (*path, key), report)
+            if value is not _MISSING:
+                data[key] = value
     for name, field in fields.items():
         if field.required and name not in node.items:
             report((*path, name), node.line, f"is missing, expected {expected(field.type)}")
@@ -87,19 +91,21 @@ def _list(node: Node, info: inspect.VarTupleType, path: Path, report: Report) ->
     if not isinstance(node, Sequence):
         report(path, node.line, f"{_said(node)}, expected {expected(info)}")
         return _MISSING
-    return [
+    items = [
         _walk(item, info.item_type, (*path, index), report) for index, item in enumerate(node.items)
     ]
+    return _MISSING if _MISSING in items else items  # the rest would move to other indexes
 
 
 def _dict(node: Node, info: inspect.DictType, path: Path, report: Report) -> Any:
     if not isinstance(node, Mapping):
         report(path, node.line, f"{_said(node)}, expected {expected(info)}")
         return _MISSING
-    return {
+    table = {
         key: _walk(child, info.value_type, (*path, key), report)
         for key, child in node.items.items()
     }
+    return {key: value for key, value in table.items() if value is not _MISSING}
 
 
 def _union(node: Node, info: inspect.UnionType, path: Path, report: Report) -> Any:

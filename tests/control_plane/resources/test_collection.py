@@ -75,6 +75,25 @@ def test_duplicates_within_a_file() -> None:
     ]
 
 
+def test_types_and_rules_are_reported_together() -> None:
+    """One wrong type does not hide a wrong name; what was left out is not missed again."""
+    text = """apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: A_b}
+spec:
+  parentRefs: here
+  rules:
+    - backendRefs: [{name: a, port: 80, weight: ten}]
+      matches: [{path: {value: nowhere}}]
+"""
+    assert [finding.field for finding in examine(text, A).findings] == [
+        "metadata.name",
+        "spec.parentRefs",
+        "spec.rules[0].backendRefs[0].weight",
+        "spec.rules[0].matches[0].path.value",
+    ]
+
+
 def test_a_mesh_has_one_mesh_config() -> None:
     """Whatever they are called."""
     choice = choose(files(a=MESH % "a", b=MESH % "b"), {})
