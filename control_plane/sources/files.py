@@ -348,12 +348,19 @@ class Archive:
         return files
 
     def write(self, new: dict[Path, File], old: dict[Path, File]) -> None:
-        """Keep `new`, of which `old` is kept already."""
-        for path, file in new.items():
-            if path not in old or old[path].text != file.text:
-                self._keep(path, file.text)
-        for path in old.keys() - new.keys():
-            self._place(path).unlink(missing_ok=True)
+        """
+        Keep `new`, of which `old` is kept already.
+
+        A full disk costs the memory of this version, not the version itself.
+        """
+        try:
+            for path, file in new.items():
+                if path not in old or old[path].text != file.text:
+                    self._keep(path, file.text)
+            for path in old.keys() - new.keys():
+                self._place(path).unlink(missing_ok=True)
+        except OSError as error:
+            _log.warning("%s: what is in force could not be kept: %s", self._folder, error)
 
     def _keep(self, path: Path, text: str) -> None:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -176,6 +176,14 @@ def test_damaged_memory_is_not_used(mesh: Mesh) -> None:
     assert mesh.services == []
 
 
+def test_a_place_to_remember_that_cannot_be_written(mesh: Mesh) -> None:
+    """A full disk costs the memory of a version, not the version."""
+    mesh.accepted.write_text("a file where a folder is wanted")
+    mesh.write("a.yaml", service("a"))
+    mesh.load()
+    assert mesh.services == ["default/a"]
+
+
 def test_broken_placements_keep_the_last_ones(mesh: Mesh) -> None:
     """Endpoints do not vanish because a file was caught half written."""
     source = mesh.source()
@@ -206,6 +214,21 @@ async def test_saves_are_followed(mesh: Mesh) -> None:
         await until(lambda state: "default/d" in state.services)
         path.unlink()
         await until(lambda state: list(state.services) == ["default/d"])
+
+
+async def test_a_relative_folder_is_followed(mesh: Mesh, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Findings show the path as it was given."""
+    monkeypatch.chdir(mesh.folder.parent)
+    path = mesh.write("a.yaml", service("a"))
+    source = FilesSource([Path("config")], mesh.store, mesh.accepted)
+    mesh.source = lambda: source  # type: ignore[method-assign]
+    async with following(mesh) as until:
+        await until(lambda state: bool(state.services))
+        path.write_text(service("a", port=81))
+        await until(lambda state: state.services["default/a"].spec.ports[0].port == 81)
+        path.write_text(BROKEN)
+        await until(lambda state: bool(state.findings))
+        assert mesh.store.state.findings[0].file == "config/a.yaml"
 
 
 async def test_a_broken_edit_is_reported_until_it_is_mended(mesh: Mesh) -> None:
