@@ -21,11 +21,11 @@ from .limits import Limits
 # 16 digits hold any size up to 2^64-1; leading zeros are legal, but not without end.
 _SIZE: Final = rb"([0-9A-Fa-f]{1,16})"
 _TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
-_QUOTED: Final = rb'"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*+"'
+_QUOTED: Final = rb'"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*"'
 _EXTENSION: Final = (
-    rb"[ \t]*+;[ \t]*+" + _TOKEN + rb"(?:[ \t]*+=[ \t]*+(?:" + _TOKEN + rb"|" + _QUOTED + rb"))?+"
+    rb"[ \t]*+;[ \t]*+" + _TOKEN + rb"(?:[ \t]*+=[ \t]*+(?:" + _TOKEN + rb"|" + _QUOTED + rb"))?"
 )
-_size_line: Final = re.compile(_SIZE + rb"((?:" + _EXTENSION + rb")*+)").fullmatch
+_size_line: Final = re.compile(_SIZE + rb"((?:" + _EXTENSION + rb")*)").fullmatch
 _LARGEST: Final = 2**63 - 1
 
 # What is expected next.
