@@ -19,7 +19,7 @@ Target = tuple[bytes, bytes | None, bytes]
 # Path: RFC 3986 `pchar`, complete percent escapes, and of the rest `[ ] |`, which browsers leave
 # as they are (WHATWG URL, "path percent-encode set").  Query: there browsers leave more, and a
 # lone `%` is common.  Possessive quantifiers: a target that does not match fails in one pass.
-_PATH: Final = rb"/(?:[!$&'()*+,\-./0-9:;=@A-Z\[\]_a-z|~]++|%[0-9A-Fa-f]{2})*"
+_PATH: Final = rb"/(?:[!$&'(*)+,\-./0-9:;=@A-Z\[\]_a-z|~]++|%[0-9A-Fa-f]{2})*"
 _QUERY: Final = rb"\?[!$-;=?-~]*+"
 _origin_form: Final = re.compile(_PATH + rb"(?:" + _QUERY + rb")?").fullmatch
 _absolute_form: Final = re.compile(
