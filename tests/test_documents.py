@@ -158,3 +158,26 @@ def test_locks_agree() -> None:
         for name in ("requirements.lock", "requirements-dev.lock")
     )
     assert runtime.items() <= development.items()
+
+
+def test_the_life_of_a_request_has_the_sections_of_the_code() -> None:
+    """Its numbered headings are the section comments of exchange.py, in the same order."""
+    code = re.findall(
+        r"^    # (\d\. [^-\n]+?) -+$", (ROOT / "meshproxy/exchange.py").read_text(), re.MULTILINE
+    )
+    text = (ROOT / "docs/life-of-a-request.md").read_text()
+    assert len(code) == 7
+    assert code == re.findall(r"^## (\d\. .+)$", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("path", "function"),
+    [
+        pytest.param(path, function, id=f"{path}:{function}")
+        for document in sorted((ROOT / "docs").glob("life-of-*.md"))
+        for path, function in re.findall(r"`([\w/]+\.py)` : `(\w+)`", document.read_text())
+    ],
+)
+def test_every_step_of_a_life_is_where_it_is_said_to_be(path: str, function: str) -> None:
+    """A row of the life documents names a file and a function in it."""
+    assert re.search(rf"^\s*(async )?def {function}\(", (ROOT / path).read_text(), re.MULTILINE)
