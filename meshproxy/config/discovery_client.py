@@ -20,7 +20,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import WebSocketException
+from websockets.exceptions import ConnectionClosed, WebSocketException
 
 from meshproxy import private_file
 from meshproxy.backoff import Backoff
@@ -310,6 +310,8 @@ class DiscoveryClient:
             text = (
                 f"its certificate is not vouched for by {self._plane.roots}: {error.verify_message}"
             )
+        elif isinstance(error, ConnectionClosed):
+            text = "the connection was lost"
         elif isinstance(error, TimeoutError):
             text = "no answer in time"
         else:
