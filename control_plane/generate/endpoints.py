@@ -8,6 +8,9 @@ from meshproxy.contract.resources import ClusterSpec, EndpointSpec, EndpointsSpe
 
 from .listeners import inbound_name
 
+Labelled = dict[tuple[str, str, str], list[tuple[str, Workload]]]
+"""(namespace, label, value) → names and workloads."""
+
 
 def identity(workload: Workload, mesh: MeshConfig) -> str:
     """Return the SPIFFE ID of a workload."""
@@ -25,15 +28,15 @@ def outbound(
 ) -> tuple[EndpointsSpec, ...]:
     """Return the endpoints of each cluster, also of those that have none."""
     made: list[EndpointsSpec] = []
+    labelled = _by_label(workloads)
     for cluster in clusters:
         name, _, number = cluster.name.rpartition(":")
         service = services[name]
         port = next(port for port in service.spec.ports if port.port == int(number))
         endpoints = (
             _endpoint(key, workload, placement, target, mesh)
-            for key, workload in sorted(workloads.items())
-            if _selects(service, workload)
-            and (target := _target(port, workload)) is not None
+            for key, workload in _selected(service, labelled)
+            if (target := _target(port, workload)) is not None
             and (placement := placements.workloads.get(key)) is not None
             and target in placement.inbound_ports
         )
@@ -54,14 +57,29 @@ def inbound(workload: Workload, placement: Placement | None) -> tuple[EndpointsS
     return tuple(made)
 
 
-def _selects(service: Service, workload: Workload) -> bool:
-    """A Service without a selector chooses nobody: its endpoints are somebody else's business."""
-    selector, labels = service.spec.selector, workload.metadata.labels
-    return (
-        service.metadata.namespace == workload.metadata.namespace
-        and bool(selector)
-        and all(labels.get(key) == value for key, value in selector.items())
-    )
+def _by_label(workloads: dict[str, Workload]) -> Labelled:
+    """Return the workloads that carry each label, in the order of their names."""
+    found: Labelled = {}
+    for key, workload in sorted(workloads.items()):
+        for label in workload.metadata.labels.items():
+            found.setdefault((workload.metadata.namespace, *label), []).append((key, workload))
+    return found
+
+
+def _selected(service: Service, labelled: Labelled) -> list[tuple[str, Workload]]:
+    """
+    Return the workloads of the Service's namespace that carry all labels of its selector.
+
+    A Service without a selector chooses nobody: its endpoints are somebody else's business.
+    """
+    if not service.spec.selector:
+        return []
+    first, *others = service.spec.selector.items()
+    return [
+        (key, workload)
+        for key, workload in labelled.get((service.metadata.namespace, *first), ())
+        if all(workload.metadata.labels.get(name) == value for name, value in others)
+    ]
 
 
 def _target(port: ServicePort, workload: Workload) -> int | None:

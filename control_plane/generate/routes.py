@@ -57,6 +57,19 @@ def cluster_name(service: str, port: int) -> str:
     return f"{service}:{port}"
 
 
+def by_parent(routes: Iterable[HTTPRoute]) -> dict[str, list[HTTPRoute]]:
+    """Return the routes that name each Service, so that not every route is asked for each one."""
+    found: dict[str, list[HTTPRoute]] = {}
+    for route in routes:
+        names = {
+            f"{ref.namespace or route.metadata.namespace}/{ref.name}"
+            for ref in route.spec.parent_refs
+        }
+        for name in names:
+            found.setdefault(name, []).append(route)
+    return found
+
+
 def attached(
     service: Service,
     port: ServicePort,

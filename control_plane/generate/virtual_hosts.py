@@ -6,18 +6,18 @@ from control_plane.resources.model import HTTPRoute, Service, Workload
 from meshproxy.contract.resources import BackendSpec, MatchSpec, RouteSpec, VirtualHostSpec
 
 from .listeners import inbound_name
-from .routes import attached, cluster_name, compiled
+from .routes import attached, by_parent, cluster_name, compiled
 
 
 def outbound(
     services: dict[str, Service], routes: Iterable[HTTPRoute], namespace: str
 ) -> tuple[VirtualHostSpec, ...]:
     """Return the virtual hosts that a client in `namespace` can call."""
-    routes = list(routes)
+    candidates = by_parent(routes)
     made: list[VirtualHostSpec] = []
     for name, service in sorted(services.items()):
         for port in sorted(service.spec.ports, key=lambda port: port.port):
-            deciding = attached(service, port, namespace, routes, services)
+            deciding = attached(service, port, namespace, candidates.get(name, ()), services)
             cluster = cluster_name(name, port.port)
             made.append(
                 VirtualHostSpec(

@@ -26,7 +26,8 @@ class File(Struct, frozen=True):
     One version of a file.
 
     Attributes:
-        sources: Its resources, of which none may be used when there are findings.
+        sources: Its resources, of which none may be used when there are findings: some may
+            then be incomplete.
         findings: What is wrong with it by itself.
     """
 
@@ -51,7 +52,16 @@ def examine(text: str, path: Path) -> File:
     sources, findings = parse(text, str(path))
     first: dict[str, Source] = {}
     for source in sources:
-        findings.extend(validate(source))
+        # What a type was wrong for is missing now; to complain of that as well would mislead.
+        mistyped = [one.field for one in findings if one.name == source.name]
+        findings.extend(
+            finding
+            for finding in list(validate(source))
+            if not any(
+                field.startswith(finding.field) or finding.field.startswith(field)
+                for field in mistyped
+            )
+        )
         known = first.setdefault(_identity(source), source)
         if known is not source:
             findings.append(_duplicate(source, known))

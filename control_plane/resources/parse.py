@@ -72,7 +72,12 @@ class Source(msgspec.Struct, frozen=True):
 
 
 def parse(text: str, file: str) -> tuple[list[Source], list[Finding]]:
-    """Return the resources of one file, and what is wrong with the text and the types in it."""
+    """
+    Return the resources of one file, and what is wrong with the text and the types in it.
+
+    Also of a resource with findings, what does fit is returned where it can be, so that the checks
+    that follow can say all that is wrong at once.
+    """
     sources: list[Source] = []
     findings: list[Finding] = []
     try:
@@ -100,8 +105,12 @@ def _one(node: Node, file: str, sources: list[Source], findings: list[Finding]) 
         )
 
     data = schema.walk(node, model, report)
-    if len(findings) == before:
+    try:
         sources.append(Source(msgspec.convert(data, model), file, node))
+    except msgspec.ValidationError as error:
+        # Without what did not fit, too little is left.
+        if len(findings) == before:
+            report((), node.line, str(error))
 
 
 def _model(node: Mapping, file: str, findings: list[Finding]) -> type[Resource] | None:

@@ -9,6 +9,7 @@ As in a cluster, ``null`` is the same as leaving a field out.
 """
 
 import difflib
+import functools
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -23,11 +24,14 @@ Report = Callable[[Path, int, str], None]
 """Called with the path, the line and the message of each mismatch."""
 
 _MISSING: Any = object()
+_type_info = functools.cache(inspect.type_info)
 
 
 def walk(node: Node, model: type[msgspec.Struct], report: Report) -> Any:
-    """Return `node` as plain data for `msgspec.convert`, after reporting whatever does not fit."""
-    return _walk(node, inspect.type_info(model), (), report)
+    """
+    Return `node` as plain data for `msgspec.convert`, without what does not fit; that is reported.
+    """
+    return _walk(node, _type_info(model), (), report)
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
@@ -74,7 +78,9 @@ def _struct(node: Node, info: inspect.StructType, path: Path, report: Report) ->
         elif _is_null(child) and not field.required:
             continue
         else:
-            data[key] = _walk(child, field.type, (*path, key), report)
+            value = _walk(child, field.type, (*path, key), report)
+            if value is not _MISSING:
+                data[key] = value
     for name, field in fields.items():
         if field.required and name not in node.items:
             report((*path, name), node.line, f"is missing, expected {expected(field.type)}")
@@ -85,19 +91,21 @@ def _list(node: Node, info: inspect.VarTupleType, path: Path, report: Report) ->
     if not isinstance(node, Sequence):
         report(path, node.line, f"{_said(node)}, expected {expected(info)}")
         return _MISSING
-    return [
+    items = [
         _walk(item, info.item_type, (*path, index), report) for index, item in enumerate(node.items)
     ]
+    return _MISSING if _MISSING in items else items  # the rest would move to other indexes
 
 
 def _dict(node: Node, info: inspect.DictType, path: Path, report: Report) -> Any:
     if not isinstance(node, Mapping):
         report(path, node.line, f"{_said(node)}, expected {expected(info)}")
         return _MISSING
-    return {
+    table = {
         key: _walk(child, info.value_type, (*path, key), report)
         for key, child in node.items.items()
     }
+    return {key: value for key, value in table.items() if value is not _MISSING}
 
 
 def _union(node: Node, info: inspect.UnionType, path: Path, report: Report) -> Any:
@@ -178,7 +186,8 @@ def _out_of_bounds(node: Node, info: inspect.Type) -> str:
     if isinstance(info, inspect.IntType) and isinstance(node.value, int):
         return f"{node.text} is out of range"
     if isinstance(info, inspect.LiteralType) and isinstance(node.value, type(info.values[0])):
-        return f"{_shown(node.text)} is not known"
+        text = node.text if isinstance(node.value, int) else _shown(node.text)
+        return f"{text} is not known"
     return ""
 
 

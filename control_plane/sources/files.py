@@ -8,8 +8,9 @@ none of them takes anything away from the mesh:
   again over the broken file: the texts in force are kept in `accepted_dir`.
 * A file or folder cannot be read, or a folder that was given has vanished (an unmounted disk, a
   checkout in progress).  What was known of it stays in force, and it is read again until it works.
-* A save is caught half done.  Editors that replace a file by renaming another over it cannot be;
-  for the others, a truncated text is either broken (see above) or gone again a moment later.
+* A save is caught half done.  Many editors empty a file before they write it, some delete it
+  first.  So a look at the disk that would take a resource away is believed only when a second
+  look, `SETTLE` later, still says the same.
 
 Only a file that is really gone from a folder that is really there takes its resources along.
 
@@ -46,6 +47,9 @@ STEP = 10
 """Milliseconds without an event after which they are handed over."""
 LOOK = 500
 """Milliseconds between looks at what inotify cannot tell: folders that vanished and came back."""
+
+SETTLE = 100
+"""Milliseconds after which what seems to be gone is looked for once more."""
 
 SUFFIXES = (".yaml", ".yml")
 
@@ -93,7 +97,7 @@ class FilesSource:
 
     def load(self) -> None:
         """Read everything once and put it in force."""
-        self._store.replace(self._examine())
+        self._store.replace(self._judge(look(self._paths)))
 
     async def run(self) -> None:
         """Follow the disk until cancelled."""
@@ -127,7 +131,7 @@ class FilesSource:
         unheard = True  # what changed between the last look and the start of the watch
         async for changes in watchfiles.awatch(
             *targets,
-            watch_filter=None,
+            watch_filter=self._concerns,
             debounce=DEBOUNCE,
             step=STEP,
             rust_timeout=LOOK,
@@ -159,25 +163,65 @@ class FilesSource:
                 found[path] = (status.st_dev, status.st_ino)
         return found
 
+    def _concerns(self, _: watchfiles.Change, name: str) -> bool:
+        """Say whether an event can mean a new look: logs and editors write into our folders too."""
+        path = Path(name)
+        if path.name.startswith(".."):  # Kubernetes swaps a volume's ..data link
+            return True
+        files = [*self._paths, *([self._placements_path] if self._placements_path else [])]
+        if any(path == file.absolute() for file in files):
+            return True
+        for root in self._paths:
+            if path.is_relative_to(root.absolute()):
+                below = path.relative_to(root.absolute()).parts
+                hidden = any(part.startswith(".") for part in below)
+                # What is no file may be a folder with files, now or before.
+                return not hidden and (path.suffix in SUFFIXES or not path.is_file())
+        return False
+
     async def _refresh(self) -> None:
         async with self._turn:
-            state = await asyncio.to_thread(self._examine)
-            if self._store.replace(state):
+            doubts: dict[Path, str | None] = {}
+            while True:
+                disk = await asyncio.to_thread(look, self._paths)
+                before, doubts = doubts, await asyncio.to_thread(self._doubts, disk)
+                if doubts == before:
+                    break
+                await asyncio.sleep(SETTLE / 1000)
+            if self._store.replace(await asyncio.to_thread(self._judge, disk)):
                 _log.info("revision %d: %r", self._store.state.revision, self._store)
 
     # Judging -------------------------------------------------------------------------------------
 
-    def _examine(self) -> State:
-        """Look at the disk and return the state that results."""
-        disk = look(self._paths)
+    def _doubts(self, disk: Disk) -> dict[Path, str | None]:
+        """Return the files that would take resources away, with their text or None."""
+        doubts: dict[Path, str | None] = {}
+        for path, file in (self._accepted or {}).items():
+            text = disk.texts.get(path)
+            if text is None:
+                if disk.covers(path):
+                    doubts[path] = None
+            elif text != file.text:
+                new = self._version(path, text)
+                left = {source.key for source in new.sources}
+                if not new.findings and any(source.key not in left for source in file.sources):
+                    doubts[path] = text
+        return doubts
+
+    def _version(self, path: Path, text: str) -> File:
+        """Return a file as examined, anew only if its text is new."""
+        for known in (self._newest.get(path), (self._accepted or {}).get(path)):
+            if known is not None and known.text == text:
+                return known
+        return examine(text, path)
+
+    def _judge(self, disk: Disk) -> State:
+        """Return the state that results from what stands on the disk."""
         self._unknown = bool(disk.unknown)
         if self._accepted is None:
             self._accepted = self._archive.read(self._paths)
         accepted = self._accepted
-        newest: dict[Path, File] = {}
-        for path, text in disk.texts.items():
-            known = self._newest.get(path) or accepted.get(path)
-            newest[path] = known if known and known.text == text else examine(text, path)
+        newest = {path: self._version(path, text) for path, text in disk.texts.items()}
         for path, file in (accepted | self._newest).items():
             if path not in newest and not disk.covers(path):
                 newest[path] = file
@@ -190,7 +234,8 @@ class FilesSource:
         return state_of(Choice(choice.in_force, tuple(findings)), self._placements)
 
     def _read_placements(self) -> Iterator[Finding]:
-        if self._placements_path is None:
+        """A file that vanished is not an empty mesh: what was known of it stays."""
+        if self._placements_path is None or not self._placements_path.exists():
             return
         try:
             self._placements = placement.read(self._placements_path)
@@ -303,12 +348,19 @@ class Archive:
         return files
 
     def write(self, new: dict[Path, File], old: dict[Path, File]) -> None:
-        """Keep `new`, of which `old` is kept already."""
-        for path, file in new.items():
-            if path not in old or old[path].text != file.text:
-                self._keep(path, file.text)
-        for path in old.keys() - new.keys():
-            self._place(path).unlink(missing_ok=True)
+        """
+        Keep `new`, of which `old` is kept already.
+
+        A full disk costs the memory of this version, not the version itself.
+        """
+        try:
+            for path, file in new.items():
+                if path not in old or old[path].text != file.text:
+                    self._keep(path, file.text)
+            for path in old.keys() - new.keys():
+                self._place(path).unlink(missing_ok=True)
+        except OSError as error:
+            _log.warning("%s: what is in force could not be kept: %s", self._folder, error)
 
     def _keep(self, path: Path, text: str) -> None:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)

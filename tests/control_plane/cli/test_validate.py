@@ -1,0 +1,56 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from control_plane.cli.validate import run
+from tests.helpers.mesh import route, service
+
+
+def test_good_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A short summary, and 0."""
+    (tmp_path / "a.yaml").write_text(service("a") + "---" + service("b"))
+    (tmp_path / "c.yaml").write_text(service("c"))
+    assert run([tmp_path], "table") == 0
+    assert capsys.readouterr().out == "3 resources in 2 files: ok\n"
+    assert run([tmp_path / "c.yaml"], "table") == 0
+    assert capsys.readouterr().out == "1 resource in 1 file: ok\n"
+
+
+def test_both_kinds_of_findings_one_a_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Errors, and references that do not resolve; in the order of files and lines; and 1."""
+    (tmp_path / "a.yaml").write_text(
+        route("r", "a", "[{backendRefs: [{name: x, port: 80}]}]") + "---" + service("a")
+    )
+    (tmp_path / "b.yaml").write_text(service("A"))
+    assert run([tmp_path], "table") == 1
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == (
+        f"{tmp_path}/a.yaml:7: HTTPRoute/default/r: spec.rules[0].backendRefs[0]: "
+        "ResolvedRefs=False (BackendNotFound): Service default/x does not exist, "
+        "expected one of default/a"
+    )
+    assert second.startswith(f"{tmp_path}/b.yaml:4: Service/default/A: metadata.name: ")
+
+
+def test_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same findings as data."""
+    (tmp_path / "a.yaml").write_text("kind: Foo")
+    assert run([tmp_path], "json") == 1
+    (finding,) = json.loads(capsys.readouterr().out)
+    assert (finding["line"], finding["kind"], finding["severity"]) == (1, "Foo", "error")
+    (tmp_path / "a.yaml").unlink()
+    assert run([tmp_path], "json") == 0
+    assert json.loads(capsys.readouterr().out) == []
+
+
+def test_a_missing_path_is_a_usage_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It says which."""
+    assert run([tmp_path / "none"], "table") == 2
+    assert capsys.readouterr().err == (
+        f"meshctl validate: {tmp_path}/none: no such file or folder\n"
+    )

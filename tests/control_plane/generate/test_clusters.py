@@ -1,0 +1,41 @@
+from control_plane.generate.clusters import inbound
+from control_plane.generate.snapshot import generate
+from meshproxy.contract.resources import ClusterSpec
+from tests.helpers.mesh import TRUST, route, service, state, workload
+
+MESH = "apiVersion: meshproxy.io/v1alpha1\nkind: MeshConfig\nmetadata: {name: m}\n"
+
+
+def clusters(*texts: str) -> dict[str, ClusterSpec]:
+    snapshot = generate(state(workload("w"), *texts), "default/w", TRUST)
+    return {cluster.name: cluster for cluster in snapshot.clusters}
+
+
+def test_named_after_the_service_port_and_encrypted() -> None:
+    """The name is that of the virtual host; the service is what metrics call it."""
+    assert clusters(service("a"))["default/a:80"] == ClusterSpec(
+        name="default/a:80", service="default/a", mtls=True
+    )
+
+
+def test_disabled_mtls_is_plaintext_on_both_sides() -> None:
+    """PERMISSIVE still encrypts: it is about what is accepted, not about what is offered."""
+    assert not clusters(service("a"), MESH + "spec: {mtls: DISABLED}")["default/a:80"].mtls
+    assert clusters(service("a"), MESH + "spec: {mtls: PERMISSIVE}")["default/a:80"].mtls
+
+
+def test_only_what_routes_lead_to() -> None:
+    """A service whose route sends everything elsewhere needs no cluster."""
+    redirected = route("r", "a", "[{backendRefs: [{name: b, port: 80}]}]")
+    assert list(clusters(service("a"), service("b"), redirected)) == [
+        "default/b:80",
+        "inbound:8080",
+    ]
+
+
+def test_the_own_app_is_reached_in_plaintext() -> None:
+    """Over the loopback, under the workload's name."""
+    mesh = state(workload("w"))
+    assert inbound(mesh.workloads["default/w"]) == (
+        ClusterSpec(name="inbound:8080", service="default/w"),
+    )

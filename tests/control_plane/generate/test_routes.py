@@ -1,0 +1,220 @@
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from control_plane.generate.routes import attached, compiled
+from control_plane.resources.model import HTTPRoute
+from control_plane.store import State
+from meshproxy.contract.resources import (
+    BackendSpec,
+    HeaderModifierSpec,
+    HeaderSpec,
+    MatchSpec,
+    PathMatchSpec,
+    PathRewriteSpec,
+    RedirectSpec,
+    RewriteSpec,
+    RouteSpec,
+    ValueMatchSpec,
+)
+from tests.helpers.mesh import route, service, state
+
+
+def one(rule: str) -> RouteSpec:
+    """Return what a route of one rule becomes."""
+    mesh = state(service("a"), service("b"), route("r", "a", f"[{rule}]"))
+    (spec,) = compiled(mesh.routes.values(), mesh.services)
+    return spec
+
+
+def names(routes: Sequence[HTTPRoute], mesh: State) -> list[str]:
+    return [spec.name.removeprefix("HTTPRoute/") for spec in compiled(routes, mesh.services)]
+
+
+# Which routes decide ------------------------------------------------------------------------------
+
+
+def deciding(mesh: State, namespace: str, port: int = 80) -> list[str]:
+    own = mesh.services["default/a"]
+    (found,) = (one for one in own.spec.ports if one.port == port)
+    routes = attached(own, found, namespace, mesh.routes.values(), mesh.services)
+    return sorted(route.metadata.name for route in routes)
+
+
+def test_consumer_routes_replace_producer_routes() -> None:
+    """For their own namespace alone; inside a group, all count."""
+    mesh = state(
+        service("a"),
+        route("producer-1", "a", "[{}]"),
+        route("producer-2", "a", "[{}]"),
+        route("consumer", "a", "[{}]", namespace="other"),
+    )
+    assert deciding(mesh, "default") == ["producer-1", "producer-2"]
+    assert deciding(mesh, "other") == ["consumer"]
+    assert deciding(mesh, "third") == ["producer-1", "producer-2"]
+
+
+def test_a_route_attaches_to_all_ports_or_to_one() -> None:
+    """By number or by name."""
+    two = service("a").replace(
+        "[{port: 80, targetPort: http}]", "[{port: 80, name: x}, {port: 81, name: y}]"
+    )
+    by_port = route("number", "a", "[{}]").replace("name: a", "name: a, port: 81")
+    by_name = route("section", "a", "[{}]").replace("name: a", "name: a, sectionName: x")
+    mesh = state(two, route("both", "a", "[{}]"), by_port, by_name)
+    assert deciding(mesh, "default", 80) == ["both", "section"]
+    assert deciding(mesh, "default", 81) == ["both", "number"]
+
+
+def test_a_parent_that_does_not_resolve_attaches_nothing() -> None:
+    """A route for a Gateway of the same name is not for the Service."""
+    text = route("r", "a", "[{}]").replace("kind: Service", "kind: Gateway")
+    assert deciding(state(service("a"), text), "default") == []
+
+
+# Order --------------------------------------------------------------------------------------------
+
+# Each of these goes before all that follow.
+BY_PRECEDENCE = [
+    "{path: {type: Exact, value: /a}, method: GET}",
+    "{path: {type: Exact, value: /a}}",
+    "{path: {value: /long/prefix}}",
+    "{path: {value: /short}, method: GET, headers: [{name: x, value: '1'}]}",
+    "{path: {value: /short}, method: GET}",
+    "{path: {value: /short}, headers: [{name: x, value: '1'}, {name: z, value: '1'}]}",
+    "{path: {value: /short}, headers: [{name: x, value: '1'}], queryParams: [{name: q, value: v}]}",
+    "{path: {value: /short}, headers: [{name: x, value: '1'}]}",
+    "{path: {value: /short}, queryParams: [{name: q, value: v}, {name: p, value: v}]}",
+    "{path: {value: /short}, queryParams: [{name: q, value: v}]}",
+    "{path: {value: /short}}",
+    "{path: {type: RegularExpression, value: /.*}}",
+    "{method: GET}",
+    "{}",
+]
+
+
+@given(st.permutations(range(len(BY_PRECEDENCE))))
+def test_the_most_specific_match_is_first(order: list[int]) -> None:
+    """Whatever the order in the file, and whether in one rule each or in one for all."""
+    rules = ", ".join(f"{{name: m{n}, matches: [{BY_PRECEDENCE[n]}]}}" for n in order)
+    mesh = state(service("a"), route("r", "a", f"[{rules}]"))
+    assert names(list(mesh.routes.values()), mesh) == [
+        f"default/r/m{n}" for n in range(len(BY_PRECEDENCE))
+    ]
+
+
+def dated(name: str, created: str, namespace: str = "default") -> str:
+    text = route(name, "a", "[{}]", namespace=namespace)
+    return text.replace(f"namespace: {namespace}}}", f"namespace: {namespace}{created}}}", 1)
+
+
+@given(st.permutations(range(5)))
+def test_ties_go_to_the_oldest_then_by_name(order: list[int]) -> None:
+    """A route from a file, which has no age, is the youngest."""
+    texts = [
+        dated("z", ", creationTimestamp: '2020-01-01T00:00:00Z'"),
+        dated("b", ", creationTimestamp: '2025-01-01T00:00:00Z'"),
+        dated("c", ", creationTimestamp: '2025-01-01T00:00:00Z'"),
+        dated("a", ""),
+        dated("a", "", namespace="other"),
+    ]
+    mesh = state(service("a"), *(texts[index] for index in order))
+    assert names(list(mesh.routes.values()), mesh) == [
+        "default/z/0",
+        "default/b/0",
+        "default/c/0",
+        "default/a/0",
+        "other/a/0",
+    ]
+
+
+def test_within_a_route_the_first_rule_and_match_wins() -> None:
+    """The last of the tie-breaks."""
+    mesh = state(
+        service("a"),
+        route("r", "a", "[{matches: [{method: GET}, {method: PUT}]}, {matches: [{method: POST}]}]"),
+    )
+    found = compiled(mesh.routes.values(), mesh.services)
+    assert [spec.match.method for spec in found] == ["GET", "PUT", "POST"]
+
+
+# One rule, one match ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("match", "spec"),
+    [
+        ("{}", MatchSpec(path=PathMatchSpec(type="prefix", value="/"))),
+        (
+            "{path: {type: RegularExpression, value: a+}, method: PUT}",
+            MatchSpec(path=PathMatchSpec(type="regex", value="a+"), method="PUT"),
+        ),
+        (
+            (
+                "{path: {type: Exact, value: /a}, headers: [{name: X, value: v}], "
+                "queryParams: [{name: q, value: v+, type: RegularExpression}]}"
+            ),
+            MatchSpec(
+                path=PathMatchSpec(type="exact", value="/a"),
+                headers=(ValueMatchSpec(name="X", value="v"),),
+                query=(ValueMatchSpec(name="q", type="regex", value="v+"),),
+            ),
+        ),
+    ],
+)
+def test_matches(match: str, spec: MatchSpec) -> None:
+    """Word for word, and without a path the prefix that every path has."""
+    assert one(f"{{matches: [{match}]}}").match == spec
+    assert one("{matches: []}").match == MatchSpec(path=PathMatchSpec(type="prefix", value="/"))
+
+
+def test_filters_of_a_rule() -> None:
+    """Each standard filter has its place in the route."""
+    headers = "{set: [{name: a, value: b}], add: [{name: c, value: d}], remove: [e]}"
+    spec = one(
+        f"{{name: x, filters: [{{type: RequestHeaderModifier, requestHeaderModifier: {headers}}}, "
+        f"{{type: ResponseHeaderModifier, responseHeaderModifier: {headers}}}, {{type: URLRewrite, "
+        "urlRewrite: {hostname: h, path: {type: ReplaceFullPath, replaceFullPath: /f}}}]}"
+    )
+    modifier = HeaderModifierSpec(
+        set=(HeaderSpec(name="a", value="b"),), add=(HeaderSpec(name="c", value="d"),), remove=("e",)
+    )  # fmt: skip
+    assert spec == RouteSpec(
+        name="HTTPRoute/default/r/x",
+        match=MatchSpec(path=PathMatchSpec(type="prefix", value="/")),
+        request_headers=modifier,
+        response_headers=modifier,
+        rewrite=RewriteSpec(hostname="h", path=PathRewriteSpec(type="full", value="/f")),
+    )
+
+
+def test_redirect() -> None:
+    """What is not given stays open, for the proxy to fill from the request."""
+    spec = one(
+        "{filters: [{type: RequestRedirect, requestRedirect: {scheme: https, statusCode: 301, "
+        "port: 8443, path: {type: ReplacePrefixMatch, replacePrefixMatch: /n}}}]}"
+    )
+    assert spec.redirect == RedirectSpec(
+        status=301, scheme="https", port=8443, path=PathRewriteSpec(type="prefix", value="/n")
+    )
+    assert one("{filters: [{type: RequestRedirect, requestRedirect: {}}]}").redirect == (
+        RedirectSpec(status=302)
+    )
+
+
+def test_backends() -> None:
+    """A reference that leads nowhere, or a filter we lack, keeps its weight and has no cluster."""
+    rewritten = "{name: b, port: 80, weight: 2, filters: [{type: URLRewrite, urlRewrite: {}}]}"
+    changed = (
+        "{name: b, port: 80, filters: [{type: RequestHeaderModifier, "
+        "requestHeaderModifier: {remove: [x]}}]}"
+    )
+    refs = f"{{name: a, port: 80, weight: 0}}, {{name: a, port: 81, weight: 3}}, {rewritten}"
+    assert one(f"{{backendRefs: [{refs}, {changed}]}}").backends == (
+        BackendSpec(cluster="default/a:80", weight=0),
+        BackendSpec(cluster=None, weight=3),
+        BackendSpec(cluster=None, weight=2),
+        BackendSpec(cluster="default/b:80", request_headers=HeaderModifierSpec(remove=("x",))),
+    )

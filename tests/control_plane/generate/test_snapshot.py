@@ -1,0 +1,117 @@
+"""Whole snapshots against golden files, and what must hold for any mesh."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from control_plane.generate.snapshot import generate
+from control_plane.placement import Placement
+from control_plane.store import State
+from meshproxy.contract import wire
+from meshproxy.contract.resources import Snapshot
+from tests.helpers.golden import assert_golden
+from tests.helpers.mesh import TRUST, route, service, state, workload
+
+GOLDEN = Path(__file__).parent / "golden"
+
+PLACED = {
+    f"{namespace}/{name}": Placement(
+        app_ports={8080: 20000 + index},
+        inbound_ports={8080: 21000 + index},
+        outbound_port=22000 + index,
+        admin_port=23000 + index,
+        service_ports={"default/catalog:80": 24000 + index, "default/gone:80": 25000 + index},
+    )
+    for index, (namespace, name) in enumerate(
+        [("default", "storefront"), ("default", "catalog"), ("other", "client")]
+    )
+}
+TEXTS = (
+    service("catalog"),
+    service("catalog-v2"),
+    service("storefront"),
+    workload("catalog"),
+    workload("storefront"),
+    workload("client", namespace="other"),
+    route(
+        "split",
+        "catalog",
+        "[{name: canary, matches: [{headers: [{name: x-canary, value: yes!}]}], backendRefs: "
+        "[{name: catalog-v2, port: 80}]}, {backendRefs: [{name: catalog, port: 80, weight: 9}, "
+        "{name: missing, port: 80}]}]",
+    ),
+    route(
+        "mine",
+        "catalog",
+        "[{filters: [{type: URLRewrite, urlRewrite: {path: {type: ReplacePrefixMatch, "
+        "replacePrefixMatch: /v1}}}], matches: [{path: {value: /api}}], backendRefs: "
+        "[{name: catalog, namespace: default, port: 80}]}]",
+        namespace="other",
+    ),
+)
+RICH = state(*TEXTS, placements=PLACED)
+
+
+@pytest.mark.parametrize("name", ["default/storefront", "default/catalog", "other/client"])
+def test_golden(name: str) -> None:
+    """What each proxy of a small mesh is told, to the byte."""
+    assert_golden(generate(RICH, name, TRUST), GOLDEN / f"{name.replace('/', '-')}.json")
+
+
+def test_an_unknown_workload_is_an_error() -> None:
+    """Nobody else's snapshot is handed out instead."""
+    with pytest.raises(KeyError):
+        generate(RICH, "default/nobody", TRUST)
+
+
+@given(st.permutations(TEXTS))
+def test_the_order_of_files_does_not_matter(texts: list[str]) -> None:
+    """Two control planes that list a folder differently tell a proxy the same."""
+    mixed = state(*texts, placements=dict(reversed(PLACED.items())))
+    for name in PLACED:
+        assert generate(mixed, name, TRUST) == generate(RICH, name, TRUST)
+
+
+def assert_consistent(snapshot: Snapshot) -> None:
+    """What is referred to is there, and what is there is referred to."""
+    hosts = {host.name for host in snapshot.virtual_hosts}
+    clusters = {cluster.name for cluster in snapshot.clusters}
+    assert {one.virtual_host for one in snapshot.listeners} - {None} <= hosts
+    assert clusters == {
+        backend.cluster
+        for host in snapshot.virtual_hosts
+        for one in host.routes
+        for backend in one.backends
+    } - {None}
+    assert clusters == {one.cluster for one in snapshot.endpoints}
+    domains = [domain for host in snapshot.virtual_hosts for domain in host.domains]
+    assert len([d for d in domains if d != "*"]) == len({d for d in domains if d != "*"})
+
+
+@pytest.mark.parametrize("name", PLACED)
+def test_a_snapshot_is_consistent(name: str) -> None:
+    """Also over the wire, and its version is that of its content."""
+    snapshot = generate(RICH, name, TRUST)
+    assert_consistent(snapshot)
+    assert wire.decode(wire.encode(snapshot), Snapshot) == snapshot
+    assert snapshot.version == wire.version_of(snapshot)
+
+
+def test_a_proxy_gets_only_what_concerns_it() -> None:
+    """Neither the consumer routes of another namespace nor another workload's inbound side."""
+    text = wire.encode(generate(RICH, "default/storefront", TRUST)).decode()
+    assert "HTTPRoute/other" not in text
+    before = generate(RICH, "default/storefront", TRUST).version
+    without = state(*TEXTS[:-1], placements=PLACED)
+    assert generate(without, "default/storefront", TRUST).version == before
+
+
+def test_an_empty_mesh_still_has_its_own_ports() -> None:
+    """A workload alone: no service, no placement."""
+    alone: State = state(workload("a"))
+    snapshot = generate(alone, "default/a", TRUST)
+    assert snapshot.listeners == ()
+    assert [host.name for host in snapshot.virtual_hosts] == ["inbound:8080"]
+    assert_consistent(snapshot)

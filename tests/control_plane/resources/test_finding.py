@@ -1,0 +1,30 @@
+import pytest
+
+from control_plane.resources.finding import Finding, Path, dotted
+
+
+def test_one_line_says_where_what_and_why() -> None:
+    """file:line: kind/name: field: message."""
+    finding = Finding(
+        file="a.yaml", line=3, kind="Service", name="ns/x", field="spec.ports", message="is empty"
+    )
+    assert str(finding) == "a.yaml:3: Service/ns/x: spec.ports: is empty"
+
+
+def test_what_is_not_known_is_left_out() -> None:
+    """A file that is no YAML has no kind, name or field."""
+    assert str(Finding(file="a.yaml", message="not YAML")) == "a.yaml: not YAML"
+    assert str(Finding(file="a.yaml", line=1, kind="X", message="no")) == "a.yaml:1: X: no"
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        (("spec", "rules", 0, "matches", 11, "path"), "spec.rules[0].matches[11].path"),
+        (("metadata", "labels", "example.com/app"), "metadata.labels['example.com/app']"),
+        ((), ""),
+    ],
+)
+def test_paths_read_like_yaml(path: Path, text: str) -> None:
+    """Indexes in brackets; keys that contain dots or slashes quoted."""
+    assert dotted(path) == text

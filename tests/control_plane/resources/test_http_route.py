@@ -1,0 +1,160 @@
+import pytest
+
+from tests.helpers.mesh import messages, route
+
+OK = "{path: {value: /}}"
+
+
+def found(rule: str) -> list[str]:
+    """Return field and message of what is wrong with a route of one rule."""
+    return [
+        line.removeprefix("f.yaml:7: HTTPRoute/default/r: spec.rules[0].")
+        for line in messages(route("r", "a", f"[{rule}]"))
+    ]
+
+
+HEADERS = "requestHeaderModifier"
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "{}",
+        "{matches: []}",
+        "{matches: [{path: {type: Exact, value: /a}, method: GET}]}",
+        "{matches: [{path: {type: RegularExpression, value: 'a|b'}}]}",
+        "{matches: [{headers: [{name: x, value: y}, {name: z, value: y, type: RegularExpression}]}]}",
+        "{matches: [{queryParams: [{name: x, value: y}]}]}",
+        (
+            "{filters: [{type: RequestHeaderModifier, requestHeaderModifier: {set: [{name: a, value: ''}]}},"
+            " {type: URLRewrite, urlRewrite: {hostname: a.b}}], backendRefs: [{name: a, port: 80}]}"
+        ),
+        "{filters: [{type: RequestRedirect, requestRedirect: {statusCode: 301, scheme: https}}]}",
+        (
+            "{filters: [{type: URLRewrite, urlRewrite: "
+            "{path: {type: ReplacePrefixMatch, replacePrefixMatch: ''}}}]}"
+        ),
+        "{filters: [{type: URLRewrite, urlRewrite: {path: {type: ReplaceFullPath, replaceFullPath: /x}}}]}",
+    ],
+)
+def test_accepted(rule: str) -> None:
+    """Nothing is wrong with these."""
+    assert found(rule) == []
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [
+        ("{matches: [{path: {value: a}}]}", 'matches[0].path.value: "a" is not absolute'),
+        ("{matches: [{path: {value: /a//b}}]}", 'matches[0].path.value: "/a//b" contains "//"'),
+        (
+            "{matches: [{path: {type: RegularExpression, value: '('}}]}",
+            'matches[0].path.value: "(" is not a regular expression (RE2 syntax): missing )',
+        ),
+        (
+            "{matches: [{headers: [{name: x, value: '[', type: RegularExpression}]}]}",
+            'matches[0].headers[0].value: "[" is not a regular expression',
+        ),
+        (
+            "{matches: [{queryParams: [{name: x, value: '[', type: RegularExpression}]}]}",
+            'matches[0].queryParams[0].value: "[" is not a regular expression',
+        ),
+        ("{matches: [{headers: [{name: 'a b', value: y}]}]}", "matches[0].headers[0].name: "),
+        ("{matches: [{headers: [{name: a, value: ''}]}]}", "matches[0].headers[0].value: is empty"),
+        (
+            "{matches: [{headers: [{name: a, value: b}, {name: A, value: b}]}]}",
+            'matches[0].headers[1].name: "A" stands twice, also at [0]',
+        ),
+        (
+            '{matches: [{headers: [{name: a, value: "b\\r\\nc"}]}]}',
+            "matches[0].headers[0].value: ",
+        ),
+        (
+            "{filters: [{type: URLRewrite}]}",
+            "filters[0].urlRewrite: is missing, expected it with type URLRewrite",
+        ),
+        (
+            "{filters: [{type: URLRewrite, urlRewrite: {}, requestRedirect: {}}]}",
+            "filters[0].requestRedirect: does not go with type URLRewrite, expected urlRewrite",
+        ),
+        (
+            "{filters: [{type: URLRewrite, urlRewrite: {}}, {type: URLRewrite, urlRewrite: {}}]}",
+            "filters[1].type: URLRewrite stands twice, also at [0]",
+        ),
+        (
+            "{filters: [{type: URLRewrite, urlRewrite: {}}, {type: RequestRedirect, requestRedirect: {}}]}",
+            "filters[1].type: RequestRedirect cannot stand beside URLRewrite",
+        ),
+        (
+            "{filters: [{type: RequestRedirect, requestRedirect: {}}], backendRefs: [{name: a, port: 1}]}",
+            "backendRefs: cannot stand beside a RequestRedirect filter",
+        ),
+        (
+            "{filters: [{type: URLRewrite, urlRewrite: {hostname: '*.a'}}]}",
+            'filters[0].urlRewrite.hostname: "*.a" is not a DNS name',
+        ),
+        (
+            "{filters: [{type: URLRewrite, urlRewrite: {path: {type: ReplaceFullPath}}}]}",
+            "filters[0].urlRewrite.path.replaceFullPath: is missing",
+        ),
+        (
+            (
+                "{filters: [{type: URLRewrite, urlRewrite: {path: {type: ReplaceFullPath, "
+                "replaceFullPath: /a, replacePrefixMatch: /b}}}]}"
+            ),
+            "filters[0].urlRewrite.path.replacePrefixMatch: does not go with type ReplaceFullPath",
+        ),
+        (
+            (
+                "{matches: [{path: {type: Exact, value: /a}}], filters: [{type: URLRewrite, urlRewrite: "
+                "{path: {type: ReplacePrefixMatch, replacePrefixMatch: /b}}}]}"
+            ),
+            "filters[0].urlRewrite.path.type: ReplacePrefixMatch replaces a prefix",
+        ),
+        (
+            (
+                "{filters: [{type: RequestHeaderModifier, requestHeaderModifier: "
+                "{set: [{name: a, value: b}, {name: A, value: c}]}}]}"
+            ),
+            'filters[0].requestHeaderModifier.set[1].name: "A" stands twice, also at [0]',
+        ),
+        (
+            "{filters: [{type: ResponseHeaderModifier, responseHeaderModifier: {remove: ['a:']}}]}",
+            'filters[0].responseHeaderModifier.remove[0]: "a:" is not a header name',
+        ),
+        ("{backendRefs: [{name: a}]}", "backendRefs[0].port: is missing, expected the port"),
+        ("{backendRefs: [{name: '', port: 1}]}", "backendRefs[0].name: has 0 characters"),
+        (
+            "{backendRefs: [{name: a, port: 1, weight: 1000001}]}",
+            "backendRefs[0].weight: 1000001 is out of range, expected an integer 0 to 1000000",
+        ),
+        (
+            "{backendRefs: [{name: a, port: 1, filters: [{type: RequestHeaderModifier}]}]}",
+            "backendRefs[0].filters[0].requestHeaderModifier: is missing",
+        ),
+        ("{name: A}", 'name: "A" is not a DNS name'),
+        (f"{{matches: [{', '.join([OK] * 65)}]}}", "matches: has 65 items, expected at most 64"),
+    ],
+)
+def test_refused(rule: str, expected: str) -> None:
+    """The rules of the Gateway API, each with its field."""
+    (only,) = found(rule)
+    assert only.startswith(expected)
+
+
+def test_parents_are_needed_and_named_once() -> None:
+    """A route without a parent would do nothing, silently."""
+    text = route("r", "a", "[{}]").replace('parentRefs: [{group: "", kind', "parentRefs: [{kind")
+    assert messages(text.replace("parentRefs: [{kind: Service", "hostnames: [x]\n#")) == [
+        "f.yaml:5: HTTPRoute/default/r: spec.parentRefs: is missing, expected at least one Service"
+    ]
+    twice = text.replace("}]\n  rules", "}, {kind: Service, name: a, namespace: default}]\n  rules")
+    assert messages(twice) == [
+        "f.yaml:6: HTTPRoute/default/r: spec.parentRefs[1]: is the same as parentRefs[0]"
+    ]
+
+
+def test_rule_names_are_unique() -> None:
+    """A name is a metric label: two rules under one could not be told apart."""
+    (only,) = messages(route("r", "a", "[{name: x}, {name: x}]"))
+    assert only.endswith('spec.rules[1].name: "x" is also the name of rules[0]')
