@@ -261,6 +261,7 @@ async def test_certificate_is_renewed_with_the_certificate(tmp_path: Path) -> No
         )
         async with sidecar.running():
             await until(lambda: sidecar.client.connected)
+            await until(lambda: plane.discovery.proxies[WORKLOAD].state is State.SYNCED)
             await napping.wait()
             contexts = sidecar.certificates.server, sidecar.certificates.client
             clock = 34.0  # half of 60 s, and the jitter
@@ -268,7 +269,13 @@ async def test_certificate_is_renewed_with_the_certificate(tmp_path: Path) -> No
             await until(lambda: signings(plane, "signed") == 2)
             await until(lambda: sidecar.certificates.server is not contexts[0])
             assert sidecar.certificates.client is not contexts[1]
-            assert sidecar.client.connected
+            # The stream comes back with the new certificate, and is told nothing that it holds.
+            not_after = sidecar.certificates.not_after
+            proxy = plane.discovery.proxies[WORKLOAD]
+            await until(lambda: proxy.certificate_not_after == not_after)
+            await until(lambda: proxy.state is State.SYNCED)
+            assert sent(plane) == 1
+            assert sidecar.client.last_error is None
             assert sidecar.certificates.last_error is None
 
 
