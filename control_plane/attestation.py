@@ -183,8 +183,9 @@ class JoinTokens:
 
 class RateLimit:
     """
-    So many certificates per identity and period: a workload that loops, or a stolen certificate,
-    must not keep the authority busy.  A token bucket for each of the identities seen last.
+    So many certificates per workload and period: a sidecar that loops, or a stolen certificate,
+    must not keep the authority busy.  A token bucket for each of the workloads seen last; replicas
+    that share an identity do not share a bucket, and nobody can name a workload of others.
     """
 
     def __init__(
@@ -193,9 +194,9 @@ class RateLimit:
         self._burst = burst
         self._rate = burst / period
         self._clock = clock
-        self._buckets: OrderedDict[SpiffeId, tuple[float, float]] = OrderedDict()
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
-    def check(self, identity: SpiffeId) -> None:
+    def check(self, workload: str) -> None:
         """
         Count one certificate.
 
@@ -203,14 +204,14 @@ class RateLimit:
             NotAttested: It is one too many.
         """
         now = self._clock()
-        left, seen = self._buckets.pop(identity, (float(self._burst), now))
+        left, seen = self._buckets.pop(workload, (float(self._burst), now))
         left = min(self._burst, left + (now - seen) * self._rate)
-        self._buckets[identity] = (max(left - 1, 0.0) if left >= 1 else left, now)
+        self._buckets[workload] = (max(left - 1, 0.0) if left >= 1 else left, now)
         if len(self._buckets) > _MOST_TOKENS:
             self._buckets.popitem(last=False)
         if left < 1:
             raise NotAttested(
-                "rate-limited", f"{identity} asked for too many certificates.", retry=True
+                "rate-limited", f"{workload} asked for too many certificates.", retry=True
             )
 
 
@@ -232,7 +233,7 @@ class Attestation:
         attestor = self._renewal if claim.token is None else self._tokens
         # Only a proven identity counts against its limit: others must not be able to use it up.
         if attestor is self._renewal and claim.proved == claim.identity:
-            self._limit.check(claim.identity)
+            self._limit.check(claim.workload)
         return attestor.attest(claim)
 
 

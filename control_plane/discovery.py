@@ -53,6 +53,7 @@ class Stream:
     Attributes:
         held: What the proxy holds, as far as it has told or acknowledged.
         target: What it will hold when it has obeyed all that was offered.
+        target_version: Version of the snapshot that was offered last.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class Stream:
         self.transport = transport
         self.proxy = proxy
         self.held = self.target = held
+        self.target_version = ""
         self._offer: tuple[Snapshot, float] | None = None
         self._offered = asyncio.Event()
         self._awaited: Update | None = None
@@ -77,6 +79,7 @@ class Stream:
         """Let the proxy have `snapshot` as soon as it has answered the update under way."""
         self._offer = (snapshot, since)
         self.target = snapshots.versions_of(snapshot)
+        self.target_version = snapshot.version
         self._offered.set()
 
     async def send(self, metrics: Metrics) -> None:
@@ -89,6 +92,7 @@ class Stream:
                 continue
             snapshot, since = self._offer
             self._offer = None
+            versions = self.target
             if snapshot.version == self._nacked:
                 continue
             changed, removed = snapshots.delta(self.held, snapshot)
@@ -106,7 +110,7 @@ class Stream:
             await self.socket.send_str(wire.encode(update).decode())
             await self._answered.wait()
             if self.proxy.state is State.SYNCED:
-                self.held = snapshots.versions_of(snapshot)
+                self.held = versions
                 metrics.convergence.observe(loop.time() - since)
 
     def on_answer(self, answer: Ack | Nack, metrics: Metrics) -> None:
@@ -192,7 +196,8 @@ class Discovery:
 
     def _offer(self, stream: Stream, since: float, *, only_endpoints: bool) -> None:
         snapshot = self._snapshot(stream.proxy.workload)
-        if snapshot is None:
+        # Same content, same version: nothing unchanged is sent, nor compared.
+        if snapshot is None or snapshot.version == stream.target_version:
             return
         if only_endpoints:
             changed, removed = snapshots.delta(stream.target, snapshot)

@@ -20,7 +20,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import WebSocketException
+from websockets.exceptions import ConnectionClosed, WebSocketException
 
 from meshproxy import private_file
 from meshproxy.backoff import Backoff
@@ -217,12 +217,23 @@ class DiscoveryClient:
             log.info(
                 "connected to %s, holding version %s", self._where, self.snapshot.version or "-"
             )
-            async for message in connection:
-                heard: FromPlane = wire.decode(message, FromPlane)  # type: ignore[arg-type]
-                if isinstance(heard, Refused):
-                    raise PlaneError(f"refused ({heard.code}): {heard.reason}")
-                await connection.send(wire.encode(await self._on_update(heard)).decode())
-            raise PlaneError("the connection was closed")
+            leaving = asyncio.create_task(self._leave_when_renewed(connection))
+            try:
+                async for message in connection:
+                    heard: FromPlane = wire.decode(message, FromPlane)  # type: ignore[arg-type]
+                    if isinstance(heard, Refused):
+                        raise PlaneError(f"refused ({heard.code}): {heard.reason}")
+                    await connection.send(wire.encode(await self._on_update(heard)).decode())
+                if not leaving.done():
+                    raise PlaneError("the connection was closed")
+            finally:
+                leaving.cancel()
+
+    async def _leave_when_renewed(self, connection: ClientConnection) -> None:
+        # The plane ends a stream whose certificate has expired; a renewed one starts another in
+        # good time, and shows the plane until when it is good.
+        await self._certificates.until_renewed()
+        await connection.close()
 
     async def _on_update(self, update: Update) -> Ack | Nack:
         try:
@@ -310,6 +321,8 @@ class DiscoveryClient:
             text = (
                 f"its certificate is not vouched for by {self._plane.roots}: {error.verify_message}"
             )
+        elif isinstance(error, ConnectionClosed):
+            text = "the connection was lost"
         elif isinstance(error, TimeoutError):
             text = "no answer in time"
         else:

@@ -73,6 +73,7 @@ class Certificates:
         self._server: ssl.SSLContext | None = None
         self._client: ssl.SSLContext | None = None
         self._replaced = asyncio.Event()
+        self._renewed = asyncio.Event()
 
     def __repr__(self) -> str:
         left = self.not_after - self._clock()
@@ -104,6 +105,11 @@ class Certificates:
         while not self.ready:
             self._replaced.clear()
             await self._replaced.wait()
+
+    async def until_renewed(self) -> None:
+        """Return when the certificate in use now has been replaced by another."""
+        self._renewed.clear()
+        await self._renewed.wait()
 
     # Where they come from ---------------------------------------------------------------------
 
@@ -157,6 +163,7 @@ class Certificates:
             candidate.unlink(missing_ok=True)
         self.roots = roots
         self._use(directory / _IDENTITY_FILE, None, self._clock())
+        self._renewed.set()
 
     def trust(self, roots: Iterable[str]) -> None:
         """

@@ -126,15 +126,15 @@ def test_so_many_certificates_a_minute() -> None:
     clock = Clock()
     limit = RateLimit(burst=10, period=60, clock=clock)
     for _ in range(10):
-        limit.check(CATALOG)
+        limit.check("default/catalog-v1")
     with pytest.raises(NotAttested, match="rate-limited") as caught:
-        limit.check(CATALOG)
+        limit.check("default/catalog-v1")
     assert caught.value.retry
-    limit.check(REVIEWS)
+    limit.check("default/catalog-v2")
     clock.now += 6.1
-    limit.check(CATALOG)
+    limit.check("default/catalog-v1")
     with pytest.raises(NotAttested):
-        limit.check(CATALOG)
+        limit.check("default/catalog-v1")
 
 
 def test_others_cannot_use_up_a_workloads_rate(tmp_path: Path) -> None:

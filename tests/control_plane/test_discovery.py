@@ -2,12 +2,14 @@
 
 import asyncio
 import time
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from unittest import mock
 
-from websockets.asyncio.client import connect
+import pytest
+from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from control_plane.authority import Authority
@@ -15,7 +17,7 @@ from control_plane.debounce import Debounce
 from control_plane.snapshots import State
 from meshproxy.config.delta import apply
 from meshproxy.contract import wire
-from meshproxy.contract.discovery import Refused, Update
+from meshproxy.contract.discovery import Ack, Hello, Refused, Update
 from meshproxy.contract.resources import ClusterSpec, EndpointSpec, EndpointsSpec, Snapshot
 from meshproxy.contract.wire import ContractError
 from meshproxy.identity import tls
@@ -259,6 +261,7 @@ async def test_certificate_is_renewed_with_the_certificate(tmp_path: Path) -> No
         )
         async with sidecar.running():
             await until(lambda: sidecar.client.connected)
+            await until(lambda: plane.discovery.proxies[WORKLOAD].state is State.SYNCED)
             await napping.wait()
             contexts = sidecar.certificates.server, sidecar.certificates.client
             clock = 34.0  # half of 60 s, and the jitter
@@ -266,7 +269,13 @@ async def test_certificate_is_renewed_with_the_certificate(tmp_path: Path) -> No
             await until(lambda: signings(plane, "signed") == 2)
             await until(lambda: sidecar.certificates.server is not contexts[0])
             assert sidecar.certificates.client is not contexts[1]
-            assert sidecar.client.connected
+            # The stream comes back with the new certificate, and is told nothing that it holds.
+            not_after = sidecar.certificates.not_after
+            proxy = plane.discovery.proxies[WORKLOAD]
+            await until(lambda: proxy.certificate_not_after == not_after)
+            await until(lambda: proxy.state is State.SYNCED)
+            assert sent(plane) == 1
+            assert sidecar.client.last_error is None
             assert sidecar.certificates.last_error is None
 
 
@@ -302,6 +311,85 @@ async def test_garbage_before_and_after_hello_harms_nobody(tmp_path: Path) -> No
         async with sidecar.running():
             await until(lambda: plane.discovery.proxies[WORKLOAD].state is State.SYNCED)
         assert sidecar.client.snapshot == wanted
+
+
+async def test_garbage_instead_of_tls_harms_nobody(tmp_path: Path) -> None:
+    """Plain HTTP, random bytes, nothing at all: the port goes on serving those who can speak."""
+    async with Plane(tmp_path / "plane", free_port()).running() as plane:
+        plane.want(WORKLOAD, mesh())
+        held = []
+        for data in (
+            b"",
+            b"GET / HTTP/1.1\r\n\r\n",
+            b"\x16\x03\x01\xff\xff" + bytes(range(256)) * 8,
+        ):
+            reader, writer = await asyncio.open_connection("127.0.0.1", plane.port)
+            writer.write(data)
+            held.append((reader, writer))
+        await joined(plane, tmp_path / "sidecar")
+        for _reader, writer in held:
+            writer.close()
+
+
+@asynccontextmanager
+async def by_hand(plane: Plane, sidecar: Sidecar) -> AsyncIterator[ClientConnection]:
+    """Connect with a sidecar's certificate and say Hello; what follows is the test's affair."""
+    context = tls.plane_context("".join(plane.authority.roots()), sidecar.certificates.file)
+    uri = f"wss://127.0.0.1:{plane.port}/v1/discovery"
+    async with connect(uri, ssl=context, proxy=None, close_timeout=0.1) as connection:
+        await connection.send(wire.encode(Hello(workload=WORKLOAD)).decode())
+        yield connection
+
+
+async def test_a_proxy_that_never_answers_delays_nobody(tmp_path: Path) -> None:
+    """One is frozen in the middle of an update; the next change reaches its neighbour at once."""
+    async with Plane(tmp_path / "plane", free_port()).running() as plane:
+        plane.want(WORKLOAD, mesh())
+        frozen = await joined(plane, tmp_path / "sidecar")
+        plane.want("default/reviews", mesh())
+        token, _expires = plane.tokens.issue("default/reviews", REVIEWS)
+        neighbour = Sidecar(
+            plane, tmp_path / "neighbour", workload="default/reviews", identity=REVIEWS, token=token
+        )
+        async with by_hand(plane, frozen) as connection, neighbour.running():
+            await connection.recv()
+            await until(lambda: neighbour.applied)
+            plane.want(WORKLOAD, mesh(8080, "new"))
+            wanted = plane.want("default/reviews", mesh(8080, "new"))
+            await until(lambda: neighbour.client.snapshot == wanted, seconds=2)
+            proxy = plane.discovery.proxies[WORKLOAD]
+            assert proxy.state is State.STALE
+            # One update in flight: the newer one waits for the answer to the older.
+            assert proxy.sent_version != plane.wanted[WORKLOAD].version
+
+
+async def test_the_newest_connection_of_a_proxy_wins(tmp_path: Path) -> None:
+    """A connection that the proxy has given up, but we have not noticed, must not stand in its way."""
+    async with Plane(tmp_path / "plane", free_port()).running() as plane:
+        wanted = plane.want(WORKLOAD, mesh())
+        sidecar = await joined(plane, tmp_path / "sidecar")
+        async with by_hand(plane, sidecar) as old:
+            await old.recv()
+            async with by_hand(plane, sidecar) as new:
+                update = wire.decode(await new.recv(), Update)
+                await new.send(
+                    wire.encode(Ack(nonce=update.nonce, version=wanted.version)).decode()
+                )
+                with pytest.raises(ConnectionClosed):
+                    await old.recv()
+                await until(lambda: plane.discovery.proxies[WORKLOAD].state is State.SYNCED)
+
+
+async def test_an_answer_to_another_question_ends_the_stream(tmp_path: Path) -> None:
+    """An Ack of a nonce that was never sent acknowledges nothing."""
+    async with Plane(tmp_path / "plane", free_port()).running() as plane:
+        wanted = plane.want(WORKLOAD, mesh())
+        sidecar = await joined(plane, tmp_path / "sidecar")
+        async with by_hand(plane, sidecar) as connection:
+            await connection.recv()
+            await connection.send(wire.encode(Ack(nonce="x", version=wanted.version)).decode())
+            assert wire.decode(await connection.recv(), Refused).code == "unexpected-answer"
+        assert plane.discovery.proxies[WORKLOAD].acked_version == ""
 
 
 async def test_an_unexpected_error_in_one_snapshot_leaves_the_others_served(tmp_path: Path) -> None:
