@@ -1,0 +1,159 @@
+"""What one proxy has been told."""
+
+import json
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from control_plane.cli.config import action, described
+from control_plane.cli.main import main
+from control_plane.placement import Placement, Placements
+from meshproxy.contract import wire
+from meshproxy.contract.resources import (
+    BackendSpec,
+    ClusterSpec,
+    EndpointSpec,
+    EndpointsSpec,
+    HeaderModifierSpec,
+    HeaderSpec,
+    ListenerSpec,
+    MatchSpec,
+    PathMatchSpec,
+    RedirectSpec,
+    RouteSpec,
+    Snapshot,
+    ValueMatchSpec,
+    VirtualHostSpec,
+)
+from tests.control_plane.cli.conftest import Api
+
+SNAPSHOT = Snapshot(
+    version="abc",
+    listeners=(ListenerSpec(name="out", direction="outbound", address="127.0.0.1", port=15001),),
+    virtual_hosts=(
+        VirtualHostSpec(
+            name="catalog:80",
+            routes=(RouteSpec(name="split", backends=(BackendSpec(cluster="c1"),)),),
+        ),
+    ),
+    clusters=(ClusterSpec(name="c1", service="default/catalog", mtls=True),),
+    endpoints=(
+        EndpointsSpec(
+            cluster="c1",
+            endpoints=(EndpointSpec(address="127.0.0.1", port=9, identities=("spiffe://a",)),),
+        ),
+    ),
+)
+WIRE = json.loads(wire.encode(SNAPSHOT))
+
+
+def run(api: Api, *words: str) -> int:
+    return main(["config", *words, "--context", str(api.context)])
+
+
+@pytest.mark.parametrize(
+    ("section", "row"),
+    [
+        ("listeners", "out outbound 127.0.0.1:15001 disabled -"),
+        ("routes", "catalog:80 * c1 100% split"),
+        ("clusters", "c1 default/catalog yes 1 5000ms 60000ms"),
+        ("endpoints", "c1 127.0.0.1:9 1 - - spiffe://a"),
+    ],
+)
+def test_each_section_is_a_table(
+    api: Api, section: str, row: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A row for each thing."""
+    api.answers["/api/v1/proxies/default/shop/snapshot"] = (200, WIRE)
+
+    assert run(api, "shop", section) == 0
+    assert capsys.readouterr().out.splitlines()[1].split() == row.split()
+
+
+def test_without_a_section_all_are_shown(api: Api, capsys: pytest.CaptureFixture[str]) -> None:
+    """After the version that they are of; as JSON it is the contract's snapshot."""
+    api.answers["/api/v1/proxies/default/shop/snapshot"] = (200, WIRE)
+
+    assert run(api, "shop") == 0
+    text = capsys.readouterr().out
+    assert text.startswith("version abc\n\nLISTENER")
+    assert all(f"\n{header} " in text for header in ("VIRTUAL HOST", "CLUSTER", "TRUST DOMAIN"))
+    assert run(api, "shop", "-o", "json") == 0
+    assert msgspec.json.decode(capsys.readouterr().out, type=Snapshot) == SNAPSHOT
+
+
+def test_a_misspelt_proxy_is_answered_with_the_nearest(
+    api: Api, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of those that the control plane knows."""
+    api.answers["/api/v1/proxies"] = (200, [{"workload": "default/shop"}])
+
+    assert run(api, "shpo") == 1
+    assert "did you mean default/shop?" in capsys.readouterr().err
+
+
+def test_without_a_control_plane_the_proxy_is_asked(
+    api: Api, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It goes on with what it has, and says so."""
+    host, port = api.address.split(":")
+    placements = Placements(
+        workloads={"default/shop": Placement(address=host, admin_port=int(port))}
+    )
+    (tmp_path / "placements.json").write_bytes(msgspec.json.encode(placements))
+    context = json.loads(api.context.read_text())
+    api.context.write_text(json.dumps({**context, "api": "http://127.0.0.1:1"}))
+    (tmp_path / "token").write_text("ignored by a sidecar")
+    api.answers["/config"] = (200, WIRE)
+    api.open.add("/config")
+
+    assert run(api, "shop", "clusters") == 0
+    assert "default/catalog" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("match", "expected"),
+    [
+        (MatchSpec(), "*"),
+        (MatchSpec(path=PathMatchSpec(type="prefix", value="/a")), "/a*"),
+        (MatchSpec(method="GET", path=PathMatchSpec(type="exact", value="/a")), "GET =/a"),
+        (
+            MatchSpec(
+                path=PathMatchSpec(type="regex", value="/a.*"),
+                headers=(ValueMatchSpec(name="x", value="1"),),
+                query=(ValueMatchSpec(name="q", type="regex", value="2"),),
+            ),
+            "~/a.* x=1 ?q~2",
+        ),
+    ],
+)
+def test_matches_fit_on_a_line(match: MatchSpec, expected: str) -> None:
+    """Method, path, headers, query."""
+    assert described(match) == expected
+
+
+@pytest.mark.parametrize(
+    ("route", "expected"),
+    [
+        (RouteSpec(name="r"), "500 (nothing to forward to)"),
+        (
+            RouteSpec(name="r", redirect=RedirectSpec(scheme="https", hostname="a.b")),
+            "redirect 302 https://a.b",
+        ),
+        (
+            RouteSpec(
+                name="r",
+                backends=(
+                    BackendSpec(cluster="a", weight=3),
+                    BackendSpec(cluster=None, weight=1),
+                ),
+                request_headers=HeaderModifierSpec(add=(HeaderSpec(name="x", value="1"),)),
+            ),
+            "a 75%, 500 (unresolved) 25% (request headers)",
+        ),
+    ],
+)
+def test_actions_fit_on_a_line(route: RouteSpec, expected: str) -> None:
+    """Where it goes, in which shares, and what is changed on the way."""
+    assert action(route) == expected

@@ -1,0 +1,61 @@
+"""Traffic per edge."""
+
+import json
+import time
+from typing import Any
+
+import pytest
+
+from control_plane.cli.main import main
+from control_plane.cli.stat import HEADERS, NUMERIC, records, render
+from control_plane.cli.traffic import Edge, Traffic
+from tests.control_plane.cli.conftest import Api
+
+EDGES = {
+    Edge("default/shop", "default/catalog-v1", "v1", "spiffe://shop"): Traffic(
+        {"200": 30.0, "500": 10.0}, {0.01: 20.0, 0.02: 40.0, float("inf"): 40.0}
+    )
+}
+
+
+def test_a_record_has_rates_and_quantiles() -> None:
+    """Per second, in percent, in milliseconds; one value for each header."""
+    (record,) = records(EDGES, 2.0)
+
+    assert record == {
+        "source": "default/shop",
+        "destination": "default/catalog-v1",
+        "version": "v1",
+        "requests_per_second": 20.0,
+        "success_percent": 75.0,
+        "p50_ms": 10.0,
+        "p99_ms": 19.8,
+        "identity": "spiffe://shop",
+    }
+    assert len(record) == len(HEADERS) == len(NUMERIC)
+
+
+def test_no_traffic_is_said() -> None:
+    """An empty table would look like a failure to look."""
+    assert render([]) == "no traffic in this window"
+
+
+def test_the_verb_looks_twice(
+    api: Api, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What flowed between the looks is shown, not what was counted before."""
+    labels = 'direction="inbound",source="plaintext",destination="default/a",code="200"'
+    api.answers["/api/v1/proxies"] = (200, [{"admin": api.address}, {"admin": None}])
+
+    def count(requests: int) -> None:
+        page = f"# TYPE mesh_requests counter\nmesh_requests_total{{{labels}}} {requests}\n"
+        api.answers["/metrics"] = (200, page)
+
+    count(1000)
+    monkeypatch.setattr(time, "sleep", lambda _seconds: count(1007))
+
+    assert main(["stat", "-o", "json", "--context", str(api.context)]) == 0
+    (record,) = json.loads(capsys.readouterr().out)
+    expected: dict[str, Any] = {"source": "plaintext", "destination": "default/a", "identity": ""}
+    assert expected.items() <= record.items()
+    assert record["success_percent"] == 100.0

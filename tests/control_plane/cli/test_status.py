@@ -1,0 +1,82 @@
+"""Is the mesh well, and what is to be mended."""
+
+import json
+from typing import Any
+
+import pytest
+
+from control_plane.cli.main import main
+from tests.control_plane.cli.conftest import Api
+
+FINDING = {
+    "severity": "error",
+    "file": "routes.yaml",
+    "line": 7,
+    "kind": "HTTPRoute",
+    "name": "default/catalog",
+    "field": "spec.rules[0]",
+    "message": "is wrong, expected right",
+}
+
+
+def status(findings: list[Any] | None = None, **proxies: int) -> dict[str, Any]:
+    return {
+        "build": "0.1.0",
+        "revision": 12,
+        "trust_domain": "demo.mesh",
+        "uptime_seconds": 190.0,
+        "resources": {"Service": 5, "HTTPRoute": 1},
+        "findings": findings or [],
+        "proxies": {"SYNCED": 4, "STALE": 0, "REFUSED": 0, "DISCONNECTED": 0, **proxies},
+    }
+
+
+def run(api: Api, *words: str) -> int:
+    return main(["status", "--context", str(api.context), *words])
+
+
+def test_a_mesh_that_is_well(api: Api, capsys: pytest.CaptureFixture[str]) -> None:
+    """Everything at a glance, and 0."""
+    api.answers["/api/v1/status"] = (200, status())
+
+    assert run(api) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        f"control plane   http://{api.address}   build 0.1.0   up 3m10s",
+        "trust domain    demo.mesh",
+        "revision        12",
+        "resources       5 Service, 1 HTTPRoute",
+        "proxies         4 SYNCED",
+        "findings        none",
+    ]
+
+
+def test_findings_are_shown_until_they_are_mended(
+    api: Api, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In validate's format, those that are only unresolved marked so; and 1."""
+    unresolved = {**FINDING, "severity": "unresolved", "line": 9}
+    api.answers["/api/v1/status"] = (200, status([FINDING, unresolved]))
+
+    assert run(api) == 1
+    line = "HTTPRoute/default/catalog: spec.rules[0]: is wrong, expected right"
+    assert capsys.readouterr().out.splitlines()[-3:] == [
+        "findings        2",
+        f"  routes.yaml:7: {line}",
+        f"  unresolved: routes.yaml:9: {line}",
+    ]
+
+
+@pytest.mark.parametrize(("state", "code"), [("STALE", 0), ("REFUSED", 1), ("DISCONNECTED", 1)])
+def test_proxies_count(api: Api, state: str, code: int) -> None:
+    """One that is being told at this moment is no trouble."""
+    api.answers["/api/v1/status"] = (200, status(None, **{state: 1}))
+
+    assert run(api) == code
+
+
+def test_json_is_what_the_api_says(api: Api, capsys: pytest.CaptureFixture[str]) -> None:
+    """With the same exit code."""
+    api.answers["/api/v1/status"] = (200, status([FINDING]))
+
+    assert run(api, "-o", "json") == 1
+    assert json.loads(capsys.readouterr().out) == status([FINDING])
