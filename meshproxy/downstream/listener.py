@@ -163,10 +163,10 @@ class Listener:
             sock.setblocking(False)
             sock.bind((spec.address, spec.port))
             sock.listen(BACKLOG)
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: an address that is no address
             sock.close()
             where = f"{spec.address}:{spec.port}"
-            reason = f"cannot listen on {where}: {error.strerror or error}"
+            reason = f"cannot listen on {where}: {getattr(error, 'strerror', None) or error}"
             raise ContractError(f"listener/{spec.name} port", reason) from None
         self._socket = sock
 
@@ -218,6 +218,9 @@ class Listener:
             log.info("%s: TLS handshake refused: %s", self.spec.name, error.reason or error)
         except OSError:  # the client gave up meanwhile
             sock.close()
+        except asyncio.CancelledError:
+            sock.close()
+            raise
 
     async def _hand_over(self, sock: socket.socket) -> None:
         context: ssl.SSLContext | None = None
@@ -243,16 +246,22 @@ class Listener:
         )
 
     async def _peek(self, sock: socket.socket) -> Wire | None:
-        """Look at the first bytes without taking them; None when the client left without any."""
+        """Look at the first bytes without taking them; None when the client left too early."""
+        seen = 0
         while True:
             await self._readable(sock)
             data = sock.recv(PEEK, socket.MSG_PEEK)
-            if not data:
+            if len(data) == seen:  # readable, yet nothing new: it will say no more
                 return None
             wire = sniff(data)
+            if wire is None and len(data) == PEEK:
+                wire = Wire.HTTP1  # an unusual method; all that it may be otherwise is decided
+            seen = 0 if wire is not None else len(data)
+            # Peeked bytes keep a socket readable; the kernel is to wake us for further ones only,
+            # or thousands of clients that say three bytes and wait would keep us busy.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, seen + 1)
             if wire is not None:
                 return wire
-            await asyncio.sleep(0.01)  # peeked bytes keep the socket readable: ask again later
 
     async def _readable(self, sock: socket.socket) -> None:
         ready = self._loop.create_future()
@@ -304,7 +313,10 @@ class Listener:
         now = self._loop.time()
         for connection in [c for c in self._connections if c.deadline < now]:
             connection.expire()
-        self._sweep = self._loop.call_later(SWEEP, self._on_sweep)
+        if self.draining and not self.connections:
+            self._sweep = None  # nobody is left, nobody will come
+        else:
+            self._sweep = self._loop.call_later(SWEEP, self._on_sweep)
 
     # Closing --------------------------------------------------------------------------------------
 
