@@ -216,9 +216,7 @@ class Proxy:
         log.info("draining: %d requests under way", self._environment.exchanges)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._bootstrap.drain_seconds):
-                while not self._hurried and (
-                    self._environment.exchanges or self._mesh.connections
-                ):
+                while not self._hurried and (self._environment.exchanges or self._mesh.connections):
                     await asyncio.sleep(DRAIN_LOOK)
         if self._environment.exchanges:
             log.warning("not drained in time: %d requests cut", self._environment.exchanges)

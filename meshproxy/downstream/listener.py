@@ -131,7 +131,7 @@ class Listener:
         self.draining = False
         self._loop = environment.loop
         self._socket: socket.socket | None = None
-        self._connections: set[http1.Http1Connection] = set()
+        self._connections: set[_Accepted] = set()
         self._greeting: set[asyncio.Task[None]] = set()
         self._callers: dict[str | None, Caller] = {}
         self._counts = environment.metrics.connection("downstream", spec.direction)
@@ -169,6 +169,24 @@ class Listener:
             reason = f"cannot listen on {where}: {getattr(error, 'strerror', None) or error}"
             raise ContractError(f"listener/{spec.name} port", reason) from None
         self._socket = sock
+
+    def obey(
+        self,
+        spec: ListenerSpec,
+        virtual_host: VirtualHost[Cluster] | None,
+        authorities: Authorities,
+    ) -> None:
+        """
+        Serve by this configuration from now on, on the same socket.
+
+        When STRICT arrives, whoever speaks plaintext finishes the current request, no more.
+        """
+        self.spec = spec
+        self.virtual_host = virtual_host
+        self.authorities = authorities
+        for connection in list(self._connections):
+            if self._unwanted(connection):
+                connection.drain()
 
     def start(self) -> None:
         """Begin to accept."""
@@ -286,11 +304,14 @@ class Listener:
     def _protocol(self, *, tls: bool) -> http1.Http1Connection:
         return _Accepted(self, tls=tls)
 
-    def accepted(self, connection: http1.Http1Connection) -> None:
+    def accepted(self, connection: "_Accepted") -> None:
         self._connections.add(connection)
         self._counts.opened += 1
-        if self.draining:
+        if self.draining or self._unwanted(connection):
             connection.drain()
+
+    def _unwanted(self, connection: "_Accepted") -> bool:
+        return self.spec.mtls == "strict" and not connection.tls
 
     def caller(self, identity: str | None) -> Caller:
         """Return who calls: one object per proved identity, so that its counters are shared."""
@@ -302,6 +323,7 @@ class Listener:
     # The connections' owner -----------------------------------------------------------------------
 
     def closed(self, connection: http1.Http1Connection) -> None:
+        assert isinstance(connection, _Accepted)
         if connection in self._connections:
             self._connections.discard(connection)
             self._counts.closed += 1
@@ -345,19 +367,19 @@ class Listener:
 class _Accepted(http1.Http1Connection):
     """A connection of a listener; who calls is known once it is connected (and TLS is done)."""
 
-    __slots__ = ("_listener", "_tls", "caller")
+    __slots__ = ("_listener", "caller", "tls")
 
     def __init__(self, listener: Listener, *, tls: bool) -> None:
         super().__init__(listener.environment.loop, listener, _begin_exchange)
         self._listener = listener
-        self._tls = tls
+        self.tls = tls
         self.caller: Caller
 
     def on_connected(self) -> None:
         super().on_connected()
         assert self.transport is not None
         identity: str | None = None
-        if self._tls:
+        if self.tls:
             identity = peer_identity(self.transport, self._listener.environment.trust_domain)
             if identity is None:
                 self._listener.environment.metrics.handshake_failed("downstream", "no-spiffe-id")
