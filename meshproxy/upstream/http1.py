@@ -93,6 +93,7 @@ class Http1Connection(Connection):
     def reset(self) -> None:
         """Nobody waits for the answer any more; half a conversation cannot be reused."""
         self._exchange = None
+        self._reader.close()  # what TLS has decrypted already may still arrive
         self.abort()
 
     # The response ---------------------------------------------------------------------------------
