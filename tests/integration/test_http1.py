@@ -58,7 +58,7 @@ async def test_the_app_learns_who_calls_and_lies_from_outside_are_dropped(tmp_pa
         assert b"URI=spiffe://test.mesh/ns/default/sa/storefront" in head
         assert b"\r\nX-Kept: Yes\r\n" in head
         twin = await get(pair.outbound, extra="x_mesh_source: me\r\n")
-        assert 400 == twin.status  # CGI-style apps would read it as X-Mesh-Source
+        assert twin.status == 400  # CGI-style apps would read it as X-Mesh-Source
 
 
 async def test_keep_alive_and_pipelining(tmp_path: Path) -> None:
