@@ -45,7 +45,7 @@ class Sidecar:
         self._snapshot.write_bytes(wire.encode(snapshot))
         static: dict[str, str] = {"snapshot": str(self._snapshot)}
         if certificate is not None:
-            static["certificate"] = str(certificate)
+            static |= {"certificate": str(certificate), "key": str(certificate)}
         self._bootstrap = self.directory / "bootstrap.json"
         self._bootstrap.write_text(
             json.dumps(
