@@ -22,6 +22,9 @@ from meshproxy.contract import wire
 from meshproxy.downstream.http1 import Http1Connection
 from meshproxy.message import Fields, RequestHead, ResponseHead, field
 
+SWEEP = 5.0
+"""Seconds between two looks at the visits' deadlines."""
+
 Page = Callable[[], tuple[int, bytes]]
 """Makes a page: its status and body."""
 
@@ -108,7 +111,7 @@ class Admin:
         now = self._loop.time()
         for connection in [c for c in self._connections if c.deadline < now < inf]:
             connection.expire()
-        self._sweep = self._loop.call_later(5.0, self._on_sweep)
+        self._sweep = self._loop.call_later(SWEEP, self._on_sweep)
 
 
 class _Visit:

@@ -166,7 +166,7 @@ class Listener:
             sock.setblocking(False)
             sock.bind((spec.address, spec.port))
             sock.listen(BACKLOG)
-        except (OSError, ValueError) as error:  # ValueError: an address that is no address
+        except (OSError, ValueError, TypeError) as error:  # the latter two: no address at all
             sock.close()
             where = f"{spec.address}:{spec.port}"
             reason = f"cannot listen on {where}: {getattr(error, 'strerror', None) or error}"
