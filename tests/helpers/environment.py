@@ -24,6 +24,7 @@ class Environment:
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
         self.workload = "default/catalog"
+        self.version = "v1"
         self.identity = "spiffe://test.mesh/ns/default/sa/catalog"
         self.trust_domain = "test.mesh"
         self.metrics = Metrics()

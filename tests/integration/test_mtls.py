@@ -62,10 +62,14 @@ async def ended(client: Client) -> bytes:
 
 async def refused(port: int, context: ssl.SSLContext) -> None:
     """Ask over TLS; the peer must end it without an answer."""
-    with pytest.raises((ssl.SSLError, ConnectionError, asyncio.IncompleteReadError)):
+
+    async def ask() -> None:
         async with connect(port, ssl=context, server_hostname="") as client:
             await client.send(GET)
             await client.response()
+
+    with pytest.raises((ssl.SSLError, ConnectionError, asyncio.IncompleteReadError)):
+        await ask()
 
 
 async def test_strict_hears_nothing_in_plaintext(tmp_path: Path) -> None:
@@ -135,7 +139,7 @@ async def test_a_peer_of_another_authority_is_not_spoken_to(tmp_path: Path) -> N
 
 
 async def test_a_caller_of_another_authority_is_refused(tmp_path: Path) -> None:
-    """A's certificate is foreign to B: the client gets 503, B counts, the app hears nothing."""
+    """A's certificate is foreign to B: the client gets an error, B counts, the app hears nothing."""
     async with mesh(tmp_path) as (pair, app):
         foreign = TestAuthority("foreign")
         files = foreign.issue(spiffe("storefront"), tmp_path, "foreign")
@@ -147,8 +151,10 @@ async def test_a_caller_of_another_authority_is_refused(tmp_path: Path) -> None:
         try:
             for _ in range(20):
                 response = await get(pair.outbound)
-                assert response.status == 503, response
-                assert response.header("x-mesh-refusal") == "handshake-failed"
+                # In TLS 1.3 the verdict on the client's certificate comes after the client's first
+                # bytes; a reset can overtake it, and then nobody knows: 502 rather than 503.
+                verdict = (response.status, response.header("x-mesh-refusal"))
+                assert verdict in ((503, "handshake-failed"), (502, "upstream-closed"))
             failures = await metric(pair.b, "mesh_tls_handshake_failures_total", side="downstream")
             assert failures >= 20
             assert await metric(pair.b, "mesh_requests_total") == 0
