@@ -135,6 +135,7 @@ class Pair:
         outbound: Port of the HTTP proxy form at a.
         door: Port at a that leads to the service, whatever the authority.
         inbound: Port of b for peers.
+        a_snapshot: What a obeys; for another process in its place.
     """
 
     def __init__(
@@ -214,6 +215,7 @@ class Pair:
                 ),
             ),
         )
+        self.a_snapshot = a
         issuer = server_authority or authority
         self.a = Sidecar(
             directory, "storefront", a, authority.issue(spiffe("storefront"), directory, "a")
