@@ -1,6 +1,8 @@
 """A snapshot is obeyed whole or not at all, and what stayed goes on."""
 
 import asyncio
+import contextlib
+import random
 import socket
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -272,3 +274,55 @@ async def test_draining_opens_nothing_new(mesh: Mesh, app: Origin) -> None:
         with pytest.raises(ConnectionRefusedError):
             await get(port)
     mesh.sweep(0.0)
+
+
+async def test_rude_clients_and_apps_leave_nothing_behind(
+    mesh: Mesh, environment: Environment
+) -> None:
+    """Requests cut at any point, answers torn at any point: every count returns to zero."""
+    chance = random.Random(7)
+
+    async def moody(conversation: Conversation) -> None:
+        await conversation.body()
+        mood = chance.random()
+        answer = b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\ncomplete"
+        if mood < 0.5:
+            await conversation.send(answer)
+        else:
+            await conversation.send(answer[: chance.randrange(len(answer))])
+            conversation.writer.transport.abort()
+
+    request = b"PUT / HTTP/1.1\r\nHost: catalog\r\nContent-Length: 9\r\n\r\nsomething"
+
+    async def rude() -> None:
+        with contextlib.suppress(ConnectionError):
+            async with connect(door.port) as client:
+                for _ in range(chance.randrange(1, 4)):
+                    whole = chance.random() < 0.7
+                    await client.send(request[: None if whole else chance.randrange(len(request))])
+                    if chance.random() < 0.3:
+                        return
+                    async with asyncio.timeout(0.05):
+                        await client.reader.read(10_000)
+
+    async def client() -> None:
+        with contextlib.suppress(TimeoutError):
+            await rude()
+
+    door = listener(free_port())
+    async with origin(moody) as app:
+        limits = (ClusterSpec(name="catalog", max_connections=3, max_pending=20),)
+        mesh.adopt(snapshot(app.port, door, clusters=limits))
+        for _ in range(8):
+            await asyncio.gather(*(client() for _ in range(40)))
+        await until(lambda: mesh.connections == 0 and environment.exchanges == 0)
+        endpoint = mesh.clusters["catalog"].endpoints[0]
+        left = endpoint.pool.statistics()
+        assert (endpoint.active, left["waiting"]) == (0, 0)
+        await until(lambda: not endpoint.pool.statistics()["dialling"])
+        left = endpoint.pool.statistics()
+        assert left["connections"] == left["idle"] <= 3
+        counts = environment.connections_to("inbound")
+        assert counts.active == left["connections"]
+        assert len(app.requests) > 50
+        assert [t for t in asyncio.all_tasks() if "_dial" in repr(t) or "_greet" in repr(t)] == []

@@ -178,6 +178,15 @@ async def test_strict_refuses_plaintext(environment: Environment, request_: byte
     assert list(environment.metrics.all_requests()) == []
 
 
+async def test_strict_lets_an_upload_read_the_refusal(environment: Environment) -> None:
+    """A client in the middle of a large body still learns why, instead of a reset."""
+    upload = b"PUT / HTTP/1.1\r\nHost: catalog\r\nContent-Length: 4000000\r\n\r\n"
+    async with listening(environment, "strict") as listener, connect(listener.spec.port) as client:
+        await client.send(upload)
+        await client.send(b"x" * 4_000_000)
+        assert (await client.response()).status == 403
+
+
 async def test_strict_closes_on_what_is_not_http(environment: Environment) -> None:
     """There is nobody to explain it to."""
     async with listening(environment, "strict") as listener, connect(listener.spec.port) as client:
