@@ -286,7 +286,7 @@ async def test_a_gibibyte_flows_through_little_memory(tmp_path: Path) -> None:
                 await conversation.send(block)
 
     async with mesh(tmp_path, swallow_or_pour) as (pair, _):
-        await get(pair.admin if False else pair.outbound, "/", "unknown")
+        await get(pair.outbound, "/", "unknown")
         before = [pair.a.rss(), pair.b.rss()]
         async with connect(pair.outbound) as client:
             await client.send(
