@@ -51,6 +51,8 @@ class Downstream(Protocol):
 class Upstream(Protocol):
     """One attempt at one endpoint."""
 
+    blocked: bool
+
     def send_head(self, head: RequestHead) -> None: ...
     def send_data(self, data: bytes) -> None: ...
     def send_end(self, trailers: Fields | None) -> None: ...
@@ -252,7 +254,10 @@ class Exchange:
             upstream.send_end(self.trailers)
         if self.downstream.blocked:
             upstream.pause_response()
-        self._resume_request()
+        if upstream.blocked:  # by what the request before us left, or by our own first words
+            self.on_upstream_blocked()
+        else:
+            self._resume_request()
 
     def on_upstream_failed(self, code: str) -> None:
         """No connection could be had; nothing of the request was sent."""

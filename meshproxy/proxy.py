@@ -98,6 +98,7 @@ class Proxy:
         self._configured = False
         self._draining = False
         self._hurried = False
+        self._sweeping: asyncio.TimerHandle | None = None
 
     # Start ----------------------------------------------------------------------------------------
 
@@ -205,7 +206,7 @@ class Proxy:
 
     def _sweep(self) -> None:
         self._mesh.sweep(self._environment.now())
-        self._loop.call_later(SWEEP, self._sweep)
+        self._sweeping = self._loop.call_later(SWEEP, self._sweep)
 
     # Drain and stop -------------------------------------------------------------------------------
 
@@ -227,6 +228,8 @@ class Proxy:
 
     async def stop(self) -> None:
         """End everything."""
+        if self._sweeping is not None:
+            self._sweeping.cancel()
         if self._discovering is not None:
             self._discovering.cancel()
             with contextlib.suppress(asyncio.CancelledError):

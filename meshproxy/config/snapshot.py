@@ -39,6 +39,7 @@ class Mesh:
         self.draining: list[Listener] = []  # gone from the configuration, still serving
         self._environment = environment
         self._hosts: dict[str, VirtualHost[ExchangeCluster]] = {}
+        self._ending = False  # the whole proxy drains: new configuration opens nothing
 
     def adopt(self, snapshot: Snapshot) -> None:
         """
@@ -55,11 +56,14 @@ class Mesh:
                 raise ContractError(
                     f"listener/{spec.name} virtual_host", f"there is no {spec.virtual_host!r}"
                 )
-        opened = self._bind(snapshot)
+        listeners, opened = self._bind(snapshot)
         # Nothing below can fail.
         self._adopt_clusters(snapshot, clusters)
         self._hosts = hosts
-        self._adopt_listeners(snapshot, opened, hosts, authorities)
+        for spec in snapshot.listeners:
+            host = None if spec.virtual_host is None else hosts[spec.virtual_host]
+            listeners[spec.name].obey(spec, host, authorities)
+        self._adopt_listeners(listeners, opened)
         self.snapshot = snapshot
 
     # Compile --------------------------------------------------------------------------------------
@@ -71,9 +75,13 @@ class Mesh:
                 raise ContractError(f"cluster/{spec.name}", "is given twice")
             known = self.clusters.get(spec.name)
             clusters[spec.name] = known or Cluster(spec, self._environment)
+        served: set[str] = set()
         for endpoints in snapshot.endpoints:
             if endpoints.cluster not in clusters:
                 raise ContractError(f"endpoints/{endpoints.cluster}", "there is no such cluster")
+            if endpoints.cluster in served:
+                raise ContractError(f"endpoints/{endpoints.cluster}", "is given twice")
+            served.add(endpoints.cluster)
         return clusters
 
     def _compile_virtual_hosts(
@@ -98,21 +106,27 @@ class Mesh:
 
     # Bind -----------------------------------------------------------------------------------------
 
-    def _bind(self, snapshot: Snapshot) -> dict[str, Listener]:
-        opened: dict[str, Listener] = {}
+    def _bind(self, snapshot: Snapshot) -> tuple[dict[str, Listener], list[Listener]]:
+        """Return the listeners by name, and those of them that are new."""
+        # What has a new name, or has swapped its port with another, needs no second socket.
+        standing = {_place(known.spec): known for known in self.listeners.values()}
+        listeners: dict[str, Listener] = {}
+        opened: list[Listener] = []
         try:
             for spec in snapshot.listeners:
-                if spec.name in opened:
+                if spec.name in listeners:
                     raise ContractError(f"listener/{spec.name}", "is given twice")
-                known = self.listeners.get(spec.name)
-                if known is None or _moved(known.spec, spec):
-                    opened[spec.name] = listener = Listener(spec, self._environment)
+                listener = standing.pop(_place(spec), None)
+                if listener is None:
+                    listener = Listener(spec, self._environment)
                     listener.bind()
+                    opened.append(listener)
+                listeners[spec.name] = listener
         except ContractError:
-            for listener in opened.values():
+            for listener in opened:
                 listener.close()
             raise
-        return opened
+        return listeners, opened
 
     # Adopt ----------------------------------------------------------------------------------------
 
@@ -125,26 +139,14 @@ class Mesh:
                 cluster.retire()
         self.clusters = clusters
 
-    def _adopt_listeners(
-        self,
-        snapshot: Snapshot,
-        opened: dict[str, Listener],
-        hosts: Mapping[str, VirtualHost[ExchangeCluster]],
-        authorities: Authorities[ExchangeCluster],
-    ) -> None:
-        listeners = {
-            spec.name: opened.get(spec.name) or self.listeners[spec.name]
-            for spec in snapshot.listeners
-        }
-        for spec in snapshot.listeners:
-            listener = listeners[spec.name]
-            listener.spec = spec
-            listener.authorities = authorities
-            listener.virtual_host = None if spec.virtual_host is None else hosts[spec.virtual_host]
-        for listener in opened.values():
+    def _adopt_listeners(self, listeners: dict[str, Listener], opened: list[Listener]) -> None:
+        for listener in opened:
             listener.start()
-        for name, listener in self.listeners.items():
-            if listeners.get(name) is not listener:
+            if self._ending:
+                listener.drain()
+        kept = {id(listener) for listener in listeners.values()}
+        for listener in self.listeners.values():
+            if id(listener) not in kept:
                 listener.drain()
                 self.draining.append(listener)
         self.listeners = listeners
@@ -165,6 +167,7 @@ class Mesh:
 
     def drain(self) -> None:
         """Accept no more; let what runs finish."""
+        self._ending = True
         for listener in self.listeners.values():
             listener.drain()
 
@@ -184,6 +187,6 @@ def _by_authority(
     return Authorities([host for name, host in hosts.items() if name not in inbound])
 
 
-def _moved(known: ListenerSpec, wanted: ListenerSpec) -> bool:
-    """A listener is the same as long as it listens in the same place."""
-    return (known.address, known.port) != (wanted.address, wanted.port)
+def _place(spec: ListenerSpec) -> tuple[str, str, int]:
+    """A listener is the same, whatever its name, as long as it serves the same side in one place."""
+    return (spec.direction, spec.address, spec.port)

@@ -31,6 +31,9 @@ HEAD_TIMEOUT = 10.0
 IDLE_TIMEOUT = 3600.0
 """Seconds between requests; longer than any sane client's own, so that it closes first."""
 
+CLOSE_TIMEOUT = 60.0
+"""Seconds for the end of an answer to leave before a closing connection is cut."""
+
 LINGER_TIMEOUT = 2.0
 """Seconds in which a client may notice that we answered before it had said all."""
 
@@ -70,13 +73,14 @@ class Http1Connection(Connection):
         "_chunked",
         "_close",
         "_discarded",
-        "_half_closed",
         "_head_sent",
+        "_last",
         "_lingering",
         "_owner",
         "_reader",
         "_request_open",
         "_response_open",
+        "_turn_due",
         "_waits_for_continue",
         "deadline",
         "exchange",
@@ -93,8 +97,9 @@ class Http1Connection(Connection):
         self._owner = owner
         self._begin = begin
         self._reader = RequestReader(self)
-        self._half_closed = False
+        self._last = False  # no request after the current one
         self._lingering = False
+        self._turn_due = False  # the next request waits until the client has read its answers
         self.deadline = inf  # of the loop's clock: when the listener's sweep ends the wait
         # For one request
         self.exchange: Exchange | None = None
@@ -109,7 +114,9 @@ class Http1Connection(Connection):
     @property
     def idle(self) -> bool:
         """Between requests, with nothing of the next one seen."""
-        return not (self._request_open or self._response_open or self._reader.in_head)
+        return not (
+            self._request_open or self._response_open or self._turn_due or self._reader.in_head
+        )
 
     # Bytes arrive ---------------------------------------------------------------------------------
 
@@ -121,7 +128,7 @@ class Http1Connection(Connection):
             return
         reader = self._reader
         reader.feed(data)
-        if self._response_open:
+        if self._response_open or self._turn_due:
             if not self._request_open and reader.held > HELD_LIMIT:
                 self.pause_reading()
         elif reader.in_head:
@@ -133,9 +140,11 @@ class Http1Connection(Connection):
 
         An unfinished one is not: its end will never come.
         """
-        self._half_closed = True
+        self._last = True
         self._close = True
-        return self._response_open and not self._request_open
+        if self.transport is None or not self.transport.can_write_eof():
+            return False  # over TLS there is no half-close to keep
+        return self._turn_due or (self._response_open and not self._request_open)
 
     # The request ----------------------------------------------------------------------------------
 
@@ -145,7 +154,7 @@ class Http1Connection(Connection):
         self._response_open = True
         self._head_sent = False
         self._waits_for_continue = head.expect_continue
-        self._close = self._half_closed or not self._reader.keep_alive
+        self._close = self._last or not self._reader.keep_alive
         self.exchange = exchange = self._begin(self)
         exchange.on_request_head(head)
 
@@ -170,8 +179,12 @@ class Http1Connection(Connection):
         exchange, self.exchange = self.exchange, None
         if exchange is not None:  # inside a body: half of it must not be taken for all of it
             exchange.on_request_reset()
-        if self._head_sent:
+        if self._response_open and self._head_sent:
             self.abort()
+            return
+        if self._request_open and not self._response_open:
+            # Answered in full before the body went wrong: a second answer would be one to nothing.
+            self._linger()
             return
         head, body = local_reply(refusal(error.code), None, hop=self._owner.hop, attempt=0)
         self.write(encode_response_head(head, close=True) + body)
@@ -231,6 +244,12 @@ class Http1Connection(Connection):
             self._reader.close()
             self.close()
             return
+        if self.blocked:
+            # Who asks without reading the answers would fill our memory with them.
+            self._turn_due = True
+            self.pause_reading()
+            self.deadline = self.loop.time() + IDLE_TIMEOUT
+            return
         reader = self._reader
         if reader.held:
             self.resume_reading()
@@ -257,9 +276,14 @@ class Http1Connection(Connection):
 
     def drain(self) -> None:
         """Close when the current exchange is done; at once when there is none."""
-        self._close = True
-        if self.idle:
+        self._last = self._close = True
+        if self.idle and not self._lingering:
             self.close()
+
+    def close(self) -> None:
+        """Close once everything written has left, but do not wait for a client that never reads."""
+        self.deadline = self.loop.time() + CLOSE_TIMEOUT
+        super().close()
 
     def expire(self) -> None:
         """The deadline has passed."""
@@ -289,5 +313,9 @@ class Http1Connection(Connection):
             self.exchange.on_downstream_blocked()
 
     def on_writable(self) -> None:
-        if self.exchange is not None:
+        if self._turn_due:
+            self._turn_due = False
+            self.resume_reading()
+            self._turn()
+        elif self.exchange is not None:
             self.exchange.on_downstream_writable()

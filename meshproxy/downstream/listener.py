@@ -134,7 +134,7 @@ class Listener:
         self.draining = False
         self._loop = environment.loop
         self._socket: socket.socket | None = None
-        self._connections: set[http1.Http1Connection] = set()
+        self._connections: set[_Accepted] = set()
         self._greeting: set[asyncio.Task[None]] = set()
         self._callers: dict[str | None, Caller] = {}
         self._counts = environment.metrics.connection("downstream", spec.direction)
@@ -166,12 +166,30 @@ class Listener:
             sock.setblocking(False)
             sock.bind((spec.address, spec.port))
             sock.listen(BACKLOG)
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: an address that is no address
             sock.close()
             where = f"{spec.address}:{spec.port}"
-            reason = f"cannot listen on {where}: {error.strerror or error}"
+            reason = f"cannot listen on {where}: {getattr(error, 'strerror', None) or error}"
             raise ContractError(f"listener/{spec.name} port", reason) from None
         self._socket = sock
+
+    def obey(
+        self,
+        spec: ListenerSpec,
+        virtual_host: VirtualHost[Cluster] | None,
+        authorities: Authorities,
+    ) -> None:
+        """
+        Serve by this configuration from now on, on the same socket.
+
+        When STRICT arrives, whoever speaks plaintext finishes the current request, no more.
+        """
+        self.spec = spec
+        self.virtual_host = virtual_host
+        self.authorities = authorities
+        for connection in list(self._connections):
+            if self._unwanted(connection):
+                connection.drain()
 
     def start(self) -> None:
         """Begin to accept."""
@@ -221,6 +239,9 @@ class Listener:
             log.info("%s: TLS handshake refused: %s", self.spec.name, error.reason or error)
         except OSError:  # the client gave up meanwhile
             sock.close()
+        except asyncio.CancelledError:
+            sock.close()
+            raise
 
     async def _hand_over(self, sock: socket.socket) -> None:
         context: ssl.SSLContext | None = None
@@ -246,16 +267,22 @@ class Listener:
         )
 
     async def _peek(self, sock: socket.socket) -> Wire | None:
-        """Look at the first bytes without taking them; None when the client left without any."""
+        """Look at the first bytes without taking them; None when the client left too early."""
+        seen = 0
         while True:
             await self._readable(sock)
             data = sock.recv(PEEK, socket.MSG_PEEK)
-            if not data:
+            if len(data) == seen:  # readable, yet nothing new: it will say no more
                 return None
             wire = sniff(data)
+            if wire is None and len(data) == PEEK:
+                wire = Wire.HTTP1  # an unusual method; all that it may be otherwise is decided
+            seen = 0 if wire is not None else len(data)
+            # Peeked bytes keep a socket readable; the kernel is to wake us for further ones only,
+            # or thousands of clients that say three bytes and wait would keep us busy.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, seen + 1)
             if wire is not None:
                 return wire
-            await asyncio.sleep(0.01)  # peeked bytes keep the socket readable: ask again later
 
     async def _readable(self, sock: socket.socket) -> None:
         ready = self._loop.create_future()
@@ -280,11 +307,14 @@ class Listener:
     def _protocol(self, *, tls: bool) -> http1.Http1Connection:
         return _Accepted(self, tls=tls)
 
-    def accepted(self, connection: http1.Http1Connection) -> None:
+    def accepted(self, connection: "_Accepted") -> None:
         self._connections.add(connection)
         self._counts.opened += 1
-        if self.draining:
+        if self.draining or self._unwanted(connection):
             connection.drain()
+
+    def _unwanted(self, connection: "_Accepted") -> bool:
+        return self.spec.mtls == "strict" and not connection.tls
 
     def caller(self, identity: str | None) -> Caller:
         """Return who calls: one object per proved identity, so that its counters are shared."""
@@ -296,6 +326,7 @@ class Listener:
     # The connections' owner -----------------------------------------------------------------------
 
     def closed(self, connection: http1.Http1Connection) -> None:
+        assert isinstance(connection, _Accepted)
         if connection in self._connections:
             self._connections.discard(connection)
             self._counts.closed += 1
@@ -307,7 +338,10 @@ class Listener:
         now = self._loop.time()
         for connection in [c for c in self._connections if c.deadline < now]:
             connection.expire()
-        self._sweep = self._loop.call_later(SWEEP, self._on_sweep)
+        if self.draining and not self.connections:
+            self._sweep = None  # nobody is left, nobody will come
+        else:
+            self._sweep = self._loop.call_later(SWEEP, self._on_sweep)
 
     # Closing --------------------------------------------------------------------------------------
 
@@ -336,19 +370,19 @@ class Listener:
 class _Accepted(http1.Http1Connection):
     """A connection of a listener; who calls is known once it is connected (and TLS is done)."""
 
-    __slots__ = ("_listener", "_tls", "caller")
+    __slots__ = ("_listener", "caller", "tls")
 
     def __init__(self, listener: Listener, *, tls: bool) -> None:
         super().__init__(listener.environment.loop, listener, _begin_exchange)
         self._listener = listener
-        self._tls = tls
+        self.tls = tls
         self.caller: Caller
 
     def on_connected(self) -> None:
         super().on_connected()
         assert self.transport is not None
         identity: str | None = None
-        if self._tls:
+        if self.tls:
             identity = peer_identity(self.transport, self._listener.environment.trust_domain)
             if identity is None:
                 self._listener.environment.metrics.handshake_failed("downstream", "no-spiffe-id")

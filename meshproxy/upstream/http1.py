@@ -93,6 +93,7 @@ class Http1Connection(Connection):
     def reset(self) -> None:
         """Nobody waits for the answer any more; half a conversation cannot be reused."""
         self._exchange = None
+        self._reader.close()  # what TLS has decrypted already may still arrive
         self.abort()
 
     # The response ---------------------------------------------------------------------------------
@@ -134,7 +135,9 @@ class Http1Connection(Connection):
         if self._response_paused:
             self._response_paused = False
             self.resume_reading()
-        if self._request_open or not self._reader.keep_alive or not self._reader.idle:
+        if self._request_open:
+            self.abort()  # a server that has answered early may never read the rest
+        elif not self._reader.keep_alive or not self._reader.idle:
             self.close()
         else:
             self._owner.idle(self)
@@ -147,9 +150,7 @@ class Http1Connection(Connection):
 
     def on_lost(self, error: Exception | None) -> None:
         code = "upstream-closed"
-        if isinstance(error, ssl.SSLError) and not self._heard and not self.served:
-            # With TLS 1.3 a client believes the handshake done before the server has judged its
-            # certificate; the verdict arrives as an alert instead of the first bytes.
+        if not self._heard and not self.served and _is_refusal_of_our_certificate(error):
             code = "handshake-failed"
         self._fail(code)
         self._owner.lost(self)
@@ -177,3 +178,17 @@ class Http1Connection(Connection):
     def on_writable(self) -> None:
         if self._exchange is not None:
             self._exchange.on_upstream_writable()
+
+
+def _is_refusal_of_our_certificate(error: Exception | None) -> bool:
+    """
+    Say whether the server has judged our certificate, and read nothing of the request.
+
+    With TLS 1.3 a client believes the handshake done before that judgement, which arrives as an
+    alert in place of the first bytes.  Other alerts and errors of TLS prove nothing: a record that
+    somebody has tampered with may be the answer to a request that was executed.
+    """
+    if not isinstance(error, ssl.SSLError):
+        return False
+    reason = error.reason or ""
+    return "ALERT" in reason and ("CERTIFICATE" in reason or "UNKNOWN_CA" in reason)

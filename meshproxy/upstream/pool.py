@@ -140,6 +140,8 @@ class Pool:
 
     async def _dial(self) -> None:
         try:
+            if not self._waiting:  # served by a connection that came back in the meantime
+                return
             connection = await self._connect()
         except DialError as error:
             self._on_dial_failed(str(error))
@@ -183,8 +185,8 @@ class Pool:
             log.warning("%s: TLS handshake failed: %s", self._where, error.reason or error)
             environment.handshake_failed(error.reason or "other")
             raise DialError("handshake-failed") from None
-        except OSError as error:
-            log.info("%s: %s", self._where, error.strerror or error)
+        except (OSError, ValueError) as error:  # ValueError: an address that is no address
+            log.info("%s: %s", self._where, error)
             raise DialError("connect-failed") from None
         if context is not None:
             proved = peer_identity(transport, environment.trust_domain)

@@ -1,6 +1,7 @@
 """One request and its response, told with recorders in place of connections."""
 
 from collections.abc import Callable
+from typing import cast
 
 import pytest
 
@@ -16,7 +17,7 @@ from meshproxy.contract.resources import (
     RouteSpec,
     VirtualHostSpec,
 )
-from meshproxy.exchange import REPLAY_LIMIT, Cluster, Endpoint, Exchange, Series
+from meshproxy.exchange import REPLAY_LIMIT, Caller, Cluster, Endpoint, Exchange, Series
 from meshproxy.message import Field, RequestHead, ResponseHead, field
 from meshproxy.routing.table import Authorities, VirtualHost, compile_virtual_host
 from tests.helpers.recorder import Recorder
@@ -113,7 +114,7 @@ class Scene:
         forward = RouteSpec(name="all", backends=(BackendSpec(cluster="catalog"),))
         spec = VirtualHostSpec(name="host", routes=routes or (forward,))
         self.caller = FakeCaller(compile_virtual_host(spec, clusters))
-        self.exchange = Exchange(self.client, self.caller)
+        self.exchange = Exchange(self.client, cast("Caller", self.caller))
 
     def ask(
         self, method: bytes = b"GET", path: bytes = b"/", length: int | None = None
@@ -349,3 +350,68 @@ def test_what_this_version_does_not_offer_is_refused_clearly(method: bytes) -> N
     scene.exchange.on_request_end(None)
 
     assert scene.status == 501
+
+
+def test_a_stream_that_is_full_keeps_the_client_paused() -> None:
+    """What the request before us left in the transport's buffer counts as well."""
+    scene = Scene()
+    scene.ask(b"PUT", length=2 * REPLAY_LIMIT)
+    scene.exchange.on_request_data(b"x" * (REPLAY_LIMIT + 1))
+    stream = Recorder()
+    stream.blocked = True
+    scene.first.waiting.pop(0).on_upstream_ready(stream)
+    assert scene.client.words == ["pause_request"]
+    scene.exchange.on_upstream_writable()
+
+    assert scene.client.words == ["pause_request", "resume_request"]
+    assert scene.exchange.body is None  # too large to be kept for another attempt
+
+
+def test_a_client_that_does_not_read_keeps_the_answer_waiting() -> None:
+    """A stream is paused from the start when the client is still busy with an earlier answer."""
+    scene = Scene()
+    scene.client.blocked = True
+    scene.ask()
+
+    assert scene.first.lend().words == ["send_head", "send_end", "pause_response"]
+
+
+def test_without_an_endpoint_the_answer_is_503_at_once() -> None:
+    """Nothing is counted as an attempt under way."""
+    scene = Scene()
+    scene.first.waiting.clear()
+    clusters: dict[str, Cluster] = {"catalog": FakeCluster()}
+    route = RouteSpec(name="all", backends=(BackendSpec(cluster="catalog"),))
+    host = compile_virtual_host(VirtualHostSpec(name="host", routes=(route,)), clusters)
+    scene.caller.virtual_host = host
+    scene.ask()
+
+    assert scene.status == 503
+    assert scene.caller.surroundings.refusals == ["no-healthy-endpoint"]
+    assert scene.at_rest()
+
+
+def test_what_follows_an_answer_of_our_own_is_dropped() -> None:
+    """The rest of a refused request's body reaches nobody and changes nothing."""
+    scene = Scene(RouteSpec(name="gone", backends=(BackendSpec(cluster=None),)))
+    scene.ask(b"POST", length=3)
+    scene.exchange.on_request_data(b"abc")
+    scene.exchange.on_request_end(None)
+    scene.exchange.on_request_reset()
+
+    assert scene.client.words == ["send_head", "send_data", "send_end"]
+    assert scene.caller.counted == [("gone", "-", "", 500, "NC")]
+    assert scene.at_rest()
+
+
+def test_a_large_body_that_was_sent_is_not_sent_again() -> None:
+    """What is no longer held in full cannot be repeated, whatever the method."""
+    scene = Scene()
+    scene.ask(b"PUT", length=REPLAY_LIMIT + 2)
+    stream = scene.first.lend()
+    scene.exchange.on_request_data(b"x" * (REPLAY_LIMIT + 1))
+    scene.exchange.on_response_reset("upstream-closed", reused=True)
+
+    assert stream.words == ["send_head", "send_data"]
+    assert scene.status == 502
+    assert scene.at_rest()

@@ -1,0 +1,96 @@
+"""A transport and a loop under a connection's feet that do nothing but write down."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, cast
+
+from meshproxy.flow import Connection
+
+
+class FakeTransport:
+    """
+    Remembers what happened to it; the test says when a close has come through.
+
+    Attributes:
+        sent: All bytes that were written.
+        state: `open`, `closing` (after close) or `aborted`.
+        ended: The writing half was closed.
+    """
+
+    def __init__(self, *, tls: bool = False) -> None:
+        self.sent = b""
+        self.writes = 0
+        self.state = "open"
+        self._reading = True
+        self.ended = False
+        self._tls = tls
+
+    def set_write_buffer_limits(self, high: int, low: int) -> None: ...
+
+    def write(self, data: bytes) -> None:
+        self.sent += data
+        self.writes += 1
+
+    def write_eof(self) -> None:
+        self.ended = True
+
+    def can_write_eof(self) -> bool:
+        return not self._tls
+
+    def pause_reading(self) -> None:
+        self._reading = False
+
+    def resume_reading(self) -> None:
+        self._reading = True
+
+    def is_reading(self) -> bool:
+        return self._reading
+
+    def is_closing(self) -> bool:
+        return self.state != "open"
+
+    def close(self) -> None:
+        if self.state == "open":
+            self.state = "closing"
+
+    def abort(self) -> None:
+        self.state = "aborted"
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return default
+
+
+class FakeLoop:
+    """A clock that stands still, and turns that the test makes."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self._due: list[Callable[[], None]] = []
+
+    @property
+    def as_loop(self) -> asyncio.AbstractEventLoop:
+        return cast("asyncio.AbstractEventLoop", self)
+
+    def time(self) -> float:
+        return self.now
+
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        self._due.append(callback)
+
+    def turn(self) -> None:
+        due, self._due = self._due, []
+        for callback in due:
+            callback()
+
+
+def connected(connection: Connection, *, tls: bool = False) -> FakeTransport:
+    """Give a connection a transport."""
+    transport = FakeTransport(tls=tls)
+    connection.connection_made(cast("asyncio.Transport", transport))
+    return transport
+
+
+def arrive(connection: Connection, data: bytes) -> None:
+    """Let bytes arrive as a loop would: through the connection's buffer."""
+    connection.get_buffer(-1)[: len(data)] = data
+    connection.buffer_updated(len(data))

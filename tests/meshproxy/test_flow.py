@@ -1,0 +1,112 @@
+"""Bytes in and out of one connection."""
+
+from meshproxy.flow import FLUSH_AT, Connection
+from tests.helpers.transport import FakeLoop, arrive, connected
+
+
+class Diary(Connection):
+    """Writes down which hooks were called."""
+
+    def __init__(self, loop: FakeLoop) -> None:
+        super().__init__(loop.as_loop)
+        self.heard: list[object] = []
+
+    def on_bytes(self, data: bytes) -> None:
+        self.heard.append(data)
+
+    def on_blocked(self) -> None:
+        self.heard.append("blocked")
+
+    def on_writable(self) -> None:
+        self.heard.append("writable")
+
+    def on_lost(self, error: Exception | None) -> None:
+        self.heard.append(error)
+
+
+def test_what_is_written_in_one_turn_leaves_at_once() -> None:
+    """Head, body and end cost one system call, at the end of the turn."""
+    loop = FakeLoop()
+    connection = Diary(loop)
+    transport = connected(connection)
+    for part in (b"head ", b"body ", b"end"):
+        connection.write(part)
+    assert transport.writes == 0
+
+    loop.turn()
+
+    assert (transport.sent, transport.writes) == (b"head body end", 1)
+    loop.turn()
+    assert transport.writes == 1
+
+
+def test_much_leaves_without_waiting_for_the_end_of_the_turn() -> None:
+    """What is collected is bounded, so that a fast sender meets back-pressure at once."""
+    loop = FakeLoop()
+    connection = Diary(loop)
+    transport = connected(connection)
+    connection.write(b"x" * (FLUSH_AT - 1))
+    assert transport.writes == 0
+    connection.write(b"y")
+
+    assert len(transport.sent) == FLUSH_AT
+
+
+def test_bytes_are_copied_out_of_the_shared_buffer() -> None:
+    """Two connections read into the same memory; neither sees the other's bytes later."""
+    loop = FakeLoop()
+    one, two = Diary(loop), Diary(loop)
+    for connection in (one, two):
+        connected(connection)
+    arrive(one, b"one")
+    arrive(two, b"two")
+
+    assert [one.heard, two.heard] == [[b"one"], [b"two"]]
+
+
+def test_blocked_is_told_and_remembered() -> None:
+    """A neighbour that comes later can see that the transport is full."""
+    connection = Diary(FakeLoop())
+    connected(connection)
+    states = []
+    for change in (connection.pause_writing, connection.resume_writing):
+        change()
+        states.append(connection.blocked)
+
+    assert states == [True, False]
+    assert connection.heard == ["blocked", "writable"]
+
+
+def test_close_lets_out_what_was_written_and_abort_does_not() -> None:
+    """`close` flushes first; `abort` drops what has not left."""
+    loop = FakeLoop()
+    polite, rude = Diary(loop), Diary(loop)
+    first, second = connected(polite), connected(rude)
+    for connection in (polite, rude):
+        connection.write(b"bye")
+    polite.close()
+    rude.abort()
+    loop.turn()
+
+    assert (first.sent, first.state) == (b"bye", "closing")
+    assert (second.sent, second.state) == (b"", "aborted")
+
+
+def test_after_the_loss_nothing_is_done_any_more() -> None:
+    """Calls that come too late find no transport and do no harm."""
+    loop = FakeLoop()
+    connection = Diary(loop)
+    transport = connected(connection)
+    error = ConnectionResetError()
+    connection.write(b"too late")
+    connection.connection_lost(error)
+    connection.write(b"x" * FLUSH_AT)
+    connection.pause_reading()
+    connection.resume_reading()
+    connection.close()
+    connection.abort()
+    loop.turn()
+
+    assert connection.heard == [error]
+    assert (transport.sent, transport.state) == (b"", "open")
+    assert connection.eof_received() is False
