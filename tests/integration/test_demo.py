@@ -102,7 +102,9 @@ def test_twenty_seconds_of_demo_are_a_success(folder: Path) -> None:
     assert demo.process.wait(120) == 0, demo.log.read_text()
     said = demo.log.read_text()
     assert re.search(r"\d{3,} requests from outside in .*: \d+ answered, 0 failed", said)
-    proved = re.search(r"^(\d+) of (\d+) requests between sidecars were mutual TLS", said, re.MULTILINE)
+    proved = re.search(
+        r"^(\d+) of (\d+) requests between sidecars were mutual TLS", said, re.MULTILINE
+    )
     assert proved is not None
     assert proved[1] == proved[2]
     assert demo.nothing_is_left()
