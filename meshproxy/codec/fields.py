@@ -82,7 +82,19 @@ _never_cached_part: Final = re.compile(
     rb"^x-b3-|^x-forwarded-|key|token|secret|session|signature|trace|auth|csrf"
 ).search
 
-_lines: dict[bytes, Entry] = {}
+
+class _Lines(dict[bytes, Entry]):
+    """
+    Lines that were read before.  ``_lines[line]`` reads the line if need be.
+
+    A subscript costs no call when the line is known, ``_lines.get(line) or read_line(line)`` one.
+    """
+
+    def __missing__(self, line: bytes) -> Entry:
+        return read_line(line)
+
+
+_lines: Final = _Lines()
 _names: dict[bytes, tuple[bytes, int, bool]] = {}
 
 # RFC 9110 section 5.6.2.
@@ -100,9 +112,8 @@ def read_fields(lines: Iterable[bytes]) -> tuple[Fields, Special]:
     """
     fields: Fields = []
     special: Special = {}
-    known = _lines.get
     for line in lines:
-        kind, field = known(line) or read_line(line)
+        kind, field = _lines[line]
         if not kind:
             fields.append(field)
         elif kind in special:
@@ -114,7 +125,10 @@ def read_fields(lines: Iterable[bytes]) -> tuple[Fields, Special]:
 
 def values(special: Special, kind: int) -> list[bytes]:
     """Return the values of all fields of one kind."""
-    return [field[1] for field in special[kind]] if kind in special else []
+    if kind not in special:
+        return []
+    found = special[kind]
+    return [found[0][1]] if len(found) == 1 else [field[1] for field in found]
 
 
 def read_line(line: bytes) -> Entry:
