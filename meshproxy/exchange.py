@@ -131,13 +131,9 @@ class Caller(Protocol):
     direction: str
     hop: str
     identity_field: Field | None
-
-    @property
-    def surroundings(self) -> Surroundings: ...
-    @property
-    def virtual_host(self) -> VirtualHost[Cluster] | None: ...
-    @property
-    def authorities(self) -> Authorities: ...
+    surroundings: Surroundings
+    virtual_host: VirtualHost[Cluster] | None
+    authorities: Authorities
 
     def series(self, route: str, service: str, version: str) -> Series: ...
 
@@ -256,7 +252,7 @@ class Exchange:
             upstream.pause_response()
         if upstream.blocked:  # by what the request before us left, or by our own first words
             self.on_upstream_blocked()
-        else:
+        elif self.request_paused:
             self._resume_request()
 
     def on_upstream_failed(self, code: str) -> None:
@@ -411,7 +407,8 @@ class Exchange:
     def _finish(self, flag: str) -> None:
         self.done = True
         self.body = None
-        self._resume_request()  # what still comes of the body is read and dropped
+        if self.request_paused:
+            self._resume_request()  # what still comes of the body is read and dropped
         surroundings = self.surroundings
         surroundings.exchanges -= 1
         route = self._route
