@@ -204,7 +204,9 @@ class Exchange:
             return self.refuse("not-implemented")
         if route.redirect is not None:
             return self.redirect(route.redirect.status, route.redirect.location(head))
-        backend = None if route.split is None else route.split.choose(self.surroundings.random())
+        backend, split = None, route.split
+        if split is not None:
+            backend = split.only or split.choose(self.surroundings.random())
         if backend is None or backend.cluster is None:
             return self.refuse("unresolved-backend")
         self.backend = backend

@@ -103,7 +103,7 @@ class Connection(asyncio.BufferedProtocol):
         out = self._out
         if not out:
             return
-        data = out[0] if len(out) == 1 else b"".join(out)
+        data = b"".join(out)  # of one piece this is that piece, not a copy
         out.clear()
         self._collected = 0
         if self.transport is not None:

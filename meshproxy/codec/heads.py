@@ -38,7 +38,7 @@ from .fields import (
 )
 from .framing import UNTIL_CLOSE, request_length, response_length
 from .limits import Limits
-from .target import check_authority, read_target
+from .target import check_authority, is_origin_form, read_target
 
 _NO_OPTIONS: Final[frozenset[bytes]] = frozenset()
 _CLOSE: Final = frozenset({b"close"})
@@ -114,7 +114,10 @@ def read_request_head(lines: list[bytes], limits: Limits) -> tuple[RequestHead, 
         raise _well_formed_but(lines, "target-too-long", f"target of {len(raw_target)} bytes")
     if len(lines) > limits.fields + 1:
         raise _well_formed_but(lines, "fields-too-large", f"{len(lines) - 1} field lines")
-    scheme, named, path = read_target(method, raw_target)
+    if is_origin_form(raw_target) and method != b"CONNECT":  # as nearly always: one call less
+        scheme, named, path = b"http", None, raw_target
+    else:
+        scheme, named, path = read_target(method, raw_target)
     # The field lines.
     fields, special = read_fields(lines[1:])
     authority = _authority(named, special.pop(HOST, ()), http10=http10)
@@ -154,7 +157,7 @@ def _well_formed_but(lines: list[bytes], code: str, detail: str) -> MalformedErr
     """
     Return the error `code`, unless one of the lines is worse than that.
 
-    A bare CR or LF is refused as soon as it is seen (`take_head`), so it must also come first
+    A bare CR or LF is refused as soon as it is seen (`check_unfinished_head`), so it must also come first
     when the whole head is there at once.
     """
     if any(b"\r" in line or b"\n" in line for line in lines):
@@ -208,7 +211,7 @@ def read_response_head(
     if len(lines) > limits.fields:
         raise MalformedError("fields-too-large", f"{len(lines)} field lines")
     fields, special = read_fields(lines)
-    lengths = values(special, CONTENT_LENGTH)
+    lengths = values(special, CONTENT_LENGTH) if CONTENT_LENGTH in special else []
     codings = values(special, TRANSFER_ENCODING) if TRANSFER_ENCODING in special else []
     length, follows = response_length(method, status, lengths, codings, http10=http10)
     keep_alive = not http10
@@ -228,21 +231,20 @@ def read_response_head(
     return head, follows, keep_alive
 
 
-def take_head(buffer: bytes, limits: Limits) -> tuple[list[bytes], bytes] | None:
+def check_unfinished_head(buffer: bytes, limits: Limits) -> None:
     """
-    Split a complete head off `buffer`: its lines, and the bytes after it.  None: not all there.
+    Make sure that what has come of a head so far may become one.
 
     The verdict depends only on the first `limits.head` bytes, so it is the same however the
     bytes arrive.
+
+    Raises:
+        MalformedError: It is too large already, or has a line end that is none.
     """
-    end = buffer.find(b"\r\n\r\n", 0, limits.head)
-    if end >= 0:
-        # A CR or LF that stands alone is now inside some line, and no line admits one.
-        return buffer[:end].split(b"\r\n"), buffer[end + 4 :]
     if has_bare_line_end(buffer, 0, min(len(buffer), limits.head), complete=False):
         raise MalformedError("malformed-request", "bare CR or LF in the head")
     if len(buffer) < limits.head:
-        return None
+        return
     if buffer.find(b"\r\n", 0, limits.target) < 0:
         raise MalformedError("target-too-long", f"start line of more than {limits.target} bytes")
     raise MalformedError("fields-too-large", f"head of more than {limits.head} bytes")

@@ -28,7 +28,7 @@ from meshproxy.message import CHUNKED, Fields, RequestHead, ResponseHead
 from . import MalformedError, RequestSink, ResponseSink
 from .chunked import ChunkReader, encode_chunk, encode_last_chunk
 from .framing import UNTIL_CLOSE
-from .heads import read_request_head, read_response_head, take_head
+from .heads import check_unfinished_head, read_request_head, read_response_head
 from .limits import LIMITS, Limits
 
 __all__ = [
@@ -120,12 +120,16 @@ class RequestReader:
     # …a head first…
 
     def _read_head(self) -> bool:
-        if self.held[0] == 13 and not self._blank_line_skipped:
+        buffer = self.held
+        if buffer[0] == 13 and not self._blank_line_skipped:
             return self._skip_blank_line()
-        taken = take_head(self.held, self._limits)
-        if taken is None:
+        end = buffer.find(b"\r\n\r\n", 0, self._limits.head)
+        if end < 0:
+            check_unfinished_head(buffer, self._limits)
             return False
-        lines, self.held = taken
+        self.held = buffer[end + 4 :]
+        # A CR or LF that stands alone is now inside some line, and no line admits one.
+        lines = buffer[:end].split(b"\r\n")
         head, self.keep_alive, self.http10 = read_request_head(lines, self._limits)
         length = head.length
         if length == CHUNKED:
@@ -293,12 +297,15 @@ class ResponseReader:
     # …a head first, perhaps after informational ones…
 
     def _read_head(self) -> bool:
-        taken = take_head(self._buffer, self._limits)
-        if taken is None:
+        buffer = self._buffer
+        end = buffer.find(b"\r\n\r\n", 0, self._limits.head)
+        if end < 0:
+            check_unfinished_head(buffer, self._limits)
             return False
-        lines, rest = taken
+        # A CR or LF that stands alone is now inside some line, and no line admits one.
+        lines = buffer[:end].split(b"\r\n")
         head, follows, keep_alive = read_response_head(lines, self._method, self._limits)
-        self._buffer = rest
+        self._buffer = buffer[end + 4 :]
         if head.status < 200 and head.status != 101:
             self._informational += 1
             if self._informational > self._limits.informational:
@@ -399,9 +406,10 @@ class ResponseReader:
 # codec validates alike), and fields of ours out of `message.field()`, whose callers vouch for them.
 
 
-_STATUS_LINES: Final = {
-    status.value: (status.phrase.encode(), b"HTTP/1.1 %d %b" % (status, status.phrase.encode()))
+_USUAL_STATUS_LINES: Final = {
+    (status.value, reason): b"HTTP/1.1 %d %b" % (status, status.phrase.encode())
     for status in HTTPStatus
+    for reason in (b"", status.phrase.encode())
 }
 _CHUNKED_LINE: Final = b"transfer-encoding: chunked"
 
@@ -463,8 +471,5 @@ def encode_informational(head: ResponseHead) -> bytes:
 
 def _status_line(head: ResponseHead) -> bytes:
     """Return the status line; reasons other than the usual one are kept as the server sent them."""
-    usual = _STATUS_LINES.get(head.status)
-    reason = head.reason
-    if usual is not None and (not reason or reason == usual[0]):
-        return usual[1]
-    return b"HTTP/1.1 %d %b" % (head.status, reason)
+    said = (head.status, head.reason)
+    return _USUAL_STATUS_LINES.get(said) or b"HTTP/1.1 %d %b" % said
