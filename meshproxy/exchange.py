@@ -131,13 +131,9 @@ class Caller(Protocol):
     direction: str
     hop: str
     identity_field: Field | None
-
-    @property
-    def surroundings(self) -> Surroundings: ...
-    @property
-    def virtual_host(self) -> VirtualHost[Cluster] | None: ...
-    @property
-    def authorities(self) -> Authorities: ...
+    surroundings: Surroundings
+    virtual_host: VirtualHost[Cluster] | None
+    authorities: Authorities
 
     def series(self, route: str, service: str, version: str) -> Series: ...
 
@@ -208,7 +204,9 @@ class Exchange:
             return self.refuse("not-implemented")
         if route.redirect is not None:
             return self.redirect(route.redirect.status, route.redirect.location(head))
-        backend = None if route.split is None else route.split.choose(self.surroundings.random())
+        backend, split = None, route.split
+        if split is not None:
+            backend = split.only or split.choose(self.surroundings.random())
         if backend is None or backend.cluster is None:
             return self.refuse("unresolved-backend")
         self.backend = backend
@@ -256,7 +254,7 @@ class Exchange:
             upstream.pause_response()
         if upstream.blocked:  # by what the request before us left, or by our own first words
             self.on_upstream_blocked()
-        else:
+        elif self.request_paused:
             self._resume_request()
 
     def on_upstream_failed(self, code: str) -> None:
@@ -411,7 +409,8 @@ class Exchange:
     def _finish(self, flag: str) -> None:
         self.done = True
         self.body = None
-        self._resume_request()  # what still comes of the body is read and dropped
+        if self.request_paused:
+            self._resume_request()  # what still comes of the body is read and dropped
         surroundings = self.surroundings
         surroundings.exchanges -= 1
         route = self._route

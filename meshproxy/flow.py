@@ -36,7 +36,7 @@ class Connection(asyncio.BufferedProtocol):
     The legal order of calls is asyncio's: made → bytes* → eof? → lost.
     """
 
-    __slots__ = ("_collected", "_flush_due", "_out", "blocked", "loop", "transport")
+    __slots__ = ("_collected", "_out", "blocked", "loop", "transport")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
@@ -44,7 +44,6 @@ class Connection(asyncio.BufferedProtocol):
         self.blocked = False
         self._out: list[bytes] = []
         self._collected = 0
-        self._flush_due = False
 
     # Asyncio's side ---------------------------------------------------------------------------
 
@@ -91,28 +90,24 @@ class Connection(asyncio.BufferedProtocol):
 
     def write(self, data: bytes) -> None:
         """Send `data` at the end of this turn of the loop, joined with what comes before then."""
-        self._out.append(data)
+        out = self._out
+        if not out:
+            self.loop.call_soon(self.flush)
+        out.append(data)
         self._collected += len(data)
         if self._collected >= FLUSH_AT:
             self.flush()
-        elif not self._flush_due:
-            self._flush_due = True
-            self.loop.call_soon(self._on_flush_due)
 
     def flush(self) -> None:
         """Send now what was collected."""
         out = self._out
         if not out:
             return
-        data = out[0] if len(out) == 1 else b"".join(out)
+        data = b"".join(out)  # of one piece this is that piece, not a copy
         out.clear()
         self._collected = 0
         if self.transport is not None:
             self.transport.write(data)
-
-    def _on_flush_due(self) -> None:
-        self._flush_due = False
-        self.flush()
 
     def pause_reading(self) -> None:
         if self.transport is not None:

@@ -29,6 +29,7 @@ from .fields import (
     MESH,
     TRANSFER_ENCODING,
     UPGRADE,
+    Special,
     has_bare_line_end,
     is_protected,
     is_token,
@@ -37,7 +38,7 @@ from .fields import (
 )
 from .framing import UNTIL_CLOSE, request_length, response_length
 from .limits import Limits
-from .target import check_authority, read_target
+from .target import check_authority, is_origin_form, read_target
 
 _NO_OPTIONS: Final[frozenset[bytes]] = frozenset()
 _CLOSE: Final = frozenset({b"close"})
@@ -89,63 +90,74 @@ _METHODS: Final = frozenset(
 _later_version: Final = re.compile(rb"HTTP/[2-9]\.[0-9]").fullmatch
 
 
-def _read_request_line(lines: list[bytes]) -> tuple[bytes, bytes, bool]:
-    """Return method, target and whether the version is HTTP/1.0 (RFC 9112 section 3)."""
-    parts = lines[0].split(b" ")
-    if len(parts) != 3:
-        raise MalformedError("malformed-request", f"request line {lines[0][:64]!r}")
-    method, target, version = parts
-    http10 = version == b"HTTP/1.0"
-    if not http10 and version != b"HTTP/1.1":
-        # RFC 9110 section 15.6.6: 505 is about the major version.
-        if _later_version(version):
-            raise _well_formed_but(lines, "version-not-supported", f"version {version!r}")
-        raise MalformedError("malformed-request", f"version {version[:64]!r}")
-    if method not in _METHODS and not is_token(method):
-        raise MalformedError("malformed-request", f"method {method[:64]!r}")
-    return method, target, http10
+def _is_http10(lines: list[bytes], version: bytes) -> bool:
+    """Say whether a version other than HTTP/1.1 is HTTP/1.0; nothing else is spoken here."""
+    if version == b"HTTP/1.0":
+        return True
+    # RFC 9110 section 15.6.6: 505 is about the major version.
+    if _later_version(version):
+        raise _well_formed_but(lines, "version-not-supported", f"version {version!r}")
+    raise MalformedError("malformed-request", f"version {version[:64]!r}")
 
 
 def read_request_head(lines: list[bytes], limits: Limits) -> tuple[RequestHead, bool, bool]:
     """Return the head, whether the connection persists, and whether it is HTTP/1.0."""
-    method, raw_target, http10 = _read_request_line(lines)
+    # The request line (RFC 9112 section 3).
+    try:
+        method, raw_target, version = lines[0].split(b" ")
+    except ValueError:
+        raise MalformedError("malformed-request", f"request line {lines[0][:64]!r}") from None
+    http10 = version != b"HTTP/1.1" and _is_http10(lines, version)
+    if method not in _METHODS and not is_token(method):
+        raise MalformedError("malformed-request", f"method {method[:64]!r}")
     if len(raw_target) > limits.target:
         raise _well_formed_but(lines, "target-too-long", f"target of {len(raw_target)} bytes")
     if len(lines) > limits.fields + 1:
         raise _well_formed_but(lines, "fields-too-large", f"{len(lines) - 1} field lines")
-    scheme, named, path = read_target(method, raw_target)
+    if is_origin_form(raw_target) and method != b"CONNECT":  # as nearly always: one call less
+        scheme, named, path = b"http", None, raw_target
+    else:
+        scheme, named, path = read_target(method, raw_target)
+    # The field lines.
     fields, special = read_fields(lines[1:])
-    authority = _authority(named, special.get(HOST, ()), http10=http10)
-    length: int | None = None
+    authority = _authority(named, special.pop(HOST, ()), http10=http10)
+    head = RequestHead(method, authority, path, fields, None, scheme)
+    # After CONNECT the bytes are a tunnel's or, when it is refused, of unknown kind: either way
+    # not the next request (CVE-2025-64763).
+    keep_alive = not http10 and method != b"CONNECT"
+    if special:  # not so in most requests: they end here
+        options = _read_special(head, special, http10=http10)
+        keep_alive = _keep_alive(options, http10=http10) and method != b"CONNECT"
+    return head, keep_alive, http10
+
+
+def _read_special(head: RequestHead, special: Special, *, http10: bool) -> frozenset[bytes]:
+    """Put into the head what the special fields say; return the options of Connection."""
     if CONTENT_LENGTH in special or TRANSFER_ENCODING in special:
         lengths, codings = values(special, CONTENT_LENGTH), values(special, TRANSFER_ENCODING)
-        length = request_length(lengths, codings, http10=http10)
-        if method == b"CONNECT":
+        head.length = request_length(lengths, codings, http10=http10)
+        if head.method == b"CONNECT":
             raise MalformedError("malformed-request", "CONNECT with a body")
     options = _NO_OPTIONS
     if CONNECTION in special:
         options = _connection_options(values(special, CONNECTION))
-        fields = _without_nominated(fields, options)
-
-    head = RequestHead(method, authority, path, fields, length, scheme)
-    head.mesh_fields = special.get(MESH)
+        head.fields = _without_nominated(head.fields, options)
+    if MESH in special:
+        head.mesh_fields = special[MESH]
     if EXPECT in special:
         # RFC 9110 section 10.1.1: ignored in HTTP/1.0, and pointless without a body.
         _check_expectation(values(special, EXPECT))
-        head.expect_continue = not http10 and bool(length)
+        head.expect_continue = not http10 and bool(head.length)
     if UPGRADE in special and b"upgrade" in options and not http10:
         head.upgrade = _upgrade_wanted(values(special, UPGRADE))
-    # After CONNECT the bytes are a tunnel's or, when it is refused, of unknown kind: either way
-    # not the next request (CVE-2025-64763).
-    keep_alive = _keep_alive(options, http10=http10) and method != b"CONNECT"
-    return head, keep_alive, http10
+    return options
 
 
 def _well_formed_but(lines: list[bytes], code: str, detail: str) -> MalformedError:
     """
     Return the error `code`, unless one of the lines is worse than that.
 
-    A bare CR or LF is refused as soon as it is seen (`take_head`), so it must also come first
+    A bare CR or LF is refused as soon as it is seen (`check_unfinished_head`), so it must also come first
     when the whole head is there at once.
     """
     if any(b"\r" in line or b"\n" in line for line in lines):
@@ -199,38 +211,40 @@ def read_response_head(
     if len(lines) > limits.fields:
         raise MalformedError("fields-too-large", f"{len(lines)} field lines")
     fields, special = read_fields(lines)
-    lengths, codings = values(special, CONTENT_LENGTH), values(special, TRANSFER_ENCODING)
+    lengths = values(special, CONTENT_LENGTH) if CONTENT_LENGTH in special else []
+    codings = values(special, TRANSFER_ENCODING) if TRANSFER_ENCODING in special else []
     length, follows = response_length(method, status, lengths, codings, http10=http10)
-    options = _NO_OPTIONS
+    keep_alive = not http10
     if CONNECTION in special:
         options = _connection_options(values(special, CONNECTION))
         fields = _without_nominated(fields, options)
-    # The next sidecar's `x-mesh-refusal`: whether to believe it is the exchange's matter.
-    fields += special.get(MESH, ())
+        keep_alive = _keep_alive(options, http10=http10)
+    if MESH in special:
+        # The next sidecar's `x-mesh-refusal`: whether to believe it is the exchange's matter.
+        fields += special[MESH]
     head = ResponseHead(status, fields, length, reason)
     if status == 101:
         head.upgrade = b", ".join(values(special, UPGRADE)) or None
     # Neither a tunnel nor a body that the end of the connection ends leaves room for another.
-    leaves_http = status == 101 or (method == b"CONNECT" and 200 <= status < 300)
-    keep_alive = _keep_alive(options, http10=http10) and follows != UNTIL_CLOSE and not leaves_http
+    if status == 101 or follows == UNTIL_CLOSE or (method == b"CONNECT" and status < 300):
+        keep_alive = False
     return head, follows, keep_alive
 
 
-def take_head(buffer: bytes, limits: Limits) -> tuple[list[bytes], bytes] | None:
+def check_unfinished_head(buffer: bytes, limits: Limits) -> None:
     """
-    Split a complete head off `buffer`: its lines, and the bytes after it.  None: not all there.
+    Make sure that what has come of a head so far may become one.
 
     The verdict depends only on the first `limits.head` bytes, so it is the same however the
     bytes arrive.
+
+    Raises:
+        MalformedError: It is too large already, or has a line end that is none.
     """
-    end = buffer.find(b"\r\n\r\n", 0, limits.head)
-    if end >= 0:
-        # A CR or LF that stands alone is now inside some line, and no line admits one.
-        return buffer[:end].split(b"\r\n"), buffer[end + 4 :]
     if has_bare_line_end(buffer, 0, min(len(buffer), limits.head), complete=False):
         raise MalformedError("malformed-request", "bare CR or LF in the head")
     if len(buffer) < limits.head:
-        return None
+        return
     if buffer.find(b"\r\n", 0, limits.target) < 0:
         raise MalformedError("target-too-long", f"start line of more than {limits.target} bytes")
     raise MalformedError("fields-too-large", f"head of more than {limits.head} bytes")

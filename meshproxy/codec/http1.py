@@ -28,7 +28,7 @@ from meshproxy.message import CHUNKED, Fields, RequestHead, ResponseHead
 from . import MalformedError, RequestSink, ResponseSink
 from .chunked import ChunkReader, encode_chunk, encode_last_chunk
 from .framing import UNTIL_CLOSE
-from .heads import read_request_head, read_response_head, take_head
+from .heads import check_unfinished_head, read_request_head, read_response_head
 from .limits import LIMITS, Limits
 
 __all__ = [
@@ -60,11 +60,12 @@ class RequestReader:
     Attributes:
         keep_alive: The connection may serve another request after the current one.
         http10: The current request is HTTP/1.0.
+        held: Bytes held back: pipelined behind the current request, or an unfinished head.
     """
 
     __slots__ = (
-        "_blank_line_skipped", "_buffer", "_chunks", "_limits", "_missing", "_running", "_sink",
-        "_state", "http10", "keep_alive",
+        "_blank_line_skipped", "_chunks", "_limits", "_missing", "_running", "_sink",
+        "_state", "held", "http10", "keep_alive",
     )  # fmt: skip
 
     def __init__(self, sink: RequestSink, limits: Limits = LIMITS) -> None:
@@ -74,21 +75,16 @@ class RequestReader:
         self._limits = limits
         self._state = _HEAD
         self._running = False
-        self._buffer = b""
+        self.held = b""
         # Of the current request
         self._blank_line_skipped = False
         self._missing = 0
         self._chunks: ChunkReader | None = None
 
     @property
-    def held(self) -> int:
-        """Bytes held back: pipelined behind the current request, or an unfinished head."""
-        return len(self._buffer)
-
-    @property
     def in_head(self) -> bool:
         """Some but not all of a head has arrived."""
-        return self._state == _HEAD and bool(self._buffer)
+        return self._state == _HEAD and bool(self.held)
 
     # Bytes arrive…
 
@@ -96,17 +92,14 @@ class RequestReader:
         """Take bytes from the peer.  Whatever they are, this does not raise."""
         if self._state == _DEAF:
             return
-        self._buffer = self._buffer + data if self._buffer else data
-        self._run()
-
-    def _run(self) -> None:
+        self.held = self.held + data if self.held else data
         # A sink that answers at once says `next` from within a step; the loop that is already
         # running then goes on, however many requests were pipelined, without recursion.
         if self._running:
             return
         self._running = True
         try:
-            while self._buffer:
+            while self.held:
                 state = self._state
                 if state == _HEAD:
                     going = self._read_head()
@@ -127,12 +120,16 @@ class RequestReader:
     # …a head first…
 
     def _read_head(self) -> bool:
-        if self._buffer[0] == 13 and not self._blank_line_skipped:
+        buffer = self.held
+        if buffer[0] == 13 and not self._blank_line_skipped:
             return self._skip_blank_line()
-        taken = take_head(self._buffer, self._limits)
-        if taken is None:
+        end = buffer.find(b"\r\n\r\n", 0, self._limits.head)
+        if end < 0:
+            check_unfinished_head(buffer, self._limits)
             return False
-        lines, self._buffer = taken
+        self.held = buffer[end + 4 :]
+        # A CR or LF that stands alone is now inside some line, and no line admits one.
+        lines = buffer[:end].split(b"\r\n")
         head, self.keep_alive, self.http10 = read_request_head(lines, self._limits)
         length = head.length
         if length == CHUNKED:
@@ -143,28 +140,29 @@ class RequestReader:
             self._state = _SIZED
         self._sink.on_request_head(head)
         if not length and self._state == _SIZED:
-            self._end(None)
+            self._state = _ENDED
+            self._sink.on_request_end(None)
         return self._state != _DEAF
 
     def _skip_blank_line(self) -> bool:
         # RFC 9112 section 2.2: "a server … SHOULD ignore at least one empty line (CRLF) received
         # prior to the request-line".
-        if len(self._buffer) < 2:
+        if len(self.held) < 2:
             return False
-        if self._buffer[1] != 10:
+        if self.held[1] != 10:
             raise MalformedError("malformed-request", "bare CR before the request line")
-        self._buffer = self._buffer[2:]
+        self.held = self.held[2:]
         self._blank_line_skipped = True
         return True
 
     # …then the body, if any…
 
     def _read_sized(self) -> bool:
-        data = self._buffer
+        data = self.held
         if len(data) > self._missing:
-            data, self._buffer = data[: self._missing], data[self._missing :]
+            data, self.held = data[: self._missing], data[self._missing :]
         else:
-            self._buffer = b""
+            self.held = b""
         self._missing -= len(data)
         self._sink.on_request_data(data)
         if not self._missing and self._state == _SIZED:
@@ -174,7 +172,7 @@ class RequestReader:
     def _read_chunked(self) -> bool:
         chunks = self._chunks
         assert chunks is not None
-        data, self._buffer = chunks.read(self._buffer)
+        data, self.held = chunks.read(self.held)
         if data:
             self._sink.on_request_data(data)
             if self._state != _CHUNKED:
@@ -207,12 +205,13 @@ class RequestReader:
             return
         self._state = _HEAD
         self._blank_line_skipped = False
-        self._run()
+        if self.held:
+            self.feed(b"")
 
     def close(self) -> None:
         """Say nothing any more, whatever arrives."""
         self._state = _DEAF
-        self._buffer = b""
+        self.held = b""
         self._chunks = None
 
 
@@ -272,9 +271,6 @@ class ResponseReader:
         if self._state == _DEAF:
             return
         self._buffer = self._buffer + data if self._buffer else data
-        self._run()
-
-    def _run(self) -> None:
         if self._running:
             return
         self._running = True
@@ -301,12 +297,15 @@ class ResponseReader:
     # …a head first, perhaps after informational ones…
 
     def _read_head(self) -> bool:
-        taken = take_head(self._buffer, self._limits)
-        if taken is None:
+        buffer = self._buffer
+        end = buffer.find(b"\r\n\r\n", 0, self._limits.head)
+        if end < 0:
+            check_unfinished_head(buffer, self._limits)
             return False
-        lines, rest = taken
+        # A CR or LF that stands alone is now inside some line, and no line admits one.
+        lines = buffer[:end].split(b"\r\n")
         head, follows, keep_alive = read_response_head(lines, self._method, self._limits)
-        self._buffer = rest
+        self._buffer = buffer[end + 4 :]
         if head.status < 200 and head.status != 101:
             self._informational += 1
             if self._informational > self._limits.informational:
@@ -407,9 +406,10 @@ class ResponseReader:
 # codec validates alike), and fields of ours out of `message.field()`, whose callers vouch for them.
 
 
-_STATUS_LINES: Final = {
-    status.value: (status.phrase.encode(), b"HTTP/1.1 %d %b" % (status, status.phrase.encode()))
+_USUAL_STATUS_LINES: Final = {
+    (status.value, reason): b"HTTP/1.1 %d %b" % (status, status.phrase.encode())
     for status in HTTPStatus
+    for reason in (b"", status.phrase.encode())
 }
 _CHUNKED_LINE: Final = b"transfer-encoding: chunked"
 
@@ -424,7 +424,8 @@ def encode_request_head(head: RequestHead, *, trailers: bool = False) -> bytes:
     lines = [
         b"%b %b HTTP/1.1\r\nhost: %b" % (head.method, head.path or head.authority, head.authority)
     ]
-    lines += [field[2] for field in head.fields]
+    for _name, _value, line in head.fields:  # a comprehension would be one call more
+        lines.append(line)
     length = head.length
     if length is not None:
         lines.append(_CHUNKED_LINE if length == CHUNKED else b"content-length: %d" % length)
@@ -445,7 +446,8 @@ def encode_response_head(head: ResponseHead, *, close: bool, http10: bool = Fals
     connection, which the caller closes.
     """
     lines = [_status_line(head)]
-    lines += [field[2] for field in head.fields]
+    for _name, _value, line in head.fields:  # a comprehension would be one call more
+        lines.append(line)
     length = head.length
     if length is not None:
         if length != CHUNKED:
@@ -469,8 +471,5 @@ def encode_informational(head: ResponseHead) -> bytes:
 
 def _status_line(head: ResponseHead) -> bytes:
     """Return the status line; reasons other than the usual one are kept as the server sent them."""
-    usual = _STATUS_LINES.get(head.status)
-    reason = head.reason
-    if usual is not None and (not reason or reason == usual[0]):
-        return usual[1]
-    return b"HTTP/1.1 %d %b" % (head.status, reason)
+    said = (head.status, head.reason)
+    return _USUAL_STATUS_LINES.get(said) or b"HTTP/1.1 %d %b" % said

@@ -21,7 +21,7 @@ Target = tuple[bytes, bytes | None, bytes]
 # lone `%` is common.  Possessive quantifiers: a target that does not match fails in one pass.
 _PATH: Final = rb"/(?:[!$&'(*)+,\-./0-9:;=@A-Z\[\]_a-z|~]++|%[0-9A-Fa-f]{2})*"
 _QUERY: Final = rb"\?[!$-;=?-~]*+"
-_origin_form: Final = re.compile(_PATH + rb"(?:" + _QUERY + rb")?").fullmatch
+is_origin_form: Final = re.compile(_PATH + rb"(?:" + _QUERY + rb")?").fullmatch
 _absolute_form: Final = re.compile(
     rb"(https?)://([^/?#]*)(.*)", re.IGNORECASE | re.DOTALL
 ).fullmatch
@@ -48,7 +48,7 @@ def read_target(method: bytes, target: bytes) -> Target:
             raise MalformedError("malformed-request", "CONNECT without a port")
         return (b"http", target, b"")
     # 3.2.1: what nearly all requests have.
-    if _origin_form(target):
+    if is_origin_form(target):
         return (b"http", None, target)
     # 3.2.4: "asterisk-form is only used for a server-wide OPTIONS request".
     if target == b"*" and method == b"OPTIONS":
@@ -63,7 +63,7 @@ def read_target(method: bytes, target: bytes) -> Target:
         return (scheme.lower(), authority, b"*")
     if not path.startswith(b"/"):
         path = b"/" + path
-    if not _origin_form(path):
+    if not is_origin_form(path):
         raise MalformedError("malformed-request", f"request target {target[:64]!r}")
     return (scheme.lower(), authority, path)
 

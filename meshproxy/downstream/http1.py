@@ -8,7 +8,7 @@ what a client sends ahead (pipelining, RFC 9112 section 9.3.2) waits in the read
 import asyncio
 from collections.abc import Callable
 from math import inf
-from typing import Protocol
+from typing import Any, Protocol
 
 from meshproxy.codec import MalformedError
 from meshproxy.codec.http1 import (
@@ -90,7 +90,7 @@ class Http1Connection(Connection):
         self,
         loop: asyncio.AbstractEventLoop,
         owner: Owner,
-        begin: Callable[["Http1Connection"], Exchange],
+        begin: Callable[[Any], Exchange],  # Any: this connection, as whatever class it has
     ) -> None:
         super().__init__(loop)
         # For the whole connection
@@ -128,8 +128,10 @@ class Http1Connection(Connection):
             return
         reader = self._reader
         reader.feed(data)
+        if not reader.held:  # as after most reads: exactly one request
+            return
         if self._response_open or self._turn_due:
-            if not self._request_open and reader.held > HELD_LIMIT:
+            if not self._request_open and len(reader.held) > HELD_LIMIT:
                 self.pause_reading()
         elif reader.in_head:
             self.deadline = min(self.deadline, self.loop.time() + HEAD_TIMEOUT)
@@ -255,7 +257,7 @@ class Http1Connection(Connection):
             self.resume_reading()
         reader.next()
         if not self._response_open:
-            wait = HEAD_TIMEOUT if reader.in_head else IDLE_TIMEOUT
+            wait = HEAD_TIMEOUT if reader.held else IDLE_TIMEOUT
             self.deadline = self.loop.time() + wait
 
     def _linger(self) -> None:

@@ -75,12 +75,17 @@ class Environment(Surroundings, Protocol):
 class Caller:
     """Who sends requests on a connection, and where they may go (see `exchange.Caller`)."""
 
-    __slots__ = ("_listener", "_series", "direction", "hop", "identity", "identity_field", "surroundings")  # fmt: skip
+    __slots__ = (
+        "_listener", "_series", "authorities", "direction", "hop", "identity", "identity_field",
+        "surroundings", "virtual_host",
+    )  # fmt: skip
 
     def __init__(self, listener: "Listener", identity: str | None) -> None:
         self._listener = listener
         self._series: dict[tuple[str, str, str], Series] = {}
         self.surroundings: Surroundings = listener.environment
+        self.virtual_host = listener.virtual_host
+        self.authorities = listener.authorities
         self.direction: str = listener.spec.direction
         self.hop = listener.hop
         self.identity = identity
@@ -91,29 +96,23 @@ class Caller:
                 b"x-forwarded-client-cert", f"By={by};URI={identity}".encode()
             )
 
-    @property
-    def virtual_host(self) -> VirtualHost[Cluster] | None:
-        return self._listener.virtual_host
-
-    @property
-    def authorities(self) -> Authorities:
-        return self._listener.authorities
-
     def series(self, route: str, service: str, version: str) -> Series:
-        key = (route, service, version)
-        series = self._series.get(key)
-        if series is None:
-            listener = self._listener
-            environment = listener.environment
-            if self.direction == "inbound":
-                source = self.identity or PLAINTEXT
-                service, version = environment.workload, environment.version
-            else:
-                source = environment.workload
-            series = self._series[key] = environment.metrics.requests(
-                self.direction, source, service, version, route, "http"
+        try:
+            return self._series[route, service, version]
+        except KeyError:
+            series = self._series[route, service, version] = self._new_series(
+                route, service, version
             )
-        return series
+            return series
+
+    def _new_series(self, route: str, service: str, version: str) -> Series:
+        environment = self._listener.environment
+        if self.direction == "inbound":
+            source = self.identity or PLAINTEXT
+            service, version = environment.workload, environment.version
+        else:
+            source = environment.workload
+        return environment.metrics.requests(self.direction, source, service, version, route, "http")
 
 
 class Listener:
@@ -187,6 +186,9 @@ class Listener:
         self.spec = spec
         self.virtual_host = virtual_host
         self.authorities = authorities
+        for caller in self._callers.values():
+            caller.virtual_host = virtual_host
+            caller.authorities = authorities
         for connection in list(self._connections):
             if self._unwanted(connection):
                 connection.drain()
@@ -395,8 +397,7 @@ class _Accepted(http1.Http1Connection):
         self._listener.accepted(self)
 
 
-def _begin_exchange(connection: http1.Http1Connection) -> Exchange:
-    assert isinstance(connection, _Accepted)
+def _begin_exchange(connection: _Accepted) -> Exchange:
     return Exchange(connection, connection.caller)
 
 

@@ -44,10 +44,11 @@ E = TypeVar("E", bound=Endpoint)
 class LeastRequest(Generic[E]):
     """Picks endpoints; what it learns about a tuple of them it keeps until another one comes."""
 
-    __slots__ = ("_line", "_measured")
+    __slots__ = ("_level", "_line", "_measured")
 
     def __init__(self) -> None:
         self._measured: Sequence[E] | None = None
+        self._level: Sequence[E] | None = None  # those measured, if all have the same weight
         self._line = _Line[E](())
 
     def pick(
@@ -63,6 +64,12 @@ class LeastRequest(Generic[E]):
             avoid: The endpoint of the attempt that failed; picked again only when it is alone.
         """
         count = len(endpoints)
+        if endpoints is self._level and avoid is None:
+            # As nearly always: then places can be counted instead of measured.
+            place = int(random() * count)
+            other = int(random() * (count - 1))
+            first, second = endpoints[place], endpoints[other + 1 if other >= place else other]
+            return second if second.active < first.active else first
         if count == 1:
             return endpoints[0] if endpoints[0].weight else None
         if count == 2:
@@ -76,6 +83,7 @@ class LeastRequest(Generic[E]):
             self._line = _Line(endpoints)
             # A list could change and still be the same object: it is measured each time.
             self._measured = endpoints if isinstance(endpoints, tuple) else None
+            self._level = self._measured if self._line.level else None
         return self._line.pick(random)
 
 
@@ -96,24 +104,19 @@ def _of_two(first: E, second: E, random: Callable[[], float], avoid: E | None) -
 class _Line(Generic[E]):
     """Endpoints laid end to end on a line, each as long as its weight."""
 
-    __slots__ = ("_endpoints", "_ends", "_equal", "_last", "_total")
+    __slots__ = ("_endpoints", "_ends", "_last", "_total", "level")
 
     def __init__(self, endpoints: Sequence[E]) -> None:
         self._endpoints = tuple(e for e in endpoints if e.weight)
         self._ends = tuple(accumulate(e.weight for e in self._endpoints))
         self._total = self._ends[-1] if self._ends else 0
         self._last = len(self._ends) - 1
-        self._equal = len({e.weight for e in self._endpoints}) == 1
+        self.level = len({e.weight for e in endpoints}) == 1 and self._total > 0
 
     def pick(self, random: Callable[[], float]) -> E | None:
         endpoints, ends, last = self._endpoints, self._ends, self._last
         if last < 1:
             return endpoints[0] if endpoints else None
-        if self._equal:  # as nearly always: then places can be counted instead of measured
-            place = int(random() * (last + 1))
-            other = int(random() * last)
-            first, second = endpoints[place], endpoints[other + 1 if other >= place else other]
-            return second if second.active < first.active else first
         place = bisect_right(ends, random() * self._total, 0, last)
         first = endpoints[place]
         # The second is another one: draw from the line with the first cut out of it.

@@ -40,9 +40,14 @@ class Backend(Generic[C]):
 
 
 class Split(Generic[C]):
-    """Backends laid end to end on a line, each as long as its weight; a point falls on one."""
+    """
+    Backends laid end to end on a line, each as long as its weight; a point falls on one.
 
-    __slots__ = ("_backends", "_ends", "_last", "_only", "_total")
+    Attributes:
+        only: The backend that has all the weight; None when several share it, or there is none.
+    """
+
+    __slots__ = ("_backends", "_ends", "_last", "_total", "only")
 
     def __init__(self, weighted: Sequence[tuple[Backend[C], int]]) -> None:
         chosen = [(backend, weight) for backend, weight in weighted if weight > 0]
@@ -51,7 +56,7 @@ class Split(Generic[C]):
         self._total = self._ends[-1] if chosen else 0
         self._last = len(chosen) - 1
         # Most routes have one backend, or one with all the weight: they need no arithmetic.
-        self._only = self._backends[0] if len(chosen) == 1 else None
+        self.only = self._backends[0] if len(chosen) == 1 else None
 
     def choose(self, point: float) -> Backend[C] | None:
         """
@@ -60,8 +65,8 @@ class Split(Generic[C]):
         Args:
             point: In [0, 1).
         """
-        if self._only is not None:
-            return self._only
+        if self.only is not None:
+            return self.only
         if not self._backends:
             return None
         # The upper bound keeps even a point rounded up to the very end on the last backend.

@@ -102,7 +102,8 @@ class VirtualHost(Generic[C]):
     """The routes of one service port, indexed by path."""
 
     __slots__ = (
-        "_exact", "_longest_prefix", "_only", "_prefix", "_unfiled", "domains", "name", "routes",
+        "_anywhere", "_exact", "_fallback", "_longest_prefix", "_only", "_prefix", "_unfiled",
+        "domains", "name", "routes",
     )  # fmt: skip
 
     def __init__(self, name: str, domains: tuple[str, ...], routes: tuple[Route[C], ...]) -> None:
@@ -120,6 +121,15 @@ class VirtualHost(Generic[C]):
                 self._prefix.setdefault(match.prefix, []).append(place)
             else:
                 self._unfiled.append(place)
+        # Prefixes of every path need no look-up: those with conditions, and the first without,
+        # which is what to fall back to.
+        self._anywhere: list[tuple[int, Route[C]]] = []
+        self._fallback: tuple[int, Route[C]] | None = None
+        for place in self._prefix.pop(b"", ()):
+            if not place[1].match.conditions:
+                self._fallback = place
+                break
+            self._anywhere.append(place)
         # A path is never cut further than the longest prefix: the client chooses how many
         # segments it has, the configuration how many are looked at.
         self._longest_prefix = max(map(len, self._prefix), default=0)
@@ -132,22 +142,24 @@ class VirtualHost(Generic[C]):
         """Return the first route, in the order of the spec, that matches."""
         if self._only is not None:
             return self._only
-        path = head.path.partition(b"?")[0]
-        found: tuple[int, Route[C]] | None = None
-        if (places := self._exact.get(path)) is not None:
-            found = _first(places, head, found)
-        get = self._prefix.get
-        if (places := get(b"")) is not None:
-            found = _first(places, head, found)
+        path = head.path
+        if b"?" in path:
+            path = path.partition(b"?")[0]
+        found = self._fallback
+        exact, prefixes = self._exact, self._prefix
+        if path in exact:
+            found = _first(exact[path], head, found)
+        if self._anywhere:
+            found = _first(self._anywhere, head, found)
         longest = self._longest_prefix
         if longest:
             cut = path.find(b"/", 1)
             while 0 < cut <= longest:
-                if (places := get(path[:cut])) is not None:
-                    found = _first(places, head, found)
+                if (prefix := path[:cut]) in prefixes:
+                    found = _first(prefixes[prefix], head, found)
                 cut = path.find(b"/", cut + 1)
-            if cut < 0 and len(path) <= longest and (places := get(path)) is not None:
-                found = _first(places, head, found)
+            if cut < 0 and path in prefixes:
+                found = _first(prefixes[path], head, found)
         if self._unfiled:
             found = _first(self._unfiled, head, found)
         return None if found is None else found[1]

@@ -10,7 +10,6 @@ from typing import Any, Protocol
 
 from meshproxy.contract.resources import ClusterSpec, EndpointSpec
 from meshproxy.exchange import Endpoint as ExchangeEndpoint
-from meshproxy.exchange import Exchange
 from meshproxy.policies.load_balancing import LeastRequest
 
 from . import pool
@@ -30,7 +29,7 @@ class Endpoint:
         active: Attempts under way, waiting for a connection included.
     """
 
-    __slots__ = ("active", "pool", "spec", "version", "weight")
+    __slots__ = ("acquire", "active", "forget", "pool", "spec", "version", "weight")
 
     def __init__(self, cluster: ClusterSpec, spec: EndpointSpec, environment: Environment) -> None:
         self.spec = spec
@@ -38,15 +37,12 @@ class Endpoint:
         self.version = spec.version
         self.active = 0
         self.pool = pool.Pool(cluster, spec, environment)
+        # The pool's own methods: delegates would be one call more per request.
+        self.acquire = self.pool.acquire
+        self.forget = self.pool.forget
 
     def __repr__(self) -> str:
         return f"<Endpoint {self.spec.address}:{self.spec.port} active {self.active}>"
-
-    def acquire(self, exchange: Exchange) -> None:
-        self.pool.acquire(exchange)
-
-    def forget(self, exchange: Exchange) -> None:
-        self.pool.forget(exchange)
 
 
 class Cluster:

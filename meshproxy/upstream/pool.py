@@ -94,7 +94,8 @@ class Pool:
         idle = self._idle
         while idle:
             connection = idle.pop()
-            if connection.usable:
+            transport = connection.transport
+            if transport is not None and not transport.is_closing():
                 connection.lend(exchange)
                 return
         if len(self._waiting) >= self.cluster.max_pending:

@@ -3,7 +3,7 @@
 import pytest
 
 from meshproxy.codec import MalformedError
-from meshproxy.codec.heads import read_request_head, read_response_head, take_head
+from meshproxy.codec.heads import check_unfinished_head, read_request_head, read_response_head
 from meshproxy.codec.limits import LIMITS
 from meshproxy.message import CHUNKED, RequestHead, ResponseHead
 
@@ -166,7 +166,20 @@ def test_switching_protocols_ends_http() -> None:
     assert (head.upgrade, head.length, follows, keep_alive) == (b"websocket", None, 0, False)
 
 
-def test_take_head_waits_for_the_empty_line() -> None:
-    """Incomplete is None; complete is lines, and what comes behind."""
-    assert take_head(b"GET / HTTP/1.1\r\nHost: a\r\n\r", LIMITS) is None
-    assert take_head(b"A\r\nb: c\r\n\r\nrest", LIMITS) == ([b"A", b"b: c"], b"rest")
+@pytest.mark.parametrize(
+    ("start", "code"),
+    [
+        (b"GET / HTTP/1.1\r\nHost: a\r\n\r", None), (b"GET /", None), (b"GET /\r", None),
+        (b"GET / HTTP/1.1\nHost", "malformed-request"), (b"GET /\rHTTP", "malformed-request"),
+        (b"GET /" + b"a" * 70000, "target-too-long"),
+        (b"GET / HTTP/1.1\r\nA: " + b"a" * 70000, "fields-too-large"),
+    ],
+)  # fmt: skip
+def test_the_start_of_a_head_is_judged_early(start: bytes, code: str | None) -> None:
+    """What can never become a head is refused before all of it is there."""
+    if code is None:
+        check_unfinished_head(start, LIMITS)
+        return
+    with pytest.raises(MalformedError) as caught:
+        check_unfinished_head(start, LIMITS)
+    assert caught.value.code == code
