@@ -234,6 +234,7 @@ class Listener:
             async with asyncio.timeout(HELLO_TIMEOUT):
                 await self._hand_over(sock)
         except TimeoutError:
+            self.environment.metrics.handshake_failed("downstream", "timeout")
             sock.close()
         except ssl.SSLError as error:
             sock.close()

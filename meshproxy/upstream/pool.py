@@ -209,7 +209,7 @@ class Pool:
 
     def _on_dial_failed(self, code: str) -> None:
         """Tell who waits: all of them when nothing else can serve them, otherwise one."""
-        failed = 1 if self._connections else len(self._waiting)
+        failed = 1 if self._connections or self._dials else len(self._waiting)
         for _ in range(min(failed, len(self._waiting))):
             self._waiting.popleft().on_upstream_failed(code)
         self._dial_if_needed()
