@@ -41,6 +41,7 @@ _TABLE = (
     Refusal("version-not-supported", 505, 12, "DPE", False, "This version of HTTP is not supported."),
     Refusal("head-timeout", 408, 4, "DPE", False, "The request head did not arrive in time."),
     Refusal("not-implemented", 501, 12, "DPE", False, "The proxy does not offer what the request asks for."),
+    Refusal("connection-abused", 429, 8, "DPE", False, "The connection was used for much that is no request."),
     # Where it should go
     Refusal("no-route", 404, 12, "NR", False, "No route matches this request."),
     Refusal("unresolved-backend", 500, 14, "NC", False, "The route points to a backend that does not exist."),
@@ -56,8 +57,10 @@ _TABLE = (
     Refusal("connect-timeout", 503, 14, "UF", False, "Connecting to the endpoint took too long."),
     Refusal("handshake-failed", 503, 14, "UF", False, "The TLS handshake with the endpoint failed."),
     Refusal("peer-identity-mismatch", 503, 14, "UF", False, "The endpoint proved another identity than the one expected."),
+    Refusal("stream-refused", 503, 14, "UR", False, "The endpoint refused the request before it looked at it."),
     # Coming back
     Refusal("upstream-closed", 502, 14, "UC", True, "The endpoint closed the connection before it answered in full."),
+    Refusal("upstream-reset", 502, 14, "UR", True, "The endpoint gave up the request before it answered in full."),
     Refusal("upstream-protocol-error", 502, 13, "UPE", True, "The endpoint's answer is not valid HTTP."),
     # Never sent: the client had gone, or was being answered already
     Refusal("downstream-closed", 499, 1, "DC", True, "The client closed the connection before it was answered."),

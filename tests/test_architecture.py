@@ -15,7 +15,7 @@ RINGS = (
     ("codec", "routing", "policies"),
     ("local_reply",),
     ("exchange",),
-    ("flow", "identity"),
+    ("flow", "multiplex", "identity"),
     ("telemetry",),
     ("upstream", "downstream"),
     ("config",),

@@ -146,7 +146,7 @@ def _read_special(head: RequestHead, special: Special, *, http10: bool) -> froze
         head.mesh_fields = special[MESH]
     if EXPECT in special:
         # RFC 9110 section 10.1.1: ignored in HTTP/1.0, and pointless without a body.
-        _check_expectation(values(special, EXPECT))
+        check_expectation(values(special, EXPECT))
         head.expect_continue = not http10 and bool(head.length)
     if UPGRADE in special and b"upgrade" in options and not http10:
         head.upgrade = _upgrade_wanted(values(special, UPGRADE))
@@ -182,7 +182,13 @@ def _authority(named: bytes | None, hosts: Sequence[Field], *, http10: bool) -> 
     return named
 
 
-def _check_expectation(expectations: list[bytes]) -> None:
+def check_expectation(expectations: list[bytes]) -> None:
+    """
+    Accept ``100-continue``, once.
+
+    Raises:
+        MalformedError: It is anything else.
+    """
     if len(expectations) > 1 or expectations[0].lower() != b"100-continue":
         raise MalformedError("malformed-request", f"expectation {expectations[0][:64]!r}")
 

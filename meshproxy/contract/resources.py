@@ -163,6 +163,8 @@ class ClusterSpec(Spec, frozen=True, kw_only=True):
     Attributes:
         service: What its traffic is called in metrics (``namespace/service``).
         mtls: Endpoints are mesh peers: connect with our certificate, check theirs.
+        protocol: What plain endpoints speak; `http2` with prior knowledge.  Between sidecars the TLS
+            handshake settles it (HTTP/2, or HTTP/1.1 with one that does not know better).
         connect_timeout: Milliseconds for TCP and TLS together.
         idle_timeout: Milliseconds after which an unused connection is closed.
     """
@@ -170,6 +172,7 @@ class ClusterSpec(Spec, frozen=True, kw_only=True):
     name: Name
     service: str = ""
     mtls: bool = False
+    protocol: Literal["http1", "http2"] = "http1"
     connect_timeout: Annotated[int, Meta(ge=1)] = 5_000
     idle_timeout: Annotated[int, Meta(ge=1)] = 60_000
     max_connections: Annotated[int, Meta(ge=1)] = 1024

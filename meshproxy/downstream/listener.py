@@ -15,6 +15,7 @@ import socket
 import ssl
 from typing import Protocol
 
+from meshproxy.codec.budget import PEER, STRANGER
 from meshproxy.codec.http1 import encode_response_head
 from meshproxy.codec.sniff import Protocol as Wire
 from meshproxy.codec.sniff import sniff
@@ -29,6 +30,8 @@ from meshproxy.routing.table import VirtualHost
 from meshproxy.telemetry.metrics import Metrics
 
 from . import http1
+from .arrival import Arrival
+from .http2 import Http2Connection
 
 log = logging.getLogger("meshproxy.listener")
 
@@ -47,6 +50,9 @@ PEEK = 24
 
 PLAINTEXT = "plaintext"
 """`source` of requests that nobody vouched for."""
+
+
+Accepted = Arrival | http1.Http1Connection | Http2Connection
 
 
 class Environment(Surroundings, Protocol):
@@ -133,7 +139,7 @@ class Listener:
         self.draining = False
         self._loop = environment.loop
         self._socket: socket.socket | None = None
-        self._connections: set[_Accepted] = set()
+        self._connections: dict[Accepted, bool] = {}  # and whether it is encrypted
         self._greeting: set[asyncio.Task[None]] = set()
         self._callers: dict[str | None, Caller] = {}
         self._counts = environment.metrics.connection("downstream", spec.direction)
@@ -262,7 +268,7 @@ class Listener:
                 await self._refuse_plaintext(sock, wire)
                 return
         await self._loop.connect_accepted_socket(
-            lambda: self._protocol(tls=context is not None),
+            lambda: Arrival(self._loop, self, tls=context is not None),
             sock,
             ssl=context,
             ssl_handshake_timeout=HELLO_TIMEOUT if context else None,
@@ -310,17 +316,43 @@ class Listener:
                         pass
         sock.close()
 
-    def _protocol(self, *, tls: bool) -> http1.Http1Connection:
-        return _Accepted(self, tls=tls)
-
-    def accepted(self, connection: "_Accepted") -> None:
-        self._connections.add(connection)
+    def arrived(self, arrival: Arrival) -> None:
+        """TLS is done, if there is any: who has come?"""
+        if arrival.tls:
+            arrival.identity = peer_identity(arrival.transport, self.environment.trust_domain)
+            if arrival.identity is None:
+                self.environment.metrics.handshake_failed("downstream", "no-spiffe-id")
+                arrival.abort()
+                return
+        self._connections[arrival] = arrival.tls
         self._counts.opened += 1
-        if self.draining or self._unwanted(connection):
-            connection.drain()
+        if self.draining or self._unwanted(arrival):
+            arrival.drain()
 
-    def _unwanted(self, connection: "_Accepted") -> bool:
-        return self.spec.mtls == "strict" and not connection.tls
+    def successor(
+        self, arrival: Arrival, *, http2: bool
+    ) -> http1.Http1Connection | Http2Connection:
+        """Return what goes on with a connection, now that it is known what it speaks."""
+        caller = self.caller(arrival.identity)
+        connection: http1.Http1Connection | Http2Connection
+        if http2:
+            known = arrival.identity is not None or self.spec.direction == "outbound"
+            connection = Http2Connection(
+                self._loop,
+                self,
+                lambda stream: Exchange(stream, caller),
+                PEER if known else STRANGER,
+            )
+        else:
+            connection = http1.Http1Connection(
+                self._loop, self, lambda connection: Exchange(connection, caller)
+            )
+        del self._connections[arrival]
+        self._connections[connection] = arrival.tls
+        return connection
+
+    def _unwanted(self, connection: Accepted) -> bool:
+        return self.spec.mtls == "strict" and not self._connections[connection]
 
     def caller(self, identity: str | None) -> Caller:
         """Return who calls: one object per proved identity, so that its counters are shared."""
@@ -331,10 +363,8 @@ class Listener:
 
     # The connections' owner -----------------------------------------------------------------------
 
-    def closed(self, connection: http1.Http1Connection) -> None:
-        assert isinstance(connection, _Accepted)
-        if connection in self._connections:
-            self._connections.discard(connection)
+    def closed(self, connection: Accepted) -> None:
+        if self._connections.pop(connection, None) is not None:
             self._counts.closed += 1
 
     def malformed(self, code: str) -> None:
@@ -371,35 +401,6 @@ class Listener:
             task.cancel()
         for connection in list(self._connections):
             connection.abort()
-
-
-class _Accepted(http1.Http1Connection):
-    """A connection of a listener; who calls is known once it is connected (and TLS is done)."""
-
-    __slots__ = ("_listener", "caller", "tls")
-
-    def __init__(self, listener: Listener, *, tls: bool) -> None:
-        super().__init__(listener.environment.loop, listener, _begin_exchange)
-        self._listener = listener
-        self.tls = tls
-        self.caller: Caller
-
-    def on_connected(self) -> None:
-        super().on_connected()
-        assert self.transport is not None
-        identity: str | None = None
-        if self.tls:
-            identity = peer_identity(self.transport, self._listener.environment.trust_domain)
-            if identity is None:
-                self._listener.environment.metrics.handshake_failed("downstream", "no-spiffe-id")
-                self.abort()
-                return
-        self.caller = self._listener.caller(identity)
-        self._listener.accepted(self)
-
-
-def _begin_exchange(connection: _Accepted) -> Exchange:
-    return Exchange(connection, connection.caller)
 
 
 def _settle(future: "asyncio.Future[None]") -> None:

@@ -15,9 +15,12 @@ from meshproxy.contract.spiffe import SpiffeError, SpiffeId
 
 from . import x509
 
+ALPN_HTTP2 = "mesh-h2"
+"""HTTP/2 between two sidecars."""
 ALPN_HTTP1 = "mesh-h1"
 """HTTP/1.1 between two sidecars."""
-ALPN = [ALPN_HTTP1]
+ALPN = [ALPN_HTTP2, ALPN_HTTP1]
+"""In the order in which we like them."""
 
 
 class Transport(Protocol):
@@ -112,6 +115,27 @@ def peer_identity(
         return str(svid_identity(der, trust_domain))
     except (x509.CertificateError, SpiffeError):
         return None
+
+
+def protocol(transport: Transport | None) -> str | None:
+    """Return the protocol that both ends have agreed on; None over plaintext, or if they have not."""
+    tls = transport.get_extra_info("ssl_object") if transport is not None else None
+    agreed: str | None = tls.selected_alpn_protocol() if tls is not None else None
+    return agreed
+
+
+def refused_our_certificate(error: Exception | None) -> bool:
+    """
+    Say whether the server has judged our certificate, and read nothing of the request.
+
+    With TLS 1.3 a client believes the handshake done before that judgement, which arrives as an
+    alert in place of the first bytes.  Other alerts and errors of TLS prove nothing: a record that
+    somebody has tampered with may be the answer to a request that was executed.
+    """
+    if not isinstance(error, ssl.SSLError):
+        return False
+    reason = error.reason or ""
+    return "ALERT" in reason and ("CERTIFICATE" in reason or "UNKNOWN_CA" in reason)
 
 
 def svid_identity(der: bytes, trust_domain: str) -> SpiffeId:

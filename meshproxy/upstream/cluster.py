@@ -68,7 +68,7 @@ class Cluster:
     def adopt(self, spec: ClusterSpec, endpoints: Sequence[EndpointSpec]) -> None:
         """Obey a new spec: what stayed keeps its connections and counters."""
         staying = {}
-        if (spec.mtls, spec.name) == (self.spec.mtls, self.spec.name):
+        if _wire(spec) == _wire(self.spec):
             staying = {_server(endpoint.spec): endpoint for endpoint in self.endpoints}
         self.spec = spec
         self.service = spec.service or spec.name
@@ -127,3 +127,8 @@ class Cluster:
 def _server(spec: EndpointSpec) -> tuple[str, int, tuple[str, ...]]:
     """What makes an endpoint the same server: a changed identity needs new connections."""
     return (spec.address, spec.port, spec.identities)
+
+
+def _wire(spec: ClusterSpec) -> tuple[str, bool, str]:
+    """How endpoints are spoken with: when it changes, no connection can stay."""
+    return (spec.name, spec.mtls, spec.protocol)

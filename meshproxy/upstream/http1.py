@@ -7,13 +7,13 @@ over would become the answer to somebody else's request.
 """
 
 import asyncio
-import ssl
 from typing import Protocol
 
 from meshproxy.codec import MalformedError
 from meshproxy.codec.http1 import ResponseReader, encode_last_chunk, encode_request_head
 from meshproxy.exchange import Exchange
 from meshproxy.flow import Connection
+from meshproxy.identity.tls import refused_our_certificate
 from meshproxy.message import CHUNKED, Fields, RequestHead, ResponseHead
 
 
@@ -150,7 +150,7 @@ class Http1Connection(Connection):
 
     def on_lost(self, error: Exception | None) -> None:
         code = "upstream-closed"
-        if not self._heard and not self.served and _is_refusal_of_our_certificate(error):
+        if not self._heard and not self.served and refused_our_certificate(error):
             code = "handshake-failed"
         self._fail(code)
         self._owner.lost(self)
@@ -178,17 +178,3 @@ class Http1Connection(Connection):
     def on_writable(self) -> None:
         if self._exchange is not None:
             self._exchange.on_upstream_writable()
-
-
-def _is_refusal_of_our_certificate(error: Exception | None) -> bool:
-    """
-    Say whether the server has judged our certificate, and read nothing of the request.
-
-    With TLS 1.3 a client believes the handshake done before that judgement, which arrives as an
-    alert in place of the first bytes.  Other alerts and errors of TLS prove nothing: a record that
-    somebody has tampered with may be the answer to a request that was executed.
-    """
-    if not isinstance(error, ssl.SSLError):
-        return False
-    reason = error.reason or ""
-    return "ALERT" in reason and ("CERTIFICATE" in reason or "UNKNOWN_CA" in reason)

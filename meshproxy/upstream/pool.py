@@ -1,7 +1,12 @@
 """
 The connections to one endpoint: borrowed, given back, dialled when none is free.
 
-The one used last is lent first, so that the ones too many grow old and are closed.  A request
+**HTTP/2** connections are shared: one carries as many exchanges as the peer admits, and a second
+is dialled only when it admits no more.  Requests that come before the first one stands wait for
+it.  Between sidecars the TLS handshake settles the protocol (ALPN); a plain app that speaks HTTP/2
+is known from the configuration.
+
+**HTTP/1.1** connections carry one exchange at a time.  The one used last is lent first, so that the ones too many grow old and are closed.  A request
 that finds none waits in line; a few connections are dialled at a time, and whichever comes first,
 a new connection or one given back, serves the head of the line.  A burst of 200 requests then
 does not become 200 TLS handshakes.
@@ -16,10 +21,12 @@ from typing import Protocol
 
 from meshproxy.contract.resources import ClusterSpec, EndpointSpec
 from meshproxy.exchange import Exchange
-from meshproxy.identity.tls import peer_identity
+from meshproxy.flow import Connection
+from meshproxy.identity.tls import ALPN_HTTP2, peer_identity, protocol
 from meshproxy.telemetry.metrics import ConnectionSeries
 
 from .http1 import Http1Connection
+from .http2 import Http2Connection
 
 log = logging.getLogger("meshproxy.upstream")
 
@@ -52,6 +59,8 @@ class Pool:
         "_dials",
         "_environment",
         "_idle",
+        "_shared",
+        "_sharing",
         "_waiting",
         "cluster",
         "endpoint",
@@ -66,7 +75,11 @@ class Pool:
         self.retired = False
         self._environment = environment
         self._idle: list[Http1Connection] = []
-        self._connections: set[Http1Connection] = set()
+        self._shared: list[Http2Connection] = []
+        # What we expect to be negotiated, so that a burst of requests dials once and not eight
+        # times; what was negotiated last knows better.
+        self._sharing = cluster.mtls or cluster.protocol == "http2"
+        self._connections: set[Http1Connection | Http2Connection] = set()
         self._waiting: deque[Exchange] = deque()
         self._dials: set[asyncio.Task[None]] = set()
         self._counts = environment.connections_to("outbound" if cluster.mtls else "inbound")
@@ -82,7 +95,7 @@ class Pool:
         """Return how many there are of each, for `/clusters`."""
         return {
             "connections": len(self._connections),
-            "idle": len(self._idle),
+            "idle": len(self._idle) + sum(connection.idle for connection in self._shared),
             "dialling": len(self._dials),
             "waiting": len(self._waiting),
         }
@@ -91,6 +104,10 @@ class Pool:
 
     def acquire(self, exchange: Exchange) -> None:
         """Answer the exchange with `on_upstream_ready` or `on_upstream_failed`, now or later."""
+        for shared in self._shared:
+            if shared.room > 0:
+                shared.lend(exchange)
+                return
         idle = self._idle
         while idle:
             connection = idle.pop()
@@ -119,12 +136,28 @@ class Pool:
             connection.idle_since = self._environment.now()
             self._idle.append(connection)
 
-    def lost(self, connection: Http1Connection) -> None:
+    def roomier(self, connection: Http2Connection) -> None:
+        """A stream of a shared connection has ended: there is room for who waits."""
+        while self._waiting and connection.room > 0:
+            connection.lend(self._waiting.popleft())
+        if connection.idle:
+            connection.idle_since = self._environment.now()
+        if self._waiting:
+            self._dial_if_needed()
+
+    def leaving(self, connection: Http2Connection) -> None:
+        """A shared connection takes no more requests; those under way go on."""
+        if connection in self._shared:
+            self._shared.remove(connection)
+
+    def lost(self, connection: Http1Connection | Http2Connection) -> None:
         """A connection is gone."""
         if connection in self._connections:
             self._connections.discard(connection)
             self._counts.closed += 1
-        if connection in self._idle:
+        if isinstance(connection, Http2Connection):
+            self.leaving(connection)
+        elif connection in self._idle:
             self._idle.remove(connection)
         self._dial_if_needed()
 
@@ -133,7 +166,8 @@ class Pool:
     def _dial_if_needed(self) -> None:
         dials = len(self._dials)
         room = self.cluster.max_connections - len(self._connections) - dials
-        wanted = min(len(self._waiting) - dials, DIALS_AT_ONCE - dials, room)
+        at_once = 1 if self._sharing else DIALS_AT_ONCE
+        wanted = min(len(self._waiting) - dials, at_once - dials, room)
         for _ in range(wanted):
             task = self._environment.loop.create_task(self._dial())
             self._dials.add(task)
@@ -151,15 +185,24 @@ class Pool:
             task = asyncio.current_task()
             assert task is not None
             self._dials.discard(task)
-        if connection.usable:
-            self._connections.add(connection)
-            self._counts.opened += 1
-            self.idle(connection)
-            self._dial_if_needed()
-        else:  # closed by the other side before this task ran again
+        if not connection.usable:  # closed by the other side before this task ran again
             self._on_dial_failed("connect-failed")
+            return
+        self._connections.add(connection)
+        self._counts.opened += 1
+        if isinstance(connection, Http2Connection):
+            self._sharing = True
+            self._shared.append(connection)
+            self.roomier(connection)
+            if self.retired:
+                self.leaving(connection)
+                connection.retire()
+        else:
+            self._sharing = False
+            self.idle(connection)
+        self._dial_if_needed()
 
-    async def _connect(self) -> Http1Connection:
+    async def _connect(self) -> Http1Connection | Http2Connection:
         """
         Connect and, in a mesh, make sure who answers before a byte of a request goes out.
 
@@ -172,8 +215,8 @@ class Pool:
             raise DialError("not-ready")
         try:
             async with asyncio.timeout(cluster.connect_timeout / 1000):
-                transport, connection = await environment.loop.create_connection(
-                    lambda: Http1Connection(environment.loop, self),
+                _, dialled = await environment.loop.create_connection(
+                    lambda: _Dialled(environment.loop, self),
                     endpoint.address,
                     endpoint.port,
                     ssl=context,
@@ -189,19 +232,33 @@ class Pool:
         except (OSError, ValueError) as error:  # ValueError: an address that is no address
             log.info("%s: %s", self._where, error)
             raise DialError("connect-failed") from None
-        if context is not None:
-            proved = peer_identity(transport, environment.trust_domain)
-            if proved is None or proved not in endpoint.identities:
-                connection.abort()
-                log.warning(
-                    "%s proved to be %s, expected %s",
-                    self._where,
-                    proved or "nobody",
-                    " or ".join(endpoint.identities) or "nobody",
-                )
-                environment.handshake_failed("peer-identity-mismatch")
-                raise DialError("peer-identity-mismatch")
+        connection = dialled.connection
+        if connection is None:
+            dialled.abort()
+            raise DialError("connect-failed" if dialled.failure is None else dialled.failure)
         return connection
+
+    def accepts(self, transport: asyncio.Transport) -> bool:
+        """Say whether the other end is who it should be; whoever is not hears nothing from us."""
+        if not self.cluster.mtls:
+            return True
+        expected = self.endpoint.identities
+        proved = peer_identity(transport, self._environment.trust_domain)
+        if proved is not None and proved in expected:
+            return True
+        wanted = " or ".join(expected) or "nobody"
+        log.warning("%s proved to be %s, expected %s", self._where, proved or "nobody", wanted)
+        self._environment.handshake_failed("peer-identity-mismatch")
+        return False
+
+    def successor(self, transport: asyncio.Transport) -> Http1Connection | Http2Connection:
+        """Return what goes on with a new connection, by the protocol it turned out to speak."""
+        if self.cluster.mtls:
+            http2 = protocol(transport) == ALPN_HTTP2
+        else:
+            http2 = self.cluster.protocol == "http2"  # prior knowledge: RFC 9113 section 3.3
+        kind = Http2Connection if http2 else Http1Connection
+        return kind(self._environment.loop, self)
 
     @property
     def _where(self) -> str:
@@ -221,6 +278,10 @@ class Pool:
         limit = now - self.cluster.idle_timeout / 1000
         while self._idle and self._idle[0].idle_since < limit:
             self._idle.pop(0).close()
+        for connection in list(self._shared):
+            if connection.idle and connection.idle_since < limit:
+                self.leaving(connection)
+                connection.retire()
 
     def retire(self) -> None:
         """The endpoint is gone from the configuration: finish what runs, keep nothing."""
@@ -228,6 +289,9 @@ class Pool:
         for connection in self._idle:
             connection.close()
         self._idle.clear()
+        for shared in self._shared:
+            shared.retire()
+        self._shared.clear()
 
     def close(self) -> None:
         """End everything now."""
@@ -236,3 +300,31 @@ class Pool:
             task.cancel()
         for connection in list(self._connections):
             connection.abort()
+
+
+class _Dialled(Connection):
+    """
+    A new connection: once it stands and is with the right one, what it speaks takes over.
+
+    That has to happen here, and not when `create_connection` returns: an HTTP/2 server speaks
+    first, and its words would find nobody.
+    """
+
+    __slots__ = ("_pool", "connection", "failure")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, pool: Pool) -> None:
+        super().__init__(loop)
+        self._pool = pool
+        self.connection: Http1Connection | Http2Connection | None = None
+        self.failure: str | None = None
+
+    def on_connected(self) -> None:
+        transport = self.transport
+        assert transport is not None
+        if not self._pool.accepts(transport):
+            self.failure = "peer-identity-mismatch"
+            self.abort()
+            return
+        self.connection = connection = self._pool.successor(transport)
+        transport.set_protocol(connection)
+        connection.connection_made(transport)

@@ -73,7 +73,9 @@ class Mutual:
         self, identity: str = STOREFRONT, issuer: TestAuthority | None = None
     ) -> ssl.SSLContext:
         files = (issuer or self.authority).issue(identity, self._directory, "client")
-        return tls.client_context(*files, self.authority.root)
+        context = tls.client_context(*files, self.authority.root)
+        context.set_alpn_protocols([tls.ALPN_HTTP1])
+        return context
 
 
 @pytest.fixture

@@ -57,7 +57,7 @@ def test_both_sides_learn_who_the_other_is(pair: Pair) -> None:
     assert tls.peer_identity(client, "mesh.local") == CATALOG
     assert tls.peer_identity(server, "mesh.local") == REVIEWS
     assert client.version() == "TLSv1.3"
-    assert client.selected_alpn_protocol() == server.selected_alpn_protocol() == "mesh-h1"
+    assert client.selected_alpn_protocol() == server.selected_alpn_protocol() == "mesh-h2"
 
 
 def test_an_identity_of_another_trust_domain_is_none(pair: Pair) -> None:

@@ -236,6 +236,7 @@ async def test_not_a_byte_goes_to_a_peer_that_is_not_the_expected_one(
     ours = authority.issue("spiffe://test.mesh/ns/default/sa/storefront", tmp_path, "a")
     environment.client_context = tls.client_context(*ours, authority.root)
     theirs = tls.server_context(*issuer.issue(proved, tmp_path, "b"), authority.root)
+    theirs.set_alpn_protocols([tls.ALPN_HTTP1])
     peer = Peer()
     server = await asyncio.start_server(peer.serve, "127.0.0.1", 0, ssl=theirs)
     endpoint = EndpointSpec(

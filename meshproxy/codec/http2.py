@@ -1,0 +1,566 @@
+"""
+HTTP/2: two sessions that push words into a sink for each stream.  The only file that knows ngh2.
+
+**Theory of operation.**  A session is one connection without its socket.  `feed` takes bytes and
+says what they mean, stream by stream; `send_…` take words; `data_to_send` returns the bytes that
+both have produced.  The owner flushes once per turn of its loop, always everything: asked for less,
+nghttp2 would serve one stream after another.
+
+    bytes ─ feed ─▶ ngh2 ─ events ─▶ on_request_head, on_request_data, … of the stream's sink
+    bytes ◀─ data_to_send ─ ngh2 ◀── send_head, send_data, send_end, reset
+
+Closing of streams shows up in either direction: `on_closed` is the last thing a sink hears, and
+may come out of `feed` as well as out of `data_to_send`.  As everywhere (`codec/__init__.py`), a
+sink may send and may `close` the session, but never feeds.
+
+**Flow control** is end to end: received data is credited to the peer only by `acknowledge`, that
+is, when the other side of the exchange has taken it.  A stream has a window of 1 MiB.  The window
+of the connection is as large as the protocol allows: with a smaller one, the few streams that
+nobody reads would in the end hold all of it, and stop every other stream.  What bounds the sum is
+`HELD_LIMIT`: above it all windows shrink until readers have caught up.
+
+**Budgets.**  See `budget.py`; here is counted what spends from them.
+
+**ngh2** is young, and this is what we have learned about it:
+
+* Every send can raise, because the peer may have reset a stream whose event is still unread.
+* After a fatal error `data_to_send` itself raises; then nothing but closing is left.
+* Requests above the peer's limit of streams are queued silently: we count, and never send them.
+* RST_STREAM overtakes what is queued on a stream: a complete answer is flushed first.
+* Unacknowledged data of streams that are gone counts against the connection and is credited here.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Final, Protocol
+
+import ngh2
+
+from meshproxy.message import Fields, RequestHead, ResponseHead
+
+from . import MalformedError
+from .budget import PEER, STRANGER, Allowance, Budget
+from .http2_heads import (
+    HEADER_LIST_LIMIT,
+    read_request_head,
+    read_response_head,
+    read_trailers,
+    request_headers,
+    response_headers,
+    size_of,
+    trailer_headers,
+)
+
+__all__ = [
+    "CANCEL",
+    "INTERNAL_ERROR",
+    "NO_ERROR",
+    "PEER",
+    "REFUSED_STREAM",
+    "STRANGER",
+    "ClientSession",
+    "ServerSession",
+]
+
+NO_ERROR: Final = 0x0
+PROTOCOL_ERROR: Final = 0x1
+INTERNAL_ERROR: Final = 0x2
+REFUSED_STREAM: Final = 0x7
+CANCEL: Final = 0x8
+ENHANCE_YOUR_CALM: Final = 0xB
+
+STREAM_WINDOW: Final = 1024 * 1024
+"""Bytes a peer may send on a stream that nobody reads."""
+SMALL_WINDOW: Final = 64 * 1024
+"""The same while too much is held."""
+HELD_LIMIT: Final = 32 * 1024 * 1024
+"""Bytes held for slow readers on one connection above which windows shrink."""
+CONNECTION_WINDOW: Final = 2**31 - 1
+MAX_STREAMS: Final = 1000
+"""Concurrent streams that we admit, and the most that we open whatever the peer admits."""
+
+_ROUND_TRIP: Final = b"shutdown"
+
+_SETTING_PUSH: Final = 2
+_SETTING_STREAMS: Final = 3
+_SETTING_WINDOW: Final = 4
+_SETTING_HEADERS: Final = 6
+
+_STREAMS_AT_FIRST: Final = 100
+"""Requests that we send before the peer has said how many it takes (RFC 9113 section 6.5.2)."""
+
+_CONFIGURATION: Final = ngh2.Configuration(
+    auto_window_update=False,
+    peer_max_concurrent_streams=_STREAMS_AT_FIRST,
+    # Our own budgets are tighter and know whom they deal with.
+    stream_reset_rate_limit=(1_000_000, 100_000),
+    # A list above the announced limit is answered on its stream; a connection that many share is
+    # given up only for one that is beyond all reason.
+    max_inbound_header_list_size=4 * HEADER_LIST_LIMIT,
+    max_send_header_block_length=4 * HEADER_LIST_LIMIT,
+)
+
+
+class Sink(Protocol):
+    """
+    One stream, as its session sees it.
+
+    Attributes:
+        finished: Our half has been said to the end.
+    """
+
+    finished: bool
+
+    def on_closed(self, code: int) -> None:
+        """The stream is gone, with this error code; 0 after a complete conversation."""
+
+
+class RequestStream(Sink, Protocol):
+    """A stream of a server."""
+
+    def on_request_head(self, head: RequestHead) -> None: ...
+    def on_request_data(self, data: bytes) -> None: ...
+    def on_request_end(self, trailers: Fields | None) -> None: ...
+    def on_request_malformed(self, error: MalformedError) -> None: ...
+
+
+class ResponseStream(Sink, Protocol):
+    """
+    A stream of a client.
+
+    Attributes:
+        method: Of its request; the answer to HEAD has no body.
+    """
+
+    method: bytes
+
+    def on_response_informational(self, head: ResponseHead) -> None: ...
+    def on_response_head(self, head: ResponseHead) -> None: ...
+    def on_response_data(self, data: bytes) -> None: ...
+    def on_response_end(self, trailers: Fields | None) -> None: ...
+    def on_response_malformed(self, error: MalformedError) -> None: ...
+    def on_lost(self, code: str) -> None:
+        """The connection has gone; said by who owns it."""
+
+
+class _Session:
+    """
+    What both ends of a connection have in common.
+
+    Attributes:
+        closed: Nothing will be read or said any more; flush what is there and close the socket.
+        calmed: It was closed because the peer has spent its budget.
+        held: Bytes that sinks have been given and have not acknowledged.
+    """
+
+    __slots__ = ("_control", "_engine", "_now", "_ours", "_small", "_torn", "calmed", "closed", "held")  # fmt: skip
+
+    def __init__(self, engine: ngh2.Connection, allowance: Allowance) -> None:
+        self._engine = engine
+        self._control = Budget(*allowance.control)
+        self._torn = Budget(*allowance.torn)
+        self._ours: set[int] = set()  # streams that we reset ourselves, for our own reasons
+        self._small = False
+        self._now = 0.0
+        self.closed = False
+        self.calmed = False
+        self.held = 0
+
+    # Bytes arrive ---------------------------------------------------------------------------------
+
+    def feed(self, data: bytes | memoryview, now: float) -> None:
+        """Take bytes from the peer.  Whatever they are, this does not raise."""
+        if self.closed:
+            return
+        self._now = now
+        try:
+            self._engine.receive_data(data)
+        except ngh2.NGH2Error:
+            self._dispatch()
+            self.closed = True
+            return
+        self._dispatch()
+
+    def _dispatch(self) -> None:
+        for event in self._engine.events():
+            if self.closed:
+                return
+            self._on_event(event)
+
+    def _on_event(self, event: ngh2.Event) -> None:
+        raise NotImplementedError
+
+    def _on_control(self, event: ngh2.Event) -> None:
+        """An event that moves no request along."""
+        if isinstance(event, ngh2.ConnectionClosed):
+            self.closed = True
+        elif not isinstance(event, ngh2.StreamReset) and not self._control.spend(self._now):
+            self.calm()
+
+    def _on_stream_gone(self, stream_id: int, code: int, sink: Sink | None) -> None:
+        """A stream was closed; was that an end or a tear?"""
+        if stream_id in self._ours:
+            self._ours.discard(stream_id)
+        elif code and (sink is None or not sink.finished) and not self._torn.spend(self._now):
+            self.calm()
+        if sink is not None:
+            sink.on_closed(code)
+
+    def calm(self) -> None:
+        """The peer wears us out: say so, and close."""
+        if not self.closed:
+            self.calmed = True
+            self._guarded(self._engine.terminate_connection, ENHANCE_YOUR_CALM)
+            self.closed = True
+
+    # Bytes leave ----------------------------------------------------------------------------------
+
+    def data_to_send(self) -> bytes:
+        """Return all that is to be sent now; streams that end with it hear `on_closed`."""
+        try:
+            data = self._engine.data_to_send()
+        except ngh2.NGH2Error:
+            self.closed = True
+            return b""
+        if not self.closed:
+            self._dispatch()
+            if not (self._engine.want_read or self._engine.want_write):
+                self.closed = True
+        return data
+
+    @property
+    def wants_write(self) -> bool:
+        """There is something to flush."""
+        return self._engine.want_write
+
+    def queued(self, stream_id: int) -> int:
+        """Return the bytes of a stream that wait for the peer's window or for a flush."""
+        try:
+            return self._engine.queued_body_size(stream_id)
+        except ngh2.NGH2Error:
+            return 0
+
+    def send_data(self, stream_id: int, data: bytes) -> None:
+        self._control.earn(2)  # the peer may credit it
+        self._guarded(self._engine.send_data, stream_id, data)
+
+    def send_end(self, stream_id: int, trailers: Fields | None) -> None:
+        if trailers:
+            self._guarded(self._engine.send_trailers, stream_id, trailer_headers(trailers))
+        else:
+            self._guarded(self._engine.end_stream, stream_id)
+
+    def reset(self, stream_id: int, code: int) -> None:
+        """End a stream for a reason of our own; its sink hears `on_closed` in time."""
+        if self._guarded(self._engine.reset_stream, stream_id, code):
+            self._ours.add(stream_id)
+
+    def _guarded(self, action: Callable[..., object], *arguments: object) -> bool:
+        """Do it unless the stream or the connection has gone, of which an event tells or told."""
+        try:
+            action(*arguments)
+        except (ngh2.NGH2Error, ValueError):
+            return False
+        return True
+
+    # Credit ---------------------------------------------------------------------------------------
+
+    def hold(self, amount: int) -> None:
+        """Received data stays unacknowledged because its reader is slow."""
+        self.held += amount
+        if self.held > HELD_LIMIT and not self._small:
+            self._small = True
+            self._guarded(self._engine.update_settings, {_SETTING_WINDOW: SMALL_WINDOW})
+
+    def acknowledge(self, stream_id: int, amount: int) -> None:
+        """Data has been taken: the peer may send as much again, also when its stream has gone."""
+        if amount:
+            self._guarded(self._engine.acknowledge_received_data, amount, stream_id)
+
+    def release(self, stream_id: int, amount: int) -> None:
+        """Data that was held has been taken."""
+        self.held -= amount
+        self.acknowledge(stream_id, amount)
+        if self._small and self.held < HELD_LIMIT // 2:
+            self._small = False
+            self._guarded(self._engine.update_settings, {_SETTING_WINDOW: STREAM_WINDOW})
+
+    # Life of the connection -----------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Say goodbye now; streams that are still open are lost."""
+        if not self.closed:
+            self._guarded(self._engine.terminate_connection, NO_ERROR)
+            self.closed = True
+
+
+class ServerSession(_Session):
+    """The end that requests come to; `open_stream` makes the sink of each."""
+
+    __slots__ = ("_last", "_open_stream", "_streams")
+
+    def __init__(
+        self, open_stream: Callable[[int], RequestStream], allowance: Allowance = STRANGER
+    ) -> None:
+        engine = ngh2.Connection(ngh2.Role.SERVER, _CONFIGURATION)
+        super().__init__(engine, allowance)
+        self._open_stream = open_stream
+        self._streams: dict[int, RequestStream] = {}
+        self._last = 0
+        engine.initiate_connection(
+            {
+                _SETTING_STREAMS: MAX_STREAMS,
+                _SETTING_WINDOW: STREAM_WINDOW,
+                _SETTING_HEADERS: HEADER_LIST_LIMIT,
+            }
+        )
+        engine.set_local_window_size(CONNECTION_WINDOW)
+
+    @property
+    def streams(self) -> list[RequestStream]:
+        """Those that are open."""
+        return list(self._streams.values())
+
+    # Requests -------------------------------------------------------------------------------------
+
+    def _on_event(self, event: ngh2.Event) -> None:
+        if isinstance(event, ngh2.DataReceived):
+            self._on_data(event.stream_id, event.data, ended=event.end_stream)
+        elif isinstance(event, ngh2.RequestReceived):
+            self._on_head(event.stream_id, event.headers, ended=event.end_stream)
+        elif isinstance(event, ngh2.StreamClosed):
+            self._on_stream_gone(
+                event.stream_id, event.error_code, self._streams.pop(event.stream_id, None)
+            )
+        elif isinstance(event, ngh2.TrailersReceived):
+            self._on_trailers(event.stream_id, event.headers)
+        else:
+            if isinstance(event, ngh2.PingAcknowledged) and event.opaque_data == _ROUND_TRIP:
+                self.refuse_more()
+            self._on_control(event)
+
+    def _on_head(self, stream_id: int, headers: tuple[ngh2.Header, ...], *, ended: bool) -> None:
+        self._last = stream_id
+        self._control.earn(4)
+        self._streams[stream_id] = stream = self._open_stream(stream_id)
+        try:
+            head = read_request_head(headers, ended=ended)
+        except MalformedError as error:
+            stream.on_request_malformed(error)
+            return
+        stream.on_request_head(head)
+        if ended and not self.closed:
+            stream.on_request_end(None)
+
+    def _on_data(self, stream_id: int, data: bytes, *, ended: bool) -> None:
+        stream = self._streams.get(stream_id)
+        if stream is None:
+            self.acknowledge(stream_id, len(data))
+            return
+        if data:
+            self._control.earn(2)
+            stream.on_request_data(data)
+        elif not ended and not self._control.spend(self._now):
+            self.calm()
+        if ended and not self.closed:
+            stream.on_request_end(None)
+
+    def _on_trailers(self, stream_id: int, headers: tuple[ngh2.Header, ...]) -> None:
+        stream = self._streams.get(stream_id)
+        if stream is None:
+            return
+        try:
+            trailers = read_trailers(headers)
+        except MalformedError as error:
+            stream.on_request_malformed(error)
+        else:
+            stream.on_request_end(trailers)
+
+    # Responses ------------------------------------------------------------------------------------
+
+    def send_informational(self, stream_id: int, head: ResponseHead) -> None:
+        self._guarded(self._engine.send_informational_response, stream_id, response_headers(head))
+
+    def send_head(self, stream_id: int, head: ResponseHead, *, ended: bool) -> None:
+        """Begin the response; with `ended` this is all of it."""
+        try:
+            self._engine.send_response(stream_id, response_headers(head), end_stream=ended)
+        except ngh2.NGH2Error:
+            return
+        self._control.earn(4)
+
+    # Going away -----------------------------------------------------------------------------------
+
+    def announce_shutdown(self) -> None:
+        """
+        First step of a graceful shutdown (RFC 9113 section 6.8): no new requests, please.
+
+        Those already on their way are still served, until `refuse_more`: by itself after a round
+        trip, which a ping measures, or by a call, for peers that do not answer it.
+        """
+        self._guarded(self._engine.send_shutdown_notice)
+        self._guarded(self._engine.ping, _ROUND_TRIP)
+
+    def refuse_more(self) -> None:
+        """Second step: streams above the last one seen are not processed, and the peer knows."""
+        if not self.closed:
+            self._guarded(self._send_goaway)
+
+    def _send_goaway(self) -> None:
+        self._engine.send_goaway(NO_ERROR, last_stream_id=self._last)
+
+
+class ClientSession(_Session):
+    """
+    The end that requests come from.
+
+    Attributes:
+        going_away: The peer takes no new requests on this connection.
+        greeted: The peer's settings have arrived.
+        active: Streams that are open.
+    """
+
+    __slots__ = ("_admitted", "_header_limit", "_on_going_away", "_streams", "going_away", "greeted")  # fmt: skip
+
+    def __init__(self, on_going_away: Callable[[], None]) -> None:
+        engine = ngh2.Connection(ngh2.Role.CLIENT, _CONFIGURATION)
+        super().__init__(engine, PEER)
+        self._on_going_away = on_going_away
+        self._streams: dict[int, ResponseStream] = {}
+        self._admitted = _STREAMS_AT_FIRST
+        self._header_limit = HEADER_LIST_LIMIT
+        self.going_away = False
+        self.greeted = False
+        engine.initiate_connection(
+            {
+                _SETTING_PUSH: 0,
+                _SETTING_WINDOW: STREAM_WINDOW,
+                _SETTING_HEADERS: HEADER_LIST_LIMIT,
+            }
+        )
+        engine.set_local_window_size(CONNECTION_WINDOW)
+
+    @property
+    def active(self) -> int:
+        return len(self._streams)
+
+    @property
+    def streams(self) -> list[ResponseStream]:
+        """Those that are open."""
+        return list(self._streams.values())
+
+    @property
+    def room(self) -> int:
+        """How many more requests the peer would take at once."""
+        if self.going_away or self.closed or not self._engine.can_send_request:
+            return 0
+        return self._admitted - len(self._streams)
+
+    # Requests -------------------------------------------------------------------------------------
+
+    def send_head(self, stream: ResponseStream, head: RequestHead, *, ended: bool) -> int:
+        """
+        Begin a request and return its stream's number; with `ended` this is all of it.
+
+        Raises:
+            MalformedError: The peer would not take it, and might close the connection over it:
+                `fields-too-large`; or it takes no request at all any more: `stream-refused`.
+        """
+        # What the pseudo-header fields and our own add is bounded, but for these two.
+        size = size_of(head.fields) + len(head.path) + len(head.authority) + 512
+        if size > self._header_limit:
+            raise MalformedError(
+                "fields-too-large", f"{size} bytes, the peer takes {self._header_limit}"
+            )
+        try:
+            stream_id = self._engine.send_request(request_headers(head), end_stream=ended)
+        except ngh2.NGH2Error as error:
+            raise MalformedError("stream-refused", str(error)) from None
+        self._streams[stream_id] = stream
+        return stream_id
+
+    # Responses ------------------------------------------------------------------------------------
+
+    def _on_event(self, event: ngh2.Event) -> None:
+        if isinstance(event, ngh2.DataReceived):
+            self._on_data(event.stream_id, event.data, ended=event.end_stream)
+        elif isinstance(event, ngh2.ResponseReceived):
+            self._on_head(event.stream_id, event.headers, ended=event.end_stream)
+        elif isinstance(event, ngh2.StreamClosed):
+            self._on_stream_gone(
+                event.stream_id, event.error_code, self._streams.pop(event.stream_id, None)
+            )
+        elif isinstance(event, ngh2.TrailersReceived):
+            self._on_trailers(event.stream_id, event.headers)
+        elif isinstance(event, ngh2.InformationalResponseReceived):
+            self._on_informational(event.stream_id, event.headers)
+        elif isinstance(event, ngh2.GoAwayReceived):
+            self.going_away = True
+            self._on_going_away()
+        else:
+            if isinstance(event, ngh2.SettingsReceived):
+                self._obey(event.settings)
+            self._on_control(event)
+
+    def _obey(self, settings: Mapping[int, int]) -> None:
+        self.greeted = True
+        current = self._engine.remote_settings
+        self._admitted = min(current.get(_SETTING_STREAMS, MAX_STREAMS), MAX_STREAMS)
+        # Where nothing was announced we assume that the peer takes what we would.
+        self._header_limit = settings.get(_SETTING_HEADERS, self._header_limit)
+
+    def _on_informational(self, stream_id: int, headers: tuple[ngh2.Header, ...]) -> None:
+        stream = self._streams.get(stream_id)
+        if stream is None:
+            return
+        if not self._control.spend(self._now):
+            self.calm()
+            return
+        try:
+            head = read_response_head(headers, stream.method, ended=False)
+        except MalformedError as error:
+            stream.on_response_malformed(_fault_of_upstream(error))
+        else:
+            stream.on_response_informational(head)
+
+    def _on_head(self, stream_id: int, headers: tuple[ngh2.Header, ...], *, ended: bool) -> None:
+        stream = self._streams.get(stream_id)
+        if stream is None:
+            return
+        self._control.earn(4)
+        try:
+            head = read_response_head(headers, stream.method, ended=ended)
+        except MalformedError as error:
+            stream.on_response_malformed(_fault_of_upstream(error))
+            return
+        stream.on_response_head(head)
+        if ended and not self.closed:
+            stream.on_response_end(None)
+
+    def _on_data(self, stream_id: int, data: bytes, *, ended: bool) -> None:
+        stream = self._streams.get(stream_id)
+        if stream is None:
+            self.acknowledge(stream_id, len(data))
+            return
+        if data:
+            self._control.earn(2)
+            stream.on_response_data(data)
+        elif not ended and not self._control.spend(self._now):
+            self.calm()
+        if ended and not self.closed:
+            stream.on_response_end(None)
+
+    def _on_trailers(self, stream_id: int, headers: tuple[ngh2.Header, ...]) -> None:
+        stream = self._streams.get(stream_id)
+        if stream is None:
+            return
+        try:
+            trailers = read_trailers(headers)
+        except MalformedError as error:
+            stream.on_response_malformed(_fault_of_upstream(error))
+        else:
+            stream.on_response_end(trailers)
+
+
+def _fault_of_upstream(error: MalformedError) -> MalformedError:
+    """A response that is not valid is never the client's mistake."""
+    return MalformedError("upstream-protocol-error", error.detail)

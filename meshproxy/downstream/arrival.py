@@ -1,0 +1,91 @@
+"""
+A connection that has just been accepted: who is it, and what does it speak?
+
+Between sidecars the TLS handshake has said both.  In plaintext the first bytes say whether it is
+HTTP/2 with prior knowledge (RFC 9113 section 3.3) or HTTP/1.1; then the connection that speaks it
+takes over the transport, and nothing of the choice remains on the path of a request.
+"""
+
+import asyncio
+from typing import Protocol
+
+from meshproxy.flow import Connection
+from meshproxy.identity.tls import ALPN_HTTP1, ALPN_HTTP2, protocol
+
+from .http1 import FIRST_TIMEOUT, HEAD_TIMEOUT
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+"""RFC 9113 section 3.4."""
+
+
+class Successor(Protocol):
+    """`http1.Http1Connection` or `http2.Http2Connection`."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None: ...
+    def on_bytes(self, data: bytes) -> None: ...
+
+
+class Owner(Protocol):
+    """The listener that accepted the connection."""
+
+    def arrived(self, arrival: "Arrival") -> None:
+        """TLS is done, if there is any; to refuse it, abort it."""
+
+    def closed(self, connection: "Arrival") -> None: ...
+
+    def successor(self, arrival: "Arrival", *, http2: bool) -> Successor:
+        """Return what goes on with the connection."""
+
+
+class Arrival(Connection):
+    """
+    Attributes:
+        tls: Whether the connection is encrypted.
+        identity: The peer's, as the listener has found it proved.
+        deadline: Of the loop's clock: when the listener's sweep ends the wait.
+    """
+
+    __slots__ = ("_early", "_owner", "deadline", "identity", "tls")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, owner: Owner, *, tls: bool) -> None:
+        super().__init__(loop)
+        self._owner = owner
+        self._early = b""
+        self.tls = tls
+        self.identity: str | None = None
+        self.deadline = loop.time() + FIRST_TIMEOUT
+
+    def on_connected(self) -> None:
+        self._owner.arrived(self)
+        agreed = protocol(self.transport) if self.tls else None
+        if agreed in (ALPN_HTTP1, ALPN_HTTP2):
+            self._hand_over(http2=agreed == ALPN_HTTP2)
+
+    def on_bytes(self, data: bytes) -> None:
+        self._early += data
+        if self._early.startswith(PREFACE[: len(self._early)]) and len(self._early) < len(PREFACE):
+            self.deadline = min(self.deadline, self.loop.time() + HEAD_TIMEOUT)
+            return
+        self._hand_over(http2=self._early.startswith(PREFACE))
+
+    def _hand_over(self, *, http2: bool) -> None:
+        transport = self.transport
+        if transport is None or transport.is_closing():
+            return
+        self.transport = None
+        successor = self._owner.successor(self, http2=http2)
+        transport.set_protocol(successor)  # type: ignore[arg-type]  # it is a BufferedProtocol
+        successor.connection_made(transport)
+        if self._early:
+            successor.on_bytes(self._early)
+
+    def drain(self) -> None:
+        """It has not begun anything."""
+        self.close()
+
+    def expire(self) -> None:
+        """The deadline has passed."""
+        self.abort()
+
+    def on_lost(self, error: Exception | None) -> None:  # noqa: ARG002  # the hook's shape
+        self._owner.closed(self)

@@ -1,0 +1,237 @@
+"""
+An HTTP/2 connection that requests come from: bytes in, an exchange for each stream.
+
+Life of a connection: preface → streams → (shutdown in two steps | close).  Life of a stream: head →
+exchange → response → gone.  Every stream is the downstream of its own exchange; what one of them
+does, its neighbours do not notice.
+
+A stream that was answered before its request was complete is ended with RST_STREAM(NO_ERROR) once
+the answer has left (RFC 9113 section 8.1): the client need not send the rest, and we need not
+read it.
+"""
+
+import asyncio
+from collections.abc import Callable
+from math import inf
+from typing import Protocol
+
+from meshproxy.codec import MalformedError
+from meshproxy.codec.budget import Allowance
+from meshproxy.codec.http2 import INTERNAL_ERROR, NO_ERROR, PROTOCOL_ERROR, ServerSession
+from meshproxy.local_reply import local_reply
+from meshproxy.message import Fields, RequestHead, ResponseHead
+from meshproxy.multiplex import Link, Stream
+from meshproxy.refusal import refusal
+
+from .http1 import CLOSE_TIMEOUT, FIRST_TIMEOUT, IDLE_TIMEOUT, Exchange
+
+SHUTDOWN_TIMEOUT = 2.0
+"""Seconds for the client to answer the first step of a shutdown before the second comes anyway."""
+
+
+class Owner(Protocol):
+    """The listener that accepted the connection."""
+
+    hop: str
+
+    def closed(self, connection: "Http2Connection") -> None: ...
+    def malformed(self, code: str) -> None: ...
+
+
+class Http2Stream(Stream):
+    """One request and its answer; the downstream of an exchange."""
+
+    __slots__ = ("_connection", "_exchange", "_method", "_request_open", "_responding")
+
+    def __init__(self, connection: "Http2Connection", stream_id: int) -> None:
+        super().__init__(connection, stream_id)
+        self._connection = connection
+        self._exchange: Exchange | None = None
+        self._method = b""
+        self._request_open = True
+        self._responding = False
+
+    # The request ----------------------------------------------------------------------------------
+
+    def on_request_head(self, head: RequestHead) -> None:
+        self._method = head.method
+        self._exchange = exchange = self._connection.begin(self)
+        exchange.on_request_head(head)
+
+    def on_request_data(self, data: bytes) -> None:
+        if self._exchange is not None:
+            self._exchange.on_request_data(data)
+        self.took(len(data))
+
+    def on_request_end(self, trailers: Fields | None) -> None:
+        self._request_open = False
+        if self._exchange is not None:
+            self._exchange.on_request_end(trailers)
+
+    def on_request_malformed(self, error: MalformedError) -> None:
+        """Answer what can be answered; the other streams are not to blame."""
+        connection = self._connection
+        connection.owner.malformed(error.code)
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:  # inside a body: half of it must not be taken for all of it
+            exchange.on_request_reset()
+        if self._responding or self.finished:
+            self.end_by_reset(PROTOCOL_ERROR)
+            return
+        head, body = local_reply(refusal(error.code), None, hop=connection.owner.hop, attempt=0)
+        self.send_head(head)
+        self.send_data(body)
+        self.send_end(None)
+
+    # The response ---------------------------------------------------------------------------------
+
+    def send_informational(self, head: ResponseHead) -> None:
+        if self.id and not self._responding:
+            self._connection.session.send_informational(self.id, head)
+            self._connection.flush_soon()
+
+    def send_head(self, head: ResponseHead) -> None:
+        if not self.id:
+            return
+        self._responding = True
+        self.finished = not head.length or self._method == b"HEAD" or head.status in (204, 304)
+        self._connection.session.send_head(self.id, head, ended=self.finished)
+        self._connection.flush_soon()
+
+    def send_end(self, trailers: Fields | None) -> None:
+        self._exchange = None
+        super().send_end(trailers)
+        self.resume()
+        if self._request_open and self.id:
+            self._connection.answered_early.append(self)
+
+    def reset(self) -> None:
+        """The response cannot be completed: the client must not take what it has for all of it."""
+        self._exchange = None
+        self.end_by_reset(INTERNAL_ERROR)
+
+    def end_early(self) -> bool:
+        """After a flush: say whether the answer has left, so that the rest may be refused."""
+        if self.id and self._request_open:
+            if self._connection.session.queued(self.id):
+                return False
+            self.end_by_reset(NO_ERROR)
+        return True
+
+    # The end --------------------------------------------------------------------------------------
+
+    def on_closed(self, code: int) -> None:  # noqa: ARG002  # why does not matter to the exchange
+        self.gone()
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            exchange.on_request_reset()
+        self._connection.stream_gone()
+
+    # One side is slower than the other ------------------------------------------------------------
+
+    def pause_request(self) -> None:
+        self.pause()
+
+    def resume_request(self) -> None:
+        self.resume()
+
+    def on_blocked(self) -> None:
+        if self._exchange is not None:
+            self._exchange.on_downstream_blocked()
+
+    def on_writable(self) -> None:
+        if self._exchange is not None:
+            self._exchange.on_downstream_writable()
+
+
+class Http2Connection(Link):
+    """
+    One client's connection.
+
+    Attributes:
+        deadline: Of the loop's clock: when the listener's sweep ends the wait.
+        answered_early: Streams whose request is still open although they have been answered.
+    """
+
+    __slots__ = ("_draining", "answered_early", "begin", "deadline", "owner")
+
+    session: ServerSession
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        owner: Owner,
+        begin: Callable[[Http2Stream], Exchange],
+        allowance: Allowance,
+    ) -> None:
+        super().__init__(loop)
+        self.owner = owner
+        self.begin = begin
+        self.session = ServerSession(self._open_stream, allowance)
+        self.deadline = inf
+        self.answered_early: list[Http2Stream] = []
+        self._draining = False
+
+    def __repr__(self) -> str:
+        state = "lost" if self.transport is None else "open"
+        return f"<Http2Connection {state}, {len(self.session.streams)} streams>"
+
+    @property
+    def idle(self) -> bool:
+        """No stream is open."""
+        return not self.session.streams
+
+    # Streams come and go --------------------------------------------------------------------------
+
+    def on_connected(self) -> None:
+        self.deadline = self.loop.time() + FIRST_TIMEOUT
+        self.flush_soon()
+
+    def _open_stream(self, stream_id: int) -> Http2Stream:
+        if not self._draining:
+            self.deadline = inf
+        return Http2Stream(self, stream_id)
+
+    def stream_gone(self) -> None:
+        if self.idle and not self._draining:
+            self.deadline = self.loop.time() + IDLE_TIMEOUT
+
+    def on_flushed(self) -> None:
+        if self.answered_early:
+            self.answered_early = [s for s in self.answered_early if not s.end_early()]
+        super().on_flushed()
+
+    # The end --------------------------------------------------------------------------------------
+
+    def drain(self) -> None:
+        """Take no new streams and close when those that are open have ended."""
+        if not self._draining and not self.session.closed:
+            self._draining = True
+            self.deadline = self.loop.time() + SHUTDOWN_TIMEOUT
+            self.session.announce_shutdown()
+            self.flush_soon()
+
+    def expire(self) -> None:
+        """The deadline has passed."""
+        self.deadline = inf
+        if self.session.closed:  # and still not gone: the client does not read what we say
+            self.abort()
+        elif self._draining:
+            self.session.refuse_more()
+            self.flush_soon()
+        else:
+            self.drain()
+
+    def close(self) -> None:
+        self.deadline = self.loop.time() + CLOSE_TIMEOUT
+        super().close()
+
+    def on_lost(self, error: Exception | None) -> None:  # noqa: ARG002  # the hook's shape
+        self.session.closed = True
+        if self.session.calmed:
+            self.owner.malformed("connection-abused")
+        for stream in self.session.streams:
+            stream.on_closed(INTERNAL_ERROR)
+        self.blocked_streams.clear()
+        self.answered_early.clear()
+        self.owner.closed(self)

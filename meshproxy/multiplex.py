@@ -1,0 +1,216 @@
+"""
+Many streams on one transport: what the HTTP/2 connections of both sides share.
+
+    exchange ─ send_data ─▶ Stream ─▶ session ─┐ once per turn of the loop
+    exchange ◀─ on_…_data ─ Stream ◀─ session ◀┴▶ transport
+
+`flow.py` says how a slow side stops a fast one; here the same holds stream by stream:
+
+* **Sending.**  What the peer's window does not admit waits in the session.  Above the high-water
+  mark the stream is `blocked` and the exchange pauses the other side, until a flush has brought it
+  down.  While the transport itself is blocked nothing is flushed, so all streams fill up alike.
+* **Receiving.**  While the exchange has paused a stream, what arrives on it is passed on but not
+  acknowledged: the peer's window closes, and only for this stream.
+"""
+
+import asyncio
+from typing import Protocol
+
+from meshproxy.flow import HIGH_WATER, LOW_WATER, Connection
+from meshproxy.message import Fields
+
+
+class Session(Protocol):
+    """`codec.http2`, of either role."""
+
+    closed: bool
+
+    @property
+    def wants_write(self) -> bool: ...
+    def feed(self, data: bytes | memoryview, now: float) -> None: ...
+    def data_to_send(self) -> bytes: ...
+    def queued(self, stream_id: int) -> int: ...
+    def send_data(self, stream_id: int, data: bytes) -> None: ...
+    def send_end(self, stream_id: int, trailers: Fields | None) -> None: ...
+    def reset(self, stream_id: int, code: int) -> None: ...
+    def hold(self, amount: int) -> None: ...
+    def acknowledge(self, stream_id: int, amount: int) -> None: ...
+    def release(self, stream_id: int, amount: int) -> None: ...
+    def close(self) -> None: ...
+
+
+class Stream:
+    """
+    One exchange's part of a connection.
+
+    Attributes:
+        id: Number of the stream; 0 before it has one and when it is gone.
+        blocked: More waits to be sent than the high-water mark.
+        finished: Our half has been said to the end.
+    """
+
+    __slots__ = ("_held", "_link", "_paused", "_waiting", "blocked", "finished", "id")
+
+    def __init__(self, link: "Link", stream_id: int = 0) -> None:
+        self._link = link
+        self.id = stream_id
+        self.blocked = False
+        self.finished = False
+        self._waiting = 0  # at most this much waits to be sent
+        self._paused = False
+        self._held = 0
+
+    # Sending --------------------------------------------------------------------------------------
+
+    def send_data(self, data: bytes) -> None:
+        if not self.id or self.finished:
+            return
+        link = self._link
+        link.session.send_data(self.id, data)
+        link.flush_soon()
+        self._waiting += len(data)
+        if self._waiting > HIGH_WATER and not self.blocked:
+            self._waiting = link.session.queued(self.id)
+            if self._waiting > HIGH_WATER:
+                self.blocked = True
+                link.blocked_streams.append(self)
+                self.on_blocked()
+
+    def send_end(self, trailers: Fields | None) -> None:
+        if self.id and not self.finished:
+            self.finished = True
+            self._link.session.send_end(self.id, trailers)
+            self._link.flush_soon()
+
+    def flushed(self) -> bool:
+        """After a flush: say whether enough of it has left for the stream to go on."""
+        self._waiting = self._link.session.queued(self.id) if self.id else 0
+        return self._waiting <= LOW_WATER
+
+    def on_blocked(self) -> None: ...
+    def on_writable(self) -> None: ...
+
+    # Receiving ------------------------------------------------------------------------------------
+
+    def took(self, amount: int) -> None:
+        """Data was passed on: credit it to the peer, now or when the exchange goes on."""
+        link = self._link
+        if self._paused:
+            self._held += amount
+            link.session.hold(amount)
+        else:
+            link.session.acknowledge(self.id, amount)
+
+    def pause(self) -> None:
+        self._paused = True
+
+    def resume(self) -> None:
+        self._paused = False
+        if self._held:
+            held, self._held = self._held, 0
+            self._link.session.release(self.id, held)
+            self._link.flush_soon()
+
+    # The end --------------------------------------------------------------------------------------
+
+    def end_by_reset(self, code: int) -> None:
+        """Say and hear no more on this stream."""
+        if self.id:
+            self.resume()
+            self._link.session.reset(self.id, code)
+            self._link.flush_soon()
+            self.finished = True
+
+    def gone(self) -> None:
+        """The stream is closed on both sides."""
+        self.resume()
+        self.finished = True
+        self.id = 0
+
+
+class Link(Connection):
+    """
+    A connection that carries many exchanges.
+
+    Attributes:
+        blocked_streams: Those that wait for a flush to bring them down to the low-water mark.
+    """
+
+    __slots__ = ("_flush_due", "blocked_streams", "session")
+
+    session: Session
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop)
+        self.blocked_streams: list[Stream] = []
+        self._flush_due = False
+
+    # Bytes arrive ---------------------------------------------------------------------------------
+
+    def buffer_updated(self, nbytes: int) -> None:
+        # The session copies what it keeps: no need to copy the shared buffer before.
+        self._feed(self.get_buffer(-1)[:nbytes])
+
+    def on_bytes(self, data: bytes) -> None:
+        self._feed(data)
+
+    def _feed(self, data: bytes | memoryview) -> None:
+        session = self.session
+        session.feed(data, self.loop.time())
+        if session.closed:
+            self.close()
+        elif session.wants_write:
+            self.flush_soon()
+
+    # Bytes leave ----------------------------------------------------------------------------------
+
+    def flush_soon(self) -> None:
+        """Flush at the end of this turn of the loop."""
+        if not self._flush_due:
+            self._flush_due = True
+            self.loop.call_soon(self._on_flush_due)
+
+    def _on_flush_due(self) -> None:
+        self._flush_due = False
+        self.flush()
+
+    def flush(self) -> None:
+        """Send now all that the peer's windows admit."""
+        if self.transport is None or self.transport.is_closing() or self.blocked:
+            return
+        data = self.session.data_to_send()
+        if data:
+            self.transport.write(data)
+        self.on_flushed()
+        if self.session.closed:
+            self.close()
+
+    def on_flushed(self) -> None:
+        """Some bytes have left: let the streams go on that waited for it."""
+        if not self.blocked_streams:
+            return
+        waiting, self.blocked_streams = self.blocked_streams, []
+        for stream in waiting:
+            if stream.flushed():
+                stream.blocked = False
+                stream.on_writable()
+            else:
+                self.blocked_streams.append(stream)
+
+    def on_writable(self) -> None:
+        self.flush()
+
+    # The end --------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Say goodbye, and close once everything written has left."""
+        self.session.close()
+        if self.transport is not None and not self.transport.is_closing():
+            data = self.session.data_to_send()
+            if data:
+                self.transport.write(data)
+            self.transport.close()
+
+    def abort(self) -> None:
+        self.session.closed = True
+        super().abort()

@@ -1,0 +1,221 @@
+"""
+An HTTP/2 connection that requests go to: many exchanges at once, one stream each.
+
+Life: dialled → streams come and go → (going away | idle too long) → … → lost.
+
+What becomes of a request when its stream ends early decides whether it may be sent again:
+
+    REFUSED_STREAM, or above the last stream of a GOAWAY   the endpoint has not looked at it
+    any other reset                                        nobody knows
+    the connection is lost                                 nobody knows
+
+(RFC 9113 section 8.7.)
+"""
+
+import asyncio
+from typing import Protocol
+
+from meshproxy.codec import MalformedError
+from meshproxy.codec.http2 import CANCEL, PROTOCOL_ERROR, REFUSED_STREAM, ClientSession
+from meshproxy.exchange import Exchange
+from meshproxy.identity.tls import refused_our_certificate
+from meshproxy.message import Fields, RequestHead, ResponseHead
+from meshproxy.multiplex import Link, Stream
+
+
+class Owner(Protocol):
+    """The pool that dialled the connection."""
+
+    def roomier(self, connection: "Http2Connection") -> None:
+        """A stream has ended."""
+
+    def leaving(self, connection: "Http2Connection") -> None:
+        """It takes no more requests."""
+
+    def lost(self, connection: "Http2Connection") -> None:
+        """It is gone."""
+
+
+class Http2Stream(Stream):
+    """One attempt of an exchange."""
+
+    __slots__ = ("_connection", "_exchange", "_heard", "method")
+
+    def __init__(self, connection: "Http2Connection", exchange: Exchange) -> None:
+        super().__init__(connection)
+        self._connection = connection
+        self._exchange: Exchange | None = exchange
+        self._heard = False  # something of the response has arrived
+        self.method = b""
+
+    # The request ----------------------------------------------------------------------------------
+
+    def send_head(self, head: RequestHead) -> None:
+        connection = self._connection
+        self.method = head.method
+        self.finished = not head.length
+        try:
+            self.id = connection.session.send_head(self, head, ended=self.finished)
+        except MalformedError as error:
+            # Later: the exchange is about to say more.
+            connection.loop.call_soon(self._fail, error.code)
+            return
+        connection.flush_soon()
+
+    def reset(self) -> None:
+        """Nobody waits for the answer any more."""
+        self._exchange = None
+        self.end_by_reset(CANCEL)
+
+    # The response ---------------------------------------------------------------------------------
+
+    def on_response_informational(self, head: ResponseHead) -> None:
+        self._heard = True
+        if self._exchange is not None:
+            self._exchange.on_response_informational(head)
+
+    def on_response_head(self, head: ResponseHead) -> None:
+        self._heard = True
+        if self._exchange is not None:
+            self._exchange.on_response_head(head)
+
+    def on_response_data(self, data: bytes) -> None:
+        if self._exchange is not None:
+            self._exchange.on_response_data(data)
+        self.took(len(data))
+
+    def on_response_end(self, trailers: Fields | None) -> None:
+        exchange, self._exchange = self._exchange, None
+        self._connection.served += 1
+        if not self.finished:  # answered before it had heard all: the rest is of no use
+            self.end_by_reset(CANCEL)
+        if exchange is not None:
+            exchange.on_response_end(trailers)
+
+    def on_response_malformed(self, error: MalformedError) -> None:
+        self.end_by_reset(PROTOCOL_ERROR)
+        self._fail(error.code)
+
+    # The end --------------------------------------------------------------------------------------
+
+    def on_closed(self, code: int) -> None:
+        self.gone()
+        if code == REFUSED_STREAM and not self._heard:
+            self._fail("stream-refused")
+        elif code == PROTOCOL_ERROR:
+            self._fail("upstream-protocol-error")
+        else:
+            self._fail("upstream-reset")
+        self._connection.stream_gone()
+
+    def on_lost(self, code: str) -> None:
+        """The connection has gone."""
+        self.gone()
+        self._fail(code)
+
+    def _fail(self, code: str) -> None:
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            reused = self._connection.served > 0 and not self._heard
+            exchange.on_response_reset(code, reused=reused)
+
+    # One side is slower than the other ------------------------------------------------------------
+
+    def pause_response(self) -> None:
+        self.pause()
+
+    def resume_response(self) -> None:
+        self.resume()
+
+    def on_blocked(self) -> None:
+        if self._exchange is not None:
+            self._exchange.on_upstream_blocked()
+
+    def on_writable(self) -> None:
+        if self._exchange is not None:
+            self._exchange.on_upstream_writable()
+
+
+class Http2Connection(Link):
+    """
+    One connection to one endpoint.
+
+    Attributes:
+        served: Responses that were complete.
+        idle_since: When the last stream ended.
+    """
+
+    __slots__ = ("_owner", "_retired", "idle_since", "served")
+
+    session: ClientSession
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, owner: Owner) -> None:
+        super().__init__(loop)
+        self._owner = owner
+        self.session = ClientSession(self._on_going_away)
+        self._retired = False
+        self.served = 0
+        self.idle_since = loop.time()
+
+    def __repr__(self) -> str:
+        state = "lost" if self.transport is None else "leaving" if not self.usable else "open"
+        return f"<Http2Connection {state}, {self.session.active} streams, served {self.served}>"
+
+    @property
+    def usable(self) -> bool:
+        """Another request may be sent, now or when a stream has ended."""
+        return (
+            self.transport is not None
+            and not self.transport.is_closing()
+            and not (self._retired or self.session.going_away or self.session.closed)
+        )
+
+    @property
+    def room(self) -> int:
+        """How many requests may be sent now."""
+        return self.session.room if self.usable else 0
+
+    @property
+    def idle(self) -> bool:
+        """No stream is open."""
+        return not self.session.active
+
+    def on_connected(self) -> None:
+        self.flush_soon()
+
+    # Borrowed by exchanges ------------------------------------------------------------------------
+
+    def lend(self, exchange: Exchange) -> None:
+        """Give the exchange a stream; only with `room`."""
+        exchange.on_upstream_ready(Http2Stream(self, exchange))
+
+    def stream_gone(self) -> None:
+        if self.idle:
+            self.idle_since = self.loop.time()
+            if self._retired:
+                self.loop.call_soon(self.close)
+        if self.usable:
+            self._owner.roomier(self)
+
+    # The end --------------------------------------------------------------------------------------
+
+    def _on_going_away(self) -> None:
+        """The peer processes no stream above its last; the session fails those by itself."""
+        self._owner.leaving(self)
+        self.retire()
+
+    def retire(self) -> None:
+        """Take no more requests, and close when those under way have ended."""
+        self._retired = True
+        if self.idle:
+            self.loop.call_soon(self.close)
+
+    def on_lost(self, error: Exception | None) -> None:
+        code = "upstream-closed"
+        if not self.session.greeted and refused_our_certificate(error):
+            code = "handshake-failed"
+        self.session.closed = True
+        for stream in self.session.streams:
+            stream.on_lost(code)
+        self.blocked_streams.clear()
+        self._owner.lost(self)
