@@ -142,6 +142,8 @@ class Pool:
     async def _dial(self) -> None:
         connection, code = None, ""
         try:
+            if not self._waiting:  # served by a connection that came back in the meantime
+                return
             connection = await self._connect()
         except DialError as error:
             code = str(error)
