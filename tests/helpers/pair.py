@@ -46,6 +46,7 @@ class Sidecar:
         static: dict[str, str] = {"snapshot": str(self._snapshot)}
         if certificate is not None:
             static["certificate"] = str(certificate)
+            static["key"] = str(certificate)
         self._bootstrap = self.directory / "bootstrap.json"
         self._bootstrap.write_text(
             json.dumps(
