@@ -8,19 +8,23 @@ The admin pages: what an operator, a probe or Prometheus may ask one proxy.  Rea
     /clusters        clusters, endpoints, their connections
 
 Served by the same HTTP/1.1 codec and connection as traffic; a page is an exchange that answers at
-once.  Only names of this machine are accepted as Host, so that a web page in the operator's
-browser cannot read it through a name that it made resolve to loopback (DNS rebinding).
+once.  Only addresses and `localhost` are accepted as Host: a web page in the operator's browser
+must not read it through a name that it made resolve to loopback (DNS rebinding).
 """
 
 import asyncio
 import json
 from collections.abc import Callable
+from ipaddress import ip_address
 from math import inf
 from typing import Final
 
 from meshproxy.contract import wire
 from meshproxy.downstream.http1 import Http1Connection
 from meshproxy.message import Fields, RequestHead, ResponseHead, field
+
+SWEEP = 5.0
+"""Seconds between two looks at the visits' deadlines."""
 
 Page = Callable[[], tuple[int, bytes]]
 """Makes a page: its status and body."""
@@ -38,13 +42,12 @@ class Admin:
     draining = False
     hop = "admin"
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, address: str) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._pages: dict[bytes, tuple[str, Page]] = {}
         self._slow: set[bytes] = set()
         self._connections: set[Http1Connection] = set()
         self._server: asyncio.Server | None = None
-        self._hosts = {address.encode(), b"127.0.0.1", b"localhost", b"[::1]"}
         self._sweep: asyncio.TimerHandle | None = None
 
     def page(self, path: str, kind: str, make: Page, *, slow: bool = False) -> None:
@@ -83,9 +86,12 @@ class Admin:
 
     def answer(self, head: RequestHead) -> tuple[int, str, bytes]:
         """Return status, kind and body for a request."""
-        host, colon, port = head.authority.rpartition(b":")
-        if (host if colon and port.isdigit() else head.authority).lower() not in self._hosts:
-            return 403, "text", b"this address is served for local names only\n"
+        if not _is_local_or_literal(head.authority):
+            return (
+                403,
+                "text",
+                b"this address is not served under that name: use localhost or an address\n",
+            )
         if head.method not in (b"GET", b"HEAD"):
             return 405, "text", b"the admin pages can only be read\n"
         page = self._pages.get(head.path.partition(b"?")[0])
@@ -108,7 +114,19 @@ class Admin:
         now = self._loop.time()
         for connection in [c for c in self._connections if c.deadline < now < inf]:
             connection.expire()
-        self._sweep = self._loop.call_later(5.0, self._on_sweep)
+        self._sweep = self._loop.call_later(SWEEP, self._on_sweep)
+
+
+def _is_local_or_literal(authority: bytes) -> bool:
+    host, colon, port = authority.rpartition(b":")
+    name = (host if colon and port.isdigit() else authority).decode("latin-1").lower()
+    if name == "localhost":
+        return True
+    try:
+        ip_address(name.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        return False
+    return True
 
 
 class _Visit:

@@ -363,12 +363,14 @@ class Exchange:
         elif self.endpoint is not None:
             self.endpoint.forget(self)
         self._end_attempt()
-        self.status = refusal("downstream-closed").status
+        if not self.status:  # what the client has seen of an answer it has seen
+            self.status = refusal("downstream-closed").status
         self._finish("DC")
 
     def _retry_or_refuse(self, code: str, *, sent: bool, reused: bool) -> None:
-        replayable = self.body is not None
-        if replayable and _RETRY.wants(self.head.method, self.attempts, sent=sent, reused=reused):
+        if self.body is not None and _RETRY.wants(
+            self.head.method, self.attempts, code, sent=sent, reused=reused
+        ):
             self.surroundings.retried(self.cluster.service, code)
             wait = _RETRY.wait(self.attempts, sent=sent, random=self.surroundings.random)
             return self.surroundings.later(wait, self.begin_attempt)

@@ -36,6 +36,9 @@ log = logging.getLogger("meshproxy")
 SWEEP = 5.0
 """Seconds between two looks at connections that nobody needs any more."""
 
+DISCOVER_AGAIN = 5.0
+"""Seconds of rest after a failure that nobody foresaw."""
+
 DRAIN_LOOK = 0.05
 """Seconds between two looks at whether all requests have finished."""
 
@@ -95,7 +98,7 @@ class Proxy:
         self._certificates = Certificates(bootstrap.identity, bootstrap.state)
         self._environment = Environment(self._loop, bootstrap, self._certificates, self._metrics)
         self._mesh = Mesh(self._environment)
-        self._admin = Admin(self._loop, bootstrap.admin.address)
+        self._admin = Admin(self._loop)
         self._discovery: DiscoveryClient | None = None
         self._discovering: asyncio.Task[None] | None = None
         self._configured = False
@@ -138,8 +141,17 @@ class Proxy:
                 build=__version__,
                 admin=self._admin_address,
             )
-            self._discovering = self._loop.create_task(self._discovery.run())
+            self._discovering = self._loop.create_task(self._discover(self._discovery))
         self._sweep()
+
+    async def _discover(self, discovery: DiscoveryClient) -> None:
+        """Follow the control plane, whatever happens: traffic goes on in the meantime."""
+        while True:
+            try:
+                await discovery.run()
+            except Exception:  # a mistake of ours must not end in silence
+                log.exception("following the control plane failed; trying again")
+                await asyncio.sleep(DISCOVER_AGAIN)
 
     @property
     def _admin_address(self) -> str:

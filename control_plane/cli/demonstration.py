@@ -10,11 +10,12 @@ import json
 import time
 from collections import deque
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 from rich.console import Console as Terminal
 from rich.live import Live
-from rich.table import Table
+from rich.text import Text
 
 from control_plane.cli import stat, traffic
 from control_plane.cli.errors import CommandError
@@ -23,17 +24,20 @@ from control_plane.cli.local.logs import Console
 from control_plane.cli.local.polling import until
 from control_plane.cli.local.rundir import RunDirectory
 from control_plane.cli.local.supervisor import Supervisor
-from control_plane.cli.output import age
+from control_plane.cli.output import age, table
 from control_plane.cli.scrape import scrape
 from control_plane.cli.verdict import expected_hops, problems
 
 RATE = 150.0
+GAP = "  "
 READY_WITHIN = 60.0
 LOOK_EVERY = 1.0
 APPEND_EVERY = 5
 """Looks between two tables where there is no terminal to redraw them on."""
 WINDOW = 5
 """Looks that a table is made of: a second alone has too few requests for a p99."""
+
+HEADERS = ("SOURCE", "DESTINATION", "VERSION", "REQ/S", "OK %", "P50", "P99", "IDENTITY")
 
 DOOR = ("default/visitors", "default/storefront:80")
 """Whose sidecar lets the visitors in, and by the local port of which service."""
@@ -132,7 +136,7 @@ class Demonstration:
                 await self._look(supervisor)
                 looks += 1
                 if live is not None:
-                    live.update(self._drawing(load, began), refresh=True)
+                    live.update(self._drawing(load, began, live.console.width), refresh=True)
                 elif looks % APPEND_EVERY == 0:
                     self._append(load, began)
 
@@ -149,7 +153,7 @@ class Demonstration:
         flowed = self._tally.look(await asyncio.to_thread(scrape, admins))
         self._window.append((began, flowed))
 
-    def _records(self) -> list[dict[str, object]]:
+    def _records(self) -> list[dict[str, Any]]:
         seconds = self._window[-1][0] - self._window[0][0]
         if seconds <= 0:
             return []
@@ -165,17 +169,9 @@ class Demonstration:
             f"{load.failures.total()} failed"
         )
 
-    def _drawing(self, load: Load, began: float) -> Table:
-        drawing = Table(
-            title=self._headline(load, began), title_justify="left", box=None, pad_edge=False
-        )
-        for header, numeric in zip(stat.HEADERS, stat.NUMERIC, strict=True):
-            drawing.add_column(header, justify="right" if numeric else "left", no_wrap=True)
-        for record in self._records():
-            drawing.add_row(
-                *("-" if value in ("", None) else str(value) for value in record.values())
-            )
-        return drawing
+    def _drawing(self, load: Load, began: float, width: int) -> Text:
+        lines = f"{self._headline(load, began)}\n\n{compact(self._records(), width)}\n"
+        return Text(lines, no_wrap=True, overflow="crop")
 
     def _append(self, load: Load, began: float) -> None:
         self._console.announce(self._headline(load, began))
@@ -204,6 +200,27 @@ class Demonstration:
             raise CommandError(f"the demo has no workload {workload}: {self._files} was changed")
         placement = supervisor.workloads[workload].placement
         return f"http://{placement.address}:{placement.service_ports[service]}/"
+
+
+def compact(records: list[dict[str, Any]], width: int) -> str:
+    """
+    Return the table for a terminal, of which many have 80 columns.
+
+    The namespace of the whole demo is left out, and of an identity that does not fit the end is
+    shown: it tells them apart.
+    """
+    rows = [tuple(record.values()) for record in records]
+    names = [
+        tuple(str(name).removeprefix("default/") for name in row[:3]) + row[3:-1] for row in rows
+    ]
+    room = width - len(table(HEADERS[:-1], names, gap=GAP).partition("\n")[0]) - len(GAP)
+    identities = [_end_of(str(row[-1]), max(room, 12)) for row in rows]
+    shown = [(*name, end) for name, end in zip(names, identities, strict=True)]
+    return table(HEADERS, shown, gap=GAP)
+
+
+def _end_of(text: str, room: int) -> str:
+    return text if len(text) <= room else "…" + text[len(text) - room + 1 :]
 
 
 def is_the_storefront(body: bytes) -> bool:

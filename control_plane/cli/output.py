@@ -17,7 +17,11 @@ NOTHING = "-"
 
 
 def table(
-    headers: Sequence[str], rows: Sequence[Sequence[object]], *, width: int | None = None
+    headers: Sequence[str],
+    rows: Sequence[Sequence[object]],
+    *,
+    width: int | None = None,
+    gap: str = GAP,
 ) -> str:
     """
     Return rows in aligned columns.
@@ -28,6 +32,7 @@ def table(
         headers: One for each column.
         rows: Each as long as the headers.
         width: Where to cut lines that are longer; None for nowhere.
+        gap: What stands between two columns.
     """
     cells = [[_cell(value) for value in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(headers, *cells, strict=True)]
@@ -37,7 +42,7 @@ def table(
         for index in range(len(headers))
     ]
     lines = [
-        GAP.join(
+        gap.join(
             text.rjust(size) if numeric else text.ljust(size)
             for text, size, numeric in zip(line, widths, right, strict=True)
         ).rstrip()

@@ -27,7 +27,6 @@ from control_plane.cli.scrape import scrape
 HEADERS = (
     "SOURCE", "DESTINATION", "VERSION", "REQUESTS/S", "SUCCESS %", "P50 MS", "P99 MS", "IDENTITY",
 )  # fmt: skip
-NUMERIC = (False, False, False, True, True, True, True, False)
 WINDOW = 2.0
 
 

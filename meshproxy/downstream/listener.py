@@ -165,7 +165,7 @@ class Listener:
             sock.setblocking(False)
             sock.bind((spec.address, spec.port))
             sock.listen(BACKLOG)
-        except (OSError, ValueError) as error:  # ValueError: an address that is no address
+        except (OSError, ValueError, TypeError) as error:  # the latter two: no address at all
             sock.close()
             where = f"{spec.address}:{spec.port}"
             reason = f"cannot listen on {where}: {getattr(error, 'strerror', None) or error}"
@@ -234,6 +234,7 @@ class Listener:
             async with asyncio.timeout(HELLO_TIMEOUT):
                 await self._hand_over(sock)
         except TimeoutError:
+            self.environment.metrics.handshake_failed("downstream", "timeout")
             sock.close()
         except ssl.SSLError as error:
             sock.close()
@@ -258,7 +259,7 @@ class Listener:
                     sock.close()
                     return
             elif self.spec.mtls == "strict":
-                self._refuse_plaintext(sock, wire)
+                await self._refuse_plaintext(sock, wire)
                 return
         await self._loop.connect_accepted_socket(
             lambda: self._protocol(tls=context is not None),
@@ -294,16 +295,19 @@ class Listener:
         finally:
             self._loop.remove_reader(sock.fileno())
 
-    def _refuse_plaintext(self, sock: socket.socket, wire: Wire) -> None:
+    async def _refuse_plaintext(self, sock: socket.socket, wire: Wire) -> None:
         """Say why, to who speaks HTTP; not a byte of the request goes any further."""
         self.environment.refused("inbound", "mtls-required")
         self.environment.metrics.handshake_failed("downstream", PLAINTEXT)
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # TimeoutError is one, too
             if wire is Wire.HTTP1:
                 head, body = local_reply(refusal("mtls-required"), None, hop=self.hop, attempt=0)
-                sock.recv(65536)
                 sock.send(encode_response_head(head, close=True) + body)
                 sock.shutdown(socket.SHUT_WR)
+                # Closing with unread bytes would send RST, which can destroy the answer.
+                async with asyncio.timeout(http1.LINGER_TIMEOUT):
+                    while await self._loop.sock_recv(sock, 65536):
+                        pass
         sock.close()
 
     def _protocol(self, *, tls: bool) -> http1.Http1Connection:

@@ -12,6 +12,9 @@ and is sent again may charge a customer twice.  So, by default, only these are r
    most likely closed an idle connection while the request was on its way (RFC 9112 section
    9.3.1), but that cannot be proved; so only idempotent methods (RFC 9110 section 9.2.2).
 
+Nothing is repeated that failed here for want of room or of a certificate (`overflow`,
+`not-ready`): asking again would only add to the crowd.
+
 At most `attempts` tries are made, the first included, and only while the request's body is
 still held in full.  The next try prefers another endpoint.  Case 2 is repeated at once; case 1
 waits a random time up to 25 ms, doubled with each try (full jitter), so that many proxies do not
@@ -23,6 +26,7 @@ Called from: `Exchange.on_upstream_failed`, `Exchange.on_response_reset`.
 from collections.abc import Callable
 
 IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"})
+HOPELESS = frozenset({"overflow", "not-ready"})
 ATTEMPTS = 3
 BACKOFF = 0.025
 """Seconds; upper bound of the first wait."""
@@ -36,17 +40,18 @@ class Retry:
     def __init__(self, attempts: int = ATTEMPTS) -> None:
         self.attempts = attempts
 
-    def wants(self, method: bytes, made: int, *, sent: bool, reused: bool) -> bool:
+    def wants(self, method: bytes, made: int, code: str, *, sent: bool, reused: bool) -> bool:
         """
         Say whether to try again.
 
         Args:
             method: Of the request.
+            code: Why the last attempt failed, as in `refusal.py`.
             made: Attempts so far.
             sent: A byte of the request may have reached an endpoint in the last attempt.
             reused: The last attempt used a connection that had served before.
         """
-        if made >= self.attempts:
+        if made >= self.attempts or code in HOPELESS:
             return False
         return not sent or (reused and method in IDEMPOTENT)
 

@@ -140,24 +140,25 @@ class Pool:
             task.add_done_callback(self._dials.discard)
 
     async def _dial(self) -> None:
+        connection, code = None, ""
         try:
             if not self._waiting:  # served by a connection that came back in the meantime
                 return
             connection = await self._connect()
         except DialError as error:
-            self._on_dial_failed(str(error))
-            return
+            code = str(error)
         finally:
             task = asyncio.current_task()
             assert task is not None
             self._dials.discard(task)
-        if connection.usable:
-            self._connections.add(connection)
-            self._counts.opened += 1
-            self.idle(connection)
-            self._dial_if_needed()
-        else:  # closed by the other side before this task ran again
-            self._on_dial_failed("connect-failed")
+        if connection is None or not connection.usable:
+            # Without a code it was closed by the other side before this task ran again.
+            self._on_dial_failed(code or "connect-failed")
+            return
+        self._connections.add(connection)
+        self._counts.opened += 1
+        self.idle(connection)
+        self._dial_if_needed()
 
     async def _connect(self) -> Http1Connection:
         """
@@ -209,7 +210,7 @@ class Pool:
 
     def _on_dial_failed(self, code: str) -> None:
         """Tell who waits: all of them when nothing else can serve them, otherwise one."""
-        failed = 1 if self._connections else len(self._waiting)
+        failed = 1 if self._connections or self._dials else len(self._waiting)
         for _ in range(min(failed, len(self._waiting))):
             self._waiting.popleft().on_upstream_failed(code)
         self._dial_if_needed()

@@ -130,6 +130,16 @@ class TestAuthority:
         """Write key and certificate of `identity` into one file, and return it."""
         return write(path, *self.leaf(uri(identity)))
 
+    @property
+    def root(self) -> str:
+        """PEM of the root."""
+        return self.pem
+
+    def issue(self, identity: str, directory: Path, name: str) -> tuple[Path, Path]:
+        """Write a certificate of `identity` and its key; return both paths."""
+        both = self.svid(directory / f"{name}.pem", identity)
+        return both, both
+
 
 def write(path: Path, certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> Path:
     path.write_text(key_pem(key) + pem(certificate))

@@ -36,7 +36,7 @@ class Sidecar:
     """One sidecar process; `with` starts it and ends it."""
 
     def __init__(
-        self, directory: Path, name: str, snapshot: Snapshot, certificate: Path | None
+        self, directory: Path, name: str, snapshot: Snapshot, certificate: tuple[Path, Path] | None
     ) -> None:
         self.directory = directory / name
         self.directory.mkdir(mode=0o700)
@@ -45,8 +45,7 @@ class Sidecar:
         self._snapshot.write_bytes(wire.encode(snapshot))
         static: dict[str, str] = {"snapshot": str(self._snapshot)}
         if certificate is not None:
-            static["certificate"] = str(certificate)
-            static["key"] = str(certificate)
+            static |= {"certificate": str(certificate[0]), "key": str(certificate[1])}
         self._bootstrap = self.directory / "bootstrap.json"
         self._bootstrap.write_text(
             json.dumps(
@@ -63,11 +62,11 @@ class Sidecar:
         self.process: subprocess.Popen[bytes]
 
     def start(self) -> None:
-        self._log = (self.directory / "log").open("ab")
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "meshproxy", "run", "--bootstrap", str(self._bootstrap)],
-            stderr=self._log,
-        )
+        with (self.directory / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "meshproxy", "run", "--bootstrap", str(self._bootstrap)],
+                stderr=log,
+            )
         until_ready(self.admin, self.process, self.log)
 
     def log(self) -> str:
@@ -89,9 +88,7 @@ class Sidecar:
         """End it as an operator would and return its exit code."""
         if self.process.poll() is None:
             self.process.terminate()
-        code = self.process.wait(15)
-        self._log.close()
-        return code
+        return self.process.wait(15)
 
     def __enter__(self) -> Self:
         self.start()
@@ -101,7 +98,6 @@ class Sidecar:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait(15)
-        self._log.close()
 
 
 def until_ready(admin: int, process: "subprocess.Popen[bytes]", log: Any) -> None:
@@ -136,6 +132,7 @@ class Pair:
         outbound: Port of the HTTP proxy form at a.
         door: Port at a that leads to the service, whatever the authority.
         inbound: Port of b for peers.
+        a_snapshot: What a obeys; for another process in its place.
     """
 
     def __init__(
@@ -215,11 +212,12 @@ class Pair:
                 ),
             ),
         )
+        self.a_snapshot = a
         issuer = server_authority or authority
         self.a = Sidecar(
-            directory, "storefront", a, authority.svid(directory / "a.pem", spiffe("storefront"))
+            directory, "storefront", a, authority.issue(spiffe("storefront"), directory, "a")
         )
-        self.b = Sidecar(directory, server, b, issuer.svid(directory / "b.pem", spiffe(server)))
+        self.b = Sidecar(directory, server, b, issuer.issue(spiffe(server), directory, "b"))
 
     def __enter__(self) -> Self:
         self.b.__enter__()

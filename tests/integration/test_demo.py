@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from control_plane.cli.client import request
 from control_plane.cli.demo import demo_files
+from control_plane.cli.errors import CommandError
 
 pytestmark = pytest.mark.integration
 
@@ -153,42 +155,71 @@ def test_the_other_verbs_see_the_demo(folder: Path) -> None:
     assert "catalog-v1:80 90%" in config.stdout
 
 
-def test_an_edit_of_the_weights_moves_the_traffic(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Within a second, with no failed request; a broken edit changes nothing and is shown."""
-    files = folder / "demo"
-    shutil.copytree(demo_files(), files)
-    run_dir = folder / "run"
-    monkeypatch.setenv("DEMO_TEST", str(run_dir))
-    context = str(run_dir / "context.json")
-    up = subprocess.Popen(
-        meshctl("up", "-f", str(files), "--run-dir", str(run_dir)),
-        stdout=(folder / "up.log").open("wb"),
-    )
-    routes = files / "routes.yaml"
-    good = routes.read_text()
+class Shop:
+    """A mesh of `meshctl up` on a copy of the demo's files, and its door."""
 
-    def ask(*words: str) -> subprocess.CompletedProcess[str]:
+    def __init__(self, folder: Path) -> None:
+        self.files = folder / "demo"
+        shutil.copytree(demo_files(), self.files)
+        self.run_dir = folder / "run"
+        with (folder / "up.log").open("wb") as log:
+            self.process = subprocess.Popen(
+                meshctl("up", "-f", str(self.files), "--run-dir", str(self.run_dir)),
+                stdout=log,
+                env={**os.environ, "DEMO_TEST": str(self.run_dir)},
+            )
+
+    def ask(self, *words: str) -> subprocess.CompletedProcess[str]:
+        context = str(self.run_dir / "context.json")
         return subprocess.run(
             meshctl(*words, "--context", context), capture_output=True, text=True, check=False
         )
 
-    def until(words: tuple[str, ...], expected: str, within: float) -> None:
+    def until(self, words: tuple[str, ...], expected: str, within: float) -> None:
         deadline = time.monotonic() + within
-        while expected not in (said := ask(*words)).stdout:
+        while expected not in (said := self.ask(*words)).stdout:
             assert time.monotonic() < deadline, said
             time.sleep(0.1)
 
-    until(("config", "storefront", "routes"), "catalog-v1:80 90%", START_WITHIN)
-    routes.write_text(good.replace("weight: 90", "weight: 0").replace("weight: 10", "weight: 100"))
-    until(("config", "storefront", "routes"), "catalog-v2:80 100%", 5)
-    routes.write_text(good.replace("weight: 90", "weight: ten"))
-    until(("status",), 'weight: "ten" is a string', 5)
-    assert "catalog-v2:80 100%" in ask("config", "storefront", "routes").stdout
-    assert ask("status").returncode == 1
-    routes.write_text(good)
-    until(("status",), "findings        none", 5)
-    up.terminate()
+    def visit(self) -> tuple[int, str]:
+        """Send a request through the door; return status and the version of the catalog."""
+        place = json.loads((self.run_dir / "placements.json").read_text())["workloads"]
+        port = place["default/visitors"]["service_ports"]["default/storefront:80"]
+        status, body = request(f"127.0.0.1:{port}", "GET", "/")
+        return status, json.loads(body)["catalog"] if status == 200 else body.decode()
 
-    assert up.wait(60) == 0
+    def is_open(self) -> bool:
+        try:
+            return self.visit()[0] == 200
+        except (OSError, CommandError):
+            return False
+
+
+def test_an_edit_of_the_weights_moves_the_traffic(folder: Path) -> None:
+    """Within a second, with no failed request; a broken edit changes nothing and is shown."""
+    shop = Shop(folder)
+    deadline = time.monotonic() + START_WITHIN
+    while not shop.is_open():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    routes = shop.files / "routes.yaml"
+    good = routes.read_text()
+
+    routes.write_text(good.replace("weight: 90", "weight: 0").replace("weight: 10", "weight: 100"))
+    edited, last_v1 = time.monotonic(), 0.0
+    while (since := time.monotonic() - edited) < 3:
+        status, version = shop.visit()
+        assert status == 200, version
+        if version == "v1":
+            last_v1 = since
+    assert last_v1 < 1
+
+    routes.write_text(good.replace("weight: 90", "weight: ten"))
+    shop.until(("status",), 'weight: "ten" is a string', 5)
+    assert shop.ask("status").returncode == 1
+    assert {shop.visit() for _ in range(20)} == {(200, "v2")}
+
+    routes.write_text(good)
+    shop.until(("status",), "findings        none", 5)
+    shop.process.terminate()
+    assert shop.process.wait(60) == 0

@@ -1,0 +1,52 @@
+"""The process around listeners and clusters, inside a test's own loop."""
+
+import asyncio
+import ssl
+import time
+from collections.abc import Callable
+
+from meshproxy.telemetry.metrics import ConnectionSeries, Metrics
+
+
+async def until(condition: Callable[[], object], seconds: float = 5.0) -> None:
+    """Wait until `condition` holds; it is asked again after each turn of the loop."""
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.002)
+
+
+class Environment:
+    """
+    Attributes:
+        server_context, client_context: None until the test sets them: no certificate yet.
+    """
+
+    def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.workload = "default/catalog"
+        self.version = "v1"
+        self.identity = "spiffe://test.mesh/ns/default/sa/catalog"
+        self.trust_domain = "test.mesh"
+        self.metrics = Metrics()
+        self.exchanges = 0
+        self.now: Callable[[], float] = time.monotonic
+        self.random: Callable[[], float] = lambda: 0.5
+        self.server_context: ssl.SSLContext | None = None
+        self.client_context: ssl.SSLContext | None = None
+        self.refusals: list[tuple[str, str]] = []
+        self.handshakes: list[str] = []
+
+    def later(self, seconds: float, callback: Callable[[], None]) -> None:
+        self.loop.call_later(seconds, callback)
+
+    def retried(self, service: str, reason: str) -> None:
+        self.metrics.retried(service, reason)
+
+    def refused(self, direction: str, code: str) -> None:
+        self.refusals.append((direction, code))
+
+    def connections_to(self, direction: str) -> ConnectionSeries:
+        return self.metrics.connection("upstream", direction)
+
+    def handshake_failed(self, reason: str) -> None:
+        self.handshakes.append(reason)

@@ -1,0 +1,328 @@
+"""A snapshot is obeyed whole or not at all, and what stayed goes on."""
+
+import asyncio
+import contextlib
+import random
+import socket
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+
+from meshproxy.config.snapshot import Mesh
+from meshproxy.contract.resources import (
+    BackendSpec,
+    ClusterSpec,
+    EndpointSpec,
+    EndpointsSpec,
+    ListenerSpec,
+    MatchSpec,
+    PathMatchSpec,
+    RouteSpec,
+    Snapshot,
+    VirtualHostSpec,
+)
+from meshproxy.contract.wire import ContractError
+from tests.helpers.client import connect, get
+from tests.helpers.environment import Environment, until
+from tests.helpers.origin import Conversation, Origin, hello, origin
+from tests.helpers.ports import free_port
+
+
+@pytest.fixture
+async def environment() -> Environment:
+    return Environment()
+
+
+@pytest.fixture
+async def mesh(environment: Environment) -> AsyncIterator[Mesh]:
+    mesh = Mesh(environment)
+    yield mesh
+    mesh.close()
+    await until(lambda: mesh.connections == 0)
+
+
+@pytest.fixture
+async def app() -> AsyncIterator[Origin]:
+    async with origin(hello) as app:
+        yield app
+
+
+def listener(port: int, name: str = "door", host: str | None = "catalog") -> ListenerSpec:
+    return ListenerSpec(
+        name=name, direction="outbound", address="127.0.0.1", port=port, virtual_host=host
+    )
+
+
+def snapshot(app: int, *listeners: ListenerSpec, **more: Any) -> Snapshot:
+    """One service, one endpoint."""
+    route = RouteSpec(name="all", backends=(BackendSpec(cluster="catalog"),))
+    return Snapshot(
+        **{
+            "clusters": (ClusterSpec(name="catalog"),),
+            "endpoints": (
+                EndpointsSpec(
+                    cluster="catalog", endpoints=(EndpointSpec(address="127.0.0.1", port=app),)
+                ),
+            ),
+            "virtual_hosts": (
+                VirtualHostSpec(name="catalog", domains=("catalog:80",), routes=(route,)),
+            ),
+            "listeners": listeners,
+            **more,
+        }
+    )
+
+
+def bad_regex(good: Snapshot) -> Snapshot:
+    match = MatchSpec(path=PathMatchSpec(type="regex", value="(["))
+    host = VirtualHostSpec(name="catalog", routes=(RouteSpec(name="r", match=match),))
+    return snapshot(1, *good.listeners, virtual_hosts=(host,))
+
+
+def unknown_cluster(good: Snapshot) -> Snapshot:
+    return snapshot(1, *good.listeners, clusters=(), endpoints=())
+
+
+def endpoints_of_nothing(good: Snapshot) -> Snapshot:
+    return snapshot(1, *good.listeners, endpoints=(EndpointsSpec(cluster="reviews"),))
+
+
+def endpoints_twice(good: Snapshot) -> Snapshot:
+    return snapshot(1, *good.listeners, endpoints=good.endpoints * 2)
+
+
+def unknown_host(good: Snapshot) -> Snapshot:
+    return snapshot(1, *good.listeners, listener(free_port(), "other", "reviews"))
+
+
+def taken_port(good: Snapshot) -> Snapshot:
+    return snapshot(1, *good.listeners, listener(TAKEN.getsockname()[1], "other"))
+
+
+def same_place_twice(good: Snapshot) -> Snapshot:
+    return snapshot(1, *good.listeners, listener(good.listeners[0].port, "other"))
+
+
+def listener_twice(good: Snapshot) -> Snapshot:
+    return snapshot(1, *good.listeners, listener(free_port()))
+
+
+def host_twice(good: Snapshot) -> Snapshot:
+    return snapshot(1, *good.listeners, virtual_hosts=good.virtual_hosts * 2)
+
+
+def cluster_twice(good: Snapshot) -> Snapshot:
+    return snapshot(1, *good.listeners, clusters=good.clusters * 2)
+
+
+TAKEN = socket.socket()
+TAKEN.bind(("127.0.0.1", 0))
+TAKEN.listen()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _give_back() -> Any:
+    yield
+    TAKEN.close()
+
+
+@pytest.mark.parametrize(
+    ("bad", "where"),
+    [
+        (bad_regex, "virtual_host/catalog routes[0].match.path"),
+        (unknown_cluster, "virtual_host/catalog routes[0].backends[0].cluster"),
+        (endpoints_of_nothing, "endpoints/reviews"),
+        (endpoints_twice, "endpoints/catalog"),
+        (unknown_host, "listener/other virtual_host"),
+        (taken_port, "listener/other port"),
+        (same_place_twice, "listener/other port"),
+        (listener_twice, "listener/door"),
+        (host_twice, "virtual_host/catalog"),
+        (cluster_twice, "cluster/catalog"),
+    ],
+)
+async def test_what_cannot_be_obeyed_changes_nothing(
+    mesh: Mesh, app: Origin, bad: Callable[[Snapshot], Snapshot], where: str
+) -> None:
+    """The error names the resource and the field; everything serves as before."""
+    good = snapshot(app.port, listener(free_port()))
+    mesh.adopt(good)
+    before = (dict(mesh.clusters), dict(mesh.listeners), mesh.clusters["catalog"].endpoints)
+    refused = bad(good)
+    with pytest.raises(ContractError) as caught:
+        mesh.adopt(refused)
+
+    assert caught.value.path.startswith(where)
+    assert (mesh.clusters, mesh.listeners, mesh.clusters["catalog"].endpoints) == before
+    assert mesh.snapshot is good
+    assert (await get(good.listeners[0].port)).status == 200
+    opened = {spec.port for spec in refused.listeners} - {good.listeners[0].port}
+    for port in opened - {TAKEN.getsockname()[1]}:  # what was opened on the way is closed again
+        with pytest.raises(ConnectionRefusedError):
+            await get(port)
+
+
+async def test_what_stays_keeps_connections_and_counters(mesh: Mesh, app: Origin) -> None:
+    """A change next to it is not felt: same listener, same pool, same connection to the app."""
+    door = listener(free_port())
+    mesh.adopt(snapshot(app.port, door))
+    endpoint = mesh.clusters["catalog"].endpoints[0]
+    before = (mesh.clusters["catalog"], endpoint, endpoint.pool, mesh.listeners["door"])
+    async with connect(door.port) as client:
+        for number in range(3):
+            more = tuple(ClusterSpec(name=f"c{n}") for n in range(number))
+            clusters = (ClusterSpec(name="catalog", max_pending=7), *more)
+            mesh.adopt(snapshot(app.port, door, clusters=clusters))
+            await client.send(b"GET / HTTP/1.1\r\nHost: catalog\r\n\r\n")
+            assert (await client.response()).status == 200
+    endpoint = mesh.clusters["catalog"].endpoints[0]
+    assert before == (mesh.clusters["catalog"], endpoint, endpoint.pool, mesh.listeners["door"])
+    assert app.connections == 1
+
+
+async def test_a_request_under_way_survives_every_change(
+    mesh: Mesh, environment: Environment
+) -> None:
+    """Its listener, route, cluster and endpoint all go; it finishes, and then nothing is left."""
+    go = asyncio.Event()
+
+    async def waits(conversation: Conversation) -> None:
+        await go.wait()
+        await hello(conversation)
+
+    door = listener(free_port())
+    async with origin(waits) as app:
+        mesh.adopt(snapshot(app.port, door))
+        old = mesh.listeners["door"]
+        async with connect(door.port) as client:
+            await client.send(b"GET /kept HTTP/1.1\r\nHost: catalog\r\n\r\n")
+            await until(lambda: app.requests)
+            mesh.adopt(Snapshot())
+            assert (mesh.listeners, mesh.draining) == ({}, [old])
+            with pytest.raises(ConnectionRefusedError):
+                await get(door.port)
+            go.set()
+            response = await client.response()
+            assert (response.body, response.header("connection")) == (b"/kept 0", "close")
+            assert await client.rest() == b""
+        await until(lambda: mesh.connections == 0)
+        assert environment.exchanges == 0
+        upstream = environment.connections_to("inbound")
+        await until(lambda: upstream.active == 0)
+        mesh.adopt(Snapshot())
+        assert mesh.draining == []
+
+
+async def test_listeners_move_swap_and_change_names(mesh: Mesh, app: Origin) -> None:
+    """A place keeps its socket under another name; a new place is opened, an old one closed."""
+    one, two = free_port(), free_port()
+    mesh.adopt(snapshot(app.port, listener(one, "a"), listener(two, "b")))
+    sockets = mesh.listeners["a"], mesh.listeners["b"]
+    mesh.adopt(snapshot(app.port, listener(two, "a"), listener(one, "b")))
+    assert (mesh.listeners["b"], mesh.listeners["a"]) == sockets
+    mesh.adopt(snapshot(app.port, listener(one, "c")))
+    assert list(mesh.listeners.values()) == [sockets[0]]
+    with pytest.raises(ConnectionRefusedError):
+        await get(two)
+    three = free_port()
+    mesh.adopt(snapshot(app.port, listener(three, "c")))
+    assert (await get(three)).status == 200
+    with pytest.raises(ConnectionRefusedError):
+        await get(one)
+    mesh.adopt(snapshot(app.port, listener(one, "c")))  # and back to where it was
+    assert (await get(one)).status == 200
+
+
+async def test_a_new_identity_needs_a_new_endpoint(mesh: Mesh, app: Origin) -> None:
+    """What was connected under the old expectation is not trusted under the new one."""
+    mesh.adopt(snapshot(app.port))
+    before = mesh.clusters["catalog"].endpoints[0]
+    endpoint = EndpointSpec(address="127.0.0.1", port=app.port, identities=("spiffe://a/b",))
+    mesh.adopt(
+        snapshot(app.port, endpoints=(EndpointsSpec(cluster="catalog", endpoints=(endpoint,)),))
+    )
+
+    assert mesh.clusters["catalog"].endpoints[0] is not before
+    assert before.pool.retired
+
+
+async def test_inbound_hosts_cannot_be_called_by_name(mesh: Mesh, app: Origin) -> None:
+    """Only their own listener leads there; others are chosen by authority."""
+    inbound = ListenerSpec(
+        name="in",
+        direction="inbound",
+        address="127.0.0.1",
+        port=free_port(),
+        virtual_host="catalog",
+    )
+    proxy = listener(free_port(), "out", None)
+    mesh.adopt(snapshot(app.port, inbound, proxy))
+    assert (await get(inbound.port)).status == 200
+    assert (await get(proxy.port)).header("x-mesh-refusal") == "no-route"
+    mesh.adopt(snapshot(app.port, proxy))
+    assert (await get(proxy.port)).status == 200
+
+
+async def test_draining_opens_nothing_new(mesh: Mesh, app: Origin) -> None:
+    """A snapshot that arrives during the drain moves routes, not sockets."""
+    one, two = free_port(), free_port()
+    mesh.adopt(snapshot(app.port, listener(one, "a")))
+    mesh.drain()
+    mesh.adopt(snapshot(app.port, listener(one, "a"), listener(two, "b")))
+    for port in (one, two):
+        with pytest.raises(ConnectionRefusedError):
+            await get(port)
+    mesh.sweep(0.0)
+
+
+async def test_rude_clients_and_apps_leave_nothing_behind(
+    mesh: Mesh, environment: Environment
+) -> None:
+    """Requests cut at any point, answers torn at any point: every count returns to zero."""
+    chance = random.Random(7)
+
+    async def moody(conversation: Conversation) -> None:
+        await conversation.body()
+        mood = chance.random()
+        answer = b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\ncomplete"
+        if mood < 0.5:
+            await conversation.send(answer)
+        else:
+            await conversation.send(answer[: chance.randrange(len(answer))])
+            conversation.writer.transport.abort()
+
+    request = b"PUT / HTTP/1.1\r\nHost: catalog\r\nContent-Length: 9\r\n\r\nsomething"
+
+    async def rude() -> None:
+        with contextlib.suppress(ConnectionError):
+            async with connect(door.port) as client:
+                for _ in range(chance.randrange(1, 4)):
+                    whole = chance.random() < 0.7
+                    await client.send(request[: None if whole else chance.randrange(len(request))])
+                    if chance.random() < 0.3:
+                        return
+                    async with asyncio.timeout(0.05):
+                        await client.reader.read(10_000)
+
+    async def client() -> None:
+        with contextlib.suppress(TimeoutError):
+            await rude()
+
+    door = listener(free_port())
+    async with origin(moody) as app:
+        limits = (ClusterSpec(name="catalog", max_connections=3, max_pending=20),)
+        mesh.adopt(snapshot(app.port, door, clusters=limits))
+        for _ in range(8):
+            await asyncio.gather(*(client() for _ in range(40)))
+        await until(lambda: mesh.connections == 0 and environment.exchanges == 0)
+        endpoint = mesh.clusters["catalog"].endpoints[0]
+        left = endpoint.pool.statistics()
+        assert (endpoint.active, left["waiting"]) == (0, 0)
+        await until(lambda: not endpoint.pool.statistics()["dialling"])
+        left = endpoint.pool.statistics()
+        assert left["connections"] == left["idle"] <= 3
+        counts = environment.connections_to("inbound")
+        assert counts.active == left["connections"]
+        assert len(app.requests) > 50
+        assert [t for t in asyncio.all_tasks() if "_dial" in repr(t) or "_greet" in repr(t)] == []

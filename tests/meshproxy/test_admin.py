@@ -1,0 +1,117 @@
+"""The admin pages, as an operator, a probe, Prometheus and a hostile web page see them."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from meshproxy import admin as admin_module
+from meshproxy.admin import Admin, as_json
+from meshproxy.contract.resources import ClusterSpec
+from tests.helpers.client import connect, get
+from tests.helpers.environment import until
+from tests.helpers.ports import free_port
+
+LOCAL = "localhost"
+
+
+@pytest.fixture
+async def port() -> AsyncIterator[int]:
+    port = free_port()
+    admin = Admin(asyncio.get_running_loop())
+    admin.page("/metrics", "text", lambda: (200, b"mesh 1\n"))
+    admin.page("/healthz/ready", "text", lambda: (503, b"not yet\n"))
+    admin.page("/config", "json", lambda: (200, as_json(ClusterSpec(name="a"))))
+    await admin.start("127.0.0.1", port)
+    yield port
+    admin.close()
+    await until(lambda: not admin._connections)
+
+
+async def test_pages(port: int) -> None:
+    """Each with its status and type, whatever the query; the index lists them."""
+    metrics = await get(port, "/metrics?x=1", LOCAL)
+    assert (metrics.status, metrics.body) == (200, b"mesh 1\n")
+    assert (metrics.header("content-type") or "").startswith("text/plain; version=0.0.4")
+    assert metrics.header("x-content-type-options") == "nosniff"
+    assert (await get(port, "/healthz/ready", LOCAL)).status == 503
+    config = await get(port, "/config", LOCAL)
+    assert config.header("content-type") == "application/json"
+    assert config.body == b'{\n  "name": "a"\n}\n'
+    index = await get(port, "/", LOCAL)
+    assert (index.status, index.body) == (200, b"/config\n/healthz/ready\n/metrics\n")
+    assert (await get(port, "/nothing", LOCAL)).status == 404
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost", "LOCALHOST:15000", "127.0.0.1:1", "[::1]", "[::1]:1"]
+)
+async def test_local_names_are_served(port: int, host: str) -> None:
+    """With or without a port."""
+    assert (await get(port, "/metrics", host)).status == 200
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "localhost.evil.example", "evil:15000", "10.0.0.1.nip.example"]
+)
+async def test_other_names_are_not(port: int, host: str) -> None:
+    """A name of somebody else that resolves to loopback reads nothing (DNS rebinding)."""
+    response = await get(port, "/config", host)
+
+    assert response.status == 403
+    assert b'"name"' not in response.body
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS"])
+async def test_the_pages_can_only_be_read(port: int, method: str) -> None:
+    """405 for everything that might change something; a body is read and dropped."""
+    async with connect(port) as client:
+        for _ in range(2):
+            await client.send(
+                f"{method} /metrics HTTP/1.1\r\nHost: {LOCAL}\r\nContent-Length: 3\r\n\r\nabc".encode()
+            )
+            assert (await client.response()).status == 405
+
+
+async def test_head_has_no_body(port: int) -> None:
+    """And the length that GET would have had."""
+    async with connect(port) as client:
+        for _ in range(2):
+            await client.send(b"HEAD /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            response = await client.response(method="HEAD")
+            assert (response.status, response.header("content-length")) == (200, "7")
+
+
+async def test_pipelined_requests_are_answered_in_order(port: int) -> None:
+    """A probe and a scrape may share a connection."""
+    one = b"GET /%b HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    async with connect(port) as client:
+        await client.send(one % b"metrics" + one % b"nothing" + one % b"healthz/ready")
+        assert [(await client.response()).status for _ in range(3)] == [200, 404, 503]
+
+
+async def test_nonsense_is_answered_and_closed(port: int) -> None:
+    """By the same codec as traffic."""
+    async with connect(port) as client:
+        await client.send(b"nonsense\r\n\r\n")
+        assert (await client.rest()).startswith(b"HTTP/1.1 400 ")
+
+
+async def test_slow_visitors_are_sent_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sweep ends waits that are over."""
+    monkeypatch.setattr(admin_module, "SWEEP", 0.01)
+    monkeypatch.setattr("meshproxy.downstream.http1.HEAD_TIMEOUT", 0.05)
+    port = free_port()
+    admin = Admin(asyncio.get_running_loop())
+    await admin.start("127.0.0.1", port)
+    async with connect(port) as client:
+        await client.send(b"GET /metr")
+        assert (await client.response()).status == 408
+    admin.close()
+    await until(lambda: not admin._connections)
+
+
+async def test_a_taken_port_is_an_error(port: int) -> None:
+    """The proxy must not start half."""
+    with pytest.raises(OSError, match="in use"):
+        await Admin(asyncio.get_running_loop()).start("127.0.0.1", port)

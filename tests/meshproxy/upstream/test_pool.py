@@ -1,0 +1,264 @@
+"""Connections to one endpoint: borrowed, given back, dialled, over real sockets."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from meshproxy.contract.resources import ClusterSpec, EndpointSpec
+from meshproxy.identity import tls
+from meshproxy.message import RequestHead
+from meshproxy.upstream.http1 import Http1Connection
+from meshproxy.upstream.pool import DIALS_AT_ONCE, Pool
+from tests.helpers.certificates import TestAuthority
+from tests.helpers.environment import Environment, until
+from tests.helpers.origin import Conversation, Origin, hello, origin
+from tests.helpers.recorder import Recorder
+
+CATALOG = "spiffe://test.mesh/ns/default/sa/catalog"
+
+
+class FakeExchange(Recorder):
+    """Asks one thing and remembers what came of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.upstream: Http1Connection | None = None
+        self.failure: str | None = None
+
+    def on_upstream_ready(self, upstream: Http1Connection) -> None:
+        self.upstream = upstream
+        upstream.send_head(RequestHead(b"GET", b"catalog", b"/", []))
+        upstream.send_end(None)
+
+    def on_upstream_failed(self, code: str) -> None:
+        self.failure = code
+
+    def on_response_reset(self, code: str, *, reused: bool) -> None:
+        self.failure = code
+
+    @property
+    def over(self) -> bool:
+        return self.failure is not None or "on_response_end" in self.words
+
+
+@pytest.fixture
+async def environment() -> Environment:
+    return Environment()
+
+
+@pytest.fixture
+async def app() -> AsyncIterator[Origin]:
+    async with origin(hello) as app:
+        yield app
+
+
+def pool_of(port: int, environment: Environment, **options: int) -> Pool:
+    endpoint = EndpointSpec(address="127.0.0.1", port=port)
+    return Pool(ClusterSpec(name="app", **options), endpoint, environment)  # type: ignore[arg-type]
+
+
+def ask(pool: Pool, count: int = 1) -> list[FakeExchange]:
+    exchanges = [FakeExchange() for _ in range(count)]
+    for exchange in exchanges:
+        pool.acquire(exchange)  # type: ignore[arg-type]
+    return exchanges
+
+
+async def answered(exchanges: list[FakeExchange]) -> None:
+    await until(lambda: all(exchange.over for exchange in exchanges))
+    assert {exchange.failure for exchange in exchanges} == {None}
+
+
+async def test_a_connection_is_used_again(environment: Environment, app: Origin) -> None:
+    """The second request finds the connection of the first."""
+    pool = pool_of(app.port, environment)
+    for _ in range(3):
+        await answered(ask(pool))
+    assert (app.connections, len(app.requests)) == (1, 3)
+    assert pool.statistics() == {"connections": 1, "idle": 1, "dialling": 0, "waiting": 0}
+    pool.close()
+    counts = environment.connections_to("inbound")
+    await until(lambda: counts.closed == 1)
+    assert (counts.opened, counts.active) == (1, 0)
+
+
+async def test_a_burst_dials_a_few(environment: Environment, app: Origin) -> None:
+    """200 requests at once are served by a few connections, each in its turn."""
+    pool = pool_of(app.port, environment)
+    exchanges = ask(pool, 200)
+    assert pool.statistics()["dialling"] == DIALS_AT_ONCE
+    await answered(exchanges)
+    assert len(app.requests) == 200
+    pool.close()
+
+
+async def test_limits_of_connections_and_of_the_line(environment: Environment, app: Origin) -> None:
+    """Above `max_connections` requests wait, above `max_pending` they are refused."""
+    pool = pool_of(app.port, environment, max_connections=2, max_pending=10)
+    exchanges = ask(pool, 12)
+    assert [exchange.failure for exchange in exchanges] == [None] * 10 + ["overflow"] * 2
+    await answered(exchanges[:10])
+    assert app.connections <= 2
+    pool.close()
+
+
+async def test_who_leaves_the_line_is_not_served(environment: Environment, app: Origin) -> None:
+    """And a dial that nobody waits for any more is not begun."""
+    pool = pool_of(app.port, environment)
+    [exchange] = ask(pool)
+    pool.forget(exchange)  # type: ignore[arg-type]
+    await until(lambda: not pool.statistics()["dialling"])
+    assert (exchange.upstream, app.connections) == (None, 0)
+    pool.close()
+
+
+async def test_a_connection_that_was_closed_is_not_lent(environment: Environment) -> None:
+    """The server closes after each answer; nobody gets the dead connection."""
+
+    async def closes(conversation: Conversation) -> None:
+        await hello(conversation)
+        conversation.writer.close()
+
+    async with origin(closes) as app:
+        pool = pool_of(app.port, environment)
+        for number in range(1, 4):
+            await answered(ask(pool))
+            await until(lambda: pool.statistics()["connections"] == 0)
+            assert app.connections == number
+        pool.close()
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "a" * 70 + ".example", "nul\0byte"])
+async def test_nobody_there(environment: Environment, address: str) -> None:
+    """All who wait are told, also when the address is no address at all."""
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        endpoint = EndpointSpec(address=address, port=silent.getsockname()[1])
+        pool = Pool(ClusterSpec(name="app"), endpoint, environment)
+        exchanges = ask(pool, 20)
+        await until(lambda: all(exchange.over for exchange in exchanges))
+
+    assert {exchange.failure for exchange in exchanges} == {"connect-failed"}
+    await until(lambda: set(pool.statistics().values()) == {0})
+
+
+async def test_a_server_that_never_accepts_times_out(environment: Environment) -> None:
+    """A full backlog drops our SYN: the connect timeout ends the wait."""
+    with socket.socket() as full:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        port = full.getsockname()[1]
+        others = [socket.socket() for _ in range(4)]
+        try:
+            for other in others:
+                other.setblocking(False)
+                other.connect_ex(("127.0.0.1", port))
+            pool = pool_of(port, environment, connect_timeout=100)
+            [exchange] = ask(pool)
+            await until(lambda: exchange.over)
+        finally:
+            for other in others:
+                other.close()
+
+    assert exchange.failure == "connect-timeout"
+    assert set(pool.statistics().values()) == {0}
+
+
+async def test_idle_connections_grow_old(environment: Environment, app: Origin) -> None:
+    """Those unused for the idle timeout are closed, others stay."""
+    pool = pool_of(app.port, environment, idle_timeout=1000)
+    await answered(ask(pool))
+    pool.sweep(environment.now() + 0.5)
+    assert pool.statistics()["idle"] == 1
+    pool.sweep(environment.now() + 1.5)
+    await until(lambda: pool.statistics()["connections"] == 0)
+    assert pool.statistics()["idle"] == 0
+
+
+async def test_a_retired_pool_finishes_and_keeps_nothing(environment: Environment) -> None:
+    """Idle connections close at once, a busy one after its answer; who waits is still served."""
+    go = asyncio.Event()
+
+    async def waits(conversation: Conversation) -> None:
+        await go.wait()
+        await hello(conversation)
+
+    async with origin(waits) as app:
+        pool = pool_of(app.port, environment, max_connections=1)
+        exchanges = ask(pool, 2)
+        await until(lambda: len(app.requests) == 1)
+        pool.retire()
+        go.set()
+        await answered(exchanges)
+        await until(lambda: pool.statistics()["connections"] == 0)
+        assert (app.connections, len(app.requests)) == (1, 2)
+
+
+# Mutual TLS ---------------------------------------------------------------------------------------
+
+
+class Peer:
+    """A TLS server that proves an identity and counts what it was told."""
+
+    def __init__(self) -> None:
+        self.heard = b""
+        self.port = 0
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            self.heard += await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+            await reader.read()
+        except (asyncio.IncompleteReadError, OSError):
+            pass
+        finally:
+            writer.transport.abort()
+
+
+@pytest.mark.parametrize(
+    ("proved", "same_roots", "failure"),
+    [
+        (CATALOG, True, None),
+        ("spiffe://test.mesh/ns/default/sa/evil", True, "peer-identity-mismatch"),
+        ("spiffe://other.mesh/ns/default/sa/catalog", True, "peer-identity-mismatch"),
+        (CATALOG, False, "handshake-failed"),
+    ],
+)
+async def test_not_a_byte_goes_to_a_peer_that_is_not_the_expected_one(
+    environment: Environment, tmp_path: Path, proved: str, same_roots: bool, failure: str | None
+) -> None:
+    """Another identity, another trust domain or another authority: nothing is said to it."""
+    authority = TestAuthority()
+    issuer = authority if same_roots else TestAuthority()
+    ours = authority.issue("spiffe://test.mesh/ns/default/sa/storefront", tmp_path, "a")
+    environment.client_context = tls.client_context(*ours, authority.root)
+    theirs = tls.server_context(*issuer.issue(proved, tmp_path, "b"), authority.root)
+    peer = Peer()
+    server = await asyncio.start_server(peer.serve, "127.0.0.1", 0, ssl=theirs)
+    endpoint = EndpointSpec(
+        address="127.0.0.1", port=server.sockets[0].getsockname()[1], identities=(CATALOG,)
+    )
+    pool = Pool(ClusterSpec(name="catalog", mtls=True), endpoint, environment)
+    [exchange] = ask(pool)
+    await until(lambda: exchange.over)
+
+    assert exchange.failure == failure
+    assert bool(peer.heard) == (failure is None)
+    assert len(environment.handshakes) == (failure is not None)
+    assert set(pool.statistics().values()) == {0} or failure is None
+    pool.close()
+    await until(lambda: pool.statistics()["connections"] == 0)
+    server.close()
+
+
+async def test_without_a_certificate_nobody_is_called(environment: Environment) -> None:
+    """Mutual TLS never falls back to plaintext."""
+    endpoint = EndpointSpec(address="127.0.0.1", port=1, identities=(CATALOG,))
+    pool = Pool(ClusterSpec(name="catalog", mtls=True), endpoint, environment)
+    [exchange] = ask(pool)
+    await until(lambda: exchange.over)
+
+    assert exchange.failure == "not-ready"
