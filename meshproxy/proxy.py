@@ -15,11 +15,11 @@ import random
 import ssl
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from meshproxy import __version__
 from meshproxy.admin import Admin, as_json
 from meshproxy.config.bootstrap import Bootstrap
-from meshproxy.config.discovery_client import DiscoveryClient
 from meshproxy.config.snapshot import Mesh
 from meshproxy.config.static import read_snapshot
 from meshproxy.contract.resources import Snapshot
@@ -27,6 +27,9 @@ from meshproxy.contract.spiffe import SpiffeId
 from meshproxy.contract.wire import ContractError
 from meshproxy.identity.certificates import Certificates
 from meshproxy.telemetry.metrics import ConnectionSeries, Metrics
+
+if TYPE_CHECKING:
+    from meshproxy.config.discovery_client import DiscoveryClient
 
 log = logging.getLogger("meshproxy")
 
@@ -127,6 +130,10 @@ class Proxy:
                 self._certificates.load_files(bootstrap.static.certificate, key)
             self._adopt(snapshot)
         else:
+            # Not at the top: its WebSocket library is a third of all the imports' time, and a
+            # static proxy needs none.
+            from meshproxy.config.discovery_client import DiscoveryClient
+
             self._discovery = DiscoveryClient(
                 bootstrap,
                 self._certificates,
@@ -137,7 +144,7 @@ class Proxy:
             self._discovering = self._loop.create_task(self._discover(self._discovery))
         self._sweep()
 
-    async def _discover(self, discovery: DiscoveryClient) -> None:
+    async def _discover(self, discovery: "DiscoveryClient") -> None:
         """Follow the control plane, whatever happens: traffic goes on in the meantime."""
         while True:
             try:
@@ -195,6 +202,7 @@ class Proxy:
         page("/healthz/ready", "text", self._page_ready)
         page("/config", "json", lambda: (200, as_json(self._mesh.snapshot)))
         page("/clusters", "json", self._page_clusters)
+        page("/certs", "json", lambda: (200, as_json(self._certificates.described())))
 
     def _page_metrics(self) -> tuple[int, bytes]:
         metrics = self._metrics

@@ -2,10 +2,13 @@
 The Gateway API's own rules for an HTTPRoute, beyond types.
 
 In a cluster, the CRD's CEL expressions and the webhook enforce them; files have only us.  The
-names of limits and the wording of rules follow apis/v1/httproute_types.go.
+names of limits and the wording of rules follow apis/v1/httproute_types.go.  What a proxy would
+refuse to write into a head is refused here already, by the proxy's own word (`writable`).
 """
 
 from collections.abc import Iterator, Sequence
+
+from meshproxy.routing import writable
 
 from . import syntax
 from .finding import Path
@@ -183,9 +186,9 @@ def _modifier(path: Path, modifier: HTTPHeaderFilter) -> Problems:
         yield from _unique_names((*path, action), [header.name for header in headers])
         for index, header in enumerate(headers):
             here = (*path, action, index)
-            if wrong := syntax.header_name(header.name):
+            if wrong := syntax.header_name(header.name) or writable.wrong_name(header.name):
                 yield (*here, "name"), wrong
-            if wrong := syntax.header_value(header.value):
+            if wrong := syntax.header_value(header.value) or writable.wrong_value(header.value):
                 yield (*here, "value"), wrong
     yield from _at_most((*path, "remove"), modifier.remove, MAX_ITEMS)
     yield from _unique_names((*path, "remove"), modifier.remove, field=None)
@@ -195,7 +198,9 @@ def _modifier(path: Path, modifier: HTTPHeaderFilter) -> Problems:
 
 
 def _hostname(path: Path, hostname: str | None) -> Problems:
-    if hostname is not None and (wrong := syntax.hostname(hostname)):
+    if hostname is None:
+        return
+    if wrong := syntax.hostname(hostname) or writable.wrong_hostname(hostname):
         yield (*path, "hostname"), wrong
 
 
@@ -225,5 +230,5 @@ def _path(
 
 
 def _replacement(path: Path, value: str) -> Problems:
-    if wrong := syntax.path(value if value.startswith("/") else f"/{value}"):
+    if wrong := syntax.path(value) or writable.wrong_path(value):
         yield path, wrong

@@ -10,6 +10,7 @@ The decision is a number, the same that `RequestHead.length` speaks: bytes to co
 """
 
 import re
+from functools import lru_cache
 from typing import Final
 
 from meshproxy.message import CHUNKED
@@ -108,6 +109,11 @@ def content_length(lengths: list[bytes]) -> int:
         text = members.pop()
         if members:
             raise MalformedError("malformed-request", "differing Content-Length values")
+    return _number(text)
+
+
+@lru_cache(maxsize=512)  # 0.1 µs instead of 0.7 for a length that was seen lately
+def _number(text: bytes) -> int:
     if not _digits(text) or (number := int(text)) > _LARGEST:
         raise MalformedError("malformed-request", f"Content-Length is {text[:64]!r}")
     return number

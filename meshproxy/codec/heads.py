@@ -120,7 +120,12 @@ def read_request_head(lines: list[bytes], limits: Limits) -> tuple[RequestHead, 
         scheme, named, path = read_target(method, raw_target)
     # The field lines.
     fields, special = read_fields(lines[1:])
-    authority = _authority(named, special.pop(HOST, ()), http10=http10)
+    hosts = special.pop(HOST, ())
+    if named is None and len(hosts) == 1:  # as nearly always: one call less
+        authority = hosts[0][1]
+        check_authority(authority)
+    else:
+        authority = _authority(named, hosts, http10=http10)
     head = RequestHead(method, authority, path, fields, None, scheme)
     # After CONNECT the bytes are a tunnel's or, when it is refused, of unknown kind: either way
     # not the next request (CVE-2025-64763).

@@ -328,14 +328,14 @@ class ResponseReader:
     # …then the body, if any…
 
     def _read_sized(self) -> bool:
-        data = self._buffer
-        if len(data) > self._missing:
-            data, self._buffer = data[: self._missing], data[self._missing :]
-        else:
-            self._buffer = b""
-        self._missing -= len(data)
+        data, self._buffer = self._buffer, b""
+        missing = self._missing - len(data)
+        if missing < 0:  # the negative is how many bytes are too many
+            data, self._buffer = data[:missing], data[missing:]
+            missing = 0
+        self._missing = missing
         self._sink.on_response_data(data)
-        if not self._missing and self._state == _SIZED:
+        if not missing and self._state == _SIZED:
             return self._end(None)
         return False
 

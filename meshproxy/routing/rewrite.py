@@ -17,15 +17,11 @@ from meshproxy.contract.resources import (
     RewriteSpec,
 )
 from meshproxy.contract.wire import ContractError
-from meshproxy.message import HOP_BY_HOP, Field, Fields, RequestHead, field, is_mesh_field
+from meshproxy.message import Field, Fields, RequestHead, field
 
-_TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.6.2
-_VALUE: Final = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")  # RFC 9110 section 5.5
-_PATH: Final = re.compile(r"(/[!-\"$->@-~]*)?")  # visible ASCII without '#' and '?'
-_HOSTNAME: Final = re.compile(r"[0-9A-Za-z._-]+|\[[0-9A-Fa-f:.]+\]")
+from . import writable
+
 _PORT: Final = re.compile(rb":([0-9]*)\Z")
-_OURS: Final = HOP_BY_HOP | {b"host", b"content-length", b"trailer"}
-"""Fields that the proxy itself writes, from what it knows about the message and the connection."""
 _WELL_KNOWN: Final = {b"http": b"80", b"https": b"443"}
 
 
@@ -65,20 +61,14 @@ class HeaderModifier:
 
 
 def _field(header: HeaderSpec, where: str) -> Field:
-    if _TOKEN.fullmatch(header.name) is None:
-        raise ContractError(f"{where}.name", f"{header.name!r} is not a header name")
-    name = header.name.encode()
-    if name.lower() == b"host":
-        raise ContractError(f"{where}.name", "Host is changed by a rewrite's hostname only")
-    if name.lower() in _OURS:
-        raise ContractError(f"{where}.name", f"{header.name} is the proxy's own to write")
-    if is_mesh_field(name.lower()):
-        raise ContractError(f"{where}.name", f"{header.name} says who called; only the mesh may")
-    if _VALUE.fullmatch(header.value) is None or header.value != header.value.strip(" \t"):
-        raise ContractError(
-            f"{where}.value", "expected no control characters and no space at either end"
-        )
-    return field(name, header.value.encode())
+    _check(f"{where}.name", writable.wrong_name(header.name))
+    _check(f"{where}.value", writable.wrong_value(header.value))
+    return field(header.name.encode(), header.value.encode())
+
+
+def _check(where: str, wrong: str | None) -> None:
+    if wrong is not None:
+        raise ContractError(where, wrong)
 
 
 # Paths --------------------------------------------------------------------------------------------
@@ -90,11 +80,7 @@ class _PathChange:
     __slots__ = ("_cut", "_replacement")
 
     def __init__(self, spec: PathRewriteSpec, prefix: bytes | None, where: str) -> None:
-        if _PATH.fullmatch(spec.value) is None:
-            raise ContractError(
-                f"{where}.value",
-                f"expected an absolute path of visible ASCII without '?' and '#', got {spec.value!r}",
-            )
+        _check(f"{where}.value", writable.wrong_path(spec.value))
         self._replacement = spec.value.encode()
         self._cut: int | None = None
         if spec.type == "prefix":
@@ -119,8 +105,7 @@ class _PathChange:
 
 
 def _hostname(value: str, where: str) -> bytes:
-    if _HOSTNAME.fullmatch(value) is None:
-        raise ContractError(f"{where}.hostname", f"expected a host name, got {value!r}")
+    _check(f"{where}.hostname", writable.wrong_hostname(value))
     return value.encode()
 
 

@@ -102,8 +102,8 @@ class VirtualHost(Generic[C]):
     """The routes of one service port, indexed by path."""
 
     __slots__ = (
-        "_anywhere", "_exact", "_fallback", "_longest_prefix", "_only", "_prefix", "_unfiled",
-        "domains", "name", "routes",
+        "_anywhere", "_exact", "_fallback", "_lengths", "_longest_prefix", "_only", "_prefix",
+        "_shortest_prefix", "_unfiled", "domains", "name", "routes",
     )  # fmt: skip
 
     def __init__(self, name: str, domains: tuple[str, ...], routes: tuple[Route[C], ...]) -> None:
@@ -130,15 +130,17 @@ class VirtualHost(Generic[C]):
                 self._fallback = place
                 break
             self._anywhere.append(place)
-        # A path is never cut further than the longest prefix: the client chooses how many
-        # segments it has, the configuration how many are looked at.
-        self._longest_prefix = max(map(len, self._prefix), default=0)
+        # A path is cut only where a prefix could end: the client chooses how many segments it
+        # has, the configuration how many are looked at.
+        self._lengths = frozenset(map(len, self._prefix))
+        self._shortest_prefix = min(self._lengths, default=0)
+        self._longest_prefix = max(self._lengths, default=0)
         # The commonest table of all: whatever comes takes the first route.
         first = routes[0] if routes else None
         takes_all = first is not None and first.match.prefix == b"" and not first.match.conditions
         self._only = first if takes_all else None
 
-    def find(self, head: RequestHead) -> Route[C] | None:
+    def find(self, head: RequestHead) -> Route[C] | None:  # noqa: C901 - its parts would be calls
         """Return the first route, in the order of the spec, that matches."""
         if self._only is not None:
             return self._only
@@ -151,12 +153,17 @@ class VirtualHost(Generic[C]):
             found = _first(exact[path], head, found)
         if self._anywhere:
             found = _first(self._anywhere, head, found)
-        longest = self._longest_prefix
-        if longest:
-            cut = path.find(b"/", 1)
+        if prefixes:
+            lengths, longest = self._lengths, self._longest_prefix
+            cut = path.find(b"/", self._shortest_prefix)
             while 0 < cut <= longest:
-                if (prefix := path[:cut]) in prefixes:
-                    found = _first(prefixes[prefix], head, found)
+                # Nearly all routes have no condition but their path: found without a call.
+                if cut in lengths and (prefix := path[:cut]) in prefixes:
+                    place = (places := prefixes[prefix])[0]
+                    if place[1].match.conditions:
+                        found = _first(places, head, found)
+                    elif found is None or place[0] < found[0]:
+                        found = place
                 cut = path.find(b"/", cut + 1)
             if cut < 0 and path in prefixes:
                 found = _first(prefixes[path], head, found)

@@ -174,19 +174,21 @@ class Pool:
             task.add_done_callback(self._dials.discard)
 
     async def _dial(self) -> None:
+        connection: Http1Connection | Http2Connection | None = None
+        code = ""
         try:
             if not self._waiting:  # served by a connection that came back in the meantime
                 return
             connection = await self._connect()
         except DialError as error:
-            self._on_dial_failed(str(error))
-            return
+            code = str(error)
         finally:
             task = asyncio.current_task()
             assert task is not None
             self._dials.discard(task)
-        if not connection.usable:  # closed by the other side before this task ran again
-            self._on_dial_failed("connect-failed")
+        if connection is None or not connection.usable:
+            # Without a code it was closed by the other side before this task ran again.
+            self._on_dial_failed(code or "connect-failed")
             return
         self._connections.add(connection)
         self._counts.opened += 1

@@ -3,50 +3,52 @@ Which free port belongs to whom.
 
 Ports are handed out once and kept: the placements file is the memory, so a mesh that is started
 again has the addresses that people wrote into their shell history.  A port that was kept but has
-been taken by another program since is replaced, unless its owner is running: then it is ours.
+been taken by another program since is replaced.
 
 New ports come from below the range from which Linux takes the source ports of outgoing
 connections (32768 and up): a port from inside it may be gone a moment after it was found free.
 """
 
 import random
-import socket
 from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Protocol
 
+from control_plane.cli.errors import CommandError
+from control_plane.cli.local import reservation
+from control_plane.cli.local.reservation import ADDRESS
 from control_plane.placement import Placement, Placements
 from control_plane.resources.model import Service, Workload
 
-ADDRESS = "127.0.0.1"
 FIRST, LAST = 20_000, 31_999
 
 
-class NoFreePortError(RuntimeError):
+class NoFreePortError(CommandError):
     """Every port of the range is taken."""
 
 
-def is_free(port: int) -> bool:
-    """Say whether a server could listen on `port` now; connections in TIME_WAIT do not count."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((ADDRESS, port))
-        except OSError:
-            return False
-    return True
+class Holder(Protocol):
+    """What keeps a port ours."""
+
+    def close(self) -> None: ...
+
+
+class Reserve(Protocol):
+    """Takes a port, or says None because somebody else has it (see `reservation.reserve`)."""
+
+    def __call__(self, port: int, *, known: bool = False) -> Holder | None: ...
 
 
 class Ports:
     """
-    Hands out ports, each once.
+    The ports of one mesh: each is in the books once, and held against the rest of the machine.
 
     Args:
-        kept: Ports that have an owner already and must not be given to another.
-        free: Says whether a port can be listened on; the operating system in real life.
+        reserve: Takes a port from the operating system.
     """
 
-    def __init__(self, kept: Iterable[int] = (), free: Callable[[int], bool] = is_free) -> None:
-        self._taken = set(kept)
-        self._free = free
+    def __init__(self, reserve: Reserve = reservation.reserve) -> None:
+        self._reserve = reserve
+        self._books: dict[int, Holder | None] = {}
 
     def new(self) -> int:
         """Return a port that nobody has."""
@@ -55,16 +57,32 @@ class Ports:
         start = random.randrange(size)
         for step in range(size):
             port = FIRST + (start + step) % size
-            if port not in self._taken and self._free(port):
-                self._taken.add(port)
+            if port not in self._books and (holder := self._reserve(port)) is not None:
+                self._books[port] = holder
                 return port
         raise NoFreePortError(f"no free port between {FIRST} and {LAST} on {ADDRESS}")
 
-    def keep(self, port: int | None, *, running: bool) -> int:
-        """Return `port` if it is still ours to use, otherwise a new one."""
-        if port is not None and (running or self._free(port)):
-            return port
-        return self.new()
+    def keep(self, port: int) -> bool:
+        """Say whether a port that was ours before is ours still, or is so again from now on."""
+        if port not in self._books:
+            holder = self._reserve(port, known=True)
+            if holder is None:
+                return False
+            self._books[port] = holder
+        return True
+
+    def lend(self, ports: Iterable[int]) -> None:
+        """Let go of ports for a program that is about to listen on them; they stay in the books."""
+        for port in ports:
+            if (holder := self._books.get(port)) is not None:
+                holder.close()
+                self._books[port] = None
+
+    def retain(self, ports: Collection[int]) -> None:
+        """Give up all ports but these."""
+        for port in self._books.keys() - set(ports):
+            if (holder := self._books.pop(port)) is not None:
+                holder.close()
 
 
 def service_key(service: Service, port: int) -> str:
@@ -76,10 +94,9 @@ def allocate(
     workloads: Mapping[str, Workload],
     services: Collection[Service],
     previous: Placements,
+    ports: Ports,
     *,
-    reserved: Iterable[int] = (),
-    running: Collection[str] = (),
-    free: Callable[[int], bool] = is_free,
+    others: Collection[int] = (),
 ) -> Placements:
     """
     Give every workload its ports.
@@ -92,28 +109,56 @@ def allocate(
         workloads: All workloads of the mesh, by ``namespace/name``.
         services: All services of the mesh.
         previous: The placements that were in force before.
-        reserved: Ports with other owners, such as the control plane.
-        running: ``namespace/name`` of the workloads that listen on their ports at this moment.
-        free: Says whether a port can be listened on.
+        ports: Where ports come from.
+        others: Ports of the mesh that belong to no workload.
     """
-    kept = {port for old in previous.workloads.values() for port in _ports_of(old)}
-    ports = Ports({*kept, *reserved}, free)
-    placements: dict[str, Placement] = {}
-    for name, workload in workloads.items():
-        called = [
-            service_key(service, port.port)
-            for service in services
-            if service.metadata.namespace == workload.metadata.namespace
-            for port in service.spec.ports
-        ]
-        placements[name] = _place(
-            workload, called, previous.workloads.get(name), ports, running=name in running
-        )
-    return Placements(workloads=placements)
+    # All that was is claimed first: no new port may be one that another workload had.
+    claimed = {
+        port
+        for name, old in previous.workloads.items()
+        if name in workloads
+        for port in ports_of(old)
+        if port not in others and ports.keep(port)
+    }
+
+    def place(port: int | None) -> int:
+        if port not in claimed:
+            return ports.new()
+        claimed.remove(port)
+        return port
+
+    return Placements(
+        workloads={
+            name: _place(
+                workload,
+                [
+                    service_key(service, port.port)
+                    for service in services
+                    if service.metadata.namespace == workload.metadata.namespace
+                    for port in service.spec.ports
+                ],
+                previous.workloads.get(name),
+                place,
+            )
+            for name, workload in workloads.items()
+        }
+    )
+
+
+def ports_of(placement: Placement) -> Iterable[int]:
+    """Yield every port of a workload."""
+    yield from placement.app_ports.values()
+    yield from placement.inbound_ports.values()
+    yield from placement.service_ports.values()
+    yield placement.outbound_port
+    yield placement.admin_port
 
 
 def _place(
-    workload: Workload, called: list[str], old: Placement | None, ports: Ports, *, running: bool
+    workload: Workload,
+    called: list[str],
+    old: Placement | None,
+    place: Callable[[int | None], int],
 ) -> Placement:
     declared = [port.port for port in workload.spec.ports]
     app = old.app_ports if old else {}
@@ -121,17 +166,9 @@ def _place(
     service = old.service_ports if old else {}
     return Placement(
         address=ADDRESS,
-        app_ports={p: ports.keep(app.get(p), running=running) for p in declared},
-        inbound_ports={p: ports.keep(inbound.get(p), running=running) for p in declared},
-        outbound_port=ports.keep(old.outbound_port if old else None, running=running),
-        service_ports={key: ports.keep(service.get(key), running=running) for key in called},
-        admin_port=ports.keep(old.admin_port if old else None, running=running),
+        app_ports={port: place(app.get(port)) for port in declared},
+        inbound_ports={port: place(inbound.get(port)) for port in declared},
+        outbound_port=place(old.outbound_port if old else None),
+        service_ports={key: place(service.get(key)) for key in called},
+        admin_port=place(old.admin_port if old else None),
     )
-
-
-def _ports_of(placement: Placement) -> Iterable[int]:
-    yield from placement.app_ports.values()
-    yield from placement.inbound_ports.values()
-    yield from placement.service_ports.values()
-    yield placement.outbound_port
-    yield placement.admin_port

@@ -14,9 +14,10 @@ import control_plane
 from control_plane.cli.client import Client
 from control_plane.cli.context import Context
 from control_plane.cli.errors import CommandError
-from control_plane.cli.local.allocation import ADDRESS, Ports
+from control_plane.cli.local.allocation import Ports
 from control_plane.cli.local.logs import Console
 from control_plane.cli.local.process import Command, Groups, ManagedProcess, NotReadyError
+from control_plane.cli.local.reservation import ADDRESS
 from control_plane.cli.local.rundir import RunDirectory
 
 NAME = "control-plane"
@@ -60,15 +61,16 @@ class LocalControlPlane:
         trust_domain: str,
         console: Console,
         on_group: Groups,
+        ports: Ports,
     ) -> None:
         self.identity = f"spiffe://{trust_domain}/{ACCOUNT}"
         self.state = directory.state(trust_domain, NAME)
         self._directory = directory
         self._files = [str(path.absolute()) for path in files]
-        previous = _previous_ports(directory.control_plane)
-        ports = Ports(filter(None, previous))
-        self.discovery = ports.keep(previous[0], running=False)
-        self.api = ports.keep(previous[1], running=False)
+        self.discovery, self.api = (
+            port if port is not None and ports.keep(port) else ports.new()
+            for port in _previous_ports(directory.control_plane)
+        )
         self.context = Context(
             api=f"http://{ADDRESS}:{self.api}",
             token_file=str(self.state / OPERATOR_TOKEN),

@@ -13,13 +13,14 @@ import sys
 from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from control_plane import placement
 from control_plane.cli.errors import CommandError
 from control_plane.cli.local import minder
-from control_plane.cli.local.allocation import allocate
+from control_plane.cli.local.allocation import Ports, allocate, ports_of
 from control_plane.cli.local.desired import Unit, changes, desire, trust_domain_of
 from control_plane.cli.local.logs import Console
 from control_plane.cli.local.plane import LocalControlPlane
@@ -31,6 +32,9 @@ from control_plane.resources.finding import Finding
 from control_plane.sources.files import FilesSource
 from control_plane.store import State, Store
 from meshproxy.contract import wire
+
+WATCH_EVERY = 1.0
+"""Seconds between two looks at whether every sidecar obeys."""
 
 
 class BrokenFilesError(Exception):
@@ -70,6 +74,7 @@ class Supervisor:
         self._trust_domain = ""
         self._console = console
         self._placements = placement.Placements()
+        self._ports = Ports()
         self._minder: asyncio.subprocess.Process | None = None
         self._plane: LocalControlPlane | None = None
 
@@ -105,8 +110,9 @@ class Supervisor:
             start_new_session=True,
         )  # fmt: skip
         self._plane = LocalControlPlane(
-            self._directory, self._files, self._trust_domain, self._console, self._on_group
-        )
+            self._directory, self._files, self._trust_domain, self._console, self._on_group,
+            self._ports,
+        )  # fmt: skip
         self._placements = placement.read(self._directory.placements)
         self._place(state)
         await self._plane.start()
@@ -125,12 +131,18 @@ class Supervisor:
 
     async def synced(self) -> bool:
         """Say whether every sidecar obeys the newest configuration, by the control plane's word."""
-        try:
-            proxies = await asyncio.to_thread(self.plane.client.get, "/api/v1/proxies")
-        except CommandError:
-            return False
-        states = {proxy["workload"]: proxy["state"] for proxy in proxies}
+        states = {proxy["workload"]: proxy["state"] for proxy in await self._proxies()}
         return all(states.get(name) == "SYNCED" for name in self.workloads)
+
+    async def _proxies(self) -> list[dict[str, Any]]:
+        """Return what the control plane knows of each sidecar; nothing while it is away."""
+        try:
+            found: list[dict[str, Any]] = await asyncio.to_thread(
+                self.plane.client.get, "/api/v1/proxies"
+            )
+        except CommandError:
+            return []
+        return found
 
     # Following the files --------------------------------------------------------------------------
 
@@ -138,6 +150,7 @@ class Supervisor:
         """Adapt the mesh to its files after each edit, for ever."""
         edited = asyncio.Event()
         unsubscribe = self._store.subscribe(lambda _state: edited.set())
+        watching = asyncio.create_task(self._watch_proxies())
         reading = asyncio.create_task(self._source.run())
         reading.add_done_callback(lambda _reading: edited.set())
         try:
@@ -148,8 +161,9 @@ class Supervisor:
             await reading  # it runs for ever: this raises what ended it
         finally:
             unsubscribe()
-            reading.cancel()
-            await asyncio.gather(reading, return_exceptions=True)
+            for task in (reading, watching):
+                task.cancel()
+            await asyncio.gather(reading, watching, return_exceptions=True)
 
     async def adapt(self, state: State) -> None:
         """Touch what is different in `state`, nothing else."""
@@ -176,6 +190,23 @@ class Supervisor:
             self._console.announce(f"{name} is new: starting it")
         self._add(state, units, difference.added)
 
+    async def _watch_proxies(self) -> None:
+        """Say which sidecar refuses its configuration, and why: its app cannot know."""
+        told: dict[str, str] = {}
+        while True:
+            for proxy in await self._proxies():
+                name = proxy["workload"]
+                if proxy["state"] == "REFUSED":
+                    why = ": ".join(filter(None, (proxy["path"], proxy["reason"])))
+                    if told.get(name) != why:
+                        told[name] = why
+                        self._console.announce(
+                            f"{name} refused its configuration: {why}", trouble=True
+                        )
+                elif proxy["state"] == "SYNCED" and told.pop(name, None) is not None:
+                    self._console.announce(f"{name} obeys its configuration again")
+            await asyncio.sleep(WATCH_EVERY)
+
     def _add(self, state: State, units: Mapping[str, Unit], names: Iterable[str]) -> None:
         for name in names:
             workload = self.workloads[name] = LocalWorkload(
@@ -187,18 +218,22 @@ class Supervisor:
                 directory=self._directory,
                 console=self._console,
                 on_group=self._on_group,
+                ports=self._ports,
             )
             workload.start()
 
     def _place(self, state: State) -> None:
         """Hand out ports and tell the control plane, which watches the file."""
+        others = (self.plane.discovery, self.plane.api)
         placements = allocate(
             state.workloads,
             state.services.values(),
             self._placements,
-            reserved=(self.plane.discovery, self.plane.api),
-            running=self.workloads.keys(),
+            self._ports,
+            others=others,
         )
+        placed = (port for one in placements.workloads.values() for port in ports_of(one))
+        self._ports.retain({*others, *placed})
         if placements != self._placements or not self._directory.placements.exists():
             self._directory.write(
                 self._directory.placements, msgspec.json.format(msgspec.json.encode(placements))
@@ -225,6 +260,7 @@ class Supervisor:
         await asyncio.gather(*(workload.sidecar.stop() for workload in workloads))
         if self._plane is not None:
             await self._plane.process.stop()
+        self._ports.retain(())
         if self._minder is not None and self._minder.stdin is not None:
             self._minder.stdin.close()
             await self._minder.wait()

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from control_plane.cli.client import UnreachableError, request
+from control_plane.cli.local.allocation import Ports
 from control_plane.cli.local.credentials import has_certificate
 from control_plane.cli.local.desired import Unit
 from control_plane.cli.local.environment import app_environment, expand
@@ -57,6 +58,7 @@ class LocalWorkload:
         directory: RunDirectory,
         console: Console,
         on_group: Groups,
+        ports: Ports,
     ) -> None:
         self.unit = unit
         self.placement = placement
@@ -66,6 +68,7 @@ class LocalWorkload:
         self._directory = directory
         self._console = console
         self._on_group = on_group
+        self._ports = ports
         self.sidecar = self._process("proxy", self._prepare_sidecar, SIDECAR_GRACE)
         self.app = self._new_app()
 
@@ -154,6 +157,8 @@ class LocalWorkload:
                 f"its sidecar is not ready: http://{self.admin}/healthz/ready says why"
             ) from None
         environment = app_environment(self.unit.workload, self.placement, self.services, os.environ)
+        # It may bind without SO_REUSEADDR, which a reservation would refuse.
+        self._ports.lend(self.placement.app_ports.values())
         return Command(
             tuple(expand(word, environment) for word in app.command), environment, app.directory
         )

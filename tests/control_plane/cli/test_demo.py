@@ -2,11 +2,12 @@
 
 from control_plane.cli.demo import demo_files
 from control_plane.cli.demonstration import DOOR
-from control_plane.cli.local.allocation import allocate
+from control_plane.cli.local.allocation import Ports, allocate
 from control_plane.cli.verdict import CATALOGS, OPINIONS, VISITS
 from control_plane.placement import Placements
 from control_plane.resources.collection import choose, examine, state_of
 from control_plane.sources.files import look
+from tests.control_plane.cli.local.machine import Machine
 
 
 def test_the_demos_files_are_good_and_have_what_the_demo_counts_on() -> None:
@@ -17,7 +18,7 @@ def test_the_demos_files_are_good_and_have_what_the_demo_counts_on() -> None:
     assert state.findings == ()
     assert {*VISITS, *OPINIONS, *(f"default/{name}" for name in CATALOGS)} == set(state.workloads)
     placements = allocate(
-        state.workloads, state.services.values(), Placements(), free=lambda _: True
+        state.workloads, state.services.values(), Placements(), Ports(Machine().reserve)
     )
     workload, service = DOOR
     assert service in placements.workloads[workload].service_ports

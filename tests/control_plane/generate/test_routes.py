@@ -1,12 +1,18 @@
+import json
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from control_plane.generate.routes import attached, compiled
+from control_plane.placement import Placements
+from control_plane.resources.collection import choose, examine, state_of
 from control_plane.resources.model import HTTPRoute
 from control_plane.store import State
+from meshproxy.contract import wire
 from meshproxy.contract.resources import (
     BackendSpec,
     HeaderModifierSpec,
@@ -18,7 +24,9 @@ from meshproxy.contract.resources import (
     RewriteSpec,
     RouteSpec,
     ValueMatchSpec,
+    VirtualHostSpec,
 )
+from meshproxy.routing.table import compile_virtual_host
 from tests.helpers.mesh import route, service, state
 
 
@@ -218,3 +226,102 @@ def test_backends() -> None:
         BackendSpec(cluster=None, weight=2),
         BackendSpec(cluster="default/b:80", request_headers=HeaderModifierSpec(remove=("x",))),
     )
+
+
+# What validates, compiles -------------------------------------------------------------------------
+
+JSON = dict[str, Any]
+HEADER_NAMES = st.sampled_from(
+    ["x-a", "X-A", "Host", "content-length", "Connection", "te", "trailer", "x-mesh-peer",
+     "X_Mesh_Peer", "x-forwarded-client-cert", "a b", "", "é", "x" * 256]
+)  # fmt: skip
+VALUES = st.sampled_from(
+    ["", "a", " a", "a\t", "a\x01", "a\x7f", "a\nb", "é", "中", "a,b", "(", "a+", "\\C", "a{1001}"]
+)
+PATHS = st.sampled_from(
+    [
+        "/",
+        "",
+        "/a",
+        "/a/",
+        "a",
+        "/a?b",
+        "/a#b",
+        "/a b",
+        "/é",
+        "/a%20b",
+        "/a[b]",
+        "/a{b}",
+        '/"',
+        "//",
+    ]
+)
+HOSTNAMES = st.sampled_from(["a.b", "A.b", "a_b", "a:80", "127.0.0.1", "[::1]", "*.a", "", "a b"])
+NAMES = st.sampled_from([None, "n", "n" * 253, ".".join(["n" * 49] * 5)])
+
+
+def some(**fields: st.SearchStrategy[Any]) -> st.SearchStrategy[JSON]:
+    return st.fixed_dictionaries({}, optional=fields)
+
+
+HEADERS = st.lists(st.fixed_dictionaries({"name": HEADER_NAMES, "value": VALUES}), max_size=2)
+MODIFIER = some(set=HEADERS, add=HEADERS, remove=st.lists(HEADER_NAMES, max_size=2))
+PATH_MODIFIER = st.one_of(
+    st.builds(lambda v: {"type": "ReplaceFullPath", "replaceFullPath": v}, PATHS),
+    st.builds(lambda v: {"type": "ReplacePrefixMatch", "replacePrefixMatch": v}, PATHS),
+)
+FILTERS = st.lists(
+    st.one_of(
+        st.builds(lambda m: {"type": "RequestHeaderModifier", "requestHeaderModifier": m}, MODIFIER),
+        st.builds(lambda m: {"type": "ResponseHeaderModifier", "responseHeaderModifier": m}, MODIFIER),
+        st.builds(
+            lambda m: {"type": "URLRewrite", "urlRewrite": m},
+            some(hostname=HOSTNAMES, path=PATH_MODIFIER),
+        ),
+        st.builds(
+            lambda m: {"type": "RequestRedirect", "requestRedirect": m},
+            some(hostname=HOSTNAMES, path=PATH_MODIFIER, scheme=st.just("https")),
+        ),
+    ),
+    max_size=2,
+)  # fmt: skip
+VALUE_MATCHES = st.lists(
+    st.fixed_dictionaries(
+        {"name": HEADER_NAMES, "value": VALUES},
+        optional={"type": st.sampled_from(["Exact", "RegularExpression"])},
+    ),
+    max_size=2,
+)
+MATCH = some(
+    path=some(
+        type=st.sampled_from(["Exact", "PathPrefix", "RegularExpression"]), value=PATHS | VALUES
+    ),
+    headers=VALUE_MATCHES,
+    queryParams=VALUE_MATCHES,
+)
+RULE = some(
+    name=NAMES.filter(bool),
+    matches=st.lists(MATCH, max_size=2),
+    filters=FILTERS,
+    backendRefs=st.lists(
+        st.builds(lambda f: {"name": "a", "port": 80, "filters": f}, FILTERS), max_size=2
+    ),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(RULE, min_size=1, max_size=2), NAMES.filter(bool))
+def test_whatever_validates_compiles_in_the_proxy(rules: list[JSON], name: str) -> None:
+    """What a proxy would refuse has a finding before: one route must not hold up all the others."""
+    files = {Path("s.yaml"): service("a"), Path("r.yaml"): route(name, "a", json.dumps(rules))}
+    examined = {path: examine(text, path) for path, text in files.items()}
+    mesh = state_of(choose(examined, {}), Placements())
+    if any(finding.severity == "error" for finding in mesh.findings):
+        return
+
+    host = VirtualHostSpec(
+        name="default/a:80", routes=compiled(mesh.routes.values(), mesh.services)
+    )
+
+    received = wire.decode(wire.encode(host), VirtualHostSpec)
+    assert len(compile_virtual_host(received, {"default/a:80": "a"}).routes) == len(host.routes)

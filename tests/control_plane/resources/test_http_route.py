@@ -70,6 +70,22 @@ def test_accepted(rule: str) -> None:
             "matches[0].headers[0].value: ",
         ),
         (
+            f"{{filters: [{{type: RequestHeaderModifier, {HEADERS}: {{set: [{{name: Host, value: a}}]}}}}]}}",
+            f"filters[0].{HEADERS}.set[0].name: Host is changed by a rewrite's hostname only",
+        ),
+        (
+            f"{{filters: [{{type: RequestHeaderModifier, {HEADERS}: {{add: [{{name: te, value: a}}]}}}}]}}",
+            f"filters[0].{HEADERS}.add[0].name: te is the proxy's own to write",
+        ),
+        (
+            f"{{filters: [{{type: RequestHeaderModifier, {HEADERS}: {{set: [{{name: a, value: ' a'}}]}}}}]}}",
+            f"filters[0].{HEADERS}.set[0].value: expected no control characters",
+        ),
+        (
+            "{filters: [{type: URLRewrite, urlRewrite: {path: {type: ReplaceFullPath, replaceFullPath: x}}}]}",
+            'filters[0].urlRewrite.path.replaceFullPath: "x" is not absolute',
+        ),
+        (
             "{filters: [{type: URLRewrite}]}",
             "filters[0].urlRewrite: is missing, expected it with type URLRewrite",
         ),

@@ -1,6 +1,8 @@
 """
 Stand in for the two programs that a local mesh starts, with just enough of their manners.
 
+What the control plane says of proxies is read from ``proxies.json`` in its state.
+
     python fake_programs.py control_plane run --config FILE
     python fake_programs.py meshproxy run --bootstrap FILE
 """
@@ -12,8 +14,13 @@ from pathlib import Path
 
 
 class ControlPlane(BaseHTTPRequestHandler):
+    proxies = Path()
+
     def do_GET(self) -> None:
-        self.answer(b"the roots" if self.path == "/api/v1/roots" else b"{}")
+        if self.path == "/api/v1/proxies":
+            self.answer(self.proxies.read_bytes() if self.proxies.exists() else b"[]")
+        else:
+            self.answer(b"the roots" if self.path == "/api/v1/roots" else b"{}")
 
     def do_POST(self) -> None:
         workload = json.loads(self.rfile.read(int(self.headers["content-length"])))["workload"]
@@ -37,6 +44,7 @@ def main(program: str, file: str) -> None:
     print(f"{program} starts")
     if program == "control_plane":
         place, handler = said["api"], ControlPlane
+        handler.proxies = Path(said["state"], "proxies.json")
         Path(said["state"], "operator.token").write_text("secret")
     else:
         place, handler = said["admin"], Sidecar

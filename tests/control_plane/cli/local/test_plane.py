@@ -8,15 +8,22 @@ from pathlib import Path
 import pytest
 
 from control_plane.cli.local import plane as plane_module
+from control_plane.cli.local.allocation import Ports
 from control_plane.cli.local.logs import Console
 from control_plane.cli.local.plane import LocalControlPlane, own_environment
 from control_plane.cli.local.process import NotReadyError
 from control_plane.cli.local.rundir import RunDirectory
+from tests.control_plane.cli.local.machine import Machine
 
 
 def local_plane(directory: RunDirectory) -> LocalControlPlane:
     return LocalControlPlane(
-        directory, [Path("mesh")], "td", Console(io.StringIO()), lambda _group, _alive: None
+        directory,
+        [Path("mesh")],
+        "td",
+        Console(io.StringIO()),
+        lambda _group, _alive: None,
+        Ports(Machine().reserve),
     )
 
 

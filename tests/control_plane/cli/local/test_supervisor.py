@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from control_plane.cli.local import plane as plane_module
+from control_plane.cli.local import supervisor as supervisor_module
 from control_plane.cli.local import workload as workload_module
 from control_plane.cli.local.logs import Console
 from control_plane.cli.local.plane import StartError
@@ -171,6 +172,31 @@ async def test_a_broken_edit_changes_nothing(mesh: Mesh) -> None:
 
     assert mesh.said("a.yaml:2")
     assert mesh.pids() == before
+
+
+async def test_a_refusal_is_said_once_and_its_end_too(
+    mesh: Mesh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One line on the terminal, with the reason: a mesh that starts is not a mesh that works."""
+    monkeypatch.setattr(supervisor_module, "WATCH_EVERY", 0.01)
+    await mesh.supervisor.start()
+    following = asyncio.create_task(mesh.supervisor.follow())
+    proxies = mesh.supervisor.plane.state / "proxies.json"
+
+    def tell(state: str, path: str = "", reason: str = "") -> None:
+        said = [{"workload": "default/a", "state": state, "path": path, "reason": reason}]
+        mesh.directory.write(proxies, json.dumps(said).encode())
+
+    refusal = "default/a refused its configuration: listener/out port: address in use\n"
+    tell("REFUSED", "listener/out port", "address in use")
+    await eventually(lambda: mesh.said(refusal))
+    tell("STALE")
+    tell("SYNCED")
+    await eventually(lambda: mesh.said("default/a obeys its configuration again"))
+    following.cancel()
+    await asyncio.gather(following, return_exceptions=True)
+
+    assert mesh.out.getvalue().count(refusal) == 1
 
 
 async def test_broken_files_start_nothing(mesh: Mesh) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from control_plane.cli.local import workload as workload_module
+from control_plane.cli.local.allocation import Ports, ports_of
 from control_plane.cli.local.desired import desire
 from control_plane.cli.local.logs import Console
 from control_plane.cli.local.plane import LocalControlPlane
@@ -15,17 +16,23 @@ from control_plane.cli.local.process import NotReadyError
 from control_plane.cli.local.rundir import RunDirectory
 from control_plane.cli.local.workload import LocalWorkload
 from control_plane.placement import Placement
+from tests.control_plane.cli.local.machine import Machine
 from tests.control_plane.cli.local.meshes import state, workload
 
 PLACEMENT = Placement(app_ports={8080: 20001}, outbound_port=20002, admin_port=1)
+MACHINE = Machine()
 
 
 @pytest.fixture
 async def shop(tmp_path: Path) -> AsyncIterator[LocalWorkload]:
     directory = RunDirectory(tmp_path)
     console = Console(io.StringIO())
-    plane = LocalControlPlane(directory, [], "td", console, lambda _group, _alive: None)
+    plane = LocalControlPlane(
+        directory, [], "td", console, lambda _group, _alive: None, Ports(Machine().reserve)
+    )
     declared = workload("shop", 8080, command=["serve", "--port", "$(PORT)"], version="v7")
+    ports = Ports(MACHINE.reserve)
+    assert all(ports.keep(port) for port in ports_of(PLACEMENT))
     local = LocalWorkload(
         desire(state(declared, file=tmp_path / "mesh.yaml"), "td")["default/shop"],
         PLACEMENT,
@@ -35,8 +42,10 @@ async def shop(tmp_path: Path) -> AsyncIterator[LocalWorkload]:
         directory=directory,
         console=console,
         on_group=lambda _group, _alive: None,
+        ports=ports,
     )
     yield local
+    ports.retain(())
     await local.stop()
     await plane.process.stop()
     directory.release()
@@ -78,6 +87,7 @@ async def test_the_apps_command_knows_its_port(
     assert command.arguments == ("serve", "--port", "20001")
     assert command.directory == tmp_path
     assert command.environment["HTTP_PROXY"] == "http://127.0.0.1:20002"
+    assert MACHINE.held == {20002, 1}, "only the app's own port is released for it"
 
 
 async def test_the_app_waits_for_its_sidecar(
