@@ -45,6 +45,7 @@ from meshproxy.contract.resources import (
     Snapshot,
     VirtualHostSpec,
 )
+from meshproxy.downstream.arrival import Arrival
 from meshproxy.downstream.http1 import Http1Connection as Downstream
 from meshproxy.identity.certificates import Certificates
 from meshproxy.proxy import Environment
@@ -106,7 +107,9 @@ class Hop:
         listener = self._mesh.listeners["outbound"]
         self._downstreams: list[Downstream] = []
         for _ in range(batch):
-            downstream = listener._protocol(tls=False)  # noqa: SLF001 - what the accept loop calls
+            arrival = Arrival(self._loop, listener, tls=False)
+            listener.arrived(arrival)
+            downstream = listener.successor(arrival, http2=False)
             downstream.connection_made(_Transport())
             self._downstreams.append(downstream)
 

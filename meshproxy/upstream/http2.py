@@ -13,6 +13,7 @@ What becomes of a request when its stream ends early decides whether it may be s
 """
 
 import asyncio
+from functools import partial
 from typing import Protocol
 
 from meshproxy.codec import MalformedError
@@ -58,7 +59,7 @@ class Http2Stream(Stream):
             self.id = connection.session.send_head(self, head, ended=self.finished)
         except MalformedError as error:
             # Later: the exchange is about to say more.
-            connection.loop.call_soon(self._fail, error.code)
+            connection.loop.call_soon(partial(self._fail, error.code))
             return
         connection.flush_soon()
 

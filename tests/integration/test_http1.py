@@ -56,7 +56,7 @@ async def test_the_app_learns_who_calls_and_lies_from_outside_are_dropped(tmp_pa
         assert b"spiffe://evil" not in head
         assert b"x-mesh" not in head.lower()
         assert b"URI=spiffe://test.mesh/ns/default/sa/storefront" in head
-        assert b"\r\nX-Kept: Yes\r\n" in head
+        assert b"\r\nx-kept: Yes\r\n" in head  # in lower case: between the sidecars is HTTP/2
         twin = await get(pair.outbound, extra="x_mesh_source: me\r\n")
         assert twin.status == 400  # CGI-style apps would read it as X-Mesh-Source
 

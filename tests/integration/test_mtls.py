@@ -118,9 +118,9 @@ async def test_strict_refuses_handshakes_that_prove_nothing(tmp_path: Path) -> N
         assert await metric(pair.b, "mesh_requests_total") == 0
         assert app.connections == 0
 
-        async with connect(
-            pair.inbound, ssl=tls.client_context(*right, authority.root), server_hostname=""
-        ) as client:
+        welcome = tls.client_context(*right, authority.root)
+        welcome.set_alpn_protocols([tls.ALPN_HTTP1])
+        async with connect(pair.inbound, ssl=welcome, server_hostname="") as client:
             await client.send(GET)
             assert (await client.response()).status == 200
 

@@ -1,8 +1,10 @@
 """Connections to one endpoint: borrowed, given back, dialled, over real sockets."""
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -14,9 +16,11 @@ from meshproxy.upstream.http1 import Http1Connection
 from meshproxy.upstream.pool import DIALS_AT_ONCE, Pool
 from tests.helpers.certificates import TestAuthority
 from tests.helpers.environment import Environment, until
+from tests.helpers.http2 import Wire
 from tests.helpers.origin import Conversation, Origin, hello, origin
 from tests.helpers.recorder import Recorder
 
+NOTHING = {"connections": 0, "idle": 0, "dialling": 0, "waiting": 0}
 CATALOG = "spiffe://test.mesh/ns/default/sa/catalog"
 
 
@@ -263,3 +267,111 @@ async def test_without_a_certificate_nobody_is_called(environment: Environment) 
     await until(lambda: exchange.over)
 
     assert exchange.failure == "not-ready"
+
+
+# HTTP/2 -------------------------------------------------------------------------------------------
+
+
+class Sharing:
+    """
+    An HTTP/2 server (of another library than ours) that answers when the test says so.
+
+    Attributes:
+        streams: Requests that wait for an answer: their connection and number.
+    """
+
+    def __init__(self, **settings: int) -> None:
+        self.connections: list[tuple[asyncio.StreamWriter, Wire]] = []
+        self.streams: list[tuple[int, int]] = []
+        self._settings = settings
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        wire = Wire()
+        number = len(self.connections)
+        self.connections.append((writer, wire))
+        writer.write(wire.settings(**self._settings))
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65536):
+                for heard in wire.hear(data):
+                    if heard.kind == "Headers":
+                        self.streams.append((number, heard.stream))
+        writer.close()
+
+    def answer(self, *, most: int = 10_000) -> None:
+        for number, stream in self.streams[:most]:
+            writer, wire = self.connections[number]
+            writer.write(wire.headers(stream, [(":status", "204")]))
+        del self.streams[:most]
+
+
+@asynccontextmanager
+async def sharing(environment: Environment, **settings: int) -> AsyncIterator[tuple[Sharing, Pool]]:
+    peer = Sharing(**settings)
+    server = await asyncio.start_server(peer.serve, "127.0.0.1", 0)
+    endpoint = EndpointSpec(address="127.0.0.1", port=server.sockets[0].getsockname()[1])
+    pool = Pool(ClusterSpec(name="app", protocol="http2"), endpoint, environment)
+    try:
+        yield peer, pool
+    finally:
+        pool.close()
+        await until(lambda: pool.statistics()["connections"] == 0)
+        server.close()
+
+
+async def test_all_share_one_connection(environment: Environment) -> None:
+    """A burst of requests waits for the one dial; then they are all under way at once."""
+    async with sharing(environment) as (peer, pool):
+        exchanges = ask(pool, 90)
+        assert pool.statistics()["dialling"] == 1
+        await until(lambda: len(peer.streams) == 90)
+        assert len(peer.connections) == 1
+        peer.answer()
+        await answered(exchanges)
+        await until(lambda: pool.statistics() == {**NOTHING, "connections": 1, "idle": 1})
+
+
+async def test_a_second_one_when_the_peer_takes_no_more(environment: Environment) -> None:
+    """And whoever waits gets the first stream that ends, on whichever connection."""
+    async with sharing(environment, s3=4) as (peer, pool):
+        first = ask(pool)
+        await until(lambda: peer.streams)
+        exchanges = first + ask(pool, 9)
+        await until(lambda: len(peer.streams) == 10)
+        assert [number for number, _ in peer.streams].count(0) == 4
+        assert len(peer.connections) == 2  # of the second one's limit nothing was known yet
+        peer.answer()
+        await answered(exchanges)
+
+
+async def test_a_connection_that_goes_away_is_replaced(environment: Environment) -> None:
+    """What is under way on it ends there; the next request dials anew."""
+    async with sharing(environment) as (peer, pool):
+        [under_way] = ask(pool)
+        await until(lambda: peer.streams)
+        writer, wire = peer.connections[0]
+        writer.write(wire.goaway(1))
+        await until(lambda: not pool._shared)
+        [next_one] = ask(pool)
+        await until(lambda: len(peer.streams) == 2)
+        assert [number for number, _ in peer.streams] == [0, 1]
+        peer.answer()
+        await answered([under_way, next_one])
+        await until(lambda: pool.statistics()["connections"] == 1)
+
+
+async def test_idle_and_retired_shared_connections_say_goodbye(environment: Environment) -> None:
+    """One that nobody has needed for long; and all of them when their endpoint is gone."""
+    async with sharing(environment) as (peer, pool):
+        for end in ("idle", "retired"):
+            exchanges = ask(pool)
+            await until(lambda: peer.streams)
+            pool.sweep(environment.now() + 61)
+            assert pool.statistics()["connections"] == 1, "it is in use"
+            peer.answer()
+            await answered(exchanges)
+            await until(lambda: pool.statistics()["idle"] == 1)
+            if end == "idle":
+                pool.sweep(environment.now() + 61)
+            else:
+                pool.retire()
+            await until(lambda: pool.statistics()["connections"] == 0)

@@ -1,0 +1,224 @@
+"""Header lists and heads: what is refused beyond what nghttp2 refuses, and how fields travel."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from meshproxy.codec import MalformedError
+from meshproxy.codec.http2_heads import (
+    HEADER_LIST_LIMIT,
+    Header,
+    read_request_head,
+    read_response_head,
+    read_trailers,
+    request_headers,
+    response_headers,
+    size_of,
+    trailer_headers,
+)
+from meshproxy.codec.limits import LIMITS
+from meshproxy.message import CHUNKED, RequestHead, ResponseHead, field
+
+PSEUDO: list[Header] = [
+    (b":method", b"GET"),
+    (b":scheme", b"http"),
+    (b":authority", b"catalog:80"),
+    (b":path", b"/a?b"),
+]
+
+
+def with_(name: bytes, value: bytes) -> list[Header]:
+    """Return the list with one pseudo-header field replaced."""
+    return [(n, value if n == name else v) for n, v in PSEUDO]
+
+
+def test_a_request() -> None:
+    """Pseudo-header fields become the head, the rest its fields with an HTTP/1.1 line."""
+    head = read_request_head([*PSEUDO, (b"accept", b"*/*"), (b"te", b"trailers")], ended=True)
+    assert (head.method, head.scheme, head.authority, head.path) == (
+        b"GET",
+        b"http",
+        b"catalog:80",
+        b"/a?b",
+    )
+    assert head.fields == [(b"accept", b"*/*", b"accept: */*")]
+    assert (head.length, head.mesh_fields, head.expect_continue) == (None, None, False)
+
+
+@pytest.mark.parametrize(
+    ("extra", "ended", "length"),
+    [
+        ([], True, None),
+        ([], False, CHUNKED),
+        ([(b"content-length", b"5")], False, 5),
+        ([(b"content-length", b"0")], True, 0),
+    ],
+)
+def test_the_length_of_a_request(extra: list[Header], ended: bool, length: int | None) -> None:
+    """Announced, in-band, or none."""
+    assert read_request_head([*PSEUDO, *extra], ended=ended).length == length
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        with_(b":path", b"/a#b"),
+        with_(b":path", b"/a b"),
+        with_(b":path", "/ä".encode()),
+        with_(b":path", b"http://other/a"),
+        with_(b":path", b"*"),
+        with_(b":path", b"a"),
+        with_(b":path", b"/%2"),
+        with_(b":scheme", b"ftp"),
+        with_(b":authority", b"user@catalog"),
+        with_(b":authority", b"a,b"),
+        with_(b":authority", b"catalog:0"),
+        PSEUDO[:2] + PSEUDO[3:],
+        [*PSEUDO, (b"host", b"other")],
+        [*PSEUDO, (b"host", b"catalog:80"), (b"host", b"catalog:80")],
+        [*PSEUDO, (b"content-length", b"+1")],
+        [*PSEUDO, (b"content-length", b"1"), (b"content-length", b"2")],
+        [*PSEUDO, (b"expect", b"miracles")],
+        [*PSEUDO, (b"content_length", b"5")],
+        [*PSEUDO, (b"x_mesh_peer", b"me")],
+        [*PSEUDO, (b"x", b"a\nb")],
+        [*PSEUDO, (b"a b", b"c")],
+    ],
+)
+def test_what_is_malformed_beyond_what_the_library_refuses(headers: list[Header]) -> None:
+    """The rules are those of HTTP/1.1, so that a request means the same on both wires."""
+    with pytest.raises(MalformedError) as raised:
+        read_request_head(headers, ended=True)
+    assert raised.value.code == "malformed-request"
+
+
+@pytest.mark.parametrize(
+    ("headers", "code"),
+    [
+        (with_(b":path", b"/" + b"a" * LIMITS.target), "target-too-long"),
+        ([*PSEUDO, (b"a", b"b" * LIMITS.head)], "fields-too-large"),
+        ([*PSEUDO, *[(b"a", b"b")] * (LIMITS.fields + 1)], "fields-too-large"),
+    ],
+)
+def test_limits(headers: list[Header], code: str) -> None:
+    """Those of HTTP/1.1."""
+    with pytest.raises(MalformedError) as raised:
+        read_request_head(headers, ended=True)
+    assert raised.value.code == code
+
+
+def test_host_stands_in_for_authority() -> None:
+    """Alone, or next to an equal one; OPTIONS may ask about the server; CONNECT has no path."""
+    alone = [*PSEUDO[:2], PSEUDO[3], (b"host", b"catalog")]
+    assert read_request_head(alone, ended=True).authority == b"catalog"
+    both = [*PSEUDO, (b"host", b"Catalog:80")]
+    head = read_request_head(both, ended=True)
+    assert (head.authority, head.fields) == (b"catalog:80", [])
+    options = [(b":method", b"OPTIONS"), *with_(b":path", b"*")[1:]]
+    assert read_request_head(options, ended=True).path == b"*"
+    connect = [(b":method", b"CONNECT"), (b":authority", b"a:80")]
+    assert read_request_head(connect, ended=False).path == b""
+
+
+def test_mesh_fields_are_set_apart() -> None:
+    """Nothing from outside is taken for ours; a response's refusal travels on."""
+    head = read_request_head([*PSEUDO, (b"x-mesh-peer", b"me")], ended=True)
+    assert (head.fields, head.mesh_fields) == ([], [field(b"x-mesh-peer", b"me")])
+    response = read_response_head(
+        [(b":status", b"503"), (b"x-mesh-refusal", b"overflow")], b"GET", ended=True
+    )
+    assert response.fields == [field(b"x-mesh-refusal", b"overflow")]
+
+
+def test_cookies_are_joined() -> None:
+    """RFC 9113 section 8.2.3; one piece stays as and where it is."""
+    pieces = [(b"cookie", b"a=b"), (b"x", b"y"), (b"cookie", b"c=d; e=f")]
+    head = read_request_head([*PSEUDO, *pieces], ended=True)
+    assert head.fields == [field(b"x", b"y"), field(b"cookie", b"a=b; c=d; e=f")]
+    head = read_request_head([*PSEUDO, *pieces[:2]], ended=True)
+    assert head.fields == [field(b"cookie", b"a=b"), field(b"x", b"y")]
+
+
+@pytest.mark.parametrize(
+    ("status", "method", "extra", "ended", "length"),
+    [
+        (b"200", b"GET", [], False, CHUNKED),
+        (b"200", b"GET", [], True, 0),
+        (b"200", b"GET", [(b"content-length", b"7")], False, 7),
+        (b"200", b"HEAD", [(b"content-length", b"7")], True, 7),
+        (b"200", b"HEAD", [], True, None),
+        (b"304", b"GET", [(b"content-length", b"7")], True, 7),
+        (b"304", b"GET", [], True, None),
+        (b"204", b"GET", [], True, None),
+        (b"103", b"GET", [], False, None),
+    ],
+)
+def test_the_length_of_a_response(
+    status: bytes, method: bytes, extra: list[Header], ended: bool, length: int | None
+) -> None:
+    """What an HTTP/1.1 side has to know to frame it."""
+    head = read_response_head([(b":status", status), *extra], method, ended=ended)
+    assert (head.status, head.length) == (int(status), length)
+
+
+@pytest.mark.parametrize("status", [b"99", b"600", b"2x0", b"+20", b"0200", b""])
+def test_no_status(status: bytes) -> None:
+    """Three digits, or the response is malformed."""
+    with pytest.raises(MalformedError):
+        read_response_head([(b":status", status)], b"GET", ended=True)
+
+
+def test_trailers_decide_nothing() -> None:
+    """What routes, authorizes or frames does not come late."""
+    trailers = [(b"grpc-status", b"0"), (b"host", b"x"), (b"x-mesh-a", b"b"), (b"cookie", b"c")]
+    assert read_trailers(trailers) == [field(b"grpc-status", b"0")]
+    assert read_trailers([(b"te", b"x")]) is None
+    assert trailer_headers([field(b"grpc-status", b"0")]) == [(b"grpc-status", b"0")]
+
+
+def test_writing_a_request() -> None:
+    """Pseudo-header fields first; what was never said by HTTP/2 itself is said anew."""
+    head = RequestHead(b"POST", b"catalog", b"/", [field(b"X-A", b"b")], length=3)
+    head.expect_continue = True
+    head.mesh_fields = [field(b"x-mesh-a", b"b")]
+    assert request_headers(head) == [
+        (b":method", b"POST"),
+        (b":scheme", b"http"),
+        (b":path", b"/"),
+        (b":authority", b"catalog"),
+        (b"x-a", b"b"),
+        (b"content-length", b"3"),
+        (b"te", b"trailers"),
+        (b"expect", b"100-continue"),
+    ]
+    connect = request_headers(RequestHead(b"CONNECT", b"a:80", b"", []))
+    assert [name for name, _ in connect] == [b":method", b":authority", b"te"]
+
+
+def test_writing_a_response() -> None:
+    """In-band framing is HTTP/2's own; an announced length travels."""
+    assert response_headers(ResponseHead(200, [], CHUNKED)) == [(b":status", b"200")]
+    assert response_headers(ResponseHead(404, [field(b"a", b"b")], 3, b"Nope")) == [
+        (b":status", b"404"),
+        (b"a", b"b"),
+        (b"content-length", b"3"),
+    ]
+
+
+_NAMES = st.from_regex(rb"x-[a-z0-9]{1,8}", fullmatch=True)
+_VALUES = st.from_regex(rb"[!-~]([ -~]{0,20}[!-~])?", fullmatch=True)
+
+
+@given(st.lists(st.tuples(_NAMES, _VALUES), max_size=20))
+def test_fields_come_through_unchanged(pairs: list[Header]) -> None:
+    """Values, order and multiplicity, through a head and back."""
+    pairs = [pair for pair in pairs if not pair[0].startswith(b"x-mesh")]
+    head = read_request_head([*PSEUDO, *pairs], ended=True)
+    assert [h for h in request_headers(head) if h[0].startswith(b"x-")] == pairs
+    counted = sum(len(name) + len(value) + 32 for name, value in pairs)
+    assert size_of(head.fields) == counted
+
+
+def test_every_http1_head_fits_the_announced_limit() -> None:
+    """The largest head that HTTP/1.1 admits, counted as HTTP/2 counts."""
+    assert LIMITS.head + 32 * LIMITS.fields <= HEADER_LIST_LIMIT

@@ -1,0 +1,174 @@
+"""What the HTTP/2 connections of both sides share: one flush a turn, and marks for each stream."""
+
+import pytest
+
+from meshproxy.flow import HIGH_WATER, LOW_WATER
+from meshproxy.multiplex import Link, Stream
+from tests.helpers.transport import FakeLoop, FakeTransport, arrive, connected
+
+
+class FakeSession:
+    """Counts what it is told; what is queued and what is to be sent, the test says."""
+
+    def __init__(self) -> None:
+        self.closed = False
+        self.wants_write = False
+        self.to_send = b""
+        self.waits: dict[int, int] = {}
+        self.fed = b""
+        self.credited: list[tuple[int, int]] = []
+        self.held = 0
+        self.resets: list[tuple[int, int]] = []
+
+    def feed(self, data: bytes | memoryview, now: float) -> None:
+        self.fed += data
+
+    def data_to_send(self) -> bytes:
+        data, self.to_send = self.to_send, b""
+        return data
+
+    def queued(self, stream_id: int) -> int:
+        return self.waits.get(stream_id, 0)
+
+    def send_data(self, stream_id: int, data: bytes) -> None:
+        self.waits[stream_id] = self.queued(stream_id) + len(data)
+
+    def send_end(self, stream_id: int, trailers: object) -> None: ...
+
+    def reset(self, stream_id: int, code: int) -> None:
+        self.resets.append((stream_id, code))
+
+    def hold(self, amount: int) -> None:
+        self.held += amount
+
+    def acknowledge(self, stream_id: int, amount: int) -> None:
+        self.credited.append((stream_id, amount))
+
+    def release(self, stream_id: int, amount: int) -> None:
+        self.held -= amount
+        self.acknowledge(stream_id, amount)
+
+    def close(self) -> None:
+        self.closed = True
+        self.to_send += b"bye"
+
+
+class Scene:
+    def __init__(self) -> None:
+        self.loop = FakeLoop()
+        self.session = FakeSession()
+        self.link = Link(self.loop.as_loop)
+        self.link.session = self.session
+        self.transport: FakeTransport = connected(self.link)
+
+
+@pytest.fixture
+def scene() -> Scene:
+    return Scene()
+
+
+def test_one_write_a_turn(scene: Scene) -> None:
+    """However often somebody wants to flush."""
+    scene.session.to_send = b"abc"
+    for _ in range(3):
+        scene.link.flush_soon()
+    assert scene.transport.sent == b""
+    scene.loop.turn()
+    assert (scene.transport.sent, scene.transport.writes) == (b"abc", 1)
+    scene.loop.turn()
+    scene.link.flush_soon()
+    scene.loop.turn()
+    assert scene.transport.writes == 1, "nothing is nothing"
+
+
+def test_bytes_go_to_the_session_and_its_answer_out(scene: Scene) -> None:
+    """By the shared buffer, or handed on by who read the first of them."""
+    scene.session.to_send, scene.session.wants_write = b"ack", True
+    arrive(scene.link, b"ab")
+    scene.link.on_bytes(b"c")
+    scene.loop.turn()
+    assert (scene.session.fed, scene.transport.sent) == (b"abc", b"ack")
+
+
+def test_a_session_that_has_closed_takes_the_connection_along(scene: Scene) -> None:
+    """After its last words; nothing is written to a transport that closes."""
+    scene.session.closed = True
+    arrive(scene.link, b"x")
+    assert (scene.transport.sent, scene.transport.state) == (b"bye", "closing")
+    scene.session.to_send = b"more"
+    scene.link.close()
+    scene.link.flush()
+    assert scene.transport.sent == b"bye"
+
+
+def test_a_session_may_close_while_it_sends(scene: Scene) -> None:
+    """The last stream has ended: what was sent is all."""
+    scene.session.to_send = b"end"
+    scene.session.closed = True
+    scene.link.flush_soon()
+    scene.loop.turn()
+    assert scene.transport.sent.startswith(b"end")
+    assert scene.transport.state == "closing"
+
+
+def test_a_blocked_transport_holds_everything(scene: Scene) -> None:
+    """And everything goes on with it."""
+    scene.session.to_send = b"abc"
+    scene.link.pause_writing()
+    scene.link.flush_soon()
+    scene.loop.turn()
+    assert scene.transport.sent == b""
+    scene.link.resume_writing()
+    assert scene.transport.sent == b"abc"
+
+
+def test_marks_of_a_stream(scene: Scene) -> None:
+    """Blocked above the high-water mark, and until it is down to the low one."""
+    stream = Stream(scene.link, 1)
+    seen = []
+    for more in (HIGH_WATER, 1):
+        stream.send_data(b"x" * more)
+        seen.append(stream.blocked)
+    assert scene.link.blocked_streams == [stream]
+    for waits in (LOW_WATER + 1, LOW_WATER):
+        scene.session.waits[1] = waits
+        scene.link.flush()
+        seen.append(stream.blocked)
+    assert seen == [False, True, True, False]
+    assert scene.link.blocked_streams == []
+
+
+def test_credit_of_a_stream(scene: Scene) -> None:
+    """At once, or, when paused, all of it at the end of the pause, or of the stream."""
+    stream = Stream(scene.link, 1)
+    stream.took(5)
+    stream.pause()
+    stream.took(6)
+    stream.took(7)
+    assert (scene.session.credited, scene.session.held) == ([(1, 5)], 13)
+    stream.resume()
+    assert (scene.session.credited[1:], scene.session.held) == ([(1, 13)], 0)
+    stream.pause()
+    stream.took(8)
+    stream.gone()
+    assert (scene.session.credited[2:], scene.session.held) == ([(1, 8)], 0)
+
+
+def test_after_its_end_a_stream_says_nothing(scene: Scene) -> None:
+    """Whoever still holds it may call it; nothing happens."""
+    stream = Stream(scene.link, 1)
+    stream.end_by_reset(8)
+    stream.send_data(b"x")
+    stream.gone()
+    stream.send_data(b"x")
+    stream.send_end(None)
+    stream.end_by_reset(8)
+    assert (scene.session.resets, scene.session.waits) == ([(1, 8)], {})
+
+
+def test_abort(scene: Scene) -> None:
+    """At once and without a word."""
+    scene.session.to_send = b"abc"
+    scene.link.abort()
+    scene.link.flush()
+    assert (scene.transport.sent, scene.transport.state) == (b"", "aborted")
