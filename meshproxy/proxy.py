@@ -144,7 +144,7 @@ class Proxy:
             self._discovering = self._loop.create_task(self._discover(self._discovery))
         self._sweep()
 
-    async def _discover(self, discovery: DiscoveryClient) -> None:
+    async def _discover(self, discovery: "DiscoveryClient") -> None:
         """Follow the control plane, whatever happens: traffic goes on in the meantime."""
         while True:
             try:
