@@ -6,6 +6,7 @@ The admin pages: what an operator, a probe or Prometheus may ask one proxy.  Rea
     /healthz/ready   200 once there is a configuration (and a certificate, where one is needed)
     /config          the snapshot in force
     /clusters        clusters, endpoints, their connections
+    /certs           the proxy's certificate and the roots it trusts: facts, never a key
 
 Served by the same HTTP/1.1 codec and connection as traffic; a page is an exchange that answers at
 once.  Only addresses and `localhost` are accepted as Host: a web page in the operator's browser

@@ -202,6 +202,7 @@ class Proxy:
         page("/healthz/ready", "text", self._page_ready)
         page("/config", "json", lambda: (200, as_json(self._mesh.snapshot)))
         page("/clusters", "json", self._page_clusters)
+        page("/certs", "json", lambda: (200, as_json(self._certificates.described())))
 
     def _page_metrics(self) -> tuple[int, bytes]:
         metrics = self._metrics

@@ -2,27 +2,22 @@
 
 import argparse
 import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from control_plane.cli.client import Client
 from control_plane.cli.context import Context, find
-
-_UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
-_DURATION = re.compile(r"(?:\d{1,5}(?:h|ms|m|s)){1,4}")
-_PART = re.compile(r"(\d+)(h|ms|m|s)")
+from control_plane.resources.duration import milliseconds
 
 Verbs = argparse._SubParsersAction  # noqa: SLF001 (argparse names the type of its own answer so)
 
 
 def duration(text: str) -> float:
-    """Return the seconds of ``1m30s``, written as in the Gateway API (GEP-2257)."""
-    if not _DURATION.fullmatch(text):
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not a duration, expected something like 20s, 1m30s or 500ms"
-        )
-    return sum(int(number) * _UNITS[unit] for number, unit in _PART.findall(text))
+    """Return the seconds of ``1m30s``, written as in the files."""
+    try:
+        return milliseconds(text) / 1000
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def existing(text: str) -> Path:

@@ -7,6 +7,7 @@ it goes on with what it has.
 
 import argparse
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import msgspec
 
 from control_plane import placement
+from control_plane.cli import certificates
 from control_plane.cli.arguments import Verbs, add_context, add_output, client_of
 from control_plane.cli.client import Client, NotFoundError, UnreachableError, request
 from control_plane.cli.errors import OK
@@ -40,7 +42,7 @@ def register(verbs: "Verbs[argparse.ArgumentParser]") -> None:
     parser.add_argument(
         "section",
         nargs="?",
-        choices=("listeners", *SECTIONS),
+        choices=(*SECTIONS, CERTIFICATES),
         metavar="listeners|routes|clusters|endpoints|certs",
         help="only this part",
     )
@@ -51,40 +53,51 @@ def register(verbs: "Verbs[argparse.ArgumentParser]") -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Show a proxy's configuration."""
-    snapshot = fetch(client_of(arguments), arguments.proxy)
-    sections = [arguments.section] if arguments.section else list(SECTIONS)
+    client = client_of(arguments)
+    name, snapshot = fetch(client, arguments.proxy)
     width = terminal_width()
-    text = "\n\n".join(SECTIONS[section](snapshot, width) for section in sections)
+    data = _data(snapshot, arguments.section)
+    texts = []
+    for section in [arguments.section] if arguments.section else [*SECTIONS, CERTIFICATES]:
+        if section == CERTIFICATES:
+            facts = certificates.known(client, name, snapshot)
+            texts.append(certificates.render(facts, time.time(), width))
+            if arguments.section:
+                data = facts
+        else:
+            texts.append(SECTIONS[section](snapshot, width))
+    text = "\n\n".join(texts)
     if not arguments.section:
         text = f"version {snapshot.version or '-'}\n\n{text}"
-    show(_data(snapshot, arguments.section), arguments.output, text)
+    show(data, arguments.output, text)
     return OK
 
 
-def fetch(client: Client, typed: str) -> Snapshot:
+def fetch(client: Client, typed: str) -> tuple[str, Snapshot]:
     """
-    Return the snapshot of the proxy that was meant.
+    Return the full name of the proxy that was meant, and its snapshot.
 
     Raises:
         CommandError: There is none of that name, or nobody to ask.
     """
     name = qualified(typed)
     try:
-        return _snapshot(client.get(f"/api/v1/proxies/{name}/snapshot"))
+        return name, _snapshot(client.get(f"/api/v1/proxies/{name}/snapshot"))
     except NotFoundError:
         name = resolved(typed, [proxy["workload"] for proxy in client.get("/api/v1/proxies")])
-        return _snapshot(client.get(f"/api/v1/proxies/{name}/snapshot"))
+        return name, _snapshot(client.get(f"/api/v1/proxies/{name}/snapshot"))
     except UnreachableError as error:
         return _from_the_proxy(client, name, error)
 
 
-def _from_the_proxy(client: Client, name: str, error: UnreachableError) -> Snapshot:
+def _from_the_proxy(client: Client, name: str, error: UnreachableError) -> tuple[str, Snapshot]:
     if client.context.run_dir is None:
         raise error
     placements = placement.read(Path(client.context.run_dir, "placements.json")).workloads
-    place = placements[resolved(name, placements)]
+    name = resolved(name, placements)
+    place = placements[name]
     _, body = request(f"{place.address}:{place.admin_port}", "GET", "/config")
-    return _snapshot(json.loads(body))
+    return name, _snapshot(json.loads(body))
 
 
 def _snapshot(data: Any) -> Snapshot:
@@ -95,7 +108,7 @@ def _data(snapshot: Snapshot, section: str | None) -> Any:
     data = msgspec.to_builtins(snapshot)
     if section is None:
         return data
-    key = {"routes": "virtual_hosts", "certs": "trust"}.get(section, section)
+    key = {"routes": "virtual_hosts"}.get(section, section)
     return data.get(key, [])
 
 
@@ -153,30 +166,16 @@ def _endpoints(snapshot: Snapshot, width: int | None) -> str:
     return table(headers, rows, width=width)
 
 
-def _certificates(snapshot: Snapshot, width: int | None) -> str:
-    from cryptography import x509
-
-    rows = [
-        (
-            one.trust_domain,
-            root.subject.rfc4514_string(),
-            root.not_valid_after_utc.isoformat(timespec="seconds"),
-            f"{root.serial_number:x}",
-        )
-        for one in snapshot.trust
-        for pem in one.roots
-        for root in x509.load_pem_x509_certificates(pem.encode())
-    ]
-    return table(("TRUST DOMAIN", "ROOT", "NOT AFTER", "SERIAL"), rows, width=width)
-
-
 SECTIONS: dict[str, Callable[[Snapshot, int | None], str]] = {
     "listeners": _listeners,
     "routes": _routes,
     "clusters": _clusters,
     "endpoints": _endpoints,
-    "certs": _certificates,
 }
+
+
+CERTIFICATES = "certs"
+"""The one section that the snapshot does not tell."""
 
 
 # Routes in words ----------------------------------------------------------------------------------

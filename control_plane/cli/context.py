@@ -60,6 +60,18 @@ def find(option: str | None, environment: Mapping[str, str], folder: Path, home:
     )
 
 
+def option(
+    context: Path, environment: Mapping[str, str], folder: Path, home: Path
+) -> tuple[str, ...]:
+    """Return the words with which a command finds this context; none where it does by itself."""
+    named = environment.get("MESHCTL_CONTEXT")
+    nearest = next(filter(Path.is_file, _candidates(environment, folder, home)), None)
+    found = Path(named) if named else nearest
+    if found is not None and found.absolute() == context.absolute():
+        return ()
+    return ("--context", str(context))
+
+
 def read(path: Path) -> Context:
     """
     Read a context file.

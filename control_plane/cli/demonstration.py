@@ -17,7 +17,7 @@ from rich.console import Console as Terminal
 from rich.live import Live
 from rich.text import Text
 
-from control_plane.cli import stat, traffic
+from control_plane.cli import invocation, stat, traffic
 from control_plane.cli.errors import CommandError
 from control_plane.cli.load import Load
 from control_plane.cli.local.logs import Console
@@ -95,8 +95,8 @@ class Demonstration:
         say("")
         say(f"  a request      curl {self._door(supervisor)}")
         say(f"  live routing   edit {self._files / 'routes.yaml'} (weights 90/10) and save")
-        say("  its health     meshctl status")
-        say("  who is who     meshctl proxies")
+        say(f"  its health     {invocation.typed('status', self._directory.context)}")
+        say(f"  who is who     {invocation.typed('proxies', self._directory.context)}")
         say(f"  logs           {self._directory.logs}")
         say("")
 

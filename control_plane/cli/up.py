@@ -11,6 +11,7 @@ import os
 import sys
 from typing import TextIO
 
+from control_plane.cli import invocation
 from control_plane.cli.arguments import Verbs, add_files, add_run
 from control_plane.cli.errors import NO, OK
 
@@ -42,6 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     async def work(supervisor: Supervisor) -> None:
         console.announce(f"control plane ready: {supervisor.plane.context.api}")
+        console.announce(f"its health: {invocation.typed('status', directory.context)}")
         console.announce(f"logs: {directory.logs}   context: {directory.context}")
         await for_seconds(arguments.seconds)
 

@@ -11,12 +11,14 @@ trust bundle replaces both contexts at once; connections that exist are not touc
 """
 
 import asyncio
+import hashlib
 import logging
 import random
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 from meshproxy import private_file
 from meshproxy.backoff import Backoff
@@ -69,6 +71,7 @@ class Certificates:
         self._draw = draw
         self._certificate: Path | None = None
         self._key: Path | None = None
+        self._facts: x509.Facts | None = None
         self._renew_at = 0.0
         self._server: ssl.SSLContext | None = None
         self._client: ssl.SSLContext | None = None
@@ -110,6 +113,29 @@ class Certificates:
         """Return when the certificate in use now has been replaced by another."""
         self._renewed.clear()
         await self._renewed.wait()
+
+    def described(self) -> dict[str, Any]:
+        """
+        Return what an operator may know of certificate and roots: facts, never a key.
+
+        Times are in seconds since the epoch; `certificate` is None as long as there is none.
+        """
+        facts = self._facts
+        return {
+            "identity": self.identity,
+            "certificate": None
+            if facts is None
+            else {
+                "identity": ", ".join(facts.uris),
+                "serial": facts.serial,
+                "issuer": facts.issuer,
+                "not_before": facts.not_before,
+                "not_after": facts.not_after,
+            },
+            "renew_at": self._renew_at or None,
+            "last_error": self.last_error,
+            "roots": [_described_root(der) for der in x509.chain(self.roots)],
+        }
 
     # Where they come from ---------------------------------------------------------------------
 
@@ -190,6 +216,7 @@ class Certificates:
         if self.roots:
             self._server, self._client = _contexts(certificate, key, self.roots)
         self._certificate, self._key = certificate, key
+        self._facts = facts
         self.not_after = facts.not_after
         # Half of what was left when we got it: not_before lies in the past, for slow clocks.
         share = 0.5 + 0.1 * (self._draw() - 0.5)
@@ -249,6 +276,17 @@ def _contexts(
         )
     except (ssl.SSLError, OSError) as error:
         raise x509.CertificateError(f"{certificate}: not usable with its key: {error}") from error
+
+
+def _described_root(der: bytes) -> dict[str, Any]:
+    facts = x509.read(der)
+    return {
+        "subject": facts.subject,
+        "serial": facts.serial,
+        "sha256": hashlib.sha256(der).hexdigest(),
+        "not_before": facts.not_before,
+        "not_after": facts.not_after,
+    }
 
 
 def _check_roots(roots: str) -> None:

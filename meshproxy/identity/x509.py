@@ -1,5 +1,5 @@
 """
-The few facts of a certificate that `ssl` does not tell: a reader of DER, forty lines long.
+The few facts of a certificate that `ssl` does not tell: a small reader of DER.
 
 `ssl` verifies chains but reports neither basic constraints nor key usage, and tells nothing of
 a certificate that is not a peer's.  `cryptography` tells all, but costs a sidecar 10 MB for
@@ -14,9 +14,10 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-_SEQUENCE, _BOOLEAN = 0x30, 0x01
+_SEQUENCE, _SET, _BOOLEAN = 0x30, 0x31, 0x01
 _UTC_TIME, _GENERALIZED_TIME = 0x17, 0x18
 _VERSION, _EXTENSIONS, _URI = 0xA0, 0xA3, 0x86
+_ATTRIBUTES = {b"\x55\x04\x03": "CN", b"\x55\x04\x0a": "O", b"\x55\x04\x0b": "OU"}
 _KEY_USAGE, _ALT_NAME, _CONSTRAINTS = b"\x55\x1d\x0f", b"\x55\x1d\x11", b"\x55\x1d\x13"
 # keyCertSign (bit 5) and cRLSign (bit 6) of KeyUsage, RFC 5280 section 4.2.1.3.
 _SIGNS = 0b0000_0110
@@ -33,12 +34,18 @@ class Facts(NamedTuple):
         not_before: Seconds since the epoch.
         not_after: Seconds since the epoch.
         authority: Whether it may sign others (CA:TRUE, or a key usage that says so).
+        serial: In hexadecimal.
+        issuer: Whose key signed it, such as ``CN=mesh.local``.
+        subject: Whose it is; of a workload's certificate empty, its name is among the URIs.
     """
 
     uris: tuple[str, ...]
     not_before: float
     not_after: float
     authority: bool
+    serial: str
+    issuer: str
+    subject: str
 
 
 class _Value(NamedTuple):
@@ -57,7 +64,7 @@ def read(der: bytes) -> Facts:
         (certificate,) = _values(der)
         to_be_signed = next(_inside(certificate, _SEQUENCE))
         fields = [v for v in _inside(to_be_signed, _SEQUENCE) if v.tag != _VERSION]
-        _serial, _algorithm, _issuer, validity, *rest = fields
+        serial, _algorithm, issuer, validity, subject, *rest = fields
         not_before, not_after = (_time(value) for value in _inside(validity, _SEQUENCE))
         extensions = dict(_extensions(rest))
         return Facts(
@@ -65,6 +72,9 @@ def read(der: bytes) -> Facts:
             not_before=not_before,
             not_after=not_after,
             authority=_may_sign(extensions),
+            serial=f"{int.from_bytes(serial.content, signed=True):x}",
+            issuer=_name(issuer),
+            subject=_name(subject),
         )
     except (ValueError, IndexError, StopIteration) as error:
         raise CertificateError(f"not an X.509 certificate: {error}") from error
@@ -77,13 +87,29 @@ def leaf(pem: str) -> bytes:
     Raises:
         CertificateError: There is none.
     """
-    start, end = pem.find(ssl.PEM_HEADER), pem.find(ssl.PEM_FOOTER)
-    if not 0 <= start < end:
+    first = next(chain(pem), None)
+    if first is None:
         raise CertificateError("expected a certificate in PEM form")
-    try:
-        return ssl.PEM_cert_to_DER_cert(pem[start : end + len(ssl.PEM_FOOTER)])
-    except ValueError as error:
-        raise CertificateError(f"expected a certificate in PEM form: {error}") from error
+    return first
+
+
+def chain(pem: str) -> Iterator[bytes]:
+    """
+    Yield every certificate in a text as DER.
+
+    Raises:
+        CertificateError: What stands between the marks of one is not base64.
+    """
+    end = 0
+    while (start := pem.find(ssl.PEM_HEADER, end)) >= 0:
+        end = pem.find(ssl.PEM_FOOTER, start)
+        if end < 0:
+            return
+        end += len(ssl.PEM_FOOTER)
+        try:
+            yield ssl.PEM_cert_to_DER_cert(pem[start:end])
+        except ValueError as error:
+            raise CertificateError(f"expected a certificate in PEM form: {error}") from error
 
 
 def _values(data: bytes) -> Iterator[_Value]:
@@ -114,6 +140,17 @@ def _time(value: _Value) -> float:
     elif value.tag != _GENERALIZED_TIME:
         raise CertificateError("expected a time")
     return datetime.strptime(text, "%Y%m%d%H%M%SZ").replace(tzinfo=UTC).timestamp()
+
+
+def _name(value: _Value) -> str:
+    """Write a distinguished name as RFC 4514 does, most specific part first, without escapes."""
+    parts = []
+    for relative in _inside(value, _SEQUENCE):
+        for attribute in _inside(relative, _SET):
+            kind, text = _inside(attribute, _SEQUENCE)
+            label = _ATTRIBUTES.get(kind.content, kind.content.hex())
+            parts.append(f"{label}={text.content.decode(errors='replace')}")
+    return ",".join(reversed(parts))
 
 
 def _extensions(fields: list[_Value]) -> Iterator[tuple[bytes, bytes]]:

@@ -21,7 +21,8 @@ from meshproxy.contract.discovery import Ack, Hello, Refused, Update
 from meshproxy.contract.resources import ClusterSpec, EndpointSpec, EndpointsSpec, Snapshot
 from meshproxy.contract.wire import ContractError
 from meshproxy.identity import tls
-from tests.helpers.plane import CATALOG, REVIEWS, Plane, Sidecar, free_port, until
+from tests.helpers.plane import CATALOG, REVIEWS, Plane, Sidecar, until
+from tests.helpers.ports import free_port
 
 WORKLOAD = "default/catalog-v1"
 

@@ -16,7 +16,8 @@ from meshproxy.config.bootstrap import Bootstrap, ControlPlane
 from meshproxy.config.discovery_client import DiscoveryClient
 from meshproxy.contract.resources import Snapshot
 from meshproxy.identity.certificates import Certificates
-from tests.helpers.plane import free_port, until
+from tests.helpers.plane import until
+from tests.helpers.ports import free_port
 
 MESH = """
 apiVersion: meshproxy.io/v1alpha1

@@ -1,7 +1,6 @@
 """A control plane in this process: real sockets, real TLS, and snapshots that a test sets by hand."""
 
 import asyncio
-import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -31,13 +30,6 @@ TRUST_DOMAIN = "mesh.local"
 PLANE = SpiffeId.of(TRUST_DOMAIN, "mesh-system", "control-plane")
 CATALOG = SpiffeId.of(TRUST_DOMAIN, "default", "catalog")
 REVIEWS = SpiffeId.of(TRUST_DOMAIN, "default", "reviews")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 async def until(condition: Callable[[], object], seconds: float = 10.0) -> None:

@@ -74,11 +74,12 @@ def test_each_section_is_a_table(
 def test_without_a_section_all_are_shown(api: Api, capsys: pytest.CaptureFixture[str]) -> None:
     """After the version that they are of; as JSON it is the contract's snapshot."""
     api.answers["/api/v1/proxies/default/shop/snapshot"] = (200, WIRE)
+    api.answers["/api/v1/proxies"] = (200, [])
 
     assert run(api, "shop") == 0
     text = capsys.readouterr().out
     assert text.startswith("version abc\n\nLISTENER")
-    assert all(f"\n{header} " in text for header in ("VIRTUAL HOST", "CLUSTER", "TRUST DOMAIN"))
+    assert all(f"\n{header} " in text for header in ("VIRTUAL HOST", "CLUSTER", "TRUSTED ROOT"))
     assert run(api, "shop", "-o", "json") == 0
     assert msgspec.json.decode(capsys.readouterr().out, type=Snapshot) == SNAPSHOT
 

@@ -41,7 +41,7 @@ def test_every_verb_explains_itself(verb: str, capsys: pytest.CaptureFixture[str
         ((), "the following arguments are required: VERB"),
         (("up",), "the following arguments are required: -f/--filename"),
         (("up", "-f", "/no/such"), "/no/such: no such file or folder"),
-        (("demo", "--for", "20"), "'20' is not a duration, expected something like 20s"),
+        (("demo", "--for", "20"), '"20" is not a duration, expected a duration such as'),
         (("status", "-o", "xml"), "invalid choice: 'xml'"),
         (("status", "--context", "/no/such"), "cannot read the context /no/such"),
     ],

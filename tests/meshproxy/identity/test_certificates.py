@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.hashes import SHA256
 
 from meshproxy.contract.discovery import SigningAnswer
 from meshproxy.identity.certificates import CannotSign, Certificates
@@ -236,3 +237,25 @@ def test_the_key_appears_nowhere_else(tmp_path: Path) -> None:
     certificates = Certificates(CATALOG, tmp_path)
     certificates.install(*answer())
     assert "PRIVATE" not in json.dumps({k: repr(v) for k, v in vars(certificates).items()})
+
+
+def test_what_an_operator_may_know(tmp_path: Path) -> None:
+    """Facts of certificate and roots, never a key; before there is a certificate, that there is none."""
+    certificates = Certificates(CATALOG, tmp_path)
+    assert certificates.described()["certificate"] is None
+    key, signed = answer()
+    certificates.install(key, signed)
+    described = certificates.described()
+
+    assert described["identity"] == described["certificate"]["identity"] == CATALOG
+    assert described["certificate"]["not_after"] == signed.not_after
+    assert described["roots"] == [
+        {
+            "subject": ROOT.certificate.subject.rfc4514_string(),
+            "serial": f"{ROOT.certificate.serial_number:x}",
+            "sha256": ROOT.certificate.fingerprint(SHA256()).hex(),
+            "not_before": ROOT.certificate.not_valid_before_utc.timestamp(),
+            "not_after": ROOT.certificate.not_valid_after_utc.timestamp(),
+        }
+    ]
+    assert "PRIVATE" not in json.dumps(described)

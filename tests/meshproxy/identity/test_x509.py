@@ -23,6 +23,21 @@ def test_the_facts_of_a_leaf() -> None:
     assert facts.not_before == certificate.not_valid_before_utc.timestamp()
     assert facts.not_after == certificate.not_valid_after_utc.timestamp()
     assert not facts.authority
+    assert facts.serial == f"{certificate.serial_number:x}"
+    assert facts.issuer == certificate.issuer.rfc4514_string()
+
+
+def test_names_are_written_as_they_are_shown_everywhere() -> None:
+    """RFC 4514: from the most specific part to the least."""
+    facts = x509.read(der(ROOT.certificate))
+    assert facts.subject == ROOT.certificate.subject.rfc4514_string() != ""
+
+
+def test_a_bundle_is_read_certificate_by_certificate() -> None:
+    """Whatever stands between them; half a certificate at the end is none."""
+    other = TestAuthority("other")
+    bundle = f"# ours\n{ROOT.pem}# theirs\n{other.pem}-----BEGIN CERTIFICATE-----\nabc"
+    assert list(x509.chain(bundle)) == [der(ROOT.certificate), der(other.certificate)]
 
 
 @pytest.mark.parametrize(("ca", "signs"), [(True, True), (True, False), (False, True)])
