@@ -2,7 +2,7 @@
 Run a local mesh until somebody has had enough: the frame that `up` and `demo` share.
 
 The first SIGINT, SIGTERM or SIGHUP asks the mesh to stop in good order, a second one ends it at
-once.
+once.  Output that nobody reads any more, as in ``| head -1``, counts as the first.
 """
 
 import asyncio
@@ -44,6 +44,7 @@ async def run(files: list[Path], directory: RunDirectory, console: Console, work
             supervisor.kill()
         enough.set()
 
+    console.on_lost = enough.set
     for number in SIGNALS:
         loop.add_signal_handler(number, asked_to_stop)
     try:
