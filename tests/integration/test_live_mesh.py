@@ -255,7 +255,7 @@ async def test_only_what_changed_restarts(tmp_path: Path) -> None:
         mesh.write("more.yaml", workload("extra", {"app": "extra"}))
 
         def one_more() -> bool:
-            return len(mesh.api("/api/v1/proxies")) == 4 and mesh.synced()
+            return len(mesh.api("/api/v1/proxies")) == 4 and mesh.synced() and mesh.served()
 
         await asyncio.to_thread(mesh.until, one_more, "the new workload")
         now = {p.pid for p in mesh.family()}
