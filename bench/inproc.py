@@ -110,6 +110,7 @@ class Hop:
             arrival = Arrival(self._loop, listener, tls=False)
             listener.arrived(arrival)
             downstream = listener.successor(arrival, http2=False)
+            assert isinstance(downstream, Downstream)
             downstream.connection_made(_Transport())
             self._downstreams.append(downstream)
 

@@ -14,6 +14,7 @@ does not become 200 TLS handshakes.
 
 import asyncio
 import logging
+import os
 import ssl
 from collections import deque
 from collections.abc import Callable
@@ -58,6 +59,7 @@ class Pool:
         "_counts",
         "_dials",
         "_environment",
+        "_failing",
         "_idle",
         "_shared",
         "_sharing",
@@ -74,6 +76,7 @@ class Pool:
         self.endpoint = endpoint
         self.retired = False
         self._environment = environment
+        self._failing = ""  # why the last dial failed, as it was logged
         self._idle: list[Http1Connection] = []
         self._shared: list[Http2Connection] = []
         # What we expect to be negotiated, so that a burst of requests dials once and not eight
@@ -190,6 +193,9 @@ class Pool:
             # Without a code it was closed by the other side before this task ran again.
             self._on_dial_failed(code or "connect-failed")
             return
+        if self._failing:
+            self._failing = ""
+            log.info("%s: connected again", self._where)
         self._connections.add(connection)
         self._counts.opened += 1
         if isinstance(connection, Http2Connection):
@@ -226,13 +232,14 @@ class Pool:
                     ssl_shutdown_timeout=1.0 if context else None,
                 )
         except TimeoutError:
+            self._warn(f"no connection within {cluster.connect_timeout} ms")
             raise DialError("connect-timeout") from None
         except ssl.SSLError as error:
-            log.warning("%s: TLS handshake failed: %s", self._where, error.reason or error)
+            self._warn(f"TLS handshake failed: {error.reason or error}")
             environment.handshake_failed(error.reason or "other")
             raise DialError("handshake-failed") from None
         except (OSError, ValueError) as error:  # ValueError: an address that is no address
-            log.info("%s: %s", self._where, error)
+            self._warn(f"cannot connect: {_reason(error)}")
             raise DialError("connect-failed") from None
         connection = dialled.connection
         if connection is None:
@@ -249,7 +256,7 @@ class Pool:
         if proved is not None and proved in expected:
             return True
         wanted = " or ".join(expected) or "nobody"
-        log.warning("%s proved to be %s, expected %s", self._where, proved or "nobody", wanted)
+        self._warn(f"proved to be {proved or 'nobody'}, expected {wanted}")
         self._environment.handshake_failed("peer-identity-mismatch")
         return False
 
@@ -265,6 +272,12 @@ class Pool:
     @property
     def _where(self) -> str:
         return f"{self.cluster.name} at {self.endpoint.address}:{self.endpoint.port}"
+
+    def _warn(self, why: str) -> None:
+        """Log why dialling fails: once, until it succeeds or fails for another reason."""
+        level = logging.DEBUG if why == self._failing else logging.WARNING
+        self._failing = why
+        log.log(level, "%s: %s", self._where, why)
 
     def _on_dial_failed(self, code: str) -> None:
         """Tell who waits: all of them when nothing else can serve them, otherwise one."""
@@ -302,6 +315,16 @@ class Pool:
             task.cancel()
         for connection in list(self._connections):
             connection.abort()
+
+
+def _reason(error: Exception) -> str:
+    """Return what the system calls it, with its number: ``Connection refused (errno 111)``."""
+    number = getattr(error, "errno", None)
+    if (
+        not number or number < 0
+    ):  # not from connect(): the address is none, or no name server knows it
+        return str(error)
+    return f"{os.strerror(number)} (errno {number})"
 
 
 class _Dialled(Connection):
