@@ -34,11 +34,11 @@ def outbound(
         service = services[name]
         port = next(port for port in service.spec.ports if port.port == int(number))
         endpoints = (
-            _endpoint(key, workload, placement, target, mesh)
+            _endpoint(key, workload, placement, at, mesh)
             for key, workload in _selected(service, labelled)
-            if (target := _target(port, workload)) is not None
+            if (at := target(port, workload)) is not None
             and (placement := placements.workloads.get(key)) is not None
-            and target in placement.inbound_ports
+            and at in placement.inbound_ports
         )
         made.append(EndpointsSpec(cluster=cluster.name, endpoints=tuple(endpoints)))
     return tuple(made)
@@ -82,7 +82,17 @@ def _selected(service: Service, labelled: Labelled) -> list[tuple[str, Workload]
     ]
 
 
-def _target(port: ServicePort, workload: Workload) -> int | None:
+def selects(service: Service, workload: Workload) -> bool:
+    """Say whether the Service's selector chooses the workload; one without a selector does not."""
+    ours, theirs = workload.metadata, service.metadata
+    return (
+        ours.namespace == theirs.namespace
+        and bool(service.spec.selector)
+        and service.spec.selector.items() <= ours.labels.items()
+    )
+
+
+def target(port: ServicePort, workload: Workload) -> int | None:
     """Return the workload's port that a service port leads to, if it has it."""
     wanted = port.port if port.target_port is None else port.target_port
     for candidate in workload.spec.ports:

@@ -35,13 +35,13 @@ def generate(state: State, workload: str, trust: TrustSpec) -> Snapshot:
     # §1 What its app can call: each service port, as the app's namespace sees it …
     called = virtual_hosts.outbound(state.services, state.routes.values(), own.metadata.namespace)
     # §2 … the servers that those routes lead to …
-    outward = clusters.outbound(called, mesh)
+    outward = clusters.outbound(called, state.services, mesh)
     # §3 … and who they are.
     servers = endpoints.outbound(outward, state.services, state.workloads, state.placements, mesh)
 
     # §4 What callers reach: the app's own ports.
     reached = virtual_hosts.inbound(own)
-    app = clusters.inbound(own)
+    app = clusters.inbound(own, state.services.values())
     itself = endpoints.inbound(own, placement)
 
     # §5 Where it listens for both, and whom it believes.

@@ -1,3 +1,5 @@
+import pytest
+
 from control_plane.generate.clusters import inbound
 from control_plane.generate.snapshot import generate
 from meshproxy.contract.resources import ClusterSpec
@@ -36,6 +38,37 @@ def test_only_what_routes_lead_to() -> None:
 def test_the_own_app_is_reached_in_plaintext() -> None:
     """Over the loopback, under the workload's name."""
     mesh = state(workload("w"))
-    assert inbound(mesh.workloads["default/w"]) == (
+    assert inbound(mesh.workloads["default/w"], mesh.services.values()) == (
         ClusterSpec(name="inbound:8080", service="default/w"),
     )
+
+
+@pytest.mark.parametrize(
+    ("said", "protocol"),
+    [
+        ("kubernetes.io/h2c", "http2"),
+        ("grpc", "http2"),
+        ("http2", "http2"),
+        ("http", "http1"),
+        ("kubernetes.io/ws", "http1"),
+    ],
+)
+def test_app_protocol_says_what_a_plain_app_speaks(said: str, protocol: str) -> None:
+    """In front of the app itself, and towards others without mutual TLS; with it, TLS settles it."""
+    spoken = service("w").replace("targetPort: http", f"targetPort: http, appProtocol: {said}")
+    made = clusters(spoken)
+    assert made["inbound:8080"].protocol == protocol
+    assert made["default/w:80"].protocol == "http1"
+    plain = clusters(spoken, MESH + "spec: {mtls: DISABLED}")
+    assert plain["default/w:80"].protocol == protocol
+
+
+def test_services_that_lead_elsewhere_say_nothing_about_the_app() -> None:
+    """Another selector, another namespace, another port of the workload."""
+    grpc = "targetPort: http, appProtocol: grpc"
+    others = (
+        service("other").replace("targetPort: http", grpc),
+        service("w", namespace="far").replace("targetPort: http", grpc),
+        service("w").replace("targetPort: http", "targetPort: 9090, appProtocol: grpc"),
+    )
+    assert clusters(*others)["inbound:8080"].protocol == "http1"
