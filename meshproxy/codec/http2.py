@@ -52,7 +52,9 @@ from .http2_heads import (
 
 __all__ = [
     "CANCEL",
+    "CAUTIOUS_STREAMS",
     "INTERNAL_ERROR",
+    "MAX_STREAMS",
     "NO_ERROR",
     "PEER",
     "REFUSED_STREAM",
@@ -85,12 +87,13 @@ _SETTING_STREAMS: Final = 3
 _SETTING_WINDOW: Final = 4
 _SETTING_HEADERS: Final = 6
 
-_STREAMS_AT_FIRST: Final = 100
-"""Requests that we send before the peer has said how many it takes (RFC 9113 section 6.5.2)."""
+CAUTIOUS_STREAMS: Final = 100
+"""What we take for a server's limit before it has said one (RFC 9113 section 6.5.2)."""
 
 _CONFIGURATION: Final = ngh2.Configuration(
     auto_window_update=False,
-    peer_max_concurrent_streams=_STREAMS_AT_FIRST,
+    # Never the limit: we count ourselves.
+    peer_max_concurrent_streams=MAX_STREAMS,
     # Our own budgets are tighter and know whom they deal with.
     stream_reset_rate_limit=(1_000_000, 100_000),
     # A list above the announced limit is answered on its stream; a connection that many share is
@@ -421,12 +424,13 @@ class ClientSession(_Session):
 
     __slots__ = ("_admitted", "_header_limit", "_on_going_away", "_streams", "going_away", "greeted")  # fmt: skip
 
-    def __init__(self, on_going_away: Callable[[], None]) -> None:
+    def __init__(self, on_going_away: Callable[[], None], admitted: int = CAUTIOUS_STREAMS) -> None:
+        """Begin; `admitted` holds until the peer says how many streams it takes."""
         engine = ngh2.Connection(ngh2.Role.CLIENT, _CONFIGURATION)
         super().__init__(engine, PEER)
         self._on_going_away = on_going_away
         self._streams: dict[int, ResponseStream] = {}
-        self._admitted = _STREAMS_AT_FIRST
+        self._admitted = admitted
         self._header_limit = HEADER_LIST_LIMIT
         self.going_away = False
         self.greeted = False

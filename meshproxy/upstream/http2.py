@@ -17,7 +17,14 @@ from functools import partial
 from typing import Protocol
 
 from meshproxy.codec import MalformedError
-from meshproxy.codec.http2 import CANCEL, PROTOCOL_ERROR, REFUSED_STREAM, ClientSession
+from meshproxy.codec.http2 import (
+    CANCEL,
+    CAUTIOUS_STREAMS,
+    MAX_STREAMS,
+    PROTOCOL_ERROR,
+    REFUSED_STREAM,
+    ClientSession,
+)
 from meshproxy.exchange import Exchange
 from meshproxy.identity.tls import refused_our_certificate
 from meshproxy.message import Fields, RequestHead, ResponseHead
@@ -150,10 +157,14 @@ class Http2Connection(Link):
 
     session: ClientSession
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, owner: Owner) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, owner: Owner, *, to_sidecar: bool = False
+    ) -> None:
         super().__init__(loop)
         self._owner = owner
-        self.session = ClientSession(self._on_going_away)
+        # What another sidecar admits we know before it says so.
+        admitted = MAX_STREAMS if to_sidecar else CAUTIOUS_STREAMS
+        self.session = ClientSession(self._on_going_away, admitted)
         self._retired = False
         self.served = 0
         self.idle_since = loop.time()

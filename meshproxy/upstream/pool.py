@@ -262,12 +262,14 @@ class Pool:
 
     def successor(self, transport: asyncio.Transport) -> Http1Connection | Http2Connection:
         """Return what goes on with a new connection, by the protocol it turned out to speak."""
-        if self.cluster.mtls:
+        loop, mtls = self._environment.loop, self.cluster.mtls
+        if mtls:
             http2 = protocol(transport) == ALPN_HTTP2
         else:
             http2 = self.cluster.protocol == "http2"  # prior knowledge: RFC 9113 section 3.3
-        kind = Http2Connection if http2 else Http1Connection
-        return kind(self._environment.loop, self)
+        if http2:
+            return Http2Connection(loop, self, to_sidecar=mtls)
+        return Http1Connection(loop, self)
 
     @property
     def _where(self) -> str:

@@ -144,6 +144,7 @@ class Pair:
         expected: Sequence[str] = (),
         server_authority: TestAuthority | None = None,
         mtls: Any = "strict",
+        app_protocol: Any = "http1",
     ) -> None:
         authority = TestAuthority()
         self.authority = authority
@@ -188,7 +189,7 @@ class Pair:
         )
         b = Snapshot(
             trust=trust,
-            clusters=(ClusterSpec(name="app"),),
+            clusters=(ClusterSpec(name="app", protocol=app_protocol),),
             endpoints=(
                 EndpointsSpec(
                     cluster="app", endpoints=(EndpointSpec(address="127.0.0.1", port=origin),)
