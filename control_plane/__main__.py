@@ -10,6 +10,7 @@ from pathlib import Path
 import uvloop
 
 from meshproxy import __version__
+from meshproxy.one_line import log_to_standard_error
 
 from . import config
 from .plane import Plane, StartError
@@ -43,11 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         settings = config.read(options.config)
-        logging.basicConfig(
-            level=settings.log_level.upper(),
-            format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-            stream=sys.stderr,
-        )
+        log_to_standard_error(settings.log_level)
         # It reports every change of a file, also of those in the state directory.
         logging.getLogger("watchfiles").setLevel(logging.WARNING)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -15,6 +15,8 @@ from typing import Literal
 
 from msgspec import Struct
 
+from meshproxy.one_line import one_line
+
 Path = tuple[str | int, ...]
 """Way to a field: names of mappings, indexes of lists."""
 
@@ -41,7 +43,8 @@ class Finding(Struct, frozen=True, kw_only=True, order=True):
     def __str__(self) -> str:
         where = f"{self.file}:{self.line}" if self.line else self.file
         what = f"{self.kind}/{self.name}" if self.name else self.kind
-        return ": ".join(part for part in (where, what, self.field, self.message) if part)
+        parts = (where, what, self.field, self.message)
+        return one_line(": ".join(part for part in parts if part))
 
 
 def dotted(path: Path) -> str:
