@@ -73,9 +73,10 @@ class Plane:
             trust_domain = self._mesh.spec.trust_domain
             self._authority = Authority(state / "authority", trust_domain)
             self._tokens = JoinTokens(state / "tokens.json")
+            self._identity = SpiffeId.of(trust_domain, "mesh-system", "control-plane")
             self._certificate = ServerCertificate(
                 self._authority,
-                SpiffeId.of(trust_domain, "mesh-system", "control-plane"),
+                self._identity,
                 state / "control-plane.pem",
             )
             token = operator_token(state / "operator.token")
@@ -191,9 +192,11 @@ class Plane:
         if found is None:
             return None
         try:
-            return SpiffeId.parse_service_account(identity_in(found, self._mesh))
+            identity = SpiffeId.parse_service_account(identity_in(found, self._mesh))
         except SpiffeError:
             return None
+        # Who may write a Workload could else have a sidecar that passes for the control plane.
+        return None if identity == self._identity else identity
 
     def _snapshot_for(self, workload: str) -> Snapshot | None:
         state = self._store.state
