@@ -8,7 +8,8 @@ no policy knows that the others exist.
     downstream ──on_request_*──▶ Exchange ──send_*──▶ upstream stream
     downstream ◀──send_*──────── Exchange ◀─on_response_*── upstream stream
 
-Both sides speak the same four words (head, data, end, reset), so HTTP/1.1 and HTTP/2 meet here
+Both sides speak the same four words (head, data, end, reset; beside them informational heads,
+and pause and resume for the slower side), so HTTP/1.1 and HTTP/2 meet here
 without either knowing about the other.  Sidecar A's outbound half and sidecar B's inbound half
 run this same file; what differs (who calls, which routes) comes with the `Caller`.
 
@@ -184,24 +185,28 @@ class Exchange:
         # The current attempt
         self.attempts = 0
         self.endpoint: Endpoint | None = None
-        self.previous: Endpoint | None = None  # of the last attempt that ended
+        self.previous: Endpoint | None = None  # of the last attempt that ended: avoided, counted
         self.upstream: Upstream | None = None
         # The response so far
-        self.status = 0
+        self.status = 0  # not 0: the client has seen the head of its answer
         surroundings.exchanges += 1
 
     # 1. The request head has arrived: where does it go? -------------------------------------------
 
     def on_request_head(self, head: RequestHead) -> None:
         self.head = head
-        caller = self.caller
-        virtual_host = caller.virtual_host or caller.authorities.find(head.authority)
-        route = None if virtual_host is None else virtual_host.find(head)
-        if route is None:
-            return self.refuse("no-route")
-        self._route = route
         if head.method == b"CONNECT" or head.upgrade is not None:
             return self.refuse("not-implemented")
+        caller = self.caller
+        virtual_host = caller.virtual_host or caller.authorities.find(head.authority)
+        if virtual_host is None:
+            name = head.authority.decode()
+            return self.refuse("no-route", f"no service of the mesh is known here as {name}")
+        route = virtual_host.find(head)
+        if route is None:
+            name = head.authority.decode()
+            return self.refuse("no-route", f"{name} is known, but none of its rules matches")
+        self._route = route
         if route.redirect is not None:
             return self.redirect(route.redirect.status, route.redirect.location(head))
         backend, split = None, route.split
@@ -379,11 +384,13 @@ class Exchange:
             return self.surroundings.later(wait, self.begin_attempt)
         return self.refuse(code)
 
-    def refuse(self, code: str) -> None:
+    def refuse(self, code: str, detail: str = "") -> None:
         """Answer in the service's stead: what happened, where, and whether it may be repeated."""
         why = refusal(code)
         self.surroundings.refused(self.caller.direction, code)
-        head, body = local_reply(why, self.head, hop=self.caller.hop, attempt=self.attempts)
+        head, body = local_reply(
+            why, self.head, hop=self.caller.hop, attempt=self.attempts, detail=detail
+        )
         self._answer(head, body, why.flag)
 
     def redirect(self, status: int, location: bytes) -> None:
@@ -422,7 +429,7 @@ class Exchange:
         endpoint = self.previous
         series = self.caller.series(
             "-" if route is None else route.name,
-            "-" if endpoint is None else self.cluster.service,
+            self.cluster.service if self.attempts else "-",  # no attempt without a cluster
             "" if endpoint is None else endpoint.version,
         )
         series.record(self.status, flag, surroundings.now() - self.started)

@@ -15,7 +15,7 @@ _JSON = field(b"content-type", b"application/json")
 
 
 def local_reply(
-    why: Refusal, request: RequestHead | None, *, hop: str, attempt: int
+    why: Refusal, request: RequestHead | None, *, hop: str, attempt: int, detail: str = ""
 ) -> tuple[ResponseHead, bytes]:
     """
     Return head and body of the answer.
@@ -25,22 +25,24 @@ def local_reply(
         request: What was asked, or None when it could not be read.
         hop: Which proxy refuses, in which role.
         attempt: How many attempts were made; 0 when none.
+        detail: What of this request made it so, in ASCII; never an address behind the proxy.
     """
+    message = f"{why.sentence.removesuffix('.')}: {detail}." if detail else why.sentence
     code = field(b"x-mesh-refusal", why.code.encode())
     if request is not None and _is_grpc(request):
         grpc: Fields = [
             field(b"content-type", b"application/grpc"),
             field(b"grpc-status", b"%d" % why.grpc_status),
-            field(b"grpc-message", f"{why.code}: {why.sentence} ({hop})".encode()),
+            field(b"grpc-message", f"{why.code}: {message} ({hop})".encode()),
             code,
         ]
         return ResponseHead(200, grpc, length=0), b""
     facts = {"code": why.code, "flag": why.flag, "hop": hop, "attempt": attempt}
     if request is not None and b"json" in (value_of(request.fields, b"accept") or b""):
-        body = json.dumps({**facts, "message": why.sentence}).encode() + b"\n"
+        body = json.dumps({**facts, "message": message}).encode() + b"\n"
         return ResponseHead(why.status, [_JSON, code], length=len(body)), body
     after = f" after attempt {attempt}" if attempt else ""
-    body = f"{why.sentence} ({why.code}, {why.flag}; {hop}{after})\n".encode()
+    body = f"{message} ({why.code}, {why.flag}; {hop}{after})\n".encode()
     return ResponseHead(why.status, [_TEXT, code], length=len(body)), body
 
 

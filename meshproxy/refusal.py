@@ -44,8 +44,7 @@ _TABLE = (
     # Where it should go
     Refusal("no-route", 404, 12, "NR", False, "No route matches this request."),
     Refusal("unresolved-backend", 500, 14, "NC", False, "The route points to a backend that does not exist."),
-    Refusal("loop-detected", 508, 9, "NR", False, "The request has already passed through this proxy."),
-    Refusal("not-ready", 503, 14, "NC", False, "The proxy has not received its configuration yet."),
+    Refusal("not-ready", 503, 14, "NC", False, "The proxy has no configuration or no certificate yet."),
     Refusal("draining", 503, 14, "UO", False, "The proxy is shutting down."),
     # Whether it may pass
     Refusal("mtls-required", 403, 16, "UAEX", False, "This port accepts mutual TLS only."),

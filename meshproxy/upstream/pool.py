@@ -9,6 +9,7 @@ does not become 200 TLS handshakes.
 
 import asyncio
 import logging
+import os
 import ssl
 from collections import deque
 from collections.abc import Callable
@@ -51,6 +52,7 @@ class Pool:
         "_counts",
         "_dials",
         "_environment",
+        "_failing",
         "_idle",
         "_waiting",
         "cluster",
@@ -65,6 +67,7 @@ class Pool:
         self.endpoint = endpoint
         self.retired = False
         self._environment = environment
+        self._failing = ""  # why the last dial failed, as it was logged
         self._idle: list[Http1Connection] = []
         self._connections: set[Http1Connection] = set()
         self._waiting: deque[Exchange] = deque()
@@ -155,6 +158,9 @@ class Pool:
             # Without a code it was closed by the other side before this task ran again.
             self._on_dial_failed(code or "connect-failed")
             return
+        if self._failing:
+            self._failing = ""
+            log.info("%s: connected again", self._where)
         self._connections.add(connection)
         self._counts.opened += 1
         self.idle(connection)
@@ -182,24 +188,21 @@ class Pool:
                     ssl_shutdown_timeout=1.0 if context else None,
                 )
         except TimeoutError:
+            self._warn(f"no connection within {cluster.connect_timeout} ms")
             raise DialError("connect-timeout") from None
         except ssl.SSLError as error:
-            log.warning("%s: TLS handshake failed: %s", self._where, error.reason or error)
+            self._warn(f"TLS handshake failed: {error.reason or error}")
             environment.handshake_failed(error.reason or "other")
             raise DialError("handshake-failed") from None
         except (OSError, ValueError) as error:  # ValueError: an address that is no address
-            log.info("%s: %s", self._where, error)
+            self._warn(f"cannot connect: {_reason(error)}")
             raise DialError("connect-failed") from None
         if context is not None:
             proved = peer_identity(transport, environment.trust_domain)
             if proved is None or proved not in endpoint.identities:
                 connection.abort()
-                log.warning(
-                    "%s proved to be %s, expected %s",
-                    self._where,
-                    proved or "nobody",
-                    " or ".join(endpoint.identities) or "nobody",
-                )
+                expected = " or ".join(endpoint.identities) or "nobody"
+                self._warn(f"proved to be {proved or 'nobody'}, expected {expected}")
                 environment.handshake_failed("peer-identity-mismatch")
                 raise DialError("peer-identity-mismatch")
         return connection
@@ -207,6 +210,12 @@ class Pool:
     @property
     def _where(self) -> str:
         return f"{self.cluster.name} at {self.endpoint.address}:{self.endpoint.port}"
+
+    def _warn(self, why: str) -> None:
+        """Log why dialling fails: once, until it succeeds or fails for another reason."""
+        level = logging.DEBUG if why == self._failing else logging.WARNING
+        self._failing = why
+        log.log(level, "%s: %s", self._where, why)
 
     def _on_dial_failed(self, code: str) -> None:
         """Tell who waits: all of them when nothing else can serve them, otherwise one."""
@@ -237,3 +246,13 @@ class Pool:
             task.cancel()
         for connection in list(self._connections):
             connection.abort()
+
+
+def _reason(error: Exception) -> str:
+    """Return what the system calls it, with its number: ``Connection refused (errno 111)``."""
+    number = getattr(error, "errno", None)
+    if (
+        not number or number < 0
+    ):  # not from connect(): the address is none, or no name server knows it
+        return str(error)
+    return f"{os.strerror(number)} (errno {number})"

