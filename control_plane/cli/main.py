@@ -20,11 +20,14 @@ from meshproxy import __version__
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
+    _open_standard_streams()
     parser = build_parser()
     try:
         _check_verb(words, parser)
         arguments = parser.parse_args(words)
-        return int(arguments.run(arguments))
+        code = int(arguments.run(arguments))
+        sys.stdout.flush()
+        return code
     except CommandError as error:
         print(f"meshctl: {error}", file=sys.stderr)
         return error.code
@@ -34,6 +37,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         # `meshctl … | head` has seen enough; Python must not complain when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK
+
+
+def _open_standard_streams() -> None:
+    """Give a program that was started with closed streams (``>&-``) others, which lead nowhere."""
+    if sys.stdin is None:
+        sys.stdin = open(os.devnull)  # noqa: SIM115, PTH123 (for as long as we live)
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115, PTH123
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -1,4 +1,4 @@
-"""A whole mesh, started from files by `meshctl up`, with everything in processes of their own."""
+"""A whole mesh, started by `meshctl up` or `demo`, with everything in processes of their own."""
 
 import asyncio
 import contextlib
@@ -21,7 +21,9 @@ from tests.helpers.client import Client, connect
 
 ROOT = Path(__file__).parent.parent.parent
 APP = Path(__file__).parent / "app.py"
-PATIENCE = 30.0
+MESHCTL = (sys.executable, "-m", "control_plane.cli.main")
+PATIENCE = 60.0
+"""Seconds after which a test gives up; what is waited for takes a hundredth of it, or all our CPUs."""
 EARLY = (OSError, http.client.HTTPException, ValueError, KeyError, psutil.Error)
 """What looking at a mesh that is only just starting may raise."""
 
@@ -105,15 +107,24 @@ def shop() -> dict[str, str]:
 
 
 class RunningMesh:
-    """`with` starts it and waits until every proxy obeys; the end leaves nothing behind."""
+    """
+    `with` starts it and waits until every proxy obeys; the end leaves nothing behind.
 
-    def __init__(self, directory: Path, files: dict[str, str]) -> None:
+    Args:
+        directory: Where everything lies.
+        files: What `meshctl up` runs; None for `meshctl demo`.
+        words: More words of the command line.
+    """
+
+    def __init__(self, directory: Path, files: dict[str, str] | None, *words: str) -> None:
         self.config = directory / "config"
         self.config.mkdir()
         self.run = directory / "run"
         self._output = directory / "output"
-        for name, text in files.items():
+        for name, text in (files or {}).items():
             self.write(name, text)
+        verb = ["demo"] if files is None else ["up", "-f", str(self.config)]
+        self._command = [*MESHCTL, *verb, "--run-dir", str(self.run), *words]
         self.process: subprocess.Popen[bytes]
 
     def write(self, name: str, text: str) -> None:
@@ -125,19 +136,7 @@ class RunningMesh:
     def __enter__(self) -> Self:
         with self._output.open("wb") as output:
             self.process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-m",
-                    "control_plane.cli.main",
-                    "up",
-                    "-f",
-                    str(self.config),
-                    "--run-dir",
-                    str(self.run),
-                ],
-                cwd=ROOT,
-                stdout=output,
-                stderr=subprocess.STDOUT,
+                self._command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT
             )
         try:
             self.until(self.synced, "every proxy to be SYNCED")
@@ -151,7 +150,7 @@ class RunningMesh:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
             try:
-                self.process.wait(30)
+                self.process.wait(PATIENCE)
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait(10)
@@ -199,12 +198,12 @@ class RunningMesh:
 
     def meshctl(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-m", "control_plane.cli.main", *arguments],
+            [*MESHCTL, *arguments],
             cwd=ROOT,
             env={**os.environ, "MESHCTL_CONTEXT": str(self.run / "context.json")},
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=PATIENCE,
             check=False,
         )
 
@@ -222,10 +221,14 @@ class RunningMesh:
         """Return the one process of the mesh whose command line has all the words."""
         [found] = [
             process
-            for process in psutil.Process(self.process.pid).children(recursive=True)
+            for process in self.family()
             if all(any(word in part for part in process.cmdline()) for word in words)
         ]
         return found
+
+    def family(self) -> list[psutil.Process]:
+        """Return every process below `meshctl`."""
+        return psutil.Process(self.process.pid).children(recursive=True)
 
     def control_plane(self) -> psutil.Process:
         return self.find("control_plane", "--config")

@@ -17,12 +17,15 @@ import signal
 import sys
 
 PR_SET_PDEATHSIG = 1
+MARK = "MESH_PROCESS"
+"""Variable with our number: who inherits it was started by us, whatever group it moved to."""
 NOT_STARTED = 127
 """What a shell answers for a program that it cannot start."""
 
 
 def main(arguments: list[str]) -> int:
     parent, command = int(arguments[0]), arguments[1:]
+    os.environ[MARK] = str(os.getpid())
     if sys.platform == "linux":
         import ctypes
 

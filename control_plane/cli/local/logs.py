@@ -7,6 +7,7 @@ What the processes say: each line under its process's name, on the terminal and 
 
 import sys
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import TextIO
 
@@ -49,6 +50,7 @@ class Console:
 
     Attributes:
         echo: Whether lines of the processes are shown; announcements of `meshctl` always are.
+        on_lost: Called once when nobody reads any more: `| head` has seen enough, a terminal closed.
     """
 
     def __init__(
@@ -58,7 +60,9 @@ class Console:
         self._colour = colour
         self._width = 0
         self._seen = 0
+        self._lost = False
         self.echo = echo
+        self.on_lost: Callable[[], None] = lambda: None
 
     def register(self, name: str) -> int:
         """Make room for a process's name; return its colour."""
@@ -79,7 +83,13 @@ class Console:
         return f"\x1b[{colour}m{text}\x1b[0m" if self._colour else text
 
     def _print(self, text: str) -> None:
-        print(text, file=self._out or sys.stdout, flush=True)
+        if self._lost:
+            return
+        try:
+            print(text, file=self._out or sys.stdout, flush=True)
+        except OSError:
+            self._lost = True
+            self.on_lost()
 
 
 class ProcessLog:

@@ -4,7 +4,8 @@ End the process groups of a `meshctl` that cannot end them itself.
 The kernel kills the children of a parent that was killed (see `launch`), but not the children's
 children: a workload's command may be a shell script.  This little process holds one end of a pipe
 that `meshctl` writes the numbers of its process groups into.  However `meshctl` ends, the pipe
-closes, and whatever group is still on the list is killed.
+closes, and whatever group is still on the list is killed, with those who left it: a daemon leads
+a session of its own, but carries the mark of its launch (see `launch`) in its environment.
 
     python -I -S minder.py        standard input: lines ``+GROUP`` and ``-GROUP``
 """
@@ -13,6 +14,8 @@ import contextlib
 import os
 import signal
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 
 def main() -> None:
@@ -24,8 +27,29 @@ def main() -> None:
         else:
             groups.discard(-group)
     for group in groups:
+        for process in [*members(group)]:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(process, signal.SIGKILL)
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(group, signal.SIGKILL)
+
+
+def members(group: int) -> Iterator[int]:
+    """
+    Yield the processes that live in a group or were launched in it; on Linux, elsewhere none.
+
+    A zombie does not live, though kill(2) finds it: in a container whose first process does not
+    reap orphans it stays for ever.
+    """
+    mark = b"MESH_PROCESS=%d" % group
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            # pid (name) state ppid pgrp …; the name may hold anything, also a parenthesis
+            status = (folder / "stat").read_text(errors="replace").rpartition(")")[2].split()
+            if status[0] == "Z":
+                continue
+            if int(status[2]) == group or mark in (folder / "environ").read_bytes().split(b"\0"):
+                yield int(folder.name)
 
 
 if __name__ == "__main__":

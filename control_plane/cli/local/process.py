@@ -7,7 +7,8 @@ One child process: started, logged, restarted with backoff, stopped with everyth
 
 Every child leads a session, hence a process group, of its own.  Ctrl-C at the terminal then
 reaches `meshctl` alone, which stops the children in an order that loses no request; and a
-signal to the group reaches the children's children too.
+signal to the group reaches the children's children too.  Who moved to a session of its own, as
+daemons do, is known by the mark of its launch, and ends with the rest.
 """
 
 import asyncio
@@ -20,7 +21,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from control_plane.cli.local import launch
+from control_plane.cli.local import launch, minder
 from control_plane.cli.local.backoff import Backoff
 from control_plane.cli.local.logs import Console, ProcessLog
 
@@ -250,32 +251,28 @@ def _signal_group(group: int, number: int) -> bool:
 
 
 async def _end_group(group: int, grace: float) -> None:
-    """End what is left of a group whose leader has ended."""
-    if not _signal_group(group, signal.SIGTERM):
+    """End what is left of a group whose leader has ended, and who left the group before."""
+    if not _signal_left(group, signal.SIGTERM):
         return
     deadline = time.monotonic() + grace
     while time.monotonic() < deadline:
         if not _lives(group):
             return
         await asyncio.sleep(POLL)
-    _signal_group(group, signal.SIGKILL)
+    _signal_left(group, signal.SIGKILL)
+
+
+def _signal_left(group: int, number: int) -> bool:
+    found = _signal_group(group, number)
+    for process in [*minder.members(group)]:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            if os.getpgid(process) != group:
+                os.kill(process, number)
+                found = True
+    return found
 
 
 def _lives(group: int) -> bool:
-    """
-    Say whether a group has a member that runs.
-
-    A zombie counts for kill(2), and in a container whose first process does not reap orphans it
-    stays for ever: on Linux, /proc tells it apart.
-    """
-    if not _signal_group(group, 0):
-        return False
     if sys.platform != "linux":
-        return True
-    for status in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            # pid (name) state ppid pgrp …; the name may hold anything, also a parenthesis
-            state, _parent, its_group = status.read_text().rpartition(")")[2].split()[:3]
-            if int(its_group) == group and state != "Z":
-                return True
-    return False
+        return _signal_group(group, 0)
+    return any(True for _ in minder.members(group))

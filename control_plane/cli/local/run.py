@@ -2,11 +2,12 @@
 Run a local mesh until somebody has had enough: the frame that `up` and `demo` share.
 
 The first SIGINT, SIGTERM or SIGHUP asks the mesh to stop in good order, a second one ends it at
-once.
+once.  Output that nobody reads any more, as in ``| head -1``, counts as the first.
 """
 
 import asyncio
 import contextlib
+import resource
 import signal
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -18,6 +19,8 @@ from control_plane.cli.local.supervisor import Supervisor
 from control_plane.sources.files import FilesSource
 from control_plane.store import Store
 
+DESCRIPTORS = 16_384
+"""Files that we may have open: each port that is held is one, each process four."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 Work = Callable[[Supervisor], Awaitable[None]]
@@ -32,6 +35,7 @@ async def run(files: list[Path], directory: RunDirectory, console: Console, work
         BrokenFilesError: The files are not fit to start from; nothing was started.
         StartError: The control plane did not start.
     """
+    allow_descriptors(DESCRIPTORS)
     loop = asyncio.get_running_loop()
     store = Store()
     source = FilesSource(files, store, directory.accepted)
@@ -44,6 +48,7 @@ async def run(files: list[Path], directory: RunDirectory, console: Console, work
             supervisor.kill()
         enough.set()
 
+    console.on_lost = enough.set
     for number in SIGNALS:
         loop.add_signal_handler(number, asked_to_stop)
     try:
@@ -54,6 +59,14 @@ async def run(files: list[Path], directory: RunDirectory, console: Console, work
         await supervisor.stop()
         for number in SIGNALS:
             loop.remove_signal_handler(number)
+
+
+def allow_descriptors(wanted: int) -> None:
+    """Raise this process's limit of open files, often 1024, as far as `wanted` if that is allowed."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < allowed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
 
 
 async def for_seconds(seconds: float | None) -> None:

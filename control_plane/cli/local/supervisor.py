@@ -113,7 +113,11 @@ class Supervisor:
             self._directory, self._files, self._trust_domain, self._console, self._on_group,
             self._ports,
         )  # fmt: skip
-        self._placements = placement.read(self._directory.placements)
+        try:
+            self._placements = placement.read(self._directory.placements)
+        except wire.ContractError as error:
+            file = self._directory.placements
+            self._console.announce(f"{file} is damaged, new ports are taken: {error}", trouble=True)
         self._place(state)
         await self._plane.start()
         self._directory.write(self._directory.context, wire.encode(self._plane.context))

@@ -1,6 +1,8 @@
 """The command line as a whole."""
 
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -58,3 +60,16 @@ def test_validate_needs_no_mesh(capsys: pytest.CaptureFixture[str]) -> None:
     """The demo's own files are good."""
     assert outcome("validate", "-f", "configs/demo") == 0
     assert "ok" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_are_no_obstacle(closed: str) -> None:
+    """Some process managers start programs with nothing open."""
+    done = subprocess.run(
+        ["sh", "-c", f"exec {sys.executable} -m control_plane.cli.main demo --help {closed}"],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")

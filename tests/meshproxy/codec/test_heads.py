@@ -1,10 +1,15 @@
 """Heads: what lines mean once they have been read."""
 
-import pytest
+from collections.abc import Callable
 
-from meshproxy.codec import MalformedError
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from meshproxy.codec import MalformedError, heads
 from meshproxy.codec.heads import check_unfinished_head, read_request_head, read_response_head
 from meshproxy.codec.limits import LIMITS
+from meshproxy.codec.target import read_target
 from meshproxy.message import CHUNKED, RequestHead, ResponseHead
 
 
@@ -183,3 +188,33 @@ def test_the_start_of_a_head_is_judged_early(start: bytes, code: str | None) -> 
     with pytest.raises(MalformedError) as caught:
         check_unfinished_head(start, LIMITS)
     assert caught.value.code == code
+
+
+@given(
+    st.sampled_from([b"GET", b"OPTIONS", b"CONNECT", b"M-SEARCH"]),
+    st.sampled_from([b"/", b"/a?b", b"*", b"h:1", b"http://h/a", b"https://h", b"/%2", b"a", b""]),
+    st.lists(st.sampled_from([b"a", b"a:80", b"", b"a b", b"u@a", b"[::1]"]), max_size=2),
+    st.sampled_from([b"1.1", b"1.0"]),
+)
+def test_the_shortcuts_of_a_request_head_change_nothing(
+    method: bytes, target: bytes, hosts: list[bytes], version: bytes
+) -> None:
+    """The commonest target and Host are read without the functions for all cases; same verdict."""
+
+    def in_full() -> tuple[bytes, bytes, bytes]:
+        scheme, named, path = read_target(method, target)
+        lines = [(b"host", host, b"Host: " + host) for host in hosts]
+        return scheme, heads._authority(named, lines, http10=version == b"1.0"), path
+
+    def in_short() -> tuple[bytes, bytes, bytes]:
+        line = b"%b %b HTTP/%b" % (method, target, version)
+        head, _, _ = read_request_head([line, *(b"Host: " + host for host in hosts)], LIMITS)
+        return head.scheme, head.authority, head.path
+
+    def verdict(read: Callable[[], tuple[bytes, bytes, bytes]]) -> tuple[bytes, bytes, bytes] | str:
+        try:
+            return read()
+        except MalformedError as error:
+            return error.code
+
+    assert verdict(in_short) == verdict(in_full)

@@ -74,3 +74,19 @@ def test_a_log_file_does_not_grow_for_ever(tmp_path: Path, monkeypatch: pytest.M
 
     assert (tmp_path / "app.log.1").read_text() == "0123456789ab\n"
     assert (tmp_path / "app.log").read_text() == "new\n"
+
+
+def test_a_terminal_that_closes_is_told_once() -> None:
+    """What is said afterwards is lost, and nobody fails over it."""
+
+    class Closed(io.StringIO):
+        def write(self, _text: str) -> int:
+            raise BrokenPipeError
+
+    lost: list[str] = []
+    console = Console(Closed())
+    console.on_lost = lambda: lost.append("lost")
+    console.announce("one")
+    console.announce("two")
+
+    assert lost == ["lost"]

@@ -3,7 +3,12 @@
 import subprocess
 import sys
 
+import pytest
+
 from control_plane.cli.local import minder
+
+LAUNCHED = 2**22 + 7
+"""A group that there is not: Linux counts processes to 2**22."""
 
 
 def test_groups_on_the_list_are_killed_when_the_pipe_closes() -> None:
@@ -19,3 +24,23 @@ def test_groups_on_the_list_are_killed_when_the_pipe_closes() -> None:
     finally:
         released.kill()
         released.wait()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="found through /proc")
+def test_who_left_its_group_is_killed_too() -> None:
+    """A daemon has a session of its own, but was launched with a mark."""
+    daemon = subprocess.Popen(
+        ["sleep", "60"], start_new_session=True, env={"MESH_PROCESS": str(LAUNCHED)}
+    )
+    try:
+        assert [*minder.members(LAUNCHED)] == [daemon.pid]
+        subprocess.run(
+            [sys.executable, "-I", "-S", minder.__file__],
+            input=f"{LAUNCHED}\n",
+            text=True,
+            check=True,
+        )
+        assert daemon.wait(5) == -9
+    finally:
+        daemon.kill()
+        daemon.wait()

@@ -192,6 +192,26 @@ async def test_stop_right_after_start_leaves_nothing(tmp_path: Path) -> None:
         assert all((pid, False) in app.groups for pid, alive in app.groups if alive)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="found through /proc")
+async def test_a_daemon_ends_with_its_child(tmp_path: Path) -> None:
+    """In a session of its own it is out of the group, but not out of the mesh."""
+    daemon = (
+        "import subprocess, time\n"
+        "print('pid', subprocess.Popen(['sleep', '60'], start_new_session=True).pid)\n"
+    )
+    crashed, stopped = child(daemon, tmp_path), child(daemon + "time.sleep(60)", tmp_path)
+    for app in (crashed, stopped):
+        app.process.start()
+    await eventually(lambda: crashed.process.failures and stopped.process.last_lines)
+    pids = [int(app.process.last_lines[0].split()[1]) for app in (crashed, stopped)]
+
+    await eventually(lambda: not lives(pids[0]))
+    assert lives(pids[1])
+    for app in (crashed, stopped):
+        await app.process.stop()
+    assert not lives(pids[1])
+
+
 SUPERVISOR = """
 import asyncio, sys, os
 from pathlib import Path

@@ -3,6 +3,7 @@
 import asyncio
 import io
 import os
+import resource
 import signal
 import sys
 from pathlib import Path
@@ -11,11 +12,11 @@ import pytest
 
 from control_plane.cli.local import plane as plane_module
 from control_plane.cli.local.logs import Console
-from control_plane.cli.local.run import for_seconds, run
+from control_plane.cli.local.run import allow_descriptors, for_seconds, run
 from control_plane.cli.local.rundir import RunDirectory
 from control_plane.cli.local.supervisor import BrokenFilesError, Supervisor
 from tests.control_plane.cli.local import fake_programs
-from tests.control_plane.cli.local.children import lives
+from tests.control_plane.cli.local.children import LIMIT, lives
 
 
 @pytest.fixture(autouse=True)
@@ -75,3 +76,35 @@ async def test_broken_files_are_not_run(tmp_path: Path) -> None:
     with pytest.raises(BrokenFilesError):
         await run([tmp_path / "bad.yaml"], directory, Console(io.StringIO()), work)
     directory.release()
+
+
+def test_a_mesh_of_many_ports_may_open_many_files() -> None:
+    """Up to what the hard limit allows; a limit that is high enough stays as it is."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (512, before[1]))
+        allow_descriptors(600)
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (600, before[1])
+        allow_descriptors(100)
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (600, before[1])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+async def test_output_that_nobody_reads_ends_the_mesh(tmp_path: Path) -> None:
+    """As after `meshctl up … | head -1`: in good order, not by an exception out of a callback."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    directory = RunDirectory(tmp_path / "run")
+    (tmp_path / "files").mkdir()
+    with os.fdopen(writing, "w") as nobody:
+        console = Console(nobody)
+
+        async def work(_supervisor: Supervisor) -> None:
+            console.announce("hello")
+            await for_seconds(None)
+
+        async with asyncio.timeout(LIMIT):
+            await run([tmp_path / "files"], directory, console, work)
+        directory.release()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), writing)  # what is buffered still can leave

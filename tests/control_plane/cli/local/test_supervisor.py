@@ -199,6 +199,17 @@ async def test_a_refusal_is_said_once_and_its_end_too(
     assert mesh.out.getvalue().count(refusal) == 1
 
 
+async def test_a_damaged_memory_of_ports_is_no_obstacle(mesh: Mesh) -> None:
+    """It is said, and new ports are taken."""
+    mesh.directory.write(mesh.directory.placements, b'{"workloads": 3}')
+    mesh.write("a")
+
+    await mesh.supervisor.start()
+
+    assert mesh.said("placements.json is damaged, new ports are taken: ")
+    assert "default/a" in json.loads(mesh.directory.placements.read_text())["workloads"]
+
+
 async def test_broken_files_start_nothing(mesh: Mesh) -> None:
     """The findings are what `meshctl validate` prints."""
     (mesh.files / "bad.yaml").write_text("apiVersion: v1\nkind: Servise\nmetadata: {name: s}\n")
