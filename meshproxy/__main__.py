@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from meshproxy import __version__
+from meshproxy.interpreter import advice
 
 # glibc's malloc, told to keep what large bodies need: otherwise each burst grows and trims the
 # heap (brk 1,000 times a second and page faults; a third of the CPU of a bulk transfer).
@@ -41,6 +42,8 @@ def _run(path: Path) -> int:
     except BootstrapError as error:
         print(f"meshproxy: {error}", file=sys.stderr)
         return 2
+    if warning := advice(sys.version_info[:3]):
+        logging.getLogger("meshproxy").warning(warning)
     _tune_malloc()
     import uvloop
 
