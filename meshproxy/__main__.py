@@ -38,7 +38,7 @@ def _run(path: Path) -> int:
     from meshproxy.config.bootstrap import BootstrapError, read
 
     try:
-        bootstrap = read(path)
+        bootstrap = read(path.absolute())  # so that messages name the folder, too
     except BootstrapError as error:
         print(f"meshproxy: {error}", file=sys.stderr)
         return 2
