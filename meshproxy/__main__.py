@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from meshproxy import __version__
+from meshproxy.interpreter import advice
 from meshproxy.one_line import log_to_standard_error
 
 # glibc's malloc, told to keep what large bodies need: otherwise each burst grows and trims the
@@ -33,10 +34,12 @@ def _run(path: Path) -> int:
     from meshproxy.config.bootstrap import BootstrapError, read
 
     try:
-        bootstrap = read(path)
+        bootstrap = read(path.absolute())  # so that messages name the folder, too
     except BootstrapError as error:
         print(f"meshproxy: {error}", file=sys.stderr)
         return 2
+    if warning := advice(sys.version_info[:3]):
+        logging.getLogger("meshproxy").warning(warning)
     _tune_malloc()
     import uvloop
 

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 
 # Each room may import the rooms before it (and itself).  `words` are single files.
 RINGS = (
-    ("message", "refusal", "contract", "backoff", "one_line", "private_file"),
+    ("message", "refusal", "contract", "backoff", "interpreter", "one_line", "private_file"),
     ("codec", "routing", "policies"),
     ("local_reply",),
     ("exchange",),
@@ -44,7 +44,7 @@ FORBIDDEN_INSIDE = {
     "threading",
 }
 # What the control plane may import of meshproxy besides the inner ring: leaves that both need.
-SHARED = ("backoff", "one_line", "private_file", "__version__")
+SHARED = ("backoff", "interpreter", "one_line", "private_file", "__version__")
 # Prose only, or a program that its integration test runs.
 NEEDS_NO_TEST_FILE = {"__init__.py", "__main__.py"}
 

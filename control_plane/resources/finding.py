@@ -3,7 +3,7 @@ What is wrong with what somebody wrote, said so that they can mend it.
 
 One finding is one line:
 
-    configs/split.yaml:14: HTTPRoute/default/split: spec.rules[0].backendRefs[1].weight: "ten" is a
+    my-mesh/split.yaml:14: HTTPRoute/default/split: spec.rules[0].backendRefs[1].weight: "ten" is a
     string, expected an integer 0 to 1000000
 
 An *error* keeps its file out of force.  *Unresolved* is what the Gateway API makes of a reference
