@@ -38,13 +38,13 @@ lint: dev ## Check format and style
 	@echo '== ruff check'
 	@$(BIN)/python -m ruff check .
 
-types: dev
+types: dev ## Check types, strictly
 	@echo '== mypy --strict'
 	@$(BIN)/python -m mypy
 
 # Tests that start real processes stay on one worker (tests/conftest.py), so that they never compete
 # with each other for the machine; everything else fills the second.
-unit: dev
+unit: dev ## All tests (ARGS go to pytest)
 	@echo '== pytest'
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
 
@@ -66,7 +66,7 @@ lock: ## Choose versions anew and write both lock files (needs uv)
 compile = $(UV) pip compile --quiet --universal --python-version 3.11 --upgrade --generate-hashes \
 	--no-emit-index-url --custom-compile-command 'make lock' pyproject.toml $(2) -o $(1)
 
-clean: ## Remove .venv and what tools left behind
+clean: ## Remove .venv and what tools left behind; not .mesh (keys, authority, logs)
 	@rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -10,6 +10,8 @@ from pathlib import Path
 import uvloop
 
 from meshproxy import __version__
+from meshproxy.interpreter import advice
+from meshproxy.one_line import log_to_standard_error
 
 from . import config
 from .plane import Plane, StartError
@@ -43,13 +45,11 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         settings = config.read(options.config)
-        logging.basicConfig(
-            level=settings.log_level.upper(),
-            format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-            stream=sys.stderr,
-        )
+        log_to_standard_error(settings.log_level)
         # It reports every change of a file, also of those in the state directory.
         logging.getLogger("watchfiles").setLevel(logging.WARNING)
+        if warning := advice(sys.version_info[:3]):
+            logging.getLogger("control_plane").warning(warning)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_run(settings))
     except (config.ConfigError, StartError) as error:

@@ -1,5 +1,5 @@
 """
-The HTTP API, for `meshctl`, the dashboard and Prometheus.
+The HTTP API, for `meshctl` and Prometheus.
 
 Everything but health needs the operator's token, which lies in the state directory, readable by
 its owner alone.  The Host header must be an address or ``localhost``: a web page that makes a

@@ -65,7 +65,7 @@ def read(path: Path) -> Config:
     try:
         return msgspec.convert(data, Config, dec_hook=_paths_relative_to(path.parent))
     except msgspec.ValidationError as error:
-        located = wire.located(error)
+        located = wire.located(error, Config)
         raise ConfigError(f"{path}: {located.path or 'the whole file'}: {located.reason}") from None
 
 

@@ -17,6 +17,7 @@ from aiohttp import WSMsgType, web
 from meshproxy.contract import wire
 from meshproxy.contract.discovery import FromAuthority, Refused, SigningAnswer, SigningRequest
 from meshproxy.contract.spiffe import SpiffeId
+from meshproxy.private_file import PrivateFileError
 
 from . import peer
 from .attestation import Attestation, Claim, NotAttested
@@ -75,7 +76,7 @@ class Enrolment:
             asked = wire.decode(message, SigningRequest)
             workload = asked.workload
             answer, how = self._sign(asked, proved)
-        except (NotAttested, BadRequest, wire.ContractError) as error:
+        except (NotAttested, BadRequest, wire.ContractError, PrivateFileError) as error:
             refused = _refusal(error)
             self._metrics.signings.labels(refused.code).inc()
             log.warning("no certificate for %r: %s (%s)", workload, refused.reason, refused.code)
@@ -109,4 +110,11 @@ def _refusal(error: Exception) -> Refused:
         return Refused(code=error.code, reason=error.reason, retry=error.retry)
     if isinstance(error, BadRequest):
         return Refused(code="bad-request", reason=f"Signing request: {error}.", retry=False)
+    if isinstance(error, PrivateFileError):
+        # That the token was used could not be noted, so it was not accepted.
+        return Refused(
+            code="state-not-writable",
+            reason="The control plane could not note that the token was used.",
+            retry=True,
+        )
     return Refused(code="bad-message", reason=str(error), retry=False)

@@ -20,6 +20,7 @@ from meshproxy.contract.resources import Snapshot, TrustSpec
 from meshproxy.contract.spiffe import SpiffeError, SpiffeId
 from meshproxy.contract.wire import ContractError
 
+from .admission import Admission
 from .api import Api, operator_token
 from .attestation import Attestation, JoinTokens, RateLimit, Renewal
 from .authority import Authority, AuthorityError
@@ -72,9 +73,10 @@ class Plane:
             trust_domain = self._mesh.spec.trust_domain
             self._authority = Authority(state / "authority", trust_domain)
             self._tokens = JoinTokens(state / "tokens.json")
+            self._identity = SpiffeId.of(trust_domain, "mesh-system", "control-plane")
             self._certificate = ServerCertificate(
                 self._authority,
-                SpiffeId.of(trust_domain, "mesh-system", "control-plane"),
+                self._identity,
                 state / "control-plane.pem",
             )
             token = operator_token(state / "operator.token")
@@ -130,28 +132,32 @@ class Plane:
         conversations = web.Application()
         conversations.router.add_get("/v1/identity", self._enrolment.handle)
         conversations.router.add_get("/v1/discovery", self._discovery.handle)
-        runners = [
-            web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
-            for app in (conversations, self._api.application())
-        ]
+        # The API comes last: who finds it ready finds the rest ready too.
+        runners: list[web.AppRunner] = []
+        servers: list[asyncio.Server] = []
         try:
-            # The API comes last: who finds it ready finds the rest ready too.
-            places = (self._config.discovery, self._config.api)
-            contexts = (self._certificate.context, None)
-            ports = []
-            for runner, place, context in zip(runners, places, contexts, strict=True):
+            for app, place, context in (
+                (conversations, self._config.discovery, self._certificate.context),
+                (self._api.application(), self._config.api, None),
+            ):
+                admission = Admission()
+                app.middlewares.insert(0, admission.heard)
+                runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
                 await runner.setup()
-                site = web.TCPSite(runner, place.address, place.port, ssl_context=context)
+                runners.append(runner)
+                assert runner.server is not None
                 try:
-                    await site.start()
+                    servers.append(await admission.listen(runner.server, place, context))
                 except OSError as error:
                     raise StartError(
                         f"cannot listen on {place.address}:{place.port}: {error.strerror}"
                     ) from error
-                ports.append(runner.addresses[0][1])
-            self.ports = (ports[0], ports[1])
+            discovery, api = (server.sockets[0].getsockname()[1] for server in servers)
+            self.ports = (discovery, api)
             yield
         finally:
+            for server in servers:
+                server.close()
             self._discovery.close()
             for runner in runners:
                 await runner.cleanup()
@@ -186,9 +192,11 @@ class Plane:
         if found is None:
             return None
         try:
-            return SpiffeId.parse_service_account(identity_in(found, self._mesh))
+            identity = SpiffeId.parse_service_account(identity_in(found, self._mesh))
         except SpiffeError:
             return None
+        # Who may write a Workload could else have a sidecar that passes for the control plane.
+        return None if identity == self._identity else identity
 
     def _snapshot_for(self, workload: str) -> Snapshot | None:
         state = self._store.state

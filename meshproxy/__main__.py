@@ -3,13 +3,14 @@
 import argparse
 import asyncio
 import ctypes
-import logging
 import os
 import signal
 import sys
 from pathlib import Path
 
 from meshproxy import __version__
+from meshproxy.interpreter import advice
+from meshproxy.one_line import log_to_standard_error
 
 # glibc's malloc, told to keep what large bodies need: otherwise each burst grows and trims the
 # heap (brk 1,000 times a second and page faults; a third of the CPU of a bulk transfer).
@@ -25,11 +26,7 @@ def main(arguments: list[str] | None = None) -> None:
     run.add_argument("--bootstrap", type=Path, required=True, metavar="FILE", help="JSON or YAML")
     run.add_argument("--log-level", default="info", choices=("debug", "info", "warning", "error"))
     options = parser.parse_args(arguments)
-    logging.basicConfig(
-        level=options.log_level.upper(),
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        stream=sys.stderr,
-    )
+    log_to_standard_error(options.log_level)
     sys.exit(_run(options.bootstrap))
 
 
@@ -37,10 +34,12 @@ def _run(path: Path) -> int:
     from meshproxy.config.bootstrap import BootstrapError, read
 
     try:
-        bootstrap = read(path)
+        bootstrap = read(path.absolute())  # so that messages name the folder, too
     except BootstrapError as error:
         print(f"meshproxy: {error}", file=sys.stderr)
         return 2
+    if warning := advice(sys.version_info[:3]):
+        logging.getLogger("meshproxy").warning(warning)
     _tune_malloc()
     import uvloop
 

@@ -301,6 +301,9 @@ class Exchange:
     def on_response_head(self, head: ResponseHead) -> None:
         self.status = head.status
         self.body = None
+        if head.mesh_fields is not None and self.caller.direction == "outbound":
+            # The next sidecar's refusal.  Inbound, an app has said so, who is no mesh proxy.
+            head.fields += head.mesh_fields
         route = self._route
         if route is not None and route.response_headers is not None:
             head.fields = route.response_headers.apply(head.fields)

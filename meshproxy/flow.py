@@ -2,7 +2,7 @@
 Flow: how bytes enter and leave a connection, and how a slow side stops a fast one.
 
     slow reader ⇒ its transport calls `pause_writing` ⇒ `on_blocked`
-                ⇒ the exchange calls `pause_reading` on the other side
+                ⇒ the exchange pauses the other side (`exchange.py`, section 5): `pause_reading`
                 ⇒ the kernel's buffers fill ⇒ the fast writer waits
 
 So a body of any size passes through a few hundred KiB of memory.  Two measured choices:

@@ -78,9 +78,11 @@ class ResponseHead:
         length: Bytes of the body as announced (for HEAD and 304: what a GET would have had);
             `CHUNKED`; or None when nothing was announced.
         upgrade: Value of Upgrade on a 101, else None.
+        mesh_fields: What claims to come from a mesh proxy, set apart from `fields` because an
+            app's word for it does not count; None when there is nothing.
     """
 
-    __slots__ = ("fields", "length", "reason", "status", "upgrade")
+    __slots__ = ("fields", "length", "mesh_fields", "reason", "status", "upgrade")
 
     def __init__(
         self, status: int, fields: Fields, length: int | None = None, reason: bytes = b""
@@ -88,6 +90,7 @@ class ResponseHead:
         self.status = status
         self.reason = reason
         self.fields = fields
+        self.mesh_fields: Fields | None = None
         self.length = length
         self.upgrade: bytes | None = None
 

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import os
 import random
 import ssl
 import time
@@ -101,6 +102,7 @@ class Proxy:
         self._admin = Admin(self._loop)
         self._discovery: DiscoveryClient | None = None
         self._discovering: asyncio.Task[None] | None = None
+        self._started = False
         self._configured = False
         self._draining = False
         self._hurried = False
@@ -113,15 +115,21 @@ class Proxy:
         Begin to serve.
 
         Raises:
-            ContractError: The static snapshot cannot be obeyed.
+            ContractError: The static snapshot cannot be obeyed, or the admin port cannot be had.
             CertificateError: The static certificate cannot be used.
-            OSError: The admin port cannot be had.
         """
         bootstrap = self._bootstrap
         self._offer_pages()
-        await self._admin.start(bootstrap.admin.address, bootstrap.admin.port)
+        try:
+            await self._admin.start(bootstrap.admin.address, bootstrap.admin.port)
+        except OSError as error:
+            reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+            message = f"cannot listen on {self._admin_address}: {reason}"
+            raise ContractError("admin.port", message) from None
         if bootstrap.static is not None:
             snapshot = read_snapshot(bootstrap.static.snapshot)
+            if bootstrap.static.certificate is None:
+                _check_without_certificate(snapshot)
             for trust in snapshot.trust:
                 if trust.trust_domain == self._environment.trust_domain:
                     self._certificates.trust(trust.roots)
@@ -143,6 +151,7 @@ class Proxy:
             )
             self._discovering = self._loop.create_task(self._discover(self._discovery))
         self._sweep()
+        self._started = True
 
     async def _discover(self, discovery: "DiscoveryClient") -> None:
         """Follow the control plane, whatever happens: traffic goes on in the meantime."""
@@ -168,7 +177,8 @@ class Proxy:
             self._mesh.adopt(snapshot)
         except ContractError as error:
             self._metrics.config_refused += 1
-            log.error("config %s refused: %s", snapshot.version, error)
+            if self._started:  # before, whoever starts us is told
+                log.error("config %s refused: %s", snapshot.version, error)
             raise
         first = not self._configured
         self._configured = True
@@ -256,4 +266,18 @@ class Proxy:
                 await self._discovering
         self._mesh.close()
         self._admin.close()
-        log.info("stopped (meshproxy %s)", __version__)
+        if self._started:
+            log.info("stopped (meshproxy %s)", __version__)
+
+
+def _check_without_certificate(snapshot: Snapshot) -> None:
+    """
+    Refuse what a proxy that will never have a certificate could never do.
+
+    Raises:
+        ContractError: Something asks for mutual TLS.
+    """
+    needing = [f"cluster/{spec.name}" for spec in snapshot.clusters if spec.mtls]
+    needing += [f"listener/{spec.name}" for spec in snapshot.listeners if spec.mtls == "strict"]
+    if needing:
+        raise ContractError(f"{needing[0]} mtls", "needs static.certificate and static.key")

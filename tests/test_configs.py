@@ -1,30 +1,37 @@
 """Every example does what it says: it parses, has no finding, and generates."""
 
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import pytest
+from msgspec import Struct
 
 from control_plane.generate.snapshot import generate
 from control_plane.placement import Placements
 from control_plane.resources.collection import choose, examine, state_of
+from control_plane.resources.model import (
+    HTTPHeaderMatch,
+    HTTPPathMatch,
+    HTTPQueryParamMatch,
+    HTTPRoute,
+    HTTPRouteFilter,
+    Workload,
+)
+from control_plane.resources.references import BACKEND_FILTERS
 from meshproxy.config import bootstrap
 from meshproxy.config.static import read_snapshot
 from meshproxy.contract.resources import TrustSpec
 
 ROOT = Path(__file__).parent.parent / "configs"
 STATIC = ROOT / "static"
-# A file directly in configs/ is an example of its own; a folder is a mesh, but for the static one.
-EXAMPLES = sorted(
-    path
-    for path in ROOT.iterdir()
-    if path.suffix in (".yaml", ".yml") or (path.is_dir() and path != STATIC)
-)
+# Each folder of configs/ is a mesh of its own, but for the static proxy.
+EXAMPLES = sorted(path for path in ROOT.iterdir() if path != STATIC)
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_example(example: Path) -> None:
     """Parses, validates without findings, and generates for each workload."""
-    paths = [example] if example.is_file() else sorted(example.rglob("*.y*ml"))
+    paths = sorted(example.rglob("*.y*ml"))
     files = {path: examine(path.read_text(), path) for path in paths}
     state = state_of(choose(files, {}), Placements())
     assert [str(finding) for finding in state.findings] == []
@@ -32,6 +39,42 @@ def test_example(example: Path) -> None:
     trust = TrustSpec(trust_domain="mesh.local", roots=())
     for workload in state.workloads:
         assert generate(state, workload, trust).version
+
+
+def test_the_reference_shows_every_match_and_every_filter() -> None:
+    """Whoever looks for how to write one finds it there."""
+    path = ROOT / "reference" / "http-route.yaml"
+    (source,) = examine(path.read_text(), path).sources
+    assert isinstance(source.resource, HTTPRoute)
+    rules = source.resource.spec.rules
+    matches = [match for rule in rules for match in rule.matches]
+    assert {match.path.type for match in matches} == literals(HTTPPathMatch, "type")
+    for kind, found in (
+        (HTTPHeaderMatch, [one for match in matches for one in match.headers]),
+        (HTTPQueryParamMatch, [one for match in matches for one in match.query_params]),
+    ):
+        assert {one.type for one in found} == literals(kind, "type")
+    assert any(match.method for match in matches)
+    filters = {item.type for rule in rules for item in rule.filters}
+    assert filters == literals(HTTPRouteFilter, "type")
+    on_backends = {item.type for rule in rules for ref in rule.backend_refs for item in ref.filters}
+    assert on_backends == BACKEND_FILTERS
+
+
+def test_every_app_of_the_examples_listens_where_it_is_told() -> None:
+    """An app that ignores $PORT is never reached: all its requests would be answered 503."""
+    for path in [*(ROOT / "reference").glob("*.yaml"), *(ROOT / "demo").glob("*.yaml")]:
+        for source in examine(path.read_text(), path).sources:
+            if isinstance(source.resource, Workload) and source.resource.spec.run is not None:
+                command = source.resource.spec.run.command
+                program = path.parent / command[1]
+                named = "$(PORT)" in command
+                assert named or '"PORT"' in program.read_text(), source.key
+
+
+def literals(model: type[Struct], field: str) -> set[str]:
+    """Return the values that a field may have."""
+    return set(get_args(get_type_hints(model)[field]))
 
 
 def test_static_example() -> None:

@@ -12,6 +12,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from meshproxy.one_line import one_line
+
 GAP = "   "
 NOTHING = "-"
 
@@ -98,7 +100,7 @@ def age(seconds: float | None) -> str:
 def _cell(value: object) -> str:
     if value is None or value == "":
         return NOTHING
-    return str(value)
+    return one_line(str(value))  # proxies and files choose some of it
 
 
 def _cut(line: str, width: int | None) -> str:

@@ -3,7 +3,7 @@ What is wrong with what somebody wrote, said so that they can mend it.
 
 One finding is one line:
 
-    configs/split.yaml:14: HTTPRoute/default/split: spec.rules[0].backendRefs[1].weight: "ten" is a
+    my-mesh/split.yaml:14: HTTPRoute/default/split: spec.rules[0].backendRefs[1].weight: "ten" is a
     string, expected an integer 0 to 1000000
 
 An *error* keeps its file out of force.  *Unresolved* is what the Gateway API makes of a reference
@@ -14,6 +14,8 @@ False until it resolves.
 from typing import Literal
 
 from msgspec import Struct
+
+from meshproxy.one_line import one_line
 
 Path = tuple[str | int, ...]
 """Way to a field: names of mappings, indexes of lists."""
@@ -41,7 +43,8 @@ class Finding(Struct, frozen=True, kw_only=True, order=True):
     def __str__(self) -> str:
         where = f"{self.file}:{self.line}" if self.line else self.file
         what = f"{self.kind}/{self.name}" if self.name else self.kind
-        return ": ".join(part for part in (where, what, self.field, self.message) if part)
+        parts = (where, what, self.field, self.message)
+        return one_line(": ".join(part for part in parts if part))
 
 
 def dotted(path: Path) -> str:

@@ -9,6 +9,7 @@ The condition types and reasons are those of the Gateway API's `RouteConditionTy
 `RouteConditionReason` (apis/v1/shared_types.go).
 """
 
+import difflib
 from collections.abc import Iterator, Mapping
 from typing import Literal
 
@@ -22,6 +23,8 @@ Services = Mapping[str, Service]
 
 BACKEND_FILTERS = frozenset({"RequestHeaderModifier", "ResponseHeaderModifier"})
 """Filters that a backendRef may carry here; the others change where a request goes."""
+
+_IN_FORCE = " (in force: its share of requests is answered 500)"
 
 
 class Problem(Struct, frozen=True):
@@ -49,7 +52,7 @@ def parent_ports(
     service = services.get(name)
     if service is None:
         return Problem(
-            "Accepted", "NoMatchingParent", f"Service {name} does not exist{_known(services)}"
+            "Accepted", "NoMatchingParent", f"Service {name} does not exist{_known(name, services)}"
         )
     # "When both Port and SectionName are specified, the name and port of the selected port must
     # match both specified values."
@@ -78,7 +81,9 @@ def backend_problem(ref: HTTPBackendRef, namespace: str, services: Services) -> 
     service = services.get(name)
     if service is None:
         return Problem(
-            "ResolvedRefs", "BackendNotFound", f"Service {name} does not exist{_known(services)}"
+            "ResolvedRefs",
+            "BackendNotFound",
+            f"Service {name} does not exist{_known(name, services)}",
         )
     if all(port.port != ref.port for port in service.spec.ports):
         return Problem(
@@ -104,7 +109,7 @@ def unresolved(source: Source, services: Services) -> Iterator[Finding]:
             path = ("spec", "rules", number, "backendRefs", index)
             problem = backend_problem(ref, namespace, services)
             if problem is not None:
-                yield source.finding(path, str(problem), "unresolved")
+                yield source.finding(path, f"{problem}{_IN_FORCE}", "unresolved")
             for place, item in enumerate(ref.filters):
                 if item.type not in BACKEND_FILTERS:
                     problem = Problem(
@@ -120,7 +125,14 @@ def _kind(group: str, kind: str) -> str:
     return f"{group}/{kind}" if group else kind
 
 
-def _known(services: Services) -> str:
+def _known(name: str, services: Services) -> str:
+    """Return what was probably meant: a name like it in the same namespace, or itself in another."""
+    namespace, _, short = name.partition("/")
+    here = [one.partition("/")[2] for one in services if one.startswith(f"{namespace}/")]
+    if near := difflib.get_close_matches(short, here, n=1):
+        return f', did you mean "{namespace}/{near[0]}"?'
+    if elsewhere := sorted(one for one in services if one.endswith(f"/{short}")):
+        return f', did you mean "{elsewhere[0]}"?'
     return f", expected one of {', '.join(sorted(services)[:10])}" if services else ""
 
 

@@ -230,10 +230,9 @@ def read_response_head(
         options = _connection_options(values(special, CONNECTION))
         fields = _without_nominated(fields, options)
         keep_alive = _keep_alive(options, http10=http10)
-    if MESH in special:
-        # The next sidecar's `x-mesh-refusal`: whether to believe it is the exchange's matter.
-        fields += special[MESH]
     head = ResponseHead(status, fields, length, reason)
+    if MESH in special:
+        head.mesh_fields = special[MESH]
     if status == 101:
         head.upgrade = b", ".join(values(special, UPGRADE)) or None
     # Neither a tunnel nor a body that the end of the connection ends leaves room for another.

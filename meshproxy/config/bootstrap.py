@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Struct
 
+from meshproxy.config import strict_yaml
 from meshproxy.contract import wire
 from meshproxy.contract.resources import Name, Port
 from meshproxy.contract.spiffe import SpiffeError, SpiffeId
@@ -107,15 +108,9 @@ def _parse(path: Path, text: str) -> Any:
         except (msgspec.DecodeError, RecursionError) as error:
             raise BootstrapError(f"{path}: expected JSON: {error}") from None
     try:
-        import yaml
-    except ModuleNotFoundError:
-        raise BootstrapError(
-            f"{path}: reading YAML needs PyYAML (pip install pyyaml); JSON needs nothing"
-        ) from None
-    try:
-        return yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError) as error:
-        raise BootstrapError(f"{path}: expected YAML: {error}") from None
+        return strict_yaml.load(text)
+    except strict_yaml.YamlError as error:
+        raise BootstrapError(f"{path}: {error}") from None
 
 
 def _paths_relative_to(folder: Path) -> Any:
@@ -128,7 +123,9 @@ def _paths_relative_to(folder: Path) -> Any:
 
 
 def _located(error: msgspec.ValidationError) -> str:
-    located = wire.located(error)
+    located = wire.located(error, Bootstrap)
+    if located.path == "workload" and "regex" in located.reason:
+        return "workload: expected namespace/name in lower case, such as default/catalog-v1"
     return f"{located.path or 'the whole file'}: {located.reason}"
 
 

@@ -6,10 +6,10 @@ a mesh never loads.
 """
 
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
+from meshproxy.config import strict_yaml
 from meshproxy.contract import wire
 from meshproxy.contract.resources import Snapshot
 from meshproxy.contract.wire import ContractError
@@ -28,22 +28,11 @@ def read_snapshot(path: Path) -> Snapshot:
         raise ContractError(str(path), f"cannot be read: {error.strerror or error}") from None
     try:
         if path.suffix in (".yaml", ".yml"):
-            snapshot = wire.convert(_yaml(data), Snapshot)
+            snapshot = wire.convert(strict_yaml.load(data), Snapshot)
         else:
             snapshot = wire.decode(data, Snapshot)
     except ContractError as error:
         raise ContractError(f"{path}: {error.path}".rstrip(": "), error.reason) from None
+    except strict_yaml.YamlError as error:
+        raise ContractError(str(path), str(error)) from None
     return msgspec.structs.replace(snapshot, version=wire.version_of(snapshot))
-
-
-def _yaml(data: bytes) -> Any:
-    try:
-        import yaml
-    except ImportError:
-        raise ContractError(
-            "", "reading YAML needs PyYAML: pip install pyyaml, or use JSON"
-        ) from None
-    try:
-        return yaml.safe_load(data)
-    except yaml.YAMLError as error:
-        raise ContractError("", f"is not YAML: {error}") from None

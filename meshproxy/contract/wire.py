@@ -16,6 +16,8 @@ from .resources import SECTIONS, Resource, Snapshot, name_of
 T = TypeVar("T")
 
 _WHERE = re.compile(r" - at (?:`key` in )?`\$\.?(?P<path>.*)`$")
+_UNKNOWN = re.compile(r"(?:Object contains unknown field `|Invalid enum value '?)(?P<name>[^`']*)")
+_STEP = re.compile(r"[^.\[\]]+|\[[^\]]*\]")
 _encoder = msgspec.json.Encoder(order="deterministic")
 
 
@@ -53,7 +55,7 @@ def decode(data: bytes | str, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(data, type=kind)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-        raise located(error) from None
+        raise located(error, kind) from None
 
 
 def convert(data: Any, kind: type[T]) -> T:
@@ -66,16 +68,63 @@ def convert(data: Any, kind: type[T]) -> T:
     try:
         return msgspec.convert(data, type=kind)
     except (msgspec.ValidationError, RecursionError) as error:
-        raise located(error) from None
+        raise located(error, kind) from None
 
 
-def located(error: Exception) -> ContractError:
-    """Return an error of msgspec as ours: with the path apart from the reason."""
+def located(error: Exception, kind: Any = None) -> ContractError:
+    """
+    Return an error of msgspec as ours: with the path apart from the reason.
+
+    Args:
+        error: What msgspec said.
+        kind: What was asked for: a name that it does not know is then told what it does.
+    """
     text = str(error)
     where = _WHERE.search(text)
-    if where is None:
-        return ContractError("", text)
-    return ContractError(where["path"], text[: where.start()])
+    path, reason = ("", text) if where is None else (where["path"], text[: where.start()])
+    if kind is not None and (unknown := _UNKNOWN.match(reason)):
+        reason += _alternatives(unknown["name"], _names(kind, path))
+    return ContractError(path, reason)
+
+
+def _alternatives(name: str, known: list[str]) -> str:
+    import difflib  # only here: a sidecar without errors need not hold it in memory
+
+    if near := difflib.get_close_matches(name, known, n=1):
+        return f", did you mean `{near[0]}`?"
+    return f", expected one of {', '.join(known)}" if known else ""
+
+
+def _names(kind: Any, path: str) -> list[str]:
+    """Return the fields, or the values of an enumeration, that `kind` has at `path`."""
+    from msgspec import inspect
+
+    info = inspect.type_info(kind)
+    for step in ["", *_STEP.findall(path)]:
+        match info:
+            case _ if not step:
+                pass
+            case inspect.StructType():
+                fields = {field.encode_name: field.type for field in info.fields}
+                info = fields.get(step, inspect.AnyType())
+            case inspect.VarTupleType() | inspect.ListType():
+                info = info.item_type
+            case inspect.DictType():
+                info = info.value_type
+            case _:
+                return []
+        if isinstance(
+            info, inspect.UnionType
+        ):  # X | None; of several, nobody knows which was meant
+            meant = [one for one in info.types if not isinstance(one, inspect.NoneType)]
+            info = meant[0] if len(meant) == 1 else inspect.AnyType()
+    match info:
+        case inspect.StructType():
+            return [field.encode_name for field in info.fields]
+        case inspect.LiteralType():
+            return [str(value) for value in info.values]
+        case _:
+            return []
 
 
 def digest(data: bytes) -> str:

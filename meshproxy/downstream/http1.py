@@ -6,6 +6,8 @@ what a client sends ahead (pipelining, RFC 9112 section 9.3.2) waits in the read
 """
 
 import asyncio
+import socket
+import struct
 from collections.abc import Callable
 from math import inf
 from typing import Any, Protocol
@@ -33,6 +35,9 @@ IDLE_TIMEOUT = 3600.0
 
 CLOSE_TIMEOUT = 60.0
 """Seconds for the end of an answer to leave before a closing connection is cut."""
+
+HALF_CLOSED_TIMEOUT = 30.0
+"""Seconds for which a client that says no more is believed to listen, without a sign that it does."""
 
 LINGER_TIMEOUT = 2.0
 """Seconds in which a client may notice that we answered before it had said all."""
@@ -141,12 +146,18 @@ class Http1Connection(Connection):
         The client says no more; it may still listen (``nc -N``), so a whole request is answered.
 
         An unfinished one is not: its end will never come.
+
+        A client that has gone altogether looks the same until we write to it.  If its request
+        hangs, that may be never: so such a client is waited for with a limit (see `expire`).
         """
         self._last = True
         self._close = True
         if self.transport is None or not self.transport.can_write_eof():
             return False  # over TLS there is no half-close to keep
-        return self._turn_due or (self._response_open and not self._request_open)
+        listens = self._turn_due or (self._response_open and not self._request_open)
+        if listens:
+            self.deadline = min(self.deadline, self.loop.time() + HALF_CLOSED_TIMEOUT)
+        return listens
 
     # The request ----------------------------------------------------------------------------------
 
@@ -237,6 +248,9 @@ class Http1Connection(Connection):
         """The response cannot be completed: the client must not take what it has for all of it."""
         self.exchange = None
         self.flush()
+        if self._reader.http10 and (channel := self._socket()) is not None:
+            # For HTTP/1.0 the end of the connection may be the end of the body; RST is no such end.
+            channel.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.abort()
 
     # The next one, or the end ---------------------------------------------------------------------
@@ -292,8 +306,21 @@ class Http1Connection(Connection):
         self.deadline = inf
         if self._reader.in_head and not self._lingering:
             self.on_request_malformed(MalformedError("head-timeout", "the head took too long"))
+        elif self._response_open and self._head_sent and self._listens():
+            self.deadline = self.loop.time() + HALF_CLOSED_TIMEOUT
         else:
             self.abort()
+
+    def _listens(self) -> bool:
+        """Say whether a half-closed client has taken, so far, what was written to it."""
+        channel = self._socket()
+        return channel is None or not channel.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+
+    def _socket(self) -> socket.socket | None:
+        if self.transport is None:
+            return None
+        channel: socket.socket | None = self.transport.get_extra_info("socket")
+        return channel
 
     def on_lost(self, error: Exception | None) -> None:  # noqa: ARG002  # the hook's shape
         self._reader.close()

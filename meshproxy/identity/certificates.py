@@ -219,6 +219,8 @@ class Certificates:
         self._facts = facts
         self.not_after = facts.not_after
         # Half of what was left when we got it: not_before lies in the past, for slow clocks.
+        # And not exactly half (45 to 55 %): sidecars that were started together, or came back
+        # together when the authority did, would ask it for ever after in the same second.
         share = 0.5 + 0.1 * (self._draw() - 0.5)
         self._renew_at = obtained + (facts.not_after - obtained) * share
         self._replaced.set()

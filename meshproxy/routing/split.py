@@ -3,7 +3,7 @@ Sharing a route's requests among its backends by weight.
 
 A backend's share is its weight divided by the sum of the weights (Gateway API, `backendRefs`).
 The chance itself is an argument, a point in [0, 1): the same point always gives the same backend,
-so tests need no statistics and `explain` can say what would have happened.
+so tests need no statistics.
 """
 
 from bisect import bisect_right

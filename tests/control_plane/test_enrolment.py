@@ -97,3 +97,16 @@ def test_a_bad_request_does_not_use_up_the_token(tmp_path: Path) -> None:
 def test_any_message_is_answered(desk: Desk, message: str) -> None:
     """Unauthenticated garbage gets a refusal; nothing is raised."""
     assert isinstance(desk.enrolment.answer(message, None), Refused)
+
+
+def test_a_disk_that_fails_is_an_answer_too(tmp_path: Path) -> None:
+    """A token whose use cannot be noted gets nothing, and may come again; nobody is left waiting."""
+    desk = Desk(tmp_path)
+    token, _expires = desk.tokens.issue(WORKLOAD, CATALOG)
+    (tmp_path / "tokens.json").unlink()
+    (tmp_path / "tokens.json").mkdir()
+    refused = desk.ask(token)
+    assert isinstance(refused, Refused)
+    assert (refused.code, refused.retry) == ("state-not-writable", True)
+    (tmp_path / "tokens.json").rmdir()
+    assert isinstance(desk.ask(token), SigningAnswer)

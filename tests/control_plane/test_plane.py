@@ -110,6 +110,19 @@ async def test_a_file_becomes_what_a_proxy_obeys(tmp_path: Path) -> None:
             await asyncio.gather(sidecar, return_exceptions=True)
 
 
+async def test_no_workload_gets_the_control_planes_identity(tmp_path: Path) -> None:
+    """Sidecars obey whoever proves that identity, so a Workload of that account gets none."""
+    (tmp_path / "mesh.yaml").write_text(
+        "apiVersion: meshproxy.io/v1alpha1\nkind: Workload\n"
+        "metadata: {name: evil, namespace: mesh-system}\n"
+        "spec: {serviceAccount: control-plane, ports: [{port: 80}]}\n"
+    )
+    async with running(Plane(settings(tmp_path))) as api:
+        asked = api.post("/api/v1/tokens", json={"workload": "mesh-system/evil"})
+        async with asked as answer:
+            assert answer.status == 404
+
+
 async def test_another_trust_domain_is_a_finding_and_no_outage(tmp_path: Path) -> None:
     """The authority's trust domain is fixed: the edit is shown, and no proxy is told anything."""
     (tmp_path / "mesh.yaml").write_text(MESH)

@@ -1,10 +1,33 @@
 """A transport and a loop under a connection's feet that do nothing but write down."""
 
 import asyncio
+import socket
 from collections.abc import Callable
 from typing import Any, cast
 
 from meshproxy.flow import Connection
+
+
+class FakeSocket:
+    """
+    The socket under a transport.
+
+    Attributes:
+        error: What SO_ERROR tells.
+        lingers: What SO_LINGER was set to.
+    """
+
+    def __init__(self) -> None:
+        self.error = 0
+        self.lingers: bytes | None = None
+
+    def getsockopt(self, level: int, option: int) -> int:
+        assert (level, option) == (socket.SOL_SOCKET, socket.SO_ERROR)
+        return self.error
+
+    def setsockopt(self, level: int, option: int, value: bytes) -> None:
+        assert (level, option) == (socket.SOL_SOCKET, socket.SO_LINGER)
+        self.lingers = value
 
 
 class FakeTransport:
@@ -15,6 +38,7 @@ class FakeTransport:
         sent: All bytes that were written.
         state: `open`, `closing` (after close) or `aborted`.
         ended: The writing half was closed.
+        socket: For who asks for it; None for nobody.
     """
 
     def __init__(self, *, tls: bool = False) -> None:
@@ -23,6 +47,7 @@ class FakeTransport:
         self.state = "open"
         self._reading = True
         self.ended = False
+        self.socket: FakeSocket | None = None
         self._tls = tls
 
     def set_write_buffer_limits(self, high: int, low: int) -> None: ...
@@ -57,7 +82,7 @@ class FakeTransport:
         self.state = "aborted"
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        return default
+        return self.socket if name == "socket" else default
 
 
 class FakeLoop:

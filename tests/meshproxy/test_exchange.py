@@ -340,6 +340,20 @@ def test_filters_change_what_the_endpoint_and_the_client_see() -> None:
     assert [f[0] for f in answer.fields] == [b"x-stamp"]
 
 
+@pytest.mark.parametrize(("direction", "passes"), [("outbound", True), ("inbound", False)])
+def test_only_a_sidecar_is_believed_to_be_one(direction: str, passes: bool) -> None:
+    """`x-mesh-refusal` tells whether a request may be repeated: an app cannot claim that."""
+    scene = Scene()
+    scene.caller.direction = direction
+    scene.ask()
+    scene.first.lend()
+    head = ResponseHead(503, [], length=0)
+    head.mesh_fields = [field(b"x-mesh-refusal", b"connect-failed")]
+    scene.exchange.on_response_head(head)
+    [answer] = [call[1] for call in scene.client.heard if call[0] == "send_head"]
+    assert [f[0] for f in answer.fields] == ([b"x-mesh-refusal"] if passes else [])
+
+
 def test_a_404_tells_an_unknown_service_from_a_request_no_rule_wants() -> None:
     """The answer names the authority: a misspelt name, or a place outside the mesh, is seen at once."""
     scene = Scene()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 from prometheus_client.parser import text_string_to_metric_families
 
 from meshproxy.config.bootstrap import Admin, Bootstrap, Static
@@ -179,12 +180,20 @@ async def test_metrics_can_be_parsed_and_are_right(tmp_path: Path, app: Origin) 
 async def test_mutual_tls_needs_a_certificate_before_it_is_ready(
     tmp_path: Path, app: Origin
 ) -> None:
-    """Without one the proxy says so, and calls nobody in plaintext."""
+    """Without one the proxy does not start, or says so, and calls nobody in plaintext."""
     authority = TestAuthority()
     trust = (TrustSpec(trust_domain="test.mesh", roots=(authority.root,)),)
     clusters = (ClusterSpec(name="catalog", mtls=True),)
     scene = Scene(tmp_path, app.port, clusters=clusters, trust=trust)
+    with pytest.raises(ContractError, match=r"^cluster/catalog mtls: needs static\.certificate"):
+        async with scene.starting():
+            pass
+
+    encrypted = scene.snapshot
+    scene = Scene(tmp_path, app.port)
+    doors = {"listeners": scene.snapshot.listeners}
     async with scene.starting():
+        scene.proxy._adopt(structs.replace(encrypted, **doors))
         assert await scene.page("/healthz/ready") == (503, b"no valid certificate\n")
         assert (await get(scene.port)).header("x-mesh-refusal") == "not-ready"
     assert app.connections == 0
@@ -214,7 +223,10 @@ async def test_what_cannot_be_served_does_not_start(tmp_path: Path, app: Origin)
     one, two = Scene(tmp_path, app.port), Scene(tmp_path, app.port)
     two.admin = one.admin
     async with one.starting():
-        with pytest.raises(OSError, match="in use"):
+        message = (
+            rf"^admin\.port: cannot listen on 127\.0\.0\.1:{one.admin}: Address already in use$"
+        )
+        with pytest.raises(ContractError, match=message):
             async with two.starting():
                 pass
         assert (await get(one.port)).status == 200

@@ -20,6 +20,11 @@ def test_columns_are_aligned_and_countable() -> None:
     ]
 
 
+def test_a_cell_is_one_line_whatever_a_proxy_says() -> None:
+    """A refusal's reason comes from a sidecar; it can neither add rows nor paint the terminal."""
+    assert table(("A",), [("x\n\x1b[31mSYNCED",)]).splitlines() == ["A", r"x\n\x1b[31mSYNCED"]
+
+
 def test_rows_are_cut_on_a_terminal_only() -> None:
     """An ellipsis shows that there is more; in a pipe nothing is left out."""
     rows = [("x" * 30,)]

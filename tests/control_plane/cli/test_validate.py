@@ -30,7 +30,7 @@ def test_both_kinds_of_findings_one_a_line(
     assert first == (
         f"{tmp_path}/a.yaml:7: HTTPRoute/default/r: spec.rules[0].backendRefs[0]: "
         "ResolvedRefs=False (BackendNotFound): Service default/x does not exist, "
-        "expected one of default/a"
+        "expected one of default/a (in force: its share of requests is answered 500)"
     )
     assert second.startswith(f"{tmp_path}/b.yaml:4: Service/default/A: metadata.name: ")
 

@@ -11,6 +11,13 @@ def test_one_line_says_where_what_and_why() -> None:
     assert str(finding) == "a.yaml:3: Service/ns/x: spec.ports: is empty"
 
 
+def test_a_name_cannot_make_two_lines_of_one() -> None:
+    """What is wrong with a name may be that it is not printable."""
+    assert str(Finding(file="a.yaml", name="x\n\x1b[31m", kind="K", message="no")) == (
+        r"a.yaml: K/x\n\x1b[31m: no"
+    )
+
+
 def test_what_is_not_known_is_left_out() -> None:
     """A file that is no YAML has no kind, name or field."""
     assert str(Finding(file="a.yaml", message="not YAML")) == "a.yaml: not YAML"

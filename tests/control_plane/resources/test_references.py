@@ -50,9 +50,22 @@ def test_what_resolves_is_silent() -> None:
 def test_backends_that_do_not_resolve(ref: str, condition: str) -> None:
     """The route applies; the condition says why a share of it is answered 500, and where."""
     found = unresolved(route("r", "a", f"[{{backendRefs: [{ref}]}}]"), service("a"))
+    in_force = " (in force: its share of requests is answered 500)"
     assert found == [
-        f"0.yaml:7: HTTPRoute/default/r: spec.rules[0].backendRefs[0]: {condition}"
-    ]  # fmt: skip
+        f"0.yaml:7: HTTPRoute/default/r: spec.rules[0].backendRefs[0]: {condition}{in_force}"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("catalog-v3", "default/catalog-v2"), ("reviews", "other/reviews")],
+)
+def test_a_backend_that_does_not_exist_may_be_a_slip(name: str, meant: str) -> None:
+    """A name like one of the namespace, or the right name in another, is proposed."""
+    texts = (service("catalog-v2"), service("reviews", "other"))
+    parent = route("r", "catalog-v2", f"[{{backendRefs: [{{name: {name}, port: 80}}]}}]")
+    (only,) = unresolved(parent, *texts)
+    assert f'Service default/{name} does not exist, did you mean "{meant}"? (in force' in only
 
 
 @pytest.mark.parametrize(

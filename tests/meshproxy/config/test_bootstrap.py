@@ -55,7 +55,7 @@ def test_a_static_configuration_needs_no_control_plane(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ({"workload": "catalog"}, "workload: Expected `str` matching regex"),
+        ({"workload": "catalog"}, "workload: expected namespace/name in lower case"),
         ({"workload": None}, "workload: Expected `str`, got `null`"),
         ({"identity": "spiffe://mesh.local/x"}, "identity: .* expected the path /ns/"),
         ({"control_plane": {**PLANE, "identity": "x"}}, "control_plane.identity: .*expected spiffe://"),
@@ -63,7 +63,8 @@ def test_a_static_configuration_needs_no_control_plane(tmp_path: Path) -> None:
         ({"control_plane": {**PLANE, "port": 0}}, "control_plane.port: Expected `int` >= 1"),
         ({"control_plane": {**PLANE, "roots": 5}}, "control_plane.roots: expected a path"),
         ({"state": ""}, "state: expected a path"),
-        ({"sate": "x"}, "unknown field `sate`"),
+        ({"sate": "x"}, "unknown field `sate`, did you mean `state`"),
+        ({"admin": {"prt": 1}}, "admin: .* unknown field `prt`, did you mean `port`"),
         ({"drain_seconds": -1}, "drain_seconds: Expected `float` >= 0"),
         ({"admin": {"port": 70000}}, "admin.port: Expected `int` <= 65535"),
         ({"control_plane": None}, "expected exactly one of control_plane and static"),
@@ -91,7 +92,8 @@ def test_a_wrong_field_is_named_with_what_was_expected(
         ("b.json", "[" * 100_000, "expected JSON"),
         ("b.json", "[]", "the whole file: Expected `object`"),
         ("b.yaml", "a: [", "expected YAML"),
-        ("b.yaml", "", "the whole file: Expected `object`, got `null`"),
+        ("b.yaml", "", "the file is empty"),
+        ("b.yaml", "state: a\nstate: b", 'line 2: "state" stands twice, first in line 1'),
         ("b.yaml", "a: !!python/object:os.system {}", "expected YAML"),
     ],
 )

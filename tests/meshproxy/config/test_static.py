@@ -32,6 +32,8 @@ def test_json_and_yaml_say_the_same(tmp_path: Path) -> None:
         ("a.yaml", "clusters:\n- name: a\n  connect_timeout: soon", "clusters[0].connect_timeout", "int"),
         ("a.yml", "clusters: [", "", "YAML"),
         ("a.yaml", "- 1", "", "object"),
+        ("a.yaml", "", "", "the file is empty"),
+        ("a.yaml", "clusters: []\nclusters: []", "", "stands twice"),
     ],
 )  # fmt: skip
 def test_errors_name_file_place_and_reason(

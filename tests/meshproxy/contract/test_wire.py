@@ -126,6 +126,36 @@ def test_defaults_are_not_sent() -> None:
 @pytest.mark.parametrize(
     ("data", "path", "reason"),
     [
+        ({"clustesr": []}, "", "Object contains unknown field `clustesr`, did you mean `clusters`?"),
+        ({"clusters": [{"name": "a", "prot": 1}]}, "clusters[0]", "`prot`, expected one of name, "),
+        (
+            {"listeners": [{"name": "a", "direction": "in", "address": "b", "port": 1}]},
+            "listeners[0].direction",
+            "Invalid enum value 'in', expected one of inbound, outbound",
+        ),
+        (
+            {"virtual_hosts": [{"name": "a", "routes": [{"name": "b", "redirect": {"status": 999}}]}]},
+            "virtual_hosts[0].routes[0].redirect.status",
+            "Invalid enum value 999, expected one of 301, 302, 303, 307, 308",
+        ),
+        (
+            {"virtual_hosts": [{"name": "a", "routes": [{"name": "b", "match": {"pat": 1}}]}]},
+            "virtual_hosts[0].routes[0].match",
+            "did you mean `path`?",
+        ),
+    ],
+)  # fmt: skip
+def test_an_unknown_name_is_told_the_known_ones(data: Any, path: str, reason: str) -> None:
+    """A slip is mended with one look; the path is what it always was."""
+    with pytest.raises(ContractError) as caught:
+        wire.convert(data, Snapshot)
+    assert caught.value.path == path
+    assert reason in caught.value.reason
+
+
+@pytest.mark.parametrize(
+    ("data", "path", "reason"),
+    [
         (b"", "", "truncated"),
         (b"{", "", "truncated"),
         (b'{"name": "a"} x', "", "malformed"),

@@ -1,5 +1,7 @@
 """A client's connection: from bytes to exchanges and back, with nothing real around it."""
 
+import errno
+import struct
 from math import inf
 
 import pytest
@@ -8,6 +10,7 @@ from meshproxy.downstream.http1 import (
     CLOSE_TIMEOUT,
     DISCARD_LIMIT,
     FIRST_TIMEOUT,
+    HALF_CLOSED_TIMEOUT,
     HEAD_TIMEOUT,
     HELD_LIMIT,
     IDLE_TIMEOUT,
@@ -16,7 +19,7 @@ from meshproxy.downstream.http1 import (
 )
 from meshproxy.message import CHUNKED, RequestHead, ResponseHead, field
 from tests.helpers.recorder import Recorder
-from tests.helpers.transport import FakeLoop, arrive, connected
+from tests.helpers.transport import FakeLoop, FakeSocket, arrive, connected
 
 GET = b"GET /%d HTTP/1.1\r\nHost: catalog\r\n\r\n"
 POST = b"POST / HTTP/1.1\r\nHost: catalog\r\nContent-Length: %d\r\n\r\n"
@@ -268,6 +271,42 @@ def test_a_half_closed_client_gets_its_answer() -> None:
 
     scene = Scene()
     assert scene.connection.eof_received() is False
+
+
+def test_a_half_closed_client_is_not_waited_for_without_end() -> None:
+    """
+    A client that has given up looks like one that said its last word: if the app hangs, it is
+    let go in time; if its answer flows, it is not cut while it takes what is written.
+    """
+    scene = Scene()
+    scene.arrive(GET % 1)
+    assert scene.connection.eof_received() is True
+    assert scene.patience == HALF_CLOSED_TIMEOUT
+    scene.expire()
+    assert scene.transport.state == "aborted"
+
+    scene = Scene()
+    scene.arrive(GET % 1)
+    assert scene.connection.eof_received() is True
+    scene.connection.send_head(ResponseHead(200, [], length=5))
+    scene.transport.socket = FakeSocket()
+    scene.expire()
+    assert (scene.transport.state, scene.patience) == ("open", HALF_CLOSED_TIMEOUT)
+    scene.transport.socket.error = errno.ECONNRESET
+    scene.expire()
+    assert scene.transport.state == "aborted"
+
+
+def test_a_torn_answer_to_http_1_0_is_reset() -> None:
+    """There a clean end of the connection would be the clean end of the body (RFC 9112 section 8)."""
+    scene = Scene()
+    scene.transport.socket = FakeSocket()
+    scene.arrive(b"GET / HTTP/1.0\r\nHost: catalog\r\n\r\n")
+    scene.connection.send_head(ResponseHead(200, [], length=CHUNKED))
+    scene.connection.send_data(b"half")
+    scene.connection.reset()
+    assert scene.transport.state == "aborted"
+    assert scene.transport.socket.lingers == struct.pack("ii", 1, 0)
 
 
 def test_over_tls_there_is_no_half_close() -> None:

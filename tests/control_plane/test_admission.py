@@ -1,0 +1,69 @@
+"""Connections that ask for nothing are closed; others are not."""
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+
+from control_plane.admission import Admission
+from control_plane.config import Listen
+from tests.helpers.certificates import TestAuthority
+
+WITHIN = 0.3
+
+
+@asynccontextmanager
+async def port(context: ssl.SSLContext | None = None) -> AsyncIterator[int]:
+    """Serve one slow page on a port."""
+    admission = Admission(WITHIN)
+
+    async def page(_request: web.Request) -> web.Response:
+        await asyncio.sleep(3 * WITHIN)
+        return web.Response(text="here")
+
+    app = web.Application(middlewares=[admission.heard])
+    app.router.add_get("/", page)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    assert runner.server is not None
+    server = await admission.listen(runner.server, Listen(port=0), context)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+        await runner.cleanup()
+
+
+@pytest.mark.parametrize("said", [b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: x\r\n"])
+async def test_a_first_request_that_does_not_come_ends_the_connection(said: bytes) -> None:
+    """Nothing, and half a head; neither a certificate nor a token is needed to try that."""
+    async with port() as number, asyncio.timeout(5):
+        reader, writer = await asyncio.open_connection("127.0.0.1", number)
+        writer.write(said)
+        assert await reader.read() == b""
+        writer.close()
+
+
+async def test_an_unfinished_handshake_ends_the_connection(tmp_path: Path) -> None:
+    """Somebody connects to the TLS port and says nothing, or no more than half a record."""
+    certificate, key = TestAuthority().issue("spiffe://a/ns/b/sa/c", tmp_path, "server")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    async with port(context) as number, asyncio.timeout(5):
+        reader, writer = await asyncio.open_connection("127.0.0.1", number)
+        writer.write(b"\x16\x03\x01\x02")
+        assert await reader.read() == b""
+        writer.close()
+
+
+async def test_a_request_under_way_may_last(tmp_path: Path) -> None:
+    """A conversation that has begun is none of this: a discovery stream lives for days."""
+    async with port() as number, asyncio.timeout(5):
+        reader, writer = await asyncio.open_connection("127.0.0.1", number)
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert (await reader.read()).endswith(b"here")
+        writer.close()
