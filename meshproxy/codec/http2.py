@@ -30,8 +30,8 @@ nobody reads would in the end hold all of it, and stop every other stream.  What
 * Unacknowledged data of streams that are gone counts against the connection and is credited here.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Final, Protocol
+from collections.abc import Callable
+from typing import Any, ClassVar, Final, Protocol
 
 import ngh2
 
@@ -155,7 +155,7 @@ class _Session:
         held: Bytes that sinks have been given and have not acknowledged.
     """
 
-    __slots__ = ("_control", "_engine", "_now", "_ours", "_small", "_torn", "calmed", "closed", "held")  # fmt: skip
+    __slots__ = ("_control", "_engine", "_now", "_ours", "_small", "_torn", "_useful", "calmed", "closed", "held")  # fmt: skip
 
     def __init__(self, engine: ngh2.Connection, allowance: Allowance) -> None:
         self._engine = engine
@@ -163,6 +163,7 @@ class _Session:
         self._torn = Budget(*allowance.torn)
         self._ours: set[int] = set()  # streams that we reset ourselves, for our own reasons
         self._small = False
+        self._useful = 0  # frames that earn, since the last that spent
         self._now = 0.0
         self.closed = False
         self.calmed = False
@@ -184,19 +185,25 @@ class _Session:
         self._dispatch()
 
     def _dispatch(self) -> None:
+        handlers = self._handlers
         for event in self._engine.events():
             if self.closed:
                 return
-            self._on_event(event)
+            handler = handlers.get(event.__class__)
+            if handler is None:
+                self._spend()
+            else:
+                handler(self, event)
 
-    def _on_event(self, event: ngh2.Event) -> None:
-        raise NotImplementedError
+    # By class of event.  What is not in here moves no request along, and costs.
+    _handlers: ClassVar[dict[type[ngh2.Event], Callable[[Any, Any], None]]] = {}
 
-    def _on_control(self, event: ngh2.Event) -> None:
-        """An event that moves no request along."""
-        if isinstance(event, ngh2.ConnectionClosed):
-            self.closed = True
-        elif not isinstance(event, ngh2.StreamReset) and not self._control.spend(self._now):
+    def _spend(self) -> None:
+        """The peer made us do something that serves no request."""
+        if self._useful:
+            self._control.earn(self._useful)
+            self._useful = 0
+        if not self._control.spend(self._now):
             self.calm()
 
     def _on_stream_gone(self, stream_id: int, code: int, sink: Sink | None) -> None:
@@ -243,8 +250,11 @@ class _Session:
             return 0
 
     def send_data(self, stream_id: int, data: bytes) -> None:
-        self._control.earn(2)  # the peer may credit it
-        self._guarded(self._engine.send_data, stream_id, data)
+        self._useful += 2  # the peer may credit it
+        try:
+            self._engine.send_data(stream_id, data)
+        except ngh2.NGH2Error:  # the stream has gone: see `_guarded`
+            return
 
     def send_end(self, stream_id: int, trailers: Fields | None) -> None:
         if trailers:
@@ -296,6 +306,14 @@ class _Session:
             self.closed = True
 
 
+def _on_connection_closed(session: _Session, _: ngh2.ConnectionClosed) -> None:
+    session.closed = True
+
+
+def _on_reset(session: _Session, event: ngh2.StreamReset) -> None:
+    """Nothing yet: the next event says that the stream is closed, with the same code."""
+
+
 class ServerSession(_Session):
     """The end that requests come to; `open_stream` makes the sink of each."""
 
@@ -325,28 +343,18 @@ class ServerSession(_Session):
 
     # Requests -------------------------------------------------------------------------------------
 
-    def _on_event(self, event: ngh2.Event) -> None:
-        if isinstance(event, ngh2.DataReceived):
-            self._on_data(event.stream_id, event.data, ended=event.end_stream)
-        elif isinstance(event, ngh2.RequestReceived):
-            self._on_head(event.stream_id, event.headers, ended=event.end_stream)
-        elif isinstance(event, ngh2.StreamClosed):
-            self._on_stream_gone(
-                event.stream_id, event.error_code, self._streams.pop(event.stream_id, None)
-            )
-        elif isinstance(event, ngh2.TrailersReceived):
-            self._on_trailers(event.stream_id, event.headers)
-        else:
-            if isinstance(event, ngh2.PingAcknowledged) and event.opaque_data == _ROUND_TRIP:
-                self.refuse_more()
-            self._on_control(event)
+    def _on_ping_answered(self, event: ngh2.PingAcknowledged) -> None:
+        if event.opaque_data == _ROUND_TRIP:
+            self.refuse_more()
+        self._spend()
 
-    def _on_head(self, stream_id: int, headers: tuple[ngh2.Header, ...], *, ended: bool) -> None:
+    def _on_head(self, event: ngh2.RequestReceived) -> None:
+        stream_id, ended = event.stream_id, event.end_stream
         self._last = stream_id
-        self._control.earn(4)
+        self._useful += 4
         self._streams[stream_id] = stream = self._open_stream(stream_id)
         try:
-            head = read_request_head(headers, ended=ended)
+            head = read_request_head(event.headers, ended=ended)
         except MalformedError as error:
             stream.on_request_malformed(error)
             return
@@ -354,29 +362,34 @@ class ServerSession(_Session):
         if ended and not self.closed:
             stream.on_request_end(None)
 
-    def _on_data(self, stream_id: int, data: bytes, *, ended: bool) -> None:
+    def _on_data(self, event: ngh2.DataReceived) -> None:
+        stream_id, data, ended = event.stream_id, event.data, event.end_stream
         stream = self._streams.get(stream_id)
         if stream is None:
             self.acknowledge(stream_id, len(data))
             return
         if data:
-            self._control.earn(2)
+            self._useful += 2
             stream.on_request_data(data)
-        elif not ended and not self._control.spend(self._now):
-            self.calm()
+        elif not ended:
+            self._spend()
         if ended and not self.closed:
             stream.on_request_end(None)
 
-    def _on_trailers(self, stream_id: int, headers: tuple[ngh2.Header, ...]) -> None:
-        stream = self._streams.get(stream_id)
+    def _on_trailers(self, event: ngh2.TrailersReceived) -> None:
+        stream = self._streams.get(event.stream_id)
         if stream is None:
             return
         try:
-            trailers = read_trailers(headers)
+            trailers = read_trailers(event.headers)
         except MalformedError as error:
             stream.on_request_malformed(error)
         else:
             stream.on_request_end(trailers)
+
+    def _on_stream_closed(self, event: ngh2.StreamClosed) -> None:
+        stream_id = event.stream_id
+        self._on_stream_gone(stream_id, event.error_code, self._streams.pop(stream_id, None))
 
     # Responses ------------------------------------------------------------------------------------
 
@@ -389,7 +402,7 @@ class ServerSession(_Session):
             self._engine.send_response(stream_id, response_headers(head), end_stream=ended)
         except ngh2.NGH2Error:
             return
-        self._control.earn(4)
+        self._useful += 4
 
     # Going away -----------------------------------------------------------------------------------
 
@@ -410,6 +423,16 @@ class ServerSession(_Session):
 
     def _send_goaway(self) -> None:
         self._engine.send_goaway(NO_ERROR, last_stream_id=self._last)
+
+    _handlers = {
+        ngh2.RequestReceived: _on_head,
+        ngh2.DataReceived: _on_data,
+        ngh2.TrailersReceived: _on_trailers,
+        ngh2.StreamClosed: _on_stream_closed,
+        ngh2.StreamReset: _on_reset,
+        ngh2.PingAcknowledged: _on_ping_answered,
+        ngh2.ConnectionClosed: _on_connection_closed,
+    }
 
 
 class ClientSession(_Session):
@@ -455,7 +478,7 @@ class ClientSession(_Session):
     @property
     def room(self) -> int:
         """How many more requests the peer would take at once."""
-        if self.going_away or self.closed or not self._engine.can_send_request:
+        if self.going_away or self.closed:
             return 0
         return self._admitted - len(self._streams)
 
@@ -484,55 +507,40 @@ class ClientSession(_Session):
 
     # Responses ------------------------------------------------------------------------------------
 
-    def _on_event(self, event: ngh2.Event) -> None:
-        if isinstance(event, ngh2.DataReceived):
-            self._on_data(event.stream_id, event.data, ended=event.end_stream)
-        elif isinstance(event, ngh2.ResponseReceived):
-            self._on_head(event.stream_id, event.headers, ended=event.end_stream)
-        elif isinstance(event, ngh2.StreamClosed):
-            self._on_stream_gone(
-                event.stream_id, event.error_code, self._streams.pop(event.stream_id, None)
-            )
-        elif isinstance(event, ngh2.TrailersReceived):
-            self._on_trailers(event.stream_id, event.headers)
-        elif isinstance(event, ngh2.InformationalResponseReceived):
-            self._on_informational(event.stream_id, event.headers)
-        elif isinstance(event, ngh2.GoAwayReceived):
-            self.going_away = True
-            self._on_going_away()
-        else:
-            if isinstance(event, ngh2.SettingsReceived):
-                self._obey(event.settings)
-            self._on_control(event)
+    def _on_goaway(self, _: ngh2.GoAwayReceived) -> None:
+        self.going_away = True
+        self._on_going_away()
 
-    def _obey(self, settings: Mapping[int, int]) -> None:
+    def _on_settings(self, event: ngh2.SettingsReceived) -> None:
+        self._spend()
         self.greeted = True
         current = self._engine.remote_settings
         self._admitted = min(current.get(_SETTING_STREAMS, MAX_STREAMS), MAX_STREAMS)
         # Where nothing was announced we assume that the peer takes what we would.
-        self._header_limit = settings.get(_SETTING_HEADERS, self._header_limit)
+        self._header_limit = event.settings.get(_SETTING_HEADERS, self._header_limit)
 
-    def _on_informational(self, stream_id: int, headers: tuple[ngh2.Header, ...]) -> None:
-        stream = self._streams.get(stream_id)
+    def _on_informational(self, event: ngh2.InformationalResponseReceived) -> None:
+        stream = self._streams.get(event.stream_id)
         if stream is None:
             return
-        if not self._control.spend(self._now):
-            self.calm()
+        self._spend()
+        if self.closed:
             return
         try:
-            head = read_response_head(headers, stream.method, ended=False)
+            head = read_response_head(event.headers, stream.method, ended=False)
         except MalformedError as error:
             stream.on_response_malformed(_fault_of_upstream(error))
         else:
             stream.on_response_informational(head)
 
-    def _on_head(self, stream_id: int, headers: tuple[ngh2.Header, ...], *, ended: bool) -> None:
+    def _on_head(self, event: ngh2.ResponseReceived) -> None:
+        stream_id, ended = event.stream_id, event.end_stream
         stream = self._streams.get(stream_id)
         if stream is None:
             return
-        self._control.earn(4)
+        self._useful += 4
         try:
-            head = read_response_head(headers, stream.method, ended=ended)
+            head = read_response_head(event.headers, stream.method, ended=ended)
         except MalformedError as error:
             stream.on_response_malformed(_fault_of_upstream(error))
             return
@@ -540,29 +548,46 @@ class ClientSession(_Session):
         if ended and not self.closed:
             stream.on_response_end(None)
 
-    def _on_data(self, stream_id: int, data: bytes, *, ended: bool) -> None:
+    def _on_data(self, event: ngh2.DataReceived) -> None:
+        stream_id, data, ended = event.stream_id, event.data, event.end_stream
         stream = self._streams.get(stream_id)
         if stream is None:
             self.acknowledge(stream_id, len(data))
             return
         if data:
-            self._control.earn(2)
+            self._useful += 2
             stream.on_response_data(data)
-        elif not ended and not self._control.spend(self._now):
-            self.calm()
+        elif not ended:
+            self._spend()
         if ended and not self.closed:
             stream.on_response_end(None)
 
-    def _on_trailers(self, stream_id: int, headers: tuple[ngh2.Header, ...]) -> None:
-        stream = self._streams.get(stream_id)
+    def _on_trailers(self, event: ngh2.TrailersReceived) -> None:
+        stream = self._streams.get(event.stream_id)
         if stream is None:
             return
         try:
-            trailers = read_trailers(headers)
+            trailers = read_trailers(event.headers)
         except MalformedError as error:
             stream.on_response_malformed(_fault_of_upstream(error))
         else:
             stream.on_response_end(trailers)
+
+    def _on_stream_closed(self, event: ngh2.StreamClosed) -> None:
+        stream_id = event.stream_id
+        self._on_stream_gone(stream_id, event.error_code, self._streams.pop(stream_id, None))
+
+    _handlers = {
+        ngh2.ResponseReceived: _on_head,
+        ngh2.DataReceived: _on_data,
+        ngh2.TrailersReceived: _on_trailers,
+        ngh2.StreamClosed: _on_stream_closed,
+        ngh2.StreamReset: _on_reset,
+        ngh2.InformationalResponseReceived: _on_informational,
+        ngh2.SettingsReceived: _on_settings,
+        ngh2.GoAwayReceived: _on_goaway,
+        ngh2.ConnectionClosed: _on_connection_closed,
+    }
 
 
 def _fault_of_upstream(error: MalformedError) -> MalformedError:

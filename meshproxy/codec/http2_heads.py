@@ -55,12 +55,12 @@ def read_request_head(
         MalformedError: It is not a request, or larger than what we take.
     """
     pseudo: dict[bytes, bytes] = {}
-    lines: list[bytes] = []
     for name, value in headers:
-        if name[:1] == b":":
-            pseudo[name] = value
-        else:
-            lines.append(name + b": " + value)
+        if name[:1] != b":":
+            break
+        pseudo[name] = value
+    # Pseudo-header fields come first, each once: nghttp2 has seen to it.
+    lines = [name + b": " + value for name, value in headers[len(pseudo) :]]
     method = pseudo.get(b":method", b"")
     path = _path(method, pseudo.get(b":path", b""), limits)
     _check_size(lines, limits)
@@ -164,9 +164,9 @@ def _with_one_cookie(fields: Fields) -> Fields:
     RFC 9113 section 8.2.3: they "MUST be concatenated into a single octet string using the
     two-octet delimiter" before they leave HTTP/2.  Joined here, everybody behind us sees one.
     """
-    pieces = [field[1] for field in fields if field[0] == _COOKIE]
-    if len(pieces) < 2:
+    if [field[0] for field in fields].count(_COOKIE) < 2:
         return fields
+    pieces = [field[1] for field in fields if field[0] == _COOKIE]
     whole = b"; ".join(pieces)
     joined = [field for field in fields if field[0] != _COOKIE]
     joined.append((_COOKIE, whole, b"cookie: " + whole))
