@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import ctypes
+import logging
 import os
 import signal
 import sys

@@ -40,6 +40,7 @@ _TABLE = (
     Refusal("target-too-long", 414, 8, "DPE", False, "The request target is too long."),
     Refusal("version-not-supported", 505, 12, "DPE", False, "This version of HTTP is not supported."),
     Refusal("head-timeout", 408, 4, "DPE", False, "The request head did not arrive in time."),
+    Refusal("body-timeout", 408, 4, "DPE", True, "The rest of the request body did not arrive in time."),
     Refusal("not-implemented", 501, 12, "DPE", False, "The proxy does not offer what the request asks for."),
     # Where it should go
     Refusal("no-route", 404, 12, "NR", False, "No route matches this request."),
