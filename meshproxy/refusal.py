@@ -40,13 +40,13 @@ _TABLE = (
     Refusal("target-too-long", 414, 8, "DPE", False, "The request target is too long."),
     Refusal("version-not-supported", 505, 12, "DPE", False, "This version of HTTP is not supported."),
     Refusal("head-timeout", 408, 4, "DPE", False, "The request head did not arrive in time."),
+    Refusal("body-timeout", 408, 4, "DPE", True, "The rest of the request body did not arrive in time."),
     Refusal("not-implemented", 501, 12, "DPE", False, "The proxy does not offer what the request asks for."),
     Refusal("connection-abused", 429, 8, "DPE", False, "The connection was used for much that is no request."),
     # Where it should go
     Refusal("no-route", 404, 12, "NR", False, "No route matches this request."),
     Refusal("unresolved-backend", 500, 14, "NC", False, "The route points to a backend that does not exist."),
     Refusal("not-ready", 503, 14, "NC", False, "The proxy has no configuration or no certificate yet."),
-    Refusal("draining", 503, 14, "UO", False, "The proxy is shutting down."),
     # Whether it may pass
     Refusal("mtls-required", 403, 16, "UAEX", False, "This port accepts mutual TLS only."),
     # Getting there
@@ -63,7 +63,6 @@ _TABLE = (
     Refusal("upstream-protocol-error", 502, 13, "UPE", True, "The endpoint's answer is not valid HTTP."),
     # Never sent: the client had gone, or was being answered already
     Refusal("downstream-closed", 499, 1, "DC", True, "The client closed the connection before it was answered."),
-    Refusal("internal-error", 500, 13, "LR", True, "The proxy made a mistake; its log says more."),
 )  # fmt: skip
 
 REFUSALS: dict[str, Refusal] = {refusal.code: refusal for refusal in _TABLE}

@@ -26,6 +26,7 @@ _EXTENSION: Final = (
     rb"[ \t]*+;[ \t]*+" + _TOKEN + rb"(?:[ \t]*+=[ \t]*+(?:" + _TOKEN + rb"|" + _QUOTED + rb"))?"
 )
 _size_line: Final = re.compile(_SIZE + rb"((?:" + _EXTENSION + rb")*)").fullmatch
+_plain_size: Final = re.compile(rb"([0-9A-Fa-f]{1,4})\r\n").match
 _LARGEST: Final = 2**63 - 1
 
 # What is expected next.
@@ -74,11 +75,31 @@ class ChunkReader:
         pieces: list[bytes] = []
         at = 0
         try:
+            at = self._read_whole(buffer, at, pieces)
             while (end := self._step(buffer, at, pieces)) is not None:
                 at = end
+                if self._state == _SIZE_LINE:
+                    at = self._read_whole(buffer, at, pieces)
         except MalformedError as error:
             self.error = error
         return b"".join(pieces), buffer[at:]
+
+    def _read_whole(self, buffer: bytes, at: int, pieces: list[bytes]) -> int:
+        """
+        Read the small chunks that are all there and plain; return where the first other one begins.
+
+        A sender may make every byte a chunk: a third of the time that `_step` takes for each.
+        """
+        if self._state != _SIZE_LINE:
+            return at
+        while (size := _plain_size(buffer, at)) is not None:
+            start = size.end()
+            end = start + int(size[1], 16)
+            if end == start or buffer[end : end + 2] != b"\r\n":
+                break  # the last one, or not all there, or wrong: that is for `_step` to say
+            pieces.append(buffer[start:end])
+            at = end + 2
+        return at
 
     def _step(self, buffer: bytes, at: int, pieces: list[bytes]) -> int | None:
         """Read one element at `at`; return where it ends, or None when it is not all there."""

@@ -36,6 +36,9 @@ IDLE_TIMEOUT = 3600.0
 CLOSE_TIMEOUT = 60.0
 """Seconds for the end of an answer to leave before a closing connection is cut."""
 
+BODY_TIMEOUT = 60.0
+"""Seconds without a byte of a request body that has begun, while we are ready to take it."""
+
 HALF_CLOSED_TIMEOUT = 30.0
 """Seconds for which a client that says no more is believed to listen, without a sign that it does."""
 
@@ -162,9 +165,11 @@ class Http1Connection(Connection):
     # The request ----------------------------------------------------------------------------------
 
     def on_request_head(self, head: RequestHead) -> None:
-        self.deadline = inf
         self._request_open = True
         self._response_open = True
+        self.deadline = inf
+        if head.length and not head.expect_continue:
+            self.deadline = self.loop.time() + BODY_TIMEOUT
         self._head_sent = False
         self._waits_for_continue = head.expect_continue
         self._close = self._last or not self._reader.keep_alive
@@ -173,6 +178,7 @@ class Http1Connection(Connection):
 
     def on_request_data(self, data: bytes) -> None:
         if self.exchange is not None:
+            self.deadline = self.loop.time() + BODY_TIMEOUT
             self.exchange.on_request_data(data)
             return
         self._discarded += len(data)
@@ -182,6 +188,7 @@ class Http1Connection(Connection):
     def on_request_end(self, trailers: Fields | None) -> None:
         self._request_open = False
         if self.exchange is not None:
+            self.deadline = inf
             self.exchange.on_request_end(trailers)
         else:  # it has been answered already
             self._turn()
@@ -208,6 +215,8 @@ class Http1Connection(Connection):
     def send_informational(self, head: ResponseHead) -> None:
         if head.status == 100:
             self._waits_for_continue = False
+            if self._request_open:
+                self.deadline = self.loop.time() + BODY_TIMEOUT
         if not self._reader.http10:  # HTTP/1.0 has no 1xx (RFC 9110 section 15.2)
             self.write(encode_informational(head))
 
@@ -306,6 +315,8 @@ class Http1Connection(Connection):
         self.deadline = inf
         if self._reader.in_head and not self._lingering:
             self.on_request_malformed(MalformedError("head-timeout", "the head took too long"))
+        elif self._request_open and self.exchange is not None:
+            self.on_request_malformed(MalformedError("body-timeout", "the body stopped coming"))
         elif self._response_open and self._head_sent and self._listens():
             self.deadline = self.loop.time() + HALF_CLOSED_TIMEOUT
         else:
@@ -332,9 +343,12 @@ class Http1Connection(Connection):
     # One side is slower than the other ------------------------------------------------------------
 
     def pause_request(self) -> None:
+        self.deadline = inf  # it is not the client who is slow
         self.pause_reading()
 
     def resume_request(self) -> None:
+        if self._request_open and not self._waits_for_continue:
+            self.deadline = self.loop.time() + BODY_TIMEOUT
         self.resume_reading()
 
     def on_blocked(self) -> None:

@@ -7,6 +7,7 @@ from math import inf
 import pytest
 
 from meshproxy.downstream.http1 import (
+    BODY_TIMEOUT,
     CLOSE_TIMEOUT,
     DISCARD_LIMIT,
     FIRST_TIMEOUT,
@@ -417,6 +418,28 @@ def test_a_slow_head_is_told_and_an_idle_client_is_closed(later: bool) -> None:
     scene = Scene()
     scene.expire()
     assert (scene.sent, scene.transport.state) == (b"", "aborted")
+
+
+def test_a_body_that_stops_coming_is_not_waited_for_without_end() -> None:
+    """408 and a reset of the attempt; who is paused by us, or waits for our 100, is not late."""
+    scene = Scene()
+    scene.arrive(POST % 10 + b"ab")
+    assert scene.patience == BODY_TIMEOUT
+    scene.connection.pause_request()
+    assert scene.patience == inf
+    scene.connection.resume_request()
+    scene.expire()
+    assert b"HTTP/1.1 408 Request Timeout\r\n" in scene.sent
+    assert scene.listener.refused == ["body-timeout"]
+    assert scene.exchanges[0].words[-1] == "on_request_reset"
+
+    scene = Scene()
+    scene.arrive((POST % 10).replace(b"\r\n\r\n", b"\r\nExpect: 100-continue\r\n\r\n"))
+    assert scene.patience == inf
+    scene.connection.send_informational(ResponseHead(100, []))
+    assert scene.patience == BODY_TIMEOUT
+    scene.arrive(b"0123456789")
+    assert scene.patience == inf  # said in full: how long the answer takes is the app's affair
 
 
 def test_slow_sides_are_passed_on() -> None:
