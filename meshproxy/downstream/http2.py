@@ -101,8 +101,8 @@ class Http2Stream(Stream):
     def send_end(self, trailers: Fields | None) -> None:
         self._exchange = None
         super().send_end(trailers)
-        self.resume()
         if self._request_open and self.id:
+            self.pause()  # nobody takes the rest: no credit for more
             self._connection.answered_early.append(self)
 
     def reset(self) -> None:

@@ -7,13 +7,15 @@ Theory of operation
 A retry hides one bad connection or endpoint from the client, but a request that was executed
 and is sent again may charge a customer twice.  So, by default, only these are repeated:
 
-1) The request never left: no connection could be made.  Any method.
+1) The request never left: no connection could be made, or the endpoint has refused the stream
+   unread (HTTP/2: RFC 9113 section 8.7).  Any method.
 2) It left on a *reused* connection that was closed before a byte of the response.  The server
    most likely closed an idle connection while the request was on its way (RFC 9112 section
    9.3.1), but that cannot be proved; so only idempotent methods (RFC 9110 section 9.2.2).
 
 Nothing is repeated that failed here for want of room or of a certificate (`overflow`,
-`not-ready`): asking again would only add to the crowd.
+`not-ready`): asking again would only add to the crowd.  Nor is a head that is too large for the
+endpoint: it will not shrink.
 
 At most `attempts` tries are made, the first included, and only while the request's body is
 still held in full.  The next try prefers another endpoint.  Case 2 is repeated at once; case 1
@@ -26,7 +28,7 @@ Called from: `Exchange.on_upstream_failed`, `Exchange.on_response_reset`.
 from collections.abc import Callable
 
 IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"})
-HOPELESS = frozenset({"overflow", "not-ready"})
+HOPELESS = frozenset({"overflow", "not-ready", "fields-too-large"})
 ATTEMPTS = 3
 BACKOFF = 0.025
 """Seconds; upper bound of the first wait."""

@@ -3,6 +3,7 @@
 import pytest
 
 from meshproxy.policies.retry import ATTEMPTS, BACKOFF, IDEMPOTENT, Retry
+from meshproxy.refusal import refusal
 
 EVERY = [*sorted(IDEMPOTENT), b"POST", b"PATCH", b"FOO"]
 
@@ -48,7 +49,15 @@ def test_waits_grow_and_are_random() -> None:
     assert retry.wait(1, sent=True, random=lambda: 0.9) == 0.0
 
 
-@pytest.mark.parametrize("code", ["overflow", "not-ready"])
-def test_what_failed_for_want_of_room_is_not_asked_again(code: str) -> None:
-    """Another try would only add to the crowd."""
+@pytest.mark.parametrize("code", ["overflow", "not-ready", "fields-too-large"])
+def test_what_cannot_get_better_is_not_asked_again(code: str) -> None:
+    """Another try would only add to the crowd, and a head that is too large will not shrink."""
     assert not Retry().wants(b"GET", 1, code, sent=False, reused=False)
+
+
+def test_what_was_refused_unread_is_asked_again_by_any_method() -> None:
+    """REFUSED_STREAM and GOAWAY prove that nothing was processed (RFC 9113 section 8.7)."""
+    assert not refusal("stream-refused").processed
+    assert Retry().wants(b"POST", 1, "stream-refused", sent=False, reused=False)
+    assert refusal("upstream-reset").processed
+    assert not Retry().wants(b"GET", 1, "upstream-reset", sent=True, reused=False)
