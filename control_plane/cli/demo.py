@@ -51,7 +51,9 @@ def run(arguments: argparse.Namespace) -> int:
         directory.release()
     problems = demonstration.problems
     if problems is None:
-        raise CommandError("stopped before there was anything to judge")
+        raise CommandError(
+            "the demo was stopped before its mesh was ready: no request was sent, so there is no verdict"
+        )
     for problem in problems:
         print(f"meshctl: {problem}", file=sys.stderr)
     return NO if problems else OK
