@@ -211,6 +211,6 @@ def _edge(name: str, labels: Mapping[str, str]) -> Edge | None:
         proved = "" if source == PLAINTEXT else source
         return Edge(name_of(source), destination, version, proved)
     if name == REQUESTS and labels.get("flag", "") not in NO_FLAG:
-        called = destination or _parent_of(labels.get("route", ""))
-        return Edge(name_of(source), called, version, "", arrived=False)
+        called = destination.strip("-") or _parent_of(labels.get("route", ""))
+        return Edge(name_of(source), called, version.strip("-"), "", arrived=False)
     return None

@@ -25,7 +25,7 @@ mesh_requests_total{direction="inbound",source="spiffe://td/ns/default/sa/shop",
 mesh_requests_total{direction="inbound",source="plaintext",destination="default/catalog-v1",version="v1",route="r",protocol="h1",code="200",flag="-"} 1
 mesh_requests_total{direction="outbound",source="default/catalog-v1",destination="default/reviews",version="v1",route="r",protocol="h1",code="200",flag="-"} 7
 mesh_requests_total{direction="outbound",source="default/catalog-v1",destination="default/gone",version="",route="r",protocol="h1",code="503",flag="UH"} 2
-mesh_requests_total{direction="outbound",source="default/catalog-v1",destination="",version="",route="HTTPRoute/default/maps/0",protocol="h1",code="500",flag="NC"} 4
+mesh_requests_total{direction="outbound",source="default/catalog-v1",destination="-",version="-",route="HTTPRoute/default/maps/0",protocol="h1",code="500",flag="NC"} 4
 # TYPE mesh_request_duration_seconds histogram
 mesh_request_duration_seconds_bucket{direction="inbound",source="spiffe://td/ns/default/sa/shop",destination="default/catalog-v1",version="v1",route="r",le="0.01"} 50
 mesh_request_duration_seconds_bucket{direction="inbound",source="spiffe://td/ns/default/sa/shop",destination="default/catalog-v1",version="v1",route="r",le="+Inf"} 100
