@@ -8,13 +8,12 @@ good that the proxy last showed, and the roots that it was given.
 
 import json
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from control_plane import placement
 from control_plane.cli.client import Client, UnreachableError, request
-from control_plane.cli.output import NOTHING, age, table
+from control_plane.cli.output import NOTHING, age, moment, table
 from meshproxy.contract.resources import Snapshot
 
 Facts = dict[str, Any]
@@ -108,9 +107,7 @@ def _roots(snapshot: Snapshot) -> Iterable[Mapping[str, Any]]:
 
 
 def _time(seconds: float | None) -> str | None:
-    if seconds is None:
-        return None
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+    return None if seconds is None else moment(seconds)
 
 
 def _left(not_after: float | None, now: float) -> str:

@@ -20,7 +20,7 @@ from control_plane.cli.arguments import Verbs, add_context, add_output, client_o
 from control_plane.cli.client import Client, NotFoundError, UnreachableError, request
 from control_plane.cli.errors import OK
 from control_plane.cli.names import qualified, resolved
-from control_plane.cli.output import show, table, terminal_width
+from control_plane.cli.output import percent, show, table, terminal_width
 from meshproxy.contract import wire
 from meshproxy.contract.resources import (
     BackendSpec,
@@ -43,8 +43,8 @@ def register(verbs: "Verbs[argparse.ArgumentParser]") -> None:
         "section",
         nargs="?",
         choices=(*SECTIONS, CERTIFICATES),
-        metavar="listeners|routes|clusters|endpoints|certs",
-        help="only this part",
+        metavar="SECTION",
+        help="only this part: " + ", ".join((*SECTIONS, CERTIFICATES)),
     )
     add_context(parser)
     add_output(parser)
@@ -117,7 +117,14 @@ def _data(snapshot: Snapshot, section: str | None) -> Any:
 
 def _listeners(snapshot: Snapshot, width: int | None) -> str:
     rows = [
-        (one.name, one.direction, f"{one.address}:{one.port}", one.mtls, one.virtual_host)
+        (
+            one.name,
+            one.direction,
+            f"{one.address}:{one.port}",
+            # What arrives from the app beside it is never TLS; what leaves is, by the cluster.
+            one.mtls if one.direction == "inbound" else None,
+            one.virtual_host,
+        )
         for one in snapshot.listeners
     ]
     return table(("LISTENER", "DIRECTION", "ADDRESS", "MTLS", "VIRTUAL HOST"), rows, width=width)
@@ -174,6 +181,7 @@ SECTIONS: dict[str, Callable[[Snapshot, int | None], str]] = {
 }
 
 
+PATH_TYPES = {"exact": "Exact", "prefix": "PathPrefix", "regex": "RegularExpression"}
 CERTIFICATES = "certs"
 """The one section that the snapshot does not tell."""
 
@@ -182,17 +190,21 @@ CERTIFICATES = "certs"
 
 
 def described(match: MatchSpec) -> str:
-    """Return the conditions of a match in one line; ``*`` where there are none."""
+    """
+    Return the conditions of a match in one line, in the words of the Gateway API.
+
+    Without any it is ``PathPrefix /``, as there: "If no matches are specified, the default is a
+    prefix path match on "/", which has the effect of matching every HTTP request."
+    """
     parts = [match.method] if match.method else []
     if match.path is not None:
-        sign = {"exact": "=", "prefix": "", "regex": "~"}[match.path.type]
-        parts.append(f"{sign}{match.path.value}{'*' if match.path.type == 'prefix' else ''}")
-    for prefix, conditions in (("", match.headers), ("?", match.query)):
+        parts.append(f"{PATH_TYPES[match.path.type]} {match.path.value}")
+    for what, conditions in (("header", match.headers), ("query", match.query)):
         parts.extend(
-            f"{prefix}{one.name}{'~' if one.type == 'regex' else '='}{one.value}"
+            f"{what} {one.name}{'~' if one.type == 'regex' else '='}{one.value}"
             for one in conditions
         )
-    return " ".join(parts) or "*"
+    return ", ".join(parts) or "PathPrefix /"
 
 
 def action(route: RouteSpec) -> str:
@@ -218,7 +230,7 @@ def action(route: RouteSpec) -> str:
 
 
 def _share(backend: BackendSpec, total: int) -> str:
-    return f"{backend.cluster or '500 (unresolved)'} {100 * backend.weight / total:g}%"
+    return f"{backend.cluster or '500 (unresolved)'} {percent(backend.weight / total)}"
 
 
 def _or_none(modifier: HeaderModifierSpec | None) -> HeaderModifierSpec | None:

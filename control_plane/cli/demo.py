@@ -15,6 +15,8 @@ from pathlib import Path
 import control_plane
 from control_plane.cli.arguments import Verbs, add_run
 from control_plane.cli.errors import NO, OK, CommandError
+from control_plane.cli.output import printable
+from control_plane.cli.up import wants_colour
 
 
 def register(verbs: "Verbs[argparse.ArgumentParser]") -> None:
@@ -40,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     files = [demo_files()]
     directory = RunDirectory(chosen(arguments.run_dir, os.environ))
-    console = Console(colour=sys.stdout.isatty() and not os.environ.get("NO_COLOR"), echo=False)
+    console = Console(colour=wants_colour(sys.stdout), echo=False)
     demonstration = Demonstration(files[0], directory, console, arguments.seconds)
     try:
         asyncio.run(run_mesh(files, directory, console, demonstration.work))
@@ -51,9 +53,11 @@ def run(arguments: argparse.Namespace) -> int:
         directory.release()
     problems = demonstration.problems
     if problems is None:
-        raise CommandError("stopped before there was anything to judge")
+        raise CommandError(
+            "the demo was stopped before its mesh was ready: no request was sent, so there is no verdict"
+        )
     for problem in problems:
-        print(f"meshctl: {problem}", file=sys.stderr)
+        print(printable(f"meshctl: {problem}"), file=sys.stderr)
     return NO if problems else OK
 
 

@@ -2,11 +2,13 @@
 The demo while it runs: wait for the mesh, send visitors, draw the table, judge.
 
 On a terminal the table is redrawn in place every second; elsewhere it is appended every five.
+Both, and the one at the end, are drawn as `meshctl stat` draws it.
 """
 
 import asyncio
 import contextlib
 import json
+import textwrap
 import time
 from collections import deque
 from pathlib import Path
@@ -19,25 +21,25 @@ from rich.text import Text
 
 from control_plane.cli import invocation, stat, traffic
 from control_plane.cli.errors import CommandError
+from control_plane.cli.invocation import shorter
 from control_plane.cli.load import Load
 from control_plane.cli.local.logs import Console
 from control_plane.cli.local.polling import until
 from control_plane.cli.local.rundir import RunDirectory
 from control_plane.cli.local.supervisor import Supervisor
-from control_plane.cli.output import age, table
+from control_plane.cli.output import age, terminal_width
 from control_plane.cli.scrape import scrape
-from control_plane.cli.verdict import expected_hops, problems
+from control_plane.cli.verdict import expected_hops, problems, proved, refused
 
 RATE = 150.0
-GAP = "  "
+WIDEST = 100
+"""Columns of prose."""
 READY_WITHIN = 60.0
 LOOK_EVERY = 1.0
 APPEND_EVERY = 5
 """Looks between two tables where there is no terminal to redraw them on."""
 WINDOW = 5
 """Looks that a table is made of: a second alone has too few requests for a p99."""
-
-HEADERS = ("SOURCE", "DESTINATION", "VERSION", "REQ/S", "OK %", "P50", "P99", "IDENTITY")
 
 DOOR = ("default/visitors", "default/storefront:80")
 """Whose sidecar lets the visitors in, and by the local port of which service."""
@@ -90,14 +92,17 @@ class Demonstration:
             for workload in supervisor.workloads.values()
             if workload.unit.app is not None
         ]
-        say(f"The demo mesh starts: a control plane; {', '.join(apps)}, each an app with a sidecar")
-        say("beside it; and visitors, a sidecar alone, the door for requests from outside.")
+        self._prose(
+            f"The demo mesh starts: a control plane; {', '.join(apps)}, each an app with a sidecar "
+            "beside it; and visitors, a sidecar alone, the door for requests from outside."
+        )
         say("")
+        here = Path.cwd()
         say(f"  a request      curl {self._door(supervisor)}")
-        say(f"  live routing   edit {self._files / 'routes.yaml'} (weights 90/10) and save")
+        say(f"  live routing   edit the weights in {shorter(self._files / 'routes.yaml', here)}")
         say(f"  its health     {invocation.typed('status', self._directory.context)}")
         say(f"  who is who     {invocation.typed('proxies', self._directory.context)}")
-        say(f"  logs           {self._directory.logs}")
+        say(f"  logs           {shorter(self._directory.logs, here)}")
         say("")
 
     async def _ready(self, supervisor: Supervisor, load: Load) -> None:
@@ -170,7 +175,7 @@ class Demonstration:
         )
 
     def _drawing(self, load: Load, began: float, width: int) -> Text:
-        lines = f"{self._headline(load, began)}\n\n{compact(self._records(), width)}\n"
+        lines = f"{self._headline(load, began)}\n\n{stat.render(self._records(), width)}\n"
         return Text(lines, no_wrap=True, overflow="crop")
 
     def _append(self, load: Load, began: float) -> None:
@@ -184,15 +189,21 @@ class Demonstration:
         latency = [load.latency(share) for share in (0.5, 0.99)]
         p50, p99 = ("-" if value is None else f"{1000 * value:.1f} ms" for value in latency)
         say("")
-        say(
+        self._prose(
             f"{load.requests} requests from outside in {seconds:.1f} s: {load.answered} answered, "
             f"{load.failures.total()} failed; p50 {p50}, p99 {p99}, through every hop"
         )
         edges = traffic.edges(self._tally.total)
-        say(stat.render(stat.records(edges, seconds)))
-        proved = sum(flowed.requests for edge, flowed in edges.items() if edge.identity)
-        every = sum(flowed.requests for flowed in edges.values())
-        say(f"{proved:g} of {every:g} requests between sidecars were mutual TLS")
+        say("")
+        say(stat.render(stat.records(edges, seconds), terminal_width()))
+        say("")
+        by_mtls, every = proved(edges)
+        say(f"{by_mtls:.0f} of {every:.0f} requests between sidecars were mutual TLS")
+        if not self.problems and (others := refused(edges)):
+            self._prose(f"refused, but not to the load: {'; '.join(others)}")
+
+    def _prose(self, text: str) -> None:
+        self._console.announce(textwrap.fill(text, min(terminal_width() or WIDEST, WIDEST)))
 
     def _door(self, supervisor: Supervisor) -> str:
         workload, service = DOOR
@@ -200,27 +211,6 @@ class Demonstration:
             raise CommandError(f"the demo has no workload {workload}: {self._files} was changed")
         placement = supervisor.workloads[workload].placement
         return f"http://{placement.address}:{placement.service_ports[service]}/"
-
-
-def compact(records: list[dict[str, Any]], width: int) -> str:
-    """
-    Return the table for a terminal, of which many have 80 columns.
-
-    The namespace of the whole demo is left out, and of an identity that does not fit the end is
-    shown: it tells them apart.
-    """
-    rows = [tuple(record.values()) for record in records]
-    names = [
-        tuple(str(name).removeprefix("default/") for name in row[:3]) + row[3:-1] for row in rows
-    ]
-    room = width - len(table(HEADERS[:-1], names, gap=GAP).partition("\n")[0]) - len(GAP)
-    identities = [_end_of(str(row[-1]), max(room, 12)) for row in rows]
-    shown = [(*name, end) for name, end in zip(names, identities, strict=True)]
-    return table(HEADERS, shown, gap=GAP)
-
-
-def _end_of(text: str, room: int) -> str:
-    return text if len(text) <= room else "…" + text[len(text) - room + 1 :]
 
 
 def is_the_storefront(body: bytes) -> bool:

@@ -33,14 +33,15 @@ def program(started: Path, folder: Path) -> tuple[str, ...]:
         folder: The current directory.
     """
     if started.name != NAME:
-        return (_shorter(Path(sys.executable), folder), "-m", MODULE)
+        return (shorter(Path(sys.executable), folder), "-m", MODULE)
     found = shutil.which(NAME)
     if found is not None and Path(found).samefile(folder / started):
         return (NAME,)
-    return (_shorter(folder / started, folder),)
+    return (shorter(folder / started, folder),)
 
 
-def _shorter(path: Path, folder: Path) -> str:
+def shorter(path: Path, folder: Path) -> str:
+    """Return the shorter of a path's absolute and its relative form."""
     relative = os.path.relpath(path, folder)
     if os.sep not in relative:
         relative = f"{os.curdir}{os.sep}{relative}"  # a bare name would be looked for in the PATH

@@ -5,6 +5,9 @@ from collections.abc import Collection
 
 from control_plane.cli.errors import CommandError
 
+NEAR = 0.7
+"""Likeness, 0 to 1, from which on a name is taken to be a slip of the other."""
+
 
 def qualified(name: str) -> str:
     """Return ``namespace/name``; the namespace `default` need not be typed."""
@@ -23,7 +26,13 @@ def resolved(typed: str, known: Collection[str]) -> str:
         return name
     if not known:
         raise CommandError(f"no proxy {typed!r}: the control plane knows no proxies yet")
-    near = difflib.get_close_matches(name, known, n=1)
+    # Without what they share: `default/` alone makes any two names look alike.
+    same = [one for one in known if qualified(one).partition("/")[0] == name.partition("/")[0]]
+    short = {one.partition("/")[2]: one for one in same}
+    near = [
+        short[one]
+        for one in difflib.get_close_matches(name.partition("/")[2], short, n=1, cutoff=NEAR)
+    ]
     if near:
         raise CommandError(f"no proxy {typed!r}; did you mean {near[0]}?")
     raise CommandError(f"no proxy {typed!r}; there are {', '.join(sorted(known))}")

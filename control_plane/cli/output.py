@@ -6,16 +6,37 @@ read it.  On a terminal its rows are cut to the width; in a pipe nothing is ever
 """
 
 import json
+import math
+import re
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 from meshproxy.one_line import one_line
 
 GAP = "   "
+NARROW = "  "
+"""Between the columns of tables that are to fit a terminal."""
 NOTHING = "-"
+MOMENTS = (
+    "not_before",
+    "not_after",
+    "certificate_not_after",
+    "connected_since",
+    "expires_at",
+    "since",
+)
+"""Fields that hold seconds since the epoch."""
+_PERCENT = re.compile(r"[0-9.]+%")
+_CONTROL = re.compile(
+    r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"  # CSI: colours, cursor movements
+    r"|\x1b[\]PX^_].*?(?:\x07|\x1b\\|$)"  # OSC and its like: titles, links, the clipboard
+    r"|\x1b[ -/]*[0-~]?"  # other escapes
+    r"|[\x00-\x08\x0a-\x1f\x7f-\x9f]"  # all control characters but the tab
+)
 
 
 def table(
@@ -28,7 +49,7 @@ def table(
     """
     Return rows in aligned columns.
 
-    Numbers are aligned to the right, and an empty cell is a dash: columns stay countable.
+    Numbers and percentages are aligned to the right, and an empty cell is a dash: columns stay countable.
 
     Args:
         headers: One for each column.
@@ -39,8 +60,7 @@ def table(
     cells = [[_cell(value) for value in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(headers, *cells, strict=True)]
     right = [
-        bool(rows)
-        and all(isinstance(row[index], int | float) or row[index] is None for row in rows)
+        bool(rows) and all(_is_number(row[index]) or row[index] is None for row in rows)
         for index in range(len(headers))
     ]
     lines = [
@@ -53,17 +73,80 @@ def table(
     return "\n".join(_cut(line, width) for line in lines)
 
 
+def printable(text: str) -> str:
+    """
+    Return a line without what would move the cursor, colour or command a terminal.
+
+    What others wrote must not be able to rewrite what stands on the screen above it.
+    """
+    return _CONTROL.sub("", text)
+
+
 def show(data: Any, output: str, as_table: str) -> None:
     """Print an answer in the format that was asked for; `as_table` is its table."""
     if output == "json":
-        text = json.dumps(data, indent=2)
+        text = json.dumps(dated(data), indent=2)
     elif output == "yaml":
         import yaml
 
-        text = yaml.safe_dump(data, sort_keys=False, allow_unicode=True).rstrip()
+        text = yaml.safe_dump(dated(data), sort_keys=False, allow_unicode=True).rstrip()
     else:
         text = as_table
     print(text, flush=True)
+
+
+def dated(data: Any) -> Any:
+    """Return data in which moments are ISO 8601 in UTC, for people, instead of seconds."""
+    if isinstance(data, list | tuple):
+        return [dated(item) for item in data]
+    if not isinstance(data, dict):
+        return data
+    return {
+        key: moment(value) if key in MOMENTS and isinstance(value, int | float) else dated(value)
+        for key, value in data.items()
+    }
+
+
+def moment(seconds: float) -> str:
+    """Return seconds since the epoch as ``2026-01-02T03:04:05Z``."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def percent(share: float) -> str:
+    """
+    Return a share as ``99.98%``, without zeros that say nothing.
+
+    It is cut, not rounded: what is not everything is never called 100%.
+    """
+    return f"{math.floor(round(share * 10_000, 6)) / 100:g}%"
+
+
+def fitted(
+    headers: Sequence[str], rows: Sequence[Sequence[object]], width: int | None, room: int = 12
+) -> str:
+    """
+    Return a table for a terminal, the last column of which is an identity.
+
+    What does not fit is left out of an identity's beginning: the end tells them apart.  Where
+    there is not even `room` for that, columns are left out from the right.
+    """
+    if width is None:
+        return table(headers, rows)
+    kept = len(headers) - 1
+
+    def without_identity() -> str:
+        return table(headers[:kept], [row[:kept] for row in rows], gap=NARROW)
+
+    def taken() -> int:
+        return max(map(len, without_identity().splitlines()))
+
+    rest = width - taken() - len(NARROW)
+    if rest < room:
+        while kept > 1 and taken() > width:
+            kept -= 1
+        return without_identity()
+    ends = [(*row[:-1], _end_of(_cell(row[-1]), rest)) for row in rows]
+    return table(headers, ends, gap=NARROW, width=width)
 
 
 def terminal_width() -> int | None:
@@ -101,6 +184,14 @@ def _cell(value: object) -> str:
     if value is None or value == "":
         return NOTHING
     return one_line(str(value))  # proxies and files choose some of it
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) or bool(_PERCENT.fullmatch(str(value)))
+
+
+def _end_of(text: str, room: int) -> str:
+    return text if len(text) <= room else "…" + text[len(text) - room + 1 :]
 
 
 def _cut(line: str, width: int | None) -> str:

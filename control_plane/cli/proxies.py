@@ -3,13 +3,15 @@
 
 SYNCED: it obeys the newest.  STALE: the newest is on its way.  REFUSED: it would not take the
 newest, says why, and goes on with the one before.  DISCONNECTED: it is not there; if it lives, it
-serves with what it has.
+serves with what it has.  APP is the process beside it, where `meshctl up` runs that.
 """
 
 import argparse
 import time
+from collections.abc import Mapping
 from typing import Any
 
+from control_plane.cli import processes
 from control_plane.cli.arguments import (
     Verbs,
     add_context,
@@ -17,11 +19,13 @@ from control_plane.cli.arguments import (
     add_watch,
     client_of,
 )
+from control_plane.cli.client import Client
 from control_plane.cli.errors import OK
-from control_plane.cli.output import age, redrawing, show, table, terminal_width
+from control_plane.cli.output import age, fitted, printable, redrawing, show, table, terminal_width
 
-HEADERS = (
-    "PROXY", "STATE", "SENT", "ACKNOWLEDGED", "LAST ACK", "CERTIFICATE", "BUILD", "ADMIN",
+HEADERS = ("PROXY", "STATE", "APP", "VERSION", "LAST ACK", "CERTIFICATE", "ADMIN", "IDENTITY")
+WIDE = (
+    "PROXY", "STATE", "APP", "SENT", "ACKNOWLEDGED", "LAST ACK", "CERTIFICATE", "BUILD", "ADMIN",
     "IDENTITY", "REASON",
 )  # fmt: skip
 EVERY = 2.0
@@ -36,7 +40,7 @@ def register(verbs: "Verbs[argparse.ArgumentParser]") -> None:
         "REFUSED (with the reason), DISCONNECTED.",
     )
     add_context(parser)
-    add_output(parser)
+    add_output(parser, ("table", "wide", "json", "yaml"))
     add_watch(parser)
     parser.set_defaults(run=run)
 
@@ -45,21 +49,63 @@ def run(arguments: argparse.Namespace) -> int:
     """List the proxies, once or again and again."""
     client = client_of(arguments)
     while True:
-        proxies = client.get("/api/v1/proxies")
         if not arguments.watch:
-            show(proxies, arguments.output, render(proxies, time.time(), terminal_width()))
+            _show(client, arguments.output)
             return OK
         with redrawing():
-            show(proxies, arguments.output, render(proxies, time.time(), terminal_width()))
+            _show(client, arguments.output)
         time.sleep(EVERY)
 
 
-def render(proxies: list[dict[str, Any]], now: float, width: int | None = None) -> str:
-    """Return the proxies as a table."""
+def _show(client: Client, output: str) -> None:
+    proxies, report, now = client.get("/api/v1/proxies"), processes.of(client.context), time.time()
+    apps = {one.workload: one for one in report.processes if one.role == "app"}
+    words = {name: app.word(now) for name, app in apps.items()}
+    if output == "wide":
+        text = wide(proxies, words, now)
+    else:
+        text = render(proxies, words, now, terminal_width())
+        problems = [problem for one in report.processes if (problem := one.problem(now))]
+        text = "\n".join([text, *([""] if problems else []), *problems])
+    data = [{**proxy, "app": words.get(proxy["workload"])} for proxy in proxies]
+    show(data, output, text)
+
+
+def render(
+    proxies: list[dict[str, Any]],
+    apps: Mapping[str, str],
+    now: float,
+    width: int | None = None,
+) -> str:
+    """Return the proxies as a table, and below it why who does not obey."""
     rows = [
         (
             proxy["workload"],
             proxy["state"],
+            apps.get(proxy["workload"]),
+            proxy.get("acked_version"),
+            age(proxy.get("last_ack_age_seconds")),
+            _life(proxy.get("certificate_not_after"), now),
+            proxy.get("admin"),
+            proxy.get("identity"),
+        )
+        for proxy in proxies
+    ]
+    reasons = [
+        f"{proxy['workload']} {proxy['state']}: {reason}"
+        for proxy in proxies
+        if proxy["state"] != "SYNCED" and (reason := _reason(proxy))
+    ]
+    return "\n".join([fitted(HEADERS, rows, width), *([""] if reasons else []), *reasons])
+
+
+def wide(proxies: list[dict[str, Any]], apps: Mapping[str, str], now: float) -> str:
+    """Return all that is known, a line for each proxy, however long."""
+    rows = [
+        (
+            proxy["workload"],
+            proxy["state"],
+            apps.get(proxy["workload"]),
             proxy.get("sent_version"),
             proxy.get("acked_version"),
             age(proxy.get("last_ack_age_seconds")),
@@ -67,11 +113,15 @@ def render(proxies: list[dict[str, Any]], now: float, width: int | None = None) 
             proxy.get("build"),
             proxy.get("admin"),
             proxy.get("identity"),
-            ": ".join(filter(None, (proxy.get("path"), proxy.get("reason")))),
+            _reason(proxy),
         )
         for proxy in proxies
     ]
-    return table(HEADERS, rows, width=width)
+    return table(WIDE, rows)
+
+
+def _reason(proxy: dict[str, Any]) -> str:
+    return printable(": ".join(filter(None, (proxy.get("path"), proxy.get("reason")))))
 
 
 def _life(not_after: float | None, now: float) -> str:

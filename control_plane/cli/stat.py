@@ -1,9 +1,9 @@
 """
 `meshctl stat`: traffic per edge, as the sidecars count it.
 
-SUCCESS is the share of answers that are not 5xx.  IDENTITY is what the caller proved by mutual
-TLS where the requests arrived; a dash there means that nothing was proved, or that requests never
-arrived.  Latency is measured by the sidecar of the destination.
+OK is the share of answers that are not 5xx.  IDENTITY is what the caller proved by mutual TLS where
+the requests arrived, a dash means that nothing was proved; of requests that never arrived it says
+why.  Latency is measured by the sidecar of the destination.
 """
 
 import argparse
@@ -21,12 +21,10 @@ from control_plane.cli.arguments import (
 )
 from control_plane.cli.client import Client
 from control_plane.cli.errors import OK
-from control_plane.cli.output import redrawing, show, table, terminal_width
+from control_plane.cli.output import fitted, percent, redrawing, show, terminal_width
 from control_plane.cli.scrape import scrape
 
-HEADERS = (
-    "SOURCE", "DESTINATION", "VERSION", "REQUESTS/S", "SUCCESS %", "P50 MS", "P99 MS", "IDENTITY",
-)  # fmt: skip
+HEADERS = ("SOURCE", "DESTINATION", "VERSION", "REQ/S", "OK", "P50 MS", "P99 MS", "IDENTITY")
 WINDOW = 2.0
 
 
@@ -79,16 +77,39 @@ def records(edges: dict[traffic.Edge, traffic.Traffic], seconds: float) -> list[
             "p50_ms": _rounded(flowed.quantile(0.5), 1000, 1),
             "p99_ms": _rounded(flowed.quantile(0.99), 1000, 1),
             "identity": edge.identity,
+            "refusals": dict(sorted(flowed.refusals.items())),
         }
         for edge, flowed in edges.items()
     ]
 
 
 def render(rows: list[dict[str, Any]], width: int | None = None) -> str:
-    """Return the records as a table."""
+    """
+    Return the records as a table.
+
+    On a terminal, of which many have 80 columns, the namespace `default` is left out: it need not
+    be typed either.
+    """
     if not rows:
         return "no traffic in this window"
-    return table(HEADERS, [tuple(row.values()) for row in rows], width=width)
+
+    def named(name: str) -> str:
+        return name if width is None else name.removeprefix("default/")
+
+    shown = [
+        (
+            named(row["source"]),
+            named(row["destination"]),
+            row["version"],
+            row["requests_per_second"],
+            None if row["success_percent"] is None else percent(row["success_percent"] / 100),
+            row["p50_ms"],
+            row["p99_ms"],
+            row["identity"] or ", ".join(row["refusals"]),
+        )
+        for row in rows
+    ]
+    return fitted(HEADERS, shown, width)
 
 
 def _admins(client: Client) -> list[str]:

@@ -1,18 +1,21 @@
 """
 `meshctl status`: is the mesh well, and if not, what is to be mended.
 
-Exit code 1 when a file has a finding, or when a proxy refused its configuration or is gone.  A
-proxy that is STALE is being told at this moment; that alone is no trouble.
+Exit code 1 when a file has a finding, when a proxy refused its configuration or is gone, or when a
+process of a local mesh ends again and again or does not listen where it should.  A proxy that is
+STALE is being told at this moment; that alone is no trouble.  A warning is none either.
 """
 
 import argparse
+import time
 from typing import Any
 
 import msgspec
 
+from control_plane.cli import processes
 from control_plane.cli.arguments import Verbs, add_context, add_output, client_of
 from control_plane.cli.errors import NO, OK
-from control_plane.cli.output import age, show
+from control_plane.cli.output import age, printable, show
 from control_plane.resources.finding import Finding
 
 TROUBLED = ("REFUSED", "DISCONNECTED")
@@ -34,12 +37,26 @@ def register(verbs: "Verbs[argparse.ArgumentParser]") -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Show the state of the mesh."""
     client = client_of(arguments)
-    status = client.get("/api/v1/status")
-    show(status, arguments.output, render(status, client.address))
-    return NO if is_troubled(status) else OK
+    status, report = client.get("/api/v1/status"), processes.of(client.context)
+    now = time.time()
+    problems = [problem for one in report.processes if (problem := one.problem(now))]
+    data = {
+        **status,
+        "processes": msgspec.to_builtins(report.processes),
+        "problems": problems,
+        "warnings": list(report.warnings),
+    }
+    text = render(status, client.address, report, problems)
+    show(data, arguments.output, text)
+    return NO if problems or is_troubled(status) else OK
 
 
-def render(status: dict[str, Any], address: str) -> str:
+def render(
+    status: dict[str, Any],
+    address: str,
+    report: processes.Report,
+    problems: list[str],
+) -> str:
     """Return the status as text."""
     resources = ", ".join(f"{count} {kind}" for kind, count in status["resources"].items())
     proxies = ", ".join(f"{count} {state}" for state, count in status["proxies"].items() if count)
@@ -51,11 +68,20 @@ def render(status: dict[str, Any], address: str) -> str:
         f"resources       {resources or 'none'}",
         f"proxies         {proxies or 'none'}",
     ]
+    if report.processes:
+        count = len(report.processes)
+        lines.append(
+            f"processes       {count}, {f'{len(problems)} in trouble' if problems else 'all well'}"
+        )
+        lines.extend(f"  {printable(problem)}" for problem in problems)
     findings = msgspec.convert(status["findings"], list[Finding])
     lines.append(f"findings        {len(findings) or 'none'}")
     for finding in findings:
         what = "unresolved: " if finding.severity == "unresolved" else ""
-        lines.append(f"  {what}{finding}")
+        lines.append(printable(f"  {what}{finding}"))
+    if report.warnings:
+        lines.append(f"warnings        {len(report.warnings)}")
+        lines.extend(f"  {printable(warning)}" for warning in report.warnings)
     return "\n".join(lines)
 
 

@@ -7,12 +7,11 @@ sidecar's bootstrap names; what it is good for goes to standard error.
 
 import argparse
 import sys
-from datetime import UTC, datetime
 
 from control_plane.cli.arguments import Verbs, add_context, add_output, client_of
 from control_plane.cli.errors import OK
 from control_plane.cli.names import qualified
-from control_plane.cli.output import show
+from control_plane.cli.output import moment, show
 
 
 def register(verbs: "Verbs[argparse.ArgumentParser]") -> None:
@@ -32,7 +31,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Issue a token."""
     workload = qualified(arguments.workload)
     answer = client_of(arguments).post("/api/v1/tokens", {"workload": workload})
-    until = datetime.fromtimestamp(answer["expires_at"], UTC).isoformat(timespec="seconds")
+    until = moment(answer["expires_at"])
     print(f"join token for {answer['identity']}, good once, until {until}", file=sys.stderr)
     show(answer, arguments.output, str(answer["token"]))
     return OK

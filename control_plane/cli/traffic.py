@@ -14,6 +14,8 @@ from typing import NamedTuple
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from meshproxy.refusal import REFUSALS as REFUSAL_TABLE
+
 REQUESTS = "mesh_requests_total"
 BUCKETS = "mesh_request_duration_seconds_bucket"
 REFUSALS = "mesh_refusals_total"
@@ -32,23 +34,33 @@ class Edge(NamedTuple):
     """
     Attributes:
         source: ``namespace/service-account`` of the caller, or `PLAINTEXT`.
-        destination: ``namespace/workload`` where the requests arrived; the service where they
-            never did.
+        destination: ``namespace/workload`` where the requests arrived; the service, or that
+            of their route, where they never did.
         version: Of the workload that answered.
         identity: The SPIFFE ID that the caller proved; empty where nothing was proved.
+        arrived: Whether the sidecar of the destination has seen the requests.
     """
 
     source: str
     destination: str
     version: str
     identity: str
+    arrived: bool = True
 
 
 @dataclass
 class Traffic:
-    """What flowed on an edge."""
+    """
+    What flowed on an edge.
+
+    Attributes:
+        codes: Requests by status code.
+        refusals: Those that a sidecar answered itself, by code (see `refusal_of`).
+        buckets: Requests by the seconds that they took at most.
+    """
 
     codes: dict[str, float] = field(default_factory=dict)
+    refusals: dict[str, float] = field(default_factory=dict)
     buckets: dict[float, float] = field(default_factory=dict)
 
     @property
@@ -101,10 +113,26 @@ def edges(counters: Counters) -> dict[Edge, Traffic]:
         if name == REQUESTS:
             code = labels.get("code", "")
             traffic.codes[code] = traffic.codes.get(code, 0) + value
+            if (flag := labels.get("flag", "")) not in NO_FLAG:
+                refused = refusal_of(code, flag)
+                traffic.refusals[refused] = traffic.refusals.get(refused, 0) + value
         else:
             bound = float(labels["le"])
             traffic.buckets[bound] = traffic.buckets.get(bound, 0) + value
     return {edge: traffic for edge, traffic in sorted(found.items()) if traffic.requests}
+
+
+def refusal_of(code: str, flag: str) -> str:
+    """
+    Return the name of the refusal that has this status and flag, as in docs/refusals.md.
+
+    The metric does not name it.  Where several share both, as all ways in which a connection can
+    fail do, status and flag are the answer: ``503 UF``.
+    """
+    names = [
+        one.code for one in REFUSAL_TABLE.values() if (str(one.status), one.flag) == (code, flag)
+    ]
+    return names[0] if len(names) == 1 else f"{code} {flag}"
 
 
 def count(name: str, counters: Counters) -> float:
@@ -170,6 +198,12 @@ def name_of(identity: str) -> str:
     return identity
 
 
+def _parent_of(route: str) -> str:
+    """``HTTPRoute/default/catalog/0`` → ``default/catalog``: most often the service's name too."""
+    parts = route.split("/")
+    return "/".join(parts[1:3]) if len(parts) >= 3 else ""
+
+
 def _edge(name: str, labels: Mapping[str, str]) -> Edge | None:
     source = labels.get("source", "")
     destination, version = labels.get("destination", ""), labels.get("version", "")
@@ -177,5 +211,6 @@ def _edge(name: str, labels: Mapping[str, str]) -> Edge | None:
         proved = "" if source == PLAINTEXT else source
         return Edge(name_of(source), destination, version, proved)
     if name == REQUESTS and labels.get("flag", "") not in NO_FLAG:
-        return Edge(name_of(source), destination, version, "")
+        called = destination.strip("-") or _parent_of(labels.get("route", ""))
+        return Edge(name_of(source), called, version.strip("-"), "", arrived=False)
     return None

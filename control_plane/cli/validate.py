@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 
+from control_plane.cli.warnings import warnings
 from control_plane.placement import Placements
 from control_plane.resources.collection import Choice, choose, examine, state_of
 from control_plane.sources.files import look
@@ -15,6 +16,9 @@ from control_plane.sources.files import look
 def run(paths: list[Path], output: str) -> int:
     """
     Print the findings, one a line or as JSON; return 0 without any, 1 otherwise.
+
+    What is allowed and yet odd is a note below, and no reason for a 1: a Service may be written
+    before its workloads, and where there are none at all, they are in other files.
 
     A path that does not exist is a usage error: 2.
     """
@@ -27,7 +31,8 @@ def run(paths: list[Path], output: str) -> int:
     files = {path: examine(text, path) for path, text in disk.texts.items()}
     choice = choose(files, {})
     found = (*disk.unknown.values(), *choice.findings)
-    findings = state_of(Choice(choice.in_force, found), Placements()).findings
+    state = state_of(Choice(choice.in_force, found), Placements())
+    findings = state.findings
     if output == "json":
         print(msgspec.json.format(msgspec.json.encode(findings)).decode())
     elif findings:
@@ -35,6 +40,9 @@ def run(paths: list[Path], output: str) -> int:
     else:
         resources = sum(len(file.sources) for file in files.values())
         print(f"{_counted(resources, 'resource')} in {_counted(len(files), 'file')}: ok")
+    if output != "json" and not findings and state.workloads:
+        for warning in warnings(state):
+            print(f"note: {warning}")
     return 1 if findings else 0
 
 

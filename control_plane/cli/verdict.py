@@ -2,12 +2,15 @@
 Was the demo a success?  Said in sentences, each a reason why not.
 
 Two independent witnesses are heard: the load, which counted what came back to it, and the
-sidecars, which counted what reached them and who was proved to have sent it.
+sidecars, which counted what reached them and who was proved to have sent it.  Whether requests
+succeeded is for the load alone to say: sidecars also count those of others, such as a curl of
+whoever watches.  Where requests of the load failed, what the sidecars refused tells why.
 """
 
 from collections.abc import Collection, Iterable, Mapping
 
 from control_plane.cli import traffic
+from control_plane.cli.output import printable
 from control_plane.resources.model import HTTPRoute
 
 Hop = tuple[str, str]
@@ -18,7 +21,9 @@ OPINIONS = ("default/storefront", "default/reviews")
 SHOP = "default/storefront"
 CATALOGS = ("catalog-v1", "catalog-v2")
 LIKELY = 0.05
-"""A share of the traffic that a run of a few seconds is sure to send at least once."""
+"""A share of the traffic that is sure to be sent at least once, when `ENOUGH` is sent."""
+ENOUGH = 200
+"""Answers; a run that was interrupted before has not failed for what it had no time to do."""
 
 
 def expected_hops(routes: Iterable[HTTPRoute]) -> set[Hop]:
@@ -39,35 +44,59 @@ def problems(
         hops: What must have been travelled.
     """
     found: list[str] = []
+    edges = traffic.edges(counters)
     failed = sum(failures.values())
     if failed:
         worst = max(failures, key=lambda what: failures[what])
         found.append(
-            f"{failed} of {answered + failed} requests failed, {failures[worst]} of them: {worst}"
+            f"{failed} of {answered + failed} requests failed, {failures[worst]} of them: "
+            f"{printable(worst)}"
         )
+        found.extend(_reasons(edges))
+        if broken := traffic.count(traffic.HANDSHAKE_FAILURES, counters):
+            found.append(f"{broken:.0f} TLS handshakes failed")
     if not answered:
         found.append("no request was answered")
-    edges = traffic.edges(counters)
     for edge, flowed in edges.items():
-        if edge.source == traffic.PLAINTEXT:
-            found.append(f"{flowed.requests:g} requests reached {edge.destination} without mTLS")
-        elif not edge.identity:
-            found.append(
-                f"{flowed.requests:g} requests of {edge.source} never reached {edge.destination}"
-            )
-        bad = {code: count for code, count in flowed.codes.items() if not code.startswith("2")}
-        if bad:
-            codes = ", ".join(f"{count:g} with {code}" for code, count in sorted(bad.items()))
+        served = flowed.requests - sum(flowed.refusals.values())
+        if edge.source == traffic.PLAINTEXT and served:
+            found.append(f"{served:.0f} requests reached {edge.destination} without mTLS")
+    if answered >= ENOUGH:
+        travelled = {(edge.source, edge.destination) for edge in edges if edge.identity}
+        found.extend(
+            f"no request went from {source} to {destination}"
+            for source, destination in sorted(set(hops) - travelled)
+        )
+    return found
+
+
+def proved(edges: Mapping[traffic.Edge, traffic.Traffic]) -> tuple[float, float]:
+    """Return how many requests between sidecars arrived with a proved identity, and how many at all."""
+    arrived = {
+        edge: flowed.requests
+        for edge, flowed in edges.items()
+        if edge.arrived and (edge.identity or flowed.requests > sum(flowed.refusals.values()))
+    }
+    return sum(n for edge, n in arrived.items() if edge.identity), sum(arrived.values())
+
+
+def refused(edges: Mapping[traffic.Edge, traffic.Traffic]) -> list[str]:
+    """Return what sidecars answered themselves: how often, with which code, to whom, for which service."""
+    return [
+        f"{count:.0f} × {code} for {edge.destination or 'an unknown service'}, "  # noqa: RUF001
+        f"called by {edge.source}"
+        for edge, flowed in edges.items()
+        for code, count in sorted(flowed.refusals.items())
+    ]
+
+
+def _reasons(edges: Mapping[traffic.Edge, traffic.Traffic]) -> list[str]:
+    found = refused(edges)
+    for edge, flowed in edges.items():
+        bad = {code: n for code, n in flowed.codes.items() if code.startswith("5")}
+        if bad and not flowed.refusals:
+            codes = ", ".join(f"{count:.0f} with {code}" for code, count in sorted(bad.items()))
             found.append(f"{edge.source} → {edge.destination}: answered {codes}")
-    if broken := traffic.count(traffic.HANDSHAKE_FAILURES, counters):
-        found.append(f"{broken:g} TLS handshakes failed")
-    if refused := traffic.count(traffic.REFUSALS, counters):
-        found.append(f"sidecars refused {refused:g} times (mesh_refusals_total says why)")
-    travelled = {(edge.source, edge.destination) for edge in edges if edge.identity}
-    found.extend(
-        f"no request went from {source} to {destination}"
-        for source, destination in sorted(set(hops) - travelled)
-    )
     return found
 
 

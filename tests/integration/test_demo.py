@@ -3,19 +3,20 @@
 import json
 import re
 import signal
+import subprocess
 from pathlib import Path
 
 import psutil
 import pytest
 
-from tests.helpers.running_mesh import PATIENCE, RunningMesh
+from tests.helpers.running_mesh import MESHCTL, PATIENCE, ROOT, RunningMesh
 
 pytestmark = pytest.mark.integration
 
 
-def test_ten_seconds_of_demo_are_a_success(tmp_path: Path) -> None:
+def test_twenty_seconds_of_demo_are_a_success(tmp_path: Path) -> None:
     """Every request succeeds, every hop is mutual TLS, nothing is left behind."""
-    with RunningMesh(tmp_path, None, "--for", "10s") as demo:
+    with RunningMesh(tmp_path, None, "--for", "20s") as demo:
         family = demo.family()
 
         assert demo.process.wait(PATIENCE) == 0, demo.output()
@@ -60,3 +61,26 @@ def test_the_other_verbs_see_the_demo_and_a_signal_ends_it(tmp_path: Path) -> No
     assert certificates["source"] == "proxy"
     assert certificates["certificate"]["identity"] == storefront
     assert len(certificates["roots"]) == 1
+
+
+def test_a_demo_that_is_stopped_early_has_no_verdict(tmp_path: Path) -> None:
+    """It says so in a sentence, answers 1 and leaves nothing behind."""
+    run = tmp_path / "run"
+    demo = subprocess.Popen(
+        [*MESHCTL, "demo", "--run-dir", str(run)], cwd=ROOT, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    assert demo.stdout is not None
+    with demo.stdout:
+        assert demo.stdout.readline().startswith("The demo mesh starts")
+        family = psutil.Process(demo.pid).children(recursive=True)
+        demo.send_signal(signal.SIGINT)
+        said = demo.stdout.read()
+
+    assert demo.wait(PATIENCE) == 1
+    assert said.endswith(
+        "meshctl: the demo was stopped before its mesh was ready: "
+        "no request was sent, so there is no verdict\n"
+    )
+    assert psutil.wait_procs(family, PATIENCE)[1] == []
+    assert not (run / "processes.json").exists()

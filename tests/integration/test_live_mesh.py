@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import re
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -11,12 +12,14 @@ import pytest
 
 from tests.helpers.client import connect
 from tests.helpers.running_mesh import (
+    APP,
     PATIENCE,
     Load,
     RunningMesh,
     load,
     ports_of,
     route,
+    service,
     shop,
     workload,
 )
@@ -271,6 +274,61 @@ async def test_only_what_changed_restarts(tmp_path: Path) -> None:
             mesh.until, one_less, "the workload to be gone, the others as before"
         )
         assert seen.failures == []
+
+
+async def test_an_app_in_trouble_is_told(tmp_path: Path) -> None:
+    """A typo in a command, a port that is not the app's: `status` answers 1 until it is mended."""
+    async with running(tmp_path) as mesh:
+        healthy = await asyncio.to_thread(mesh.meshctl, "status")
+        typo = workload("typo", {"app": "typo"}).replace("$(MESH_PYTHON)", "pyhton3")
+        deaf = (
+            workload("deaf", {"app": "deaf"})
+            .replace(str(APP), "-c")
+            .replace('"-c"', '"-c", "import time; time.sleep(600)"')
+        )
+        mesh.write("more.yaml", f"{typo}---{deaf}---{service('lonely', {'app': 'nobody'})}")
+
+        def told() -> bool:
+            said = mesh.meshctl("status")
+            return (
+                said.returncode == 1
+                and "typo/app ended with exit code 127" in said.stdout
+                and "deaf/app does not listen on its $PORT (" in said.stdout
+                and "more.yaml:" in said.stdout.partition("warnings        1")[2]
+            )
+
+        await asyncio.to_thread(mesh.until, told, "both to be told")
+        proxies = await asyncio.to_thread(mesh.meshctl, "proxies")
+        (mesh.config / "more.yaml").unlink()
+
+        def well() -> bool:
+            return mesh.meshctl("status").returncode == 0
+
+        await asyncio.to_thread(mesh.until, well, "all to be well again")
+        said = mesh.output()
+
+    assert healthy.returncode == 0, healthy.stdout
+    assert "not listening" in proxies.stdout
+    assert said.count("deaf/app") >= 1
+    assert " INFO " not in said
+
+
+async def test_up_says_how_to_call_each_service(tmp_path: Path) -> None:
+    """The commands work as they are printed."""
+    async with running(tmp_path) as mesh:
+        await asyncio.to_thread(
+            mesh.until, lambda: "everything is ready" in mesh.output(), "it to be said"
+        )
+        [port] = re.findall(
+            r"^  default/catalog +curl http://127\.0\.0\.1:(\d+)/$", mesh.output(), re.MULTILINE
+        )
+        async with connect(int(port)) as client:
+            await client.send(b"GET / HTTP/1.1\r\nHost: 127.0.0.1:%b\r\n\r\n" % port.encode())
+            response = await client.response()
+
+    assert response.status == 200
+    assert response.body.startswith(b"catalog-v1 ")
+    assert "as default/door:" in mesh.output()
 
 
 async def test_nothing_is_left_behind(tmp_path: Path) -> None:

@@ -5,11 +5,17 @@ What the processes say: each line under its process's name, on the terminal and 
     catalog-v1/proxy │ 3 listeners, version 5f0c…
 """
 
+import re
 import sys
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import TextIO
+
+from control_plane.cli.output import printable
+
+NAME = "meshctl"
+"""Under which we speak ourselves."""
 
 COLOURS = (36, 33, 32, 35, 34, 96, 93, 92, 95, 94)
 """ANSI foreground colours that can be read on dark and on light ground; red is for trouble."""
@@ -17,6 +23,8 @@ TROUBLE = 31
 LONGEST_LINE = 16 * 1024
 REMEMBERED = 20
 LARGEST_FILE = 10 * 1024 * 1024
+_ROUTINE = re.compile(r"[0-9-]+ [0-9:,]+ (?:DEBUG|INFO) ")
+"""How lines of our own programs begin that are of interest to whoever looks for something."""
 
 
 class LineSplitter:
@@ -50,11 +58,17 @@ class Console:
 
     Attributes:
         echo: Whether lines of the processes are shown; announcements of `meshctl` always are.
+        verbose: Whether routine lines of our own programs are shown too.
         on_lost: Called once when nobody reads any more: `| head` has seen enough, a terminal closed.
     """
 
     def __init__(
-        self, out: TextIO | None = None, *, colour: bool = False, echo: bool = True
+        self,
+        out: TextIO | None = None,
+        *,
+        colour: bool = False,
+        echo: bool = True,
+        verbose: bool = False,
     ) -> None:
         self._out = out
         self._colour = colour
@@ -62,6 +76,7 @@ class Console:
         self._seen = 0
         self._lost = False
         self.echo = echo
+        self.verbose = verbose
         self.on_lost: Callable[[], None] = lambda: None
 
     def register(self, name: str) -> int:
@@ -73,10 +88,15 @@ class Console:
     def line(self, name: str, colour: int, text: str) -> None:
         """Show one line of a process."""
         if self.echo:
-            self._print(f"{self._painted(name.ljust(self._width), colour)} │ {text}")
+            self._print(f"{self._painted(name.ljust(self._width), colour)} │ {printable(text)}")
+
+    def say(self, name: str, text: str, *, trouble: bool = False) -> None:
+        """Say something of meshctl's own about a process, under its name."""
+        line = f"{name.ljust(self._width)} │ {printable(text)}"
+        self._print(self._painted(line, TROUBLE) if trouble else line)
 
     def announce(self, text: str, *, trouble: bool = False) -> None:
-        """Say something of meshctl's own."""
+        """Say something of meshctl's own, which stands by itself."""
         self._print(self._painted(text, TROUBLE) if trouble else text)
 
     def _painted(self, text: str, colour: int) -> str:
@@ -95,8 +115,9 @@ class Console:
 class ProcessLog:
     """Everything one process says: to the console, to its file, and the last lines to memory."""
 
-    def __init__(self, name: str, console: Console, path: Path) -> None:
+    def __init__(self, name: str, console: Console, path: Path, *, own: bool = False) -> None:
         self.name = name
+        self._own = own
         self.path = path
         self.tail: deque[str] = deque(maxlen=REMEMBERED)
         self._console = console
@@ -122,7 +143,8 @@ class ProcessLog:
 
     def _keep(self, line: str) -> None:
         self.tail.append(line)
-        self._console.line(self.name, self._colour, line)
+        if self._console.verbose or not (self._own and _ROUTINE.match(line)):
+            self._console.line(self.name, self._colour, line)
         if self._file.tell() > LARGEST_FILE:
             self._file.close()
             self.path.replace(self.path.with_suffix(".log.1"))

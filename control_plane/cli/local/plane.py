@@ -85,6 +85,7 @@ class LocalControlPlane:
             directory.logs / f"{NAME}.log",
             grace=GRACE,
             on_group=on_group,
+            own=True,
         )
 
     async def start(self) -> None:

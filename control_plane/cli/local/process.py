@@ -22,8 +22,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from control_plane.cli.local import launch, minder
-from control_plane.cli.local.backoff import Backoff
+from control_plane.cli.local.backoff import WELL_AFTER, Backoff
 from control_plane.cli.local.logs import Console, ProcessLog
+from control_plane.cli.processes import STARTING, Life
 
 LAST_WORDS = 1.0
 """Seconds in which the last lines of a child that has ended are read."""
@@ -59,11 +60,13 @@ class ManagedProcess:
         name: Under which its lines are shown, such as ``catalog-v1/app``.
         prepare: Makes the command; may wait, and may raise `NotReadyError`.
         grace: Seconds between SIGTERM and SIGKILL.
+        own: Whether it is one of our own programs, whose INFO lines are for the log file.
         on_group: Hears of the child's process group, before anything can go wrong with it.
 
     Attributes:
         pid: Of the child, which leads the process group of the same number; None while none runs.
         failures: How often it could not start, or ended without being asked to.
+        life: Where it stands, in words for people.
     """
 
     def __init__(
@@ -75,13 +78,16 @@ class ManagedProcess:
         *,
         grace: float,
         on_group: Groups = lambda _group, _alive: None,
+        own: bool = False,
     ) -> None:
         self.name = name
         self.failures = 0
+        self.life = Life(state=STARTING, since=time.time())
         self.pid: int | None = None
+        self._row = 0
         self._prepare = prepare
         self._console = console
-        self._log = ProcessLog(name, console, log)
+        self._log = ProcessLog(name, console, log, own=own)
         self._grace = grace
         self._on_group = on_group
         self._backoff = Backoff()
@@ -89,6 +95,10 @@ class ManagedProcess:
         self._waiting = True
         self._spawned = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+
+    @property
+    def log(self) -> Path:
+        return self._log.path
 
     @property
     def last_lines(self) -> list[str]:
@@ -114,8 +124,8 @@ class ManagedProcess:
                 async with asyncio.timeout(self._grace):
                     await asyncio.shield(self._task)
             if self.pid is not None:
-                self._console.announce(
-                    f"{self.name} did not stop within {self._grace:g} s: killed", trouble=True
+                self._console.say(
+                    self.name, f"did not stop within {self._grace:g} s: killed", trouble=True
                 )
                 _signal_group(self.pid, signal.SIGKILL)
         with contextlib.suppress(asyncio.CancelledError):
@@ -144,8 +154,13 @@ class ManagedProcess:
             if not self._stopping:
                 self._waiting = True
                 self.failures += 1
-                wait = self._backoff.after(time.monotonic() - began)
-                self._tell(f"{self.name} {ending}; next try in {wait:g} s")
+                lived = time.monotonic() - began
+                self._row = 1 if lived >= WELL_AFTER else self._row + 1
+                wait = self._backoff.after(lived)
+                self.life = Life(
+                    state="restarting", since=time.time(), ending=ending, failures=self._row
+                )
+                self._tell(f"{ending}; next try in {wait:g} s")
                 await asyncio.sleep(wait)
 
     async def _run_once(self, command: Command) -> str:
@@ -171,6 +186,9 @@ class ManagedProcess:
         finally:
             os.close(theirs)
         self.pid = child.pid
+        self.life = Life(
+            state="running", since=time.time(), ending=self.life.ending, failures=self._row
+        )
         self._on_group(child.pid, True)
         self._spawned.set()
         try:
@@ -185,10 +203,10 @@ class ManagedProcess:
         return _ending(code)
 
     def _tell(self, text: str) -> None:
-        self._console.announce(text, trouble=True)
+        self._console.say(self.name, text, trouble=True)
         if not self._console.echo:
             for line in self.last_lines[-5:]:
-                self._console.announce(f"    {line}")
+                self._console.say(self.name, f"    {line}")
 
 
 class _Output(asyncio.Protocol):

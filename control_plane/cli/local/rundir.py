@@ -5,6 +5,7 @@ The one directory that a local mesh writes to, and the lock that says who does.
     DIR/context.json                      where the API is: what the other verbs look for
     DIR/control-plane.json                configuration of the control plane
     DIR/placements.json                   which workload listens where
+    DIR/processes.json                    how each process is, for `meshctl status`
     DIR/roots.pem                         trust bundle, for the sidecars' first contact
     DIR/accepted/                         the files in force, as meshctl read them
     DIR/logs/NAME.log                     what each process said
@@ -21,6 +22,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from control_plane.cli.errors import CommandError
+from control_plane.cli.processes import FILE
 
 DEFAULT = ".mesh"
 
@@ -47,6 +49,7 @@ class RunDirectory:
         self.context = path / "context.json"
         self.control_plane = path / "control-plane.json"
         self.placements = path / "placements.json"
+        self.processes = path / FILE
         self.roots = path / "roots.pem"
         self.logs = path / "logs"
         self.accepted = path / "accepted"
@@ -81,6 +84,7 @@ class RunDirectory:
     def release(self) -> None:
         """Let go of the directory: the mesh has stopped."""
         self.context.unlink(missing_ok=True)
+        self.processes.unlink(missing_ok=True)
         os.close(self._lock)
 
     def _create(self) -> None:

@@ -22,12 +22,15 @@ from control_plane.cli.errors import CommandError
 from control_plane.cli.local import minder
 from control_plane.cli.local.allocation import Ports, allocate, ports_of
 from control_plane.cli.local.desired import Unit, changes, desire, trust_domain_of
-from control_plane.cli.local.logs import Console
+from control_plane.cli.local.logs import NAME, Console
+from control_plane.cli.local.observer import Observer, accepts
 from control_plane.cli.local.plane import LocalControlPlane
 from control_plane.cli.local.polling import until
 from control_plane.cli.local.process import ManagedProcess
 from control_plane.cli.local.rundir import RunDirectory
 from control_plane.cli.local.workload import LocalWorkload
+from control_plane.cli.processes import Report
+from control_plane.cli.warnings import warnings
 from control_plane.resources.finding import Finding
 from control_plane.sources.files import FilesSource
 from control_plane.store import State, Store
@@ -35,6 +38,8 @@ from meshproxy.contract import wire
 
 WATCH_EVERY = 1.0
 """Seconds between two looks at whether every sidecar obeys."""
+OBSERVE_EVERY = 0.5
+"""Seconds between two looks at how the processes are."""
 
 
 class BrokenFilesError(Exception):
@@ -55,6 +60,7 @@ class Supervisor:
 
     Attributes:
         workloads: What runs, by ``namespace/name``.
+        report: How every process was at the last look.
     """
 
     def __init__(
@@ -66,6 +72,7 @@ class Supervisor:
         console: Console,
     ) -> None:
         self.workloads: dict[str, LocalWorkload] = {}
+        self.report = Report()
         self._files = files
         self._directory = directory
         self._source = source
@@ -73,6 +80,7 @@ class Supervisor:
         self._findings: tuple[Finding, ...] = ()
         self._trust_domain = ""
         self._console = console
+        self._observer = Observer(directory, console)
         self._placements = placement.Placements()
         self._ports = Ports()
         self._minder: asyncio.subprocess.Process | None = None
@@ -96,12 +104,15 @@ class Supervisor:
 
         Raises:
             BrokenFilesError: The files are not fit to start from; nothing was started.
+            CommandError: There is nothing in them.
             StartError: The control plane did not start.
         """
         self._source.load()
         state = self._store.state
         if any(finding.severity == "error" for finding in state.findings):
             raise BrokenFilesError(state.findings)
+        if not (state.services or state.workloads or state.routes or state.mesh_config):
+            raise CommandError(f"no resources found in {', '.join(map(str, self._files))}")
         self._tell_findings(state)
         self._trust_domain = trust_domain_of(state)
         self._minder = await asyncio.create_subprocess_exec(
@@ -117,9 +128,12 @@ class Supervisor:
             self._placements = placement.read(self._directory.placements)
         except wire.ContractError as error:
             file = self._directory.placements
-            self._console.announce(f"{file} is damaged, new ports are taken: {error}", trouble=True)
+            self._console.say(
+                NAME, f"{file} is damaged, new ports are taken: {error}", trouble=True
+            )
         self._place(state)
         await self._plane.start()
+        self._directory.processes.unlink(missing_ok=True)  # of a run that was killed
         self._directory.write(self._directory.context, wire.encode(self._plane.context))
         units = desire(state, self._trust_domain)
         self._add(state, units, units)
@@ -131,7 +145,7 @@ class Supervisor:
             if workload.unit.app is None:
                 continue
             for port in workload.placement.app_ports.values():
-                await until(partial(_accepts, workload.placement.address, port))
+                await until(partial(accepts, workload.placement.address, port))
 
     async def synced(self) -> bool:
         """Say whether every sidecar obeys the newest configuration, by the control plane's word."""
@@ -155,6 +169,7 @@ class Supervisor:
         edited = asyncio.Event()
         unsubscribe = self._store.subscribe(lambda _state: edited.set())
         watching = asyncio.create_task(self._watch_proxies())
+        observing = asyncio.create_task(self._observe())
         reading = asyncio.create_task(self._source.run())
         reading.add_done_callback(lambda _reading: edited.set())
         try:
@@ -165,9 +180,9 @@ class Supervisor:
             await reading  # it runs for ever: this raises what ended it
         finally:
             unsubscribe()
-            for task in (reading, watching):
+            for task in (reading, watching, observing):
                 task.cancel()
-            await asyncio.gather(reading, watching, return_exceptions=True)
+            await asyncio.gather(reading, watching, observing, return_exceptions=True)
 
     async def adapt(self, state: State) -> None:
         """Touch what is different in `state`, nothing else."""
@@ -177,7 +192,7 @@ class Supervisor:
         difference = changes(running, units)
         self._place(state)
         for name in difference.removed:
-            self._console.announce(f"{name} was removed: stopping it")
+            self._console.say(NAME, f"{name} was removed: stopping it")
             await self.workloads[name].stop()
             del self.workloads[name]  # not before: who is on the list is stopped at the end
         for name, workload in self.workloads.items():
@@ -185,13 +200,13 @@ class Supervisor:
             workload.placement = self._placements.workloads[name]
             workload.services = tuple(state.services.values())
         for name in difference.sidecars:
-            self._console.announce(f"{name} has a new identity or version: restarting its sidecar")
+            self._console.say(NAME, f"{name} has a new identity or version: restarting its sidecar")
             await self.workloads[name].restart_sidecar()
         for name in difference.apps:
-            self._console.announce(f"{name} runs something else now: restarting its app")
+            self._console.say(NAME, f"{name} runs something else now: restarting its app")
             await self.workloads[name].restart_app()
         for name in difference.added:
-            self._console.announce(f"{name} is new: starting it")
+            self._console.say(NAME, f"{name} is new: starting it")
         self._add(state, units, difference.added)
 
     async def _watch_proxies(self) -> None:
@@ -204,12 +219,20 @@ class Supervisor:
                     why = ": ".join(filter(None, (proxy["path"], proxy["reason"])))
                     if told.get(name) != why:
                         told[name] = why
-                        self._console.announce(
-                            f"{name} refused its configuration: {why}", trouble=True
+                        self._console.say(
+                            NAME, f"{name} refused its configuration: {why}", trouble=True
                         )
                 elif proxy["state"] == "SYNCED" and told.pop(name, None) is not None:
-                    self._console.announce(f"{name} obeys its configuration again")
+                    self._console.say(NAME, f"{name} obeys its configuration again")
             await asyncio.sleep(WATCH_EVERY)
+
+    async def _observe(self) -> None:
+        """Keep the report on the processes new, for ever."""
+        while True:
+            self.report = await self._observer.look(
+                self.plane.process, self.workloads, warnings(self._store.state)
+            )
+            await asyncio.sleep(OBSERVE_EVERY)
 
     def _add(self, state: State, units: Mapping[str, Unit], names: Iterable[str]) -> None:
         for name in names:
@@ -250,9 +273,9 @@ class Supervisor:
             if finding not in self._findings:
                 refused = finding.severity == "error"
                 what = "refused, the old version stays in force" if refused else "unresolved"
-                self._console.announce(f"{what}: {finding}", trouble=refused)
+                self._console.say(NAME, f"{what}: {finding}", trouble=refused)
         if self._findings and not state.findings:
-            self._console.announce("all findings are mended")
+            self._console.say(NAME, "all findings are mended")
         self._findings = state.findings
 
     # Stopping -------------------------------------------------------------------------------------
@@ -281,12 +304,3 @@ class Supervisor:
     def _on_group(self, group: int, alive: bool) -> None:
         if self._minder is not None and self._minder.stdin is not None:
             self._minder.stdin.write(b"%d\n" % (group if alive else -group))
-
-
-async def _accepts(address: str, port: int) -> bool:
-    try:
-        _, writer = await asyncio.open_connection(address, port)
-    except OSError:
-        return False
-    writer.close()
-    return True

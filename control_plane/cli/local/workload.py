@@ -172,5 +172,11 @@ class LocalWorkload:
         name = f"{self.unit.name.removeprefix('default/')}/{role}"
         log = self._directory.logs / f"{name.replace('/', '.')}.log"
         return ManagedProcess(
-            name, prepare, self._console, log, grace=grace, on_group=self._on_group
+            name,
+            prepare,
+            self._console,
+            log,
+            grace=grace,
+            on_group=self._on_group,
+            own=role == "proxy",
         )

@@ -55,8 +55,8 @@ def run(api: Api, *words: str) -> int:
 @pytest.mark.parametrize(
     ("section", "row"),
     [
-        ("listeners", "out outbound 127.0.0.1:15001 disabled -"),
-        ("routes", "catalog:80 * c1 100% split"),
+        ("listeners", "out outbound 127.0.0.1:15001 - -"),
+        ("routes", "catalog:80 PathPrefix / c1 100% split"),
         ("clusters", "c1 default/catalog yes 1 5000ms 60000ms"),
         ("endpoints", "c1 127.0.0.1:9 1 - - spiffe://a"),
     ],
@@ -116,16 +116,16 @@ def test_without_a_control_plane_the_proxy_is_asked(
 @pytest.mark.parametrize(
     ("match", "expected"),
     [
-        (MatchSpec(), "*"),
-        (MatchSpec(path=PathMatchSpec(type="prefix", value="/a")), "/a*"),
-        (MatchSpec(method="GET", path=PathMatchSpec(type="exact", value="/a")), "GET =/a"),
+        (MatchSpec(), "PathPrefix /"),
+        (MatchSpec(path=PathMatchSpec(type="prefix", value="/a")), "PathPrefix /a"),
+        (MatchSpec(method="GET", path=PathMatchSpec(type="exact", value="/a")), "GET, Exact /a"),
         (
             MatchSpec(
                 path=PathMatchSpec(type="regex", value="/a.*"),
                 headers=(ValueMatchSpec(name="x", value="1"),),
                 query=(ValueMatchSpec(name="q", type="regex", value="2"),),
             ),
-            "~/a.* x=1 ?q~2",
+            "RegularExpression /a.*, header x=1, query q~2",
         ),
     ],
 )

@@ -1,10 +1,8 @@
 """The demo while it runs; whole runs are in tests/integration."""
 
-from typing import Any
-
 import pytest
 
-from control_plane.cli.demonstration import compact, is_the_storefront
+from control_plane.cli.demonstration import is_the_storefront
 
 PAGE = b'{"catalog": "v1", "items": [{"name": "anvil", "stars": 4}]}'
 
@@ -24,25 +22,3 @@ PAGE = b'{"catalog": "v1", "items": [{"name": "anvil", "stars": 4}]}'
 def test_only_a_whole_page_is_the_storefronts(body: bytes, expected: bool) -> None:
     """Both services must have had their say."""
     assert is_the_storefront(body) is expected
-
-
-def test_the_table_fits_a_terminal() -> None:
-    """80 columns are enough for every column, and for the end of the identity."""
-    record: dict[str, Any] = {
-        "source": "default/storefront",
-        "destination": "default/catalog-v1",
-        "version": "v1",
-        "requests_per_second": 135.2,
-        "success_percent": 99.98,
-        "p50_ms": 21.7,
-        "p99_ms": 131.4,
-        "identity": "spiffe://demo.mesh/ns/default/sa/storefront",
-    }
-
-    header, row = compact([record], 80).splitlines()
-
-    assert len(row) == 80
-    assert row.startswith("storefront  catalog-v1   v1 ")
-    assert row.endswith("sa/storefront")
-    assert header.endswith("IDENTITY")
-    assert compact([record], 200).endswith(record["identity"])

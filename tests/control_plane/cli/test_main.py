@@ -39,6 +39,11 @@ def test_every_verb_explains_itself(verb: str, capsys: pytest.CaptureFixture[str
     ("words", "expected"),
     [
         (("statsu",), "unknown verb 'statsu'; did you mean `status`"),
+        (
+            ("config", "a", "foo"),
+            "argument SECTION: invalid choice: 'foo' (choose from 'listeners', ",
+        ),
+        (("top",), "unknown verb 'top'; the verbs are demo"),
         (("dance",), "unknown verb 'dance'; the verbs are demo, up, validate"),
         ((), "the following arguments are required: VERB"),
         (("up",), "the following arguments are required: -f/--filename"),

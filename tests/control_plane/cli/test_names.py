@@ -19,6 +19,8 @@ def test_the_default_namespace_need_not_be_typed() -> None:
     ("typed", "known", "expected"),
     [
         ("catlog-v1", KNOWN, r"did you mean default/catalog-v1\?"),
+        ("nosuch", ("default/reviews",), "there are default/reviews"),
+        ("blue/catalog-v1", KNOWN, "there are blue/reviews, default/catalog-v1"),
         ("xyz", KNOWN, "there are blue/reviews, default/catalog-v1"),
         ("xyz", (), "knows no proxies yet"),
     ],

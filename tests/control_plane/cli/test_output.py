@@ -5,7 +5,7 @@ import json
 import pytest
 import yaml
 
-from control_plane.cli.output import age, redrawing, show, table
+from control_plane.cli.output import age, dated, fitted, percent, printable, redrawing, show, table
 
 
 def test_columns_are_aligned_and_countable() -> None:
@@ -67,3 +67,48 @@ def test_watching_in_a_pipe_appends(capsys: pytest.CaptureFixture[str]) -> None:
 def test_spans_are_given_in_two_units(seconds: float | None, expected: str) -> None:
     """Enough to read, never more."""
     assert age(seconds) == expected
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("\x1b[31mred\x1b[0m é│…\tx", "red é│…\tx"),
+        ("\x1b]0;title\x07x", "x"),
+        ("\x1b]52;c;cGF5\x1b\\y", "y"),
+        ("a\rb\x08\x00\x7f\x9b2Jc", "abc"),
+        ("\x1bc\x1b(B!", "!"),
+    ],
+)
+def test_nothing_commands_the_terminal(line: str, expected: str) -> None:
+    """Colours, cursor movements, titles, the clipboard, NUL; tabs and letters stay."""
+    assert printable(line) == expected
+    [_, row] = table(("A",), [(line,)]).splitlines()
+    assert row.isprintable()  # in a table they are shown, written as escapes
+
+
+def test_moments_are_dates() -> None:
+    """At any depth, and only where a field holds one."""
+    data = {"a": [{"not_after": 3600.5, "weight": 1}], "expires_at": None}
+
+    assert dated(data) == {
+        "a": [{"not_after": "1970-01-01T01:00:00Z", "weight": 1}],
+        "expires_at": None,
+    }
+
+
+@pytest.mark.parametrize(
+    ("share", "expected"),
+    [(1, "100%"), (0.9, "90%"), (1 / 3, "33.33%"), (0.99999, "99.99%"), (0.29, "29%"), (0, "0%")],
+)
+def test_percentages_have_one_style(share: float, expected: str) -> None:
+    """Two digits at most, and never 100% of what is less."""
+    assert percent(share) == expected
+
+
+def test_an_identity_shows_its_end() -> None:
+    """Where it does not fit; where hardly anything of it would, it is left out."""
+    rows = [("shop", "spiffe://demo.mesh/ns/default/sa/shop")]
+
+    assert fitted(("NAME", "IDENTITY"), rows, None) == table(("NAME", "IDENTITY"), rows)
+    assert fitted(("NAME", "IDENTITY"), rows, 20).splitlines()[1] == "shop  …fault/sa/shop"
+    assert fitted(("NAME", "IDENTITY"), rows, 10).splitlines() == ["NAME", "shop"]

@@ -13,7 +13,7 @@ from tests.control_plane.cli.conftest import Api
 
 EDGES = {
     Edge("default/shop", "default/catalog-v1", "v1", "spiffe://shop"): Traffic(
-        {"200": 30.0, "500": 10.0}, {0.01: 20.0, 0.02: 40.0, float("inf"): 40.0}
+        {"200": 30.0, "500": 10.0}, {}, {0.01: 20.0, 0.02: 40.0, float("inf"): 40.0}
     )
 }
 
@@ -31,8 +31,38 @@ def test_a_record_has_rates_and_quantiles() -> None:
         "p50_ms": 10.0,
         "p99_ms": 19.8,
         "identity": "spiffe://shop",
+        "refusals": {},
     }
-    assert len(record) == len(HEADERS)
+
+
+IDENTITY = "spiffe://demo.mesh/ns/default/sa/storefront"
+
+
+def test_the_table_fits_a_terminal() -> None:
+    """80 columns are enough for every column, and for the end of the identity."""
+    traffic = Traffic({"200": 9998.0, "500": 2.0}, {}, {0.1: 1.0, 0.2: 10000.0})
+    edges = {Edge("default/storefront", "default/catalog-v1", "v1", IDENTITY): traffic}
+    rows = records(edges, 74.0)
+
+    header, row = render(rows, 80).splitlines()
+
+    assert len(row) == 80
+    assert row.startswith("storefront  catalog-v1   v1 ")
+    assert " 99.98% " in row
+    assert row.endswith("sa/storefront")
+    assert header.split() == " ".join(HEADERS).split()
+    assert render(rows, 200).endswith(IDENTITY)
+    assert render(rows).splitlines()[1].startswith("default/storefront ")
+
+
+def test_what_never_arrived_says_why() -> None:
+    """In place of an identity."""
+    edge = Edge("default/storefront", "default/catalog", "", "", arrived=False)
+    rows = records({edge: Traffic({"500": 28.0}, {"unresolved-backend": 28.0})}, 1.0)
+
+    assert render(rows, 80).splitlines()[1].split() == [
+        "storefront", "catalog", "-", "28.0", "0%", "-", "-", "unresolved-backend",
+    ]  # fmt: skip
 
 
 def test_no_traffic_is_said() -> None:

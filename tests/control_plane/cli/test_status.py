@@ -1,11 +1,15 @@
 """Is the mesh well, and what is to be mended."""
 
 import json
+import time
+from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from control_plane.cli.main import main
+from control_plane.cli.processes import FILE, Life, Process, Report
 from tests.control_plane.cli.conftest import Api
 
 FINDING = {
@@ -79,4 +83,43 @@ def test_json_is_what_the_api_says(api: Api, capsys: pytest.CaptureFixture[str])
     api.answers["/api/v1/status"] = (200, status([FINDING]))
 
     assert run(api, "-o", "json") == 1
-    assert json.loads(capsys.readouterr().out) == status([FINDING])
+    local: dict[str, Any] = {"processes": [], "problems": [], "warnings": []}
+    assert json.loads(capsys.readouterr().out) == {**status([FINDING]), **local}
+
+
+def test_what_a_local_mesh_knows_of_its_processes_counts(
+    api: Api, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A crash loop is trouble, a Service without workloads is a warning."""
+    api.answers["/api/v1/status"] = (200, status())
+    warning = "mesh.yaml:3: Service/default/gone: spec.selector: no workload"
+
+    def write(failures: int) -> None:
+        life = Life(
+            state="restarting" if failures else "running",
+            since=time.time(),
+            ending="ended with exit code 127",
+            failures=failures,
+        )
+        app = Process(
+            name="typo/app", workload="default/typo", role="app", life=life, log="logs/typo.app.log"
+        )
+        report = Report(processes=(app,), warnings=(warning,))
+        (tmp_path / FILE).write_bytes(msgspec.json.encode(report))
+
+    write(3)
+    assert run(api) == 1
+    assert capsys.readouterr().out.splitlines()[-5:] == [
+        "processes       1, 1 in trouble",
+        "  typo/app ended with exit code 127, 3 times in a row; its log: logs/typo.app.log",
+        "findings        none",
+        "warnings        1",
+        f"  {warning}",
+    ]
+    assert run(api, "-o", "json") == 1
+    said = json.loads(capsys.readouterr().out)
+    assert len(said["problems"]) == len(said["warnings"]) == 1
+    assert said["processes"][0]["life"]["since"].endswith("Z")
+    write(0)
+    assert run(api) == 0
+    assert "processes       1, all well" in capsys.readouterr().out

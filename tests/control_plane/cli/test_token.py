@@ -16,7 +16,7 @@ def test_the_token_alone_goes_to_standard_output(
 
     said = capsys.readouterr()
     assert said.out == "t\n"
-    assert said.err == "join token for id, good once, until 1970-01-01T00:00:00+00:00\n"
+    assert said.err == "join token for id, good once, until 1970-01-01T00:00:00Z\n"
     assert api.posted == {"/api/v1/tokens": {"workload": "default/vm"}}
 
 

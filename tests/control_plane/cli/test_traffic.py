@@ -14,6 +14,7 @@ from control_plane.cli.traffic import (
     name_of,
     parse,
     quantile,
+    refusal_of,
 )
 
 SHOP = "spiffe://td/ns/default/sa/shop"
@@ -24,6 +25,7 @@ mesh_requests_total{direction="inbound",source="spiffe://td/ns/default/sa/shop",
 mesh_requests_total{direction="inbound",source="plaintext",destination="default/catalog-v1",version="v1",route="r",protocol="h1",code="200",flag="-"} 1
 mesh_requests_total{direction="outbound",source="default/catalog-v1",destination="default/reviews",version="v1",route="r",protocol="h1",code="200",flag="-"} 7
 mesh_requests_total{direction="outbound",source="default/catalog-v1",destination="default/gone",version="",route="r",protocol="h1",code="503",flag="UH"} 2
+mesh_requests_total{direction="outbound",source="default/catalog-v1",destination="-",version="-",route="HTTPRoute/default/maps/0",protocol="h1",code="500",flag="NC"} 4
 # TYPE mesh_request_duration_seconds histogram
 mesh_request_duration_seconds_bucket{direction="inbound",source="spiffe://td/ns/default/sa/shop",destination="default/catalog-v1",version="v1",route="r",le="0.01"} 50
 mesh_request_duration_seconds_bucket{direction="inbound",source="spiffe://td/ns/default/sa/shop",destination="default/catalog-v1",version="v1",route="r",le="+Inf"} 100
@@ -42,12 +44,22 @@ def test_edges_are_counted_where_requests_arrive() -> None:
     assert set(found) == {
         Edge("default/shop", "default/catalog-v1", "v1", SHOP),
         Edge("plaintext", "default/catalog-v1", "v1", ""),
-        Edge("default/catalog-v1", "default/gone", "", ""),
+        Edge("default/catalog-v1", "default/gone", "", "", arrived=False),
+        Edge("default/catalog-v1", "default/maps", "", "", arrived=False),
     }
+    refused = found[Edge("default/catalog-v1", "default/maps", "", "", arrived=False)]
+    assert refused.refusals == {"unresolved-backend": 4}
     flowed = found[Edge("default/shop", "default/catalog-v1", "v1", SHOP)]
     assert flowed.codes == {"200": 90, "503": 10}
     assert flowed.success == pytest.approx(0.9)
     assert flowed.quantile(0.5) == pytest.approx(0.01)
+
+
+def test_a_refusal_has_its_name_where_that_is_certain() -> None:
+    """Else its status and flag, which several share."""
+    assert refusal_of("500", "NC") == "unresolved-backend"
+    assert refusal_of("503", "UF") == "503 UF"
+    assert refusal_of("200", "XX") == "200 XX"
 
 
 def test_other_metrics_can_be_summed() -> None:

@@ -35,6 +35,24 @@ def test_both_kinds_of_findings_one_a_line(
     assert second.startswith(f"{tmp_path}/b.yaml:4: Service/default/A: metadata.name: ")
 
 
+def test_what_is_odd_is_a_note(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """No reason for another exit code; nothing is odd where no file has a workload."""
+    lonely = service("lonely").rstrip() + "\n"
+    (tmp_path / "a.yaml").write_text(lonely)
+    assert run([tmp_path], "table") == 0
+    assert "note" not in capsys.readouterr().out
+    (tmp_path / "b.yaml").write_text(
+        "apiVersion: meshproxy.io/v1alpha1\nkind: Workload\nmetadata: {name: w}\nspec: {}\n"
+    )
+    assert run([tmp_path], "table") == 0
+    summary, note = capsys.readouterr().out.splitlines()
+    assert summary == "2 resources in 2 files: ok"
+    assert note.startswith(f"note: {tmp_path}/a.yaml:")
+    assert "Service/default/lonely: spec.selector: " in note
+    assert run([tmp_path], "json") == 0
+    assert capsys.readouterr().out == "[]\n"
+
+
 def test_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The same findings as data."""
     (tmp_path / "a.yaml").write_text("kind: Foo")

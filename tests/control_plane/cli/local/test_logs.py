@@ -90,3 +90,29 @@ def test_a_terminal_that_closes_is_told_once() -> None:
     console.announce("two")
 
     assert lost == ["lost"]
+
+
+def test_no_process_commands_the_terminal(tmp_path: Path) -> None:
+    """What it writes is shown without control characters; its file has it as it was."""
+    out = io.StringIO()
+    log = ProcessLog("app", Console(out), tmp_path / "app.log")
+    log.feed(b"\x1b[2J\x1b[31mhello\x1b[0m\a\n")
+    log.close()
+
+    assert out.getvalue() == "app │ hello\n"
+    assert (tmp_path / "app.log").read_text() == "\x1b[2J\x1b[31mhello\x1b[0m\a\n"
+
+
+def test_routine_lines_of_our_own_are_for_the_file(tmp_path: Path) -> None:
+    """An app's line must not drown in them; warnings, and all with `verbose`, are shown."""
+    lines = [
+        "2026-01-02 03:04:05,678 INFO meshproxy: version 1 in force",
+        "2026-01-02 03:04:05,678 WARNING meshproxy: no control plane",
+    ]
+    for verbose, own, shown in ((False, True, [1]), (True, True, [0, 1]), (False, False, [0, 1])):
+        out = io.StringIO()
+        log = ProcessLog("p", Console(out, verbose=verbose), tmp_path / "p.log", own=own)
+        log.feed("".join(f"{line}\n" for line in lines).encode())
+        log.close()
+        assert out.getvalue().splitlines() == [f"p │ {lines[index]}" for index in shown]
+        assert list(log.tail) == lines

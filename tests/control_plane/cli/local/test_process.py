@@ -73,7 +73,7 @@ async def test_one_that_ends_is_started_again(tmp_path: Path) -> None:
     await eventually(lambda: app.process.failures >= 3)
     await app.process.stop()
 
-    assert app.said("app ended with exit code 3; next try in 0.02 s")
+    assert app.said("app │ ended with exit code 3; next try in 0.02 s")
     assert app.said("next try in 0.04 s")
 
 
@@ -87,7 +87,7 @@ async def test_one_that_was_killed_is_started_again(tmp_path: Path) -> None:
     await eventually(lambda: app.out.getvalue().count("app │ up") == 2)
     await app.process.stop()
 
-    assert app.said("app was ended by SIGKILL")
+    assert app.said("app │ was ended by SIGKILL")
 
 
 async def test_one_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ async def test_one_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
     await app.process.stop()
 
     assert not lives(pid)
-    assert app.said("app did not stop within 0.2 s: killed")
+    assert app.said("app │ did not stop within 0.2 s: killed")
 
 
 async def test_children_of_the_child_end_with_it(tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ async def test_a_child_that_cannot_start_yet_waits_for_its_turn(tmp_path: Path) 
     await eventually(lambda: app.said("app │ up"))
     await app.process.stop()
 
-    assert app.said("app cannot start: no token; next try in 0.02 s")
+    assert app.said("app │ cannot start: no token; next try in 0.02 s")
 
 
 async def test_a_directory_that_is_not_there_is_said(tmp_path: Path) -> None:
@@ -163,7 +163,7 @@ async def test_a_directory_that_is_not_there_is_said(tmp_path: Path) -> None:
     await eventually(lambda: app.process.failures)
     await app.process.stop()
 
-    assert app.said(f"app cannot start in {tmp_path / 'missing'}: No such file or directory")
+    assert app.said(f"app │ cannot start in {tmp_path / 'missing'}: No such file or directory")
 
 
 async def test_stop_ends_a_wait(tmp_path: Path) -> None:

@@ -26,6 +26,14 @@ def _programs(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
+def write_mesh(folder: Path) -> None:
+    """A mesh without workloads."""
+    folder.mkdir()
+    (folder / "mesh.yaml").write_text(
+        "apiVersion: meshproxy.io/v1alpha1\nkind: MeshConfig\nmetadata: {name: mesh}\nspec: {}\n"
+    )
+
+
 async def test_it_stops_when_the_work_is_done(tmp_path: Path) -> None:
     """The work sees the running mesh; afterwards the control plane is gone."""
     directory = RunDirectory(tmp_path / "run")
@@ -35,7 +43,7 @@ async def test_it_stops_when_the_work_is_done(tmp_path: Path) -> None:
         pids.append(supervisor.plane.process.pid)
         await for_seconds(0)
 
-    (tmp_path / "files").mkdir()
+    write_mesh(tmp_path / "files")
     await run([tmp_path / "files"], directory, Console(io.StringIO()), work)
     directory.release()
 
@@ -57,7 +65,7 @@ async def test_it_stops_when_it_is_asked_to(tmp_path: Path, number: signal.Signa
             last_words.append("bye")
             raise
 
-    (tmp_path / "files").mkdir()
+    write_mesh(tmp_path / "files")
     async with asyncio.timeout(10):
         await run([tmp_path / "files"], directory, Console(io.StringIO()), work)
     directory.release()
@@ -96,7 +104,7 @@ async def test_output_that_nobody_reads_ends_the_mesh(tmp_path: Path) -> None:
     reading, writing = os.pipe()
     os.close(reading)
     directory = RunDirectory(tmp_path / "run")
-    (tmp_path / "files").mkdir()
+    write_mesh(tmp_path / "files")
     with os.fdopen(writing, "w") as nobody:
         console = Console(nobody)
 

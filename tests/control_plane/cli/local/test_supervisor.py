@@ -7,11 +7,15 @@ import os
 import signal
 import stat
 import sys
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
+from control_plane.cli import processes
+from control_plane.cli.errors import CommandError
+from control_plane.cli.local import backoff
 from control_plane.cli.local import plane as plane_module
 from control_plane.cli.local import supervisor as supervisor_module
 from control_plane.cli.local import workload as workload_module
@@ -179,6 +183,7 @@ async def test_a_refusal_is_said_once_and_its_end_too(
 ) -> None:
     """One line on the terminal, with the reason: a mesh that starts is not a mesh that works."""
     monkeypatch.setattr(supervisor_module, "WATCH_EVERY", 0.01)
+    mesh.write("a")
     await mesh.supervisor.start()
     following = asyncio.create_task(mesh.supervisor.follow())
     proxies = mesh.supervisor.plane.state / "proxies.json"
@@ -210,6 +215,35 @@ async def test_a_damaged_memory_of_ports_is_no_obstacle(mesh: Mesh) -> None:
     assert "default/a" in json.loads(mesh.directory.placements.read_text())["workloads"]
 
 
+async def test_an_empty_folder_is_no_mesh(mesh: Mesh) -> None:
+    """Most likely it is the wrong folder; it is named."""
+    with pytest.raises(CommandError, match=f"no resources found in {mesh.files}"):
+        await mesh.supervisor.start()
+
+
+async def test_how_the_processes_are_is_written_down(
+    mesh: Mesh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For `meshctl status`: an app that crashes at each start is in trouble, its sidecar is not."""
+    monkeypatch.setattr(supervisor_module, "OBSERVE_EVERY", 0.01)
+    monkeypatch.setattr(backoff, "FIRST", 0.02)
+    mesh.write("a", word="bye; exit 3")
+    await mesh.supervisor.start()
+    following = asyncio.create_task(mesh.supervisor.follow())
+    await eventually(lambda: any("times in a row" in problem for problem in problems(mesh)))
+    [problem] = problems(mesh)
+    following.cancel()
+    await asyncio.gather(following, return_exceptions=True)
+
+    assert problem.startswith("a/app ended with exit code 3, ")
+    assert problem.endswith(f"its log: {mesh.directory.logs / 'a.app.log'}")
+
+
+def problems(mesh: Mesh) -> list[str]:
+    report = processes.of(mesh.supervisor.plane.context)
+    return [problem for one in report.processes if (problem := one.problem(time.time()))]
+
+
 async def test_broken_files_start_nothing(mesh: Mesh) -> None:
     """The findings are what `meshctl validate` prints."""
     (mesh.files / "bad.yaml").write_text("apiVersion: v1\nkind: Servise\nmetadata: {name: s}\n")
@@ -227,6 +261,7 @@ async def test_a_control_plane_that_does_not_start_says_why(
     monkeypatch.setattr(
         plane_module, "own_program", lambda *_: ("sh", "-c", "echo no port; exit 1")
     )
+    mesh.write("a")
 
     with pytest.raises(StartError, match=r"control plane did not start; it said:\n    no port"):
         await mesh.supervisor.start()
@@ -244,5 +279,5 @@ async def test_a_killed_control_plane_comes_back(mesh: Mesh) -> None:
     os.kill(process.pid, signal.SIGKILL)
     await eventually(lambda: process.failures == 1 and process.pid is not None)
 
-    assert mesh.said("control-plane was ended by SIGKILL; next try in 1 s")
+    assert mesh.said("control-plane │ was ended by SIGKILL; next try in 1 s")
     assert mesh.pids() == before

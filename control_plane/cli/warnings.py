@@ -1,0 +1,51 @@
+"""
+What is allowed, and yet surely not meant: said, but no reason to refuse anything.
+
+A Service whose selector chooses no workload may come before its workloads, or outlive them; a typo
+in a label looks the same, and its callers get 503 ``no-healthy-endpoint``.
+"""
+
+from collections.abc import Iterator
+
+from control_plane.resources.model import Service, Workload
+from control_plane.store import State
+
+
+def warnings(state: State) -> list[str]:
+    """Return a line for each thing that is odd, in the form of findings."""
+    return [
+        f"{_where(state, name)}Service/{name}: {message}"
+        for name, service in sorted(state.services.items())
+        for message in _of_service(service, state)
+    ]
+
+
+def _of_service(service: Service, state: State) -> Iterator[str]:
+    selector = service.spec.selector
+    if not selector:
+        yield "spec.selector: is missing, no workload answers for this service"
+        return
+    chosen = [
+        workload
+        for workload in state.workloads.values()
+        if workload.metadata.namespace == service.metadata.namespace
+        and selector.items() <= workload.metadata.labels.items()
+    ]
+    if not chosen:
+        labels = ", ".join(f"{name}: {value}" for name, value in selector.items())
+        yield f"spec.selector: no workload of this namespace has the labels {labels}"
+        return
+    for index, port in enumerate(service.spec.ports):
+        wanted = port.port if port.target_port is None else port.target_port
+        if not any(_has(workload, wanted) for workload in chosen):
+            field = "port" if port.target_port is None else "targetPort"
+            yield f"spec.ports[{index}].{field}: no selected workload has the port {wanted}"
+
+
+def _has(workload: Workload, wanted: int | str) -> bool:
+    return any(wanted in (port.port, port.name) for port in workload.spec.ports)
+
+
+def _where(state: State, name: str) -> str:
+    location = state.locations.get(f"Service/{name}")
+    return f"{location.file}:{location.line}: " if location is not None else ""

@@ -1,0 +1,69 @@
+"""How to reach the services of a local mesh from outside of it."""
+
+import io
+from pathlib import Path
+
+from control_plane.cli.directions import directions
+from control_plane.cli.local.allocation import Ports, allocate
+from control_plane.cli.local.desired import desire
+from control_plane.cli.local.logs import Console
+from control_plane.cli.local.plane import LocalControlPlane
+from control_plane.cli.local.rundir import RunDirectory
+from control_plane.cli.local.workload import LocalWorkload
+from control_plane.placement import Placements
+from control_plane.resources.model import Workload
+from tests.control_plane.cli.local.machine import Machine
+from tests.control_plane.cli.local.meshes import service, state, workload
+
+SERVICES = [service("shop", 80), service("maps", 8080, namespace="blue")]
+
+
+async def started(folder: Path, *declared: Workload) -> dict[str, LocalWorkload]:
+    mesh, ports = state(*declared), Ports(Machine().reserve)
+    placed = allocate(mesh.workloads, SERVICES, Placements(), ports).workloads
+    directory, console = RunDirectory(folder), Console(io.StringIO())
+
+    def no_group(_group: int, _alive: bool) -> None: ...
+
+    plane = LocalControlPlane(directory, [], "td", console, no_group, ports)
+    made = {
+        name: LocalWorkload(
+            unit, placed[name], (), trust_domain="td", plane=plane, directory=directory,
+            console=console, on_group=no_group, ports=ports,
+        )
+        for name, unit in desire(mesh, "td").items()
+    }  # fmt: skip
+    for one in made.values():
+        await one.stop()
+    await plane.process.stop()
+    directory.release()
+    return made
+
+
+async def test_a_workload_without_an_app_is_the_door(tmp_path: Path) -> None:
+    """By its local ports; a service of another namespace by its HTTP proxy."""
+    mesh = await started(tmp_path, workload("app", 8080, command=["x"]), workload("door"))
+    place = mesh["default/door"].placement
+
+    assert directions(mesh, SERVICES) == (
+        "default/door",
+        [
+            ("blue/maps", f"curl -x http://127.0.0.1:{place.outbound_port} http://maps.blue:8080/"),
+            ("default/shop", f"curl http://127.0.0.1:{place.service_ports['default/shop:80']}/"),
+        ],
+    )
+
+
+async def test_else_any_other_is(tmp_path: Path) -> None:
+    """As its app would call: by the HTTP proxy and the service's name."""
+    mesh = await started(tmp_path, workload("app", 8080, command=["x"]))
+    door, calls = directions(mesh, SERVICES[:1])
+
+    assert door == "default/app"
+    port = mesh[door].placement.outbound_port
+    assert calls == [("default/shop", f"curl -x http://127.0.0.1:{port} http://shop/")]
+
+
+def test_nothing_can_be_reached_in_an_empty_mesh() -> None:
+    """Nor is anything said."""
+    assert directions({}, SERVICES) == ("", [])
