@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshproxy.codec import MalformedError, http2
+from meshproxy.codec.heads import read_request_head
 from meshproxy.codec.http2 import (
     CANCEL,
     INTERNAL_ERROR,
@@ -16,6 +17,7 @@ from meshproxy.codec.http2 import (
     ServerSession,
 )
 from meshproxy.codec.http2_heads import HEADER_LIST_LIMIT
+from meshproxy.codec.limits import LIMITS
 from meshproxy.message import CHUNKED, Fields, RequestHead, ResponseHead, field
 from tests.helpers.http2 import GET, Wire, of
 
@@ -373,3 +375,41 @@ def test_whatever_follows_the_preface_nothing_is_raised(noise: bytes) -> None:
     server.feed(client.hello() + client.headers(1, GET, end=False) + noise, 0.0)
     server.data_to_send()
     server.data_to_send()
+
+
+_TOKEN = st.text("!#$%&'*+-.^_`|~0123456789abcxyzABC", min_size=1, max_size=12)
+_VALUE = st.text([chr(n) for n in (9, *range(32, 127), *range(128, 256))], max_size=30).map(
+    str.strip
+)
+_PATH = st.text("!$&'(*)+,-./0129:;=@AZ[]_az|~", max_size=30)
+_QUERY = st.text([chr(n) for n in range(33, 127) if chr(n) != "#"], max_size=30)
+
+
+@given(_TOKEN, _PATH, _QUERY, st.lists(st.tuples(_TOKEN, _VALUE), max_size=8))
+@settings(max_examples=300, deadline=None)
+def test_whatever_http1_admits_comes_through(
+    method: str, path: str, query: str, pairs: list[tuple[str, str]]
+) -> None:
+    """A request that one sidecar has accepted is never torn by the rules of the next one."""
+    lines = [f"{name}: {value}".encode("latin-1") for name, value in pairs]
+    try:
+        start = f"{method} /{path}?{query} HTTP/1.1".encode()
+        head, _, _ = read_request_head([start, b"Host: catalog:80", *lines], LIMITS)
+    except MalformedError:
+        return
+    if head.method == b"CONNECT":
+        return
+    joined = Joined()
+    stream = Stream(method=head.method)
+    stream.id = joined.client.send_head(stream, head, ended=not head.length)
+    if head.length:
+        joined.client.send_data(stream.id, b"x" * min(head.length, 10))
+    joined.turn()
+    seen = joined.streams[stream.id].heard[0][1]
+    assert (seen.method, seen.path, seen.authority) == (head.method, head.path, head.authority)
+    cookies = [field for field in head.fields if field[0] == b"cookie"]
+    if len(cookies) < 2:
+        assert [field[:2] for field in seen.fields] == [field[:2] for field in head.fields]
+    if not head.length or head.length <= 10:
+        assert "malformed" not in stream.words
+        assert ("closed", 1) not in joined.streams[stream.id].heard
