@@ -267,6 +267,10 @@ class _Session:
         if self._guarded(self._engine.reset_stream, stream_id, code):
             self._ours.add(stream_id)
 
+    def ping(self) -> None:
+        """Make the peer say something."""
+        self._guarded(self._engine.ping)
+
     def _guarded(self, action: Callable[..., object], *arguments: object) -> bool:
         """Do it unless the stream or the connection has gone, of which an event tells or told."""
         try:

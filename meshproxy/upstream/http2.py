@@ -30,6 +30,9 @@ from meshproxy.identity.tls import refused_our_certificate
 from meshproxy.message import Fields, RequestHead, ResponseHead
 from meshproxy.multiplex import Link, Stream
 
+PINGS = 3
+"""Pings that a silent sidecar may leave unanswered, one for each sweep of the pool."""
+
 
 class Owner(Protocol):
     """The pool that dialled the connection."""
@@ -153,7 +156,7 @@ class Http2Connection(Link):
         idle_since: When the last stream ended.
     """
 
-    __slots__ = ("_owner", "_retired", "idle_since", "served")
+    __slots__ = ("_heard", "_owner", "_retired", "_to_sidecar", "_unanswered", "idle_since", "served")  # fmt: skip
 
     session: ClientSession
 
@@ -165,7 +168,10 @@ class Http2Connection(Link):
         # What another sidecar admits we know before it says so.
         admitted = MAX_STREAMS if to_sidecar else CAUTIOUS_STREAMS
         self.session = ClientSession(self._on_going_away, admitted)
+        self._to_sidecar = to_sidecar
         self._retired = False
+        self._heard = False  # since the last sweep
+        self._unanswered = 0
         self.served = 0
         self.idle_since = loop.time()
 
@@ -208,6 +214,30 @@ class Http2Connection(Link):
                 self.loop.call_soon(self.close)
         if self.usable:
             self._owner.roomier(self)
+
+    # Is anybody there? ----------------------------------------------------------------------------
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._heard = True
+        super().buffer_updated(nbytes)
+
+    def sweep(self) -> None:
+        """
+        Ask a sidecar that has been silent whether it is still there; called every few seconds.
+
+        A connection whose other end has vanished without a word would take every request for
+        that endpoint along.  Plain apps are not asked: gRPC servers disconnect whom they find
+        too curious.
+        """
+        if self._heard or not self._to_sidecar:
+            self._heard = False
+            self._unanswered = 0
+        elif self._unanswered == PINGS:
+            self.abort()
+        else:
+            self._unanswered += 1
+            self.session.ping()
+            self.flush_soon()
 
     # The end --------------------------------------------------------------------------------------
 

@@ -299,6 +299,8 @@ class Pool:
             if connection.idle and connection.idle_since < limit:
                 self.leaving(connection)
                 connection.retire()
+            else:
+                connection.sweep()
 
     def retire(self) -> None:
         """The endpoint is gone from the configuration: finish what runs, keep nothing."""

@@ -127,7 +127,7 @@ def test_defaults_are_not_sent() -> None:
     ("data", "path", "reason"),
     [
         ({"clustesr": []}, "", "Object contains unknown field `clustesr`, did you mean `clusters`?"),
-        ({"clusters": [{"name": "a", "prot": 1}]}, "clusters[0]", "`prot`, expected one of name, "),
+        ({"clusters": [{"name": "a", "wire": 1}]}, "clusters[0]", "`wire`, expected one of name, "),
         (
             {"listeners": [{"name": "a", "direction": "in", "address": "b", "port": 1}]},
             "listeners[0].direction",

@@ -7,7 +7,7 @@ import pytest
 
 from meshproxy.flow import HIGH_WATER
 from meshproxy.message import CHUNKED, RequestHead, field
-from meshproxy.upstream.http2 import Http2Connection, Http2Stream
+from meshproxy.upstream.http2 import PINGS, Http2Connection, Http2Stream
 from tests.helpers.http2 import Heard, Wire, of
 from tests.helpers.recorder import Recorder
 from tests.helpers.transport import FakeLoop, arrive, connected
@@ -37,10 +37,10 @@ class FakeExchange(Recorder):
 class Scene:
     """One connection, its server, and its pool's place, taken by a recorder."""
 
-    def __init__(self, **settings: int) -> None:
+    def __init__(self, *, to_sidecar: bool = False, **settings: int) -> None:
         self.loop = FakeLoop()
         self.pool = Recorder()
-        self.connection = Http2Connection(self.loop.as_loop, self.pool)
+        self.connection = Http2Connection(self.loop.as_loop, self.pool, to_sidecar=to_sidecar)
         self.transport = connected(self.connection)
         self.server = Wire()
         self._read = 0
@@ -282,3 +282,39 @@ def test_a_head_that_is_too_large_is_not_sent() -> None:
     assert said == [None]
     assert exchange.failure == ("fields-too-large", False)
     assert scene.connection.usable
+
+
+def test_a_sidecar_that_has_vanished_is_given_up() -> None:
+    """Silent, it is asked; without an answer to some pings the connection is cut."""
+    scene = Scene(to_sidecar=True)
+    scene.lend()
+    scene.hear()
+    scene.connection.sweep()
+    assert scene.hear() == [], "it has just been heard"
+    for _ in range(PINGS):
+        scene.connection.sweep()
+        assert len(of(scene.hear(), "Ping")) == 1
+    assert scene.transport.state == "open"
+    scene.connection.sweep()
+    assert scene.transport.state == "aborted"
+
+
+def test_a_sidecar_that_answers_pings_may_be_silent_otherwise() -> None:
+    """A long poll takes as long as it takes."""
+    scene = Scene(to_sidecar=True)
+    scene.lend()
+    scene.hear()
+    for _ in range(5 * PINGS):
+        scene.connection.sweep()
+        for ping in of(scene.hear(), "Ping"):
+            scene.arrive(scene.server.ping(ping.frame.opaque_data, ack=True))
+    assert scene.transport.state == "open"
+
+
+def test_plain_apps_are_not_asked() -> None:
+    """gRPC servers disconnect clients that ping too often."""
+    scene = Scene()
+    for _ in range(5 * PINGS):
+        scene.connection.sweep()
+    assert scene.hear() == []
+    assert scene.transport.state == "open"
