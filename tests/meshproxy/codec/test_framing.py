@@ -1,7 +1,5 @@
 """RFC 9112 section 6.3 as tables."""
 
-import time
-
 import pytest
 
 from meshproxy.codec import MalformedError
@@ -45,12 +43,10 @@ def test_odd_content_lengths_are_refused(lengths: list[bytes]) -> None:
     assert caught.value.code == "malformed-request"
 
 
-def test_five_thousand_digits_are_refused_at_once() -> None:
-    """A number is measured before it is converted: conversion takes quadratic time."""
-    start = time.perf_counter()
+def test_five_thousand_digits_are_refused_before_they_are_converted() -> None:
+    """Converting takes quadratic time, and raises something else above 4,300 digits."""
     with pytest.raises(MalformedError):
         content_length([b"9" * 5000])
-    assert time.perf_counter() - start < 0.001
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ Three questions: do they say the same however the bytes are cut, do they refuse 
 for smuggling, and does h11, written by other people, agree with them?
 """
 
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -235,11 +234,10 @@ def test_refused_requests(data: bytes, code: str) -> None:
     assert Requests().feed(pieces) == [("malformed", code)]
 
 
-def test_long_numbers_are_refused_at_once() -> None:
-    """No input makes the reader work longer than it took to send."""
-    start = time.perf_counter()
-    read_request(get(b"Content-Length: " + b"9" * 5000))
-    assert time.perf_counter() - start < 0.01
+def test_long_numbers_are_refused_before_they_are_converted() -> None:
+    """Converting takes quadratic time, and raises something else above 4,300 digits."""
+    heard = read_request(get(b"Content-Length: " + b"9" * 5000))
+    assert heard == [("malformed", "malformed-request")]
 
 
 @pytest.mark.parametrize(
