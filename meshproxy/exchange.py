@@ -114,6 +114,7 @@ class Surroundings(Protocol):
 
     def later(self, seconds: float, callback: Callable[[], None]) -> None: ...
     def retried(self, service: str, reason: str) -> None: ...
+    def retry_skipped(self, service: str, reason: str) -> None: ...
     def refused(self, direction: str, code: str) -> None: ...
 
 
@@ -376,13 +377,14 @@ class Exchange:
         self._finish("DC")
 
     def _retry_or_refuse(self, code: str, *, sent: bool, reused: bool) -> None:
-        if self.body is not None and _RETRY.wants(
-            self.head.method, self.attempts, code, sent=sent, reused=reused
-        ):
-            self.surroundings.retried(self.cluster.service, code)
-            wait = _RETRY.wait(self.attempts, sent=sent, random=self.surroundings.random)
-            return self.surroundings.later(wait, self.begin_attempt)
-        return self.refuse(code)
+        if not _RETRY.wants(self.head.method, self.attempts, code, sent=sent, reused=reused):
+            return self.refuse(code)
+        if self.body is None:
+            self.surroundings.retry_skipped(self.cluster.service, "body-too-large")
+            return self.refuse(code)
+        self.surroundings.retried(self.cluster.service, code)
+        wait = _RETRY.wait(self.attempts, sent=sent, random=self.surroundings.random)
+        return self.surroundings.later(wait, self.begin_attempt)
 
     def refuse(self, code: str, detail: str = "") -> None:
         """Answer in the service's stead: what happened, where, and whether it may be repeated."""

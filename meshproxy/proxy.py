@@ -79,6 +79,9 @@ class Environment:
     def retried(self, service: str, reason: str) -> None:
         self.metrics.retried(service, reason)
 
+    def retry_skipped(self, service: str, reason: str) -> None:
+        self.metrics.retry_skipped(service, reason)
+
     def refused(self, direction: str, code: str) -> None:
         self.metrics.refused(direction, code)
 

@@ -42,6 +42,9 @@ class Environment:
     def retried(self, service: str, reason: str) -> None:
         self.metrics.retried(service, reason)
 
+    def retry_skipped(self, service: str, reason: str) -> None:
+        self.metrics.retry_skipped(service, reason)
+
     def refused(self, direction: str, code: str) -> None:
         self.refusals.append((direction, code))
 

@@ -64,3 +64,36 @@ async def test_a_returning_control_plane_sends_only_what_changed(tmp_path: Path)
             if line.startswith("mesh_discovery_updates_total ")
         ]
         assert updates.split()[-1] == "0.0"
+
+
+async def test_secrets_stay_in_private_files(tmp_path: Path) -> None:
+    """Keys and tokens stand in files of mode 0600 alone: in no log, no output, no command line."""
+    async with running(tmp_path) as mesh:
+        family = mesh.family()
+        commands = "\n".join(" ".join(process.cmdline()) for process in family)
+        shown = await asyncio.to_thread(_reveals, mesh.run, mesh.output() + commands)
+    assert shown == []
+
+
+def _reveals(run: Path, public: str) -> list[str]:
+    """Return what is wrong: a secret in a public text, or in a file that others may read."""
+    secrets = {
+        path.read_text().strip()
+        for path in run.rglob("*token*")
+        if path.is_file() and path.suffix != ".json"
+    }
+    assert secrets
+    wrong = []
+    keys = 0
+    for path in [file for file in run.rglob("*") if file.is_file()]:
+        text = path.read_text(errors="replace")
+        secret = "PRIVATE KEY" in text or any(one in text for one in secrets)
+        keys += "PRIVATE KEY" in text
+        if secret and path.stat().st_mode & 0o077:
+            wrong.append(f"{path} has mode {path.stat().st_mode & 0o777:o}")
+        if secret and path.suffix == ".log":
+            wrong.append(f"{path} tells a secret")
+    assert keys >= 5  # three sidecars, the root, the issuer
+    if "PRIVATE KEY" in public or any(one in public for one in secrets):
+        wrong.append("a secret is printed or stands on a command line")
+    return wrong

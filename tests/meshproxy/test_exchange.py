@@ -65,6 +65,7 @@ class FakeSurroundings:
         self.random: Callable[[], float] = lambda: 0.5
         self.due: list[Callable[[], None]] = []
         self.retries: list[str] = []
+        self.skipped: list[str] = []
         self.refusals: list[str] = []
 
     def later(self, seconds: float, callback: Callable[[], None]) -> None:
@@ -72,6 +73,9 @@ class FakeSurroundings:
 
     def retried(self, service: str, reason: str) -> None:
         self.retries.append(reason)
+
+    def retry_skipped(self, service: str, reason: str) -> None:
+        self.skipped.append(reason)
 
     def refused(self, direction: str, code: str) -> None:
         self.refusals.append(code)
@@ -232,6 +236,19 @@ def test_what_may_have_been_processed_is_not_sent_again(method: bytes, reused: b
     assert scene.status == 502
     assert scene.caller.surroundings.retries == []
     assert scene.at_rest()
+
+
+def test_a_body_too_large_to_be_kept_is_sent_once_and_that_is_counted() -> None:
+    """A PUT on a stale connection would be tried again; without its body it cannot be."""
+    scene = Scene()
+    scene.ask(b"PUT", length=REPLAY_LIMIT + 1)
+    scene.first.lend()
+    scene.exchange.on_request_data(b"x" * (REPLAY_LIMIT + 1))
+    scene.exchange.on_response_reset("upstream-closed", reused=True)
+
+    assert scene.status == 502
+    assert scene.caller.surroundings.skipped == ["body-too-large"]
+    assert scene.caller.surroundings.retries == []
 
 
 def test_a_torn_response_is_torn_for_the_client_too() -> None:
