@@ -107,7 +107,7 @@ class Hop:
         listener = self._mesh.listeners["outbound"]
         self._downstreams: list[Downstream] = []
         for _ in range(batch):
-            arrival = Arrival(self._loop, listener, tls=False)
+            arrival = Arrival(self._loop, listener, listener.destination)
             listener.arrived(arrival)
             downstream = listener.successor(arrival, http2=False)
             assert isinstance(downstream, Downstream)

@@ -73,6 +73,10 @@ class Environment:
     def client_context(self) -> ssl.SSLContext | None:
         return self._certificates.client
 
+    @property
+    def tunnel_context(self) -> ssl.SSLContext | None:
+        return self._certificates.tunnel
+
     def later(self, seconds: float, callback: Callable[[], None]) -> None:
         self.loop.call_later(seconds, callback)
 

@@ -14,8 +14,8 @@ RINGS = (
     ("message", "refusal", "contract", "backoff", "interpreter", "one_line", "private_file"),
     ("codec", "routing", "policies"),
     ("local_reply",),
-    ("exchange",),
-    ("flow", "multiplex", "identity"),
+    ("exchange", "relay"),
+    ("flow", "multiplex", "tcp", "identity"),
     ("telemetry",),
     ("upstream", "downstream"),
     ("config",),
@@ -32,6 +32,7 @@ INNER = (
     "policies",
     "local_reply",
     "exchange",
+    "relay",
 )
 FORBIDDEN_INSIDE = {
     "asyncio",

@@ -53,6 +53,7 @@ from .http2_heads import (
 __all__ = [
     "CANCEL",
     "CAUTIOUS_STREAMS",
+    "CONNECT_ERROR",
     "INTERNAL_ERROR",
     "MAX_STREAMS",
     "NO_ERROR",
@@ -68,6 +69,7 @@ PROTOCOL_ERROR: Final = 0x1
 INTERNAL_ERROR: Final = 0x2
 REFUSED_STREAM: Final = 0x7
 CANCEL: Final = 0x8
+CONNECT_ERROR: Final = 0xA
 ENHANCE_YOUR_CALM: Final = 0xB
 
 STREAM_WINDOW: Final = 1024 * 1024
@@ -249,7 +251,8 @@ class _Session:
         except ngh2.NGH2Error:
             return 0
 
-    def send_data(self, stream_id: int, data: bytes) -> None:
+    def send_data(self, stream_id: int, data: bytes | memoryview) -> None:
+        """Send a part of the body; it is copied."""
         self._useful += 2  # the peer may credit it
         try:
             self._engine.send_data(stream_id, data)
@@ -451,10 +454,15 @@ class ClientSession(_Session):
 
     __slots__ = ("_admitted", "_header_limit", "_on_going_away", "_streams", "going_away", "greeted")  # fmt: skip
 
-    def __init__(self, on_going_away: Callable[[], None], admitted: int = CAUTIOUS_STREAMS) -> None:
+    def __init__(
+        self,
+        on_going_away: Callable[[], None],
+        admitted: int = CAUTIOUS_STREAMS,
+        allowance: Allowance = PEER,
+    ) -> None:
         """Begin; `admitted` holds until the peer says how many streams it takes."""
         engine = ngh2.Connection(ngh2.Role.CLIENT, _CONFIGURATION)
-        super().__init__(engine, PEER)
+        super().__init__(engine, allowance)
         self._on_going_away = on_going_away
         self._streams: dict[int, ResponseStream] = {}
         self._admitted = admitted

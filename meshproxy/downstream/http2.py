@@ -13,11 +13,17 @@ read it.
 import asyncio
 from collections.abc import Callable
 from math import inf
-from typing import Protocol
+from typing import Any, Protocol
 
 from meshproxy.codec import MalformedError
 from meshproxy.codec.budget import Allowance
-from meshproxy.codec.http2 import INTERNAL_ERROR, NO_ERROR, PROTOCOL_ERROR, ServerSession
+from meshproxy.codec.http2 import (
+    INTERNAL_ERROR,
+    NO_ERROR,
+    PROTOCOL_ERROR,
+    RequestStream,
+    ServerSession,
+)
 from meshproxy.local_reply import local_reply
 from meshproxy.message import Fields, RequestHead, ResponseHead
 from meshproxy.multiplex import Link, Stream
@@ -36,6 +42,12 @@ class Owner(Protocol):
 
     def closed(self, connection: "Http2Connection") -> None: ...
     def malformed(self, code: str) -> None: ...
+
+
+class AnsweredEarly(Protocol):
+    """A stream whose request is still open although it has been answered."""
+
+    def end_early(self) -> bool: ...
 
 
 class Http2Stream(Stream):
@@ -161,7 +173,7 @@ class Http2Connection(Link):
         self,
         loop: asyncio.AbstractEventLoop,
         owner: Owner,
-        begin: Callable[[Http2Stream], Exchange],
+        begin: Callable[[Any], Any],  # a stream's, and what answers it: a subclass knows others
         allowance: Allowance,
     ) -> None:
         super().__init__(loop)
@@ -169,7 +181,7 @@ class Http2Connection(Link):
         self.begin = begin
         self.session = ServerSession(self._open_stream, allowance)
         self.deadline = inf
-        self.answered_early: list[Http2Stream] = []
+        self.answered_early: list[AnsweredEarly] = []
         self._draining = False
 
     def __repr__(self) -> str:
@@ -187,7 +199,7 @@ class Http2Connection(Link):
         self.deadline = self.loop.time() + FIRST_TIMEOUT
         self.flush_soon()
 
-    def _open_stream(self, stream_id: int) -> Http2Stream:
+    def _open_stream(self, stream_id: int) -> RequestStream:
         if not self._draining:
             self.deadline = inf
         return Http2Stream(self, stream_id)

@@ -17,6 +17,7 @@ from functools import partial
 from typing import Protocol
 
 from meshproxy.codec import MalformedError
+from meshproxy.codec.budget import PEER, Allowance
 from meshproxy.codec.http2 import (
     CANCEL,
     CAUTIOUS_STREAMS,
@@ -161,13 +162,18 @@ class Http2Connection(Link):
     session: ClientSession
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, owner: Owner, *, to_sidecar: bool = False
+        self,
+        loop: asyncio.AbstractEventLoop,
+        owner: Owner,
+        *,
+        to_sidecar: bool = False,
+        allowance: Allowance = PEER,
     ) -> None:
         super().__init__(loop)
         self._owner = owner
         # What another sidecar admits we know before it says so.
         admitted = MAX_STREAMS if to_sidecar else CAUTIOUS_STREAMS
-        self.session = ClientSession(self._on_going_away, admitted)
+        self.session = ClientSession(self._on_going_away, admitted, allowance)
         self._to_sidecar = to_sidecar
         self._retired = False
         self._heard = False  # since the last sweep

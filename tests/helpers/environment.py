@@ -18,7 +18,7 @@ async def until(condition: Callable[[], object], seconds: float = 5.0) -> None:
 class Environment:
     """
     Attributes:
-        server_context, client_context: None until the test sets them: no certificate yet.
+        server_context, client_context, tunnel_context: None until the test sets them: no certificate yet.
     """
 
     def __init__(self) -> None:
@@ -33,6 +33,7 @@ class Environment:
         self.random: Callable[[], float] = lambda: 0.5
         self.server_context: ssl.SSLContext | None = None
         self.client_context: ssl.SSLContext | None = None
+        self.tunnel_context: ssl.SSLContext | None = None
         self.refusals: list[tuple[str, str]] = []
         self.handshakes: list[str] = []
 

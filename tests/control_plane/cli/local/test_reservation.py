@@ -15,7 +15,8 @@ from aiohttp import web
 from control_plane.cli.local.allocation import FIRST, LAST
 from control_plane.cli.local.reservation import ADDRESS, reserve
 from meshproxy.contract.resources import ListenerSpec
-from meshproxy.downstream.listener import Environment, Listener
+from meshproxy.downstream.destination import Environment
+from meshproxy.downstream.listener import Listener
 from meshproxy.telemetry.metrics import Metrics
 
 
