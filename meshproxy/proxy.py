@@ -61,6 +61,7 @@ class Environment:
         self.trust_domain = SpiffeId.parse(bootstrap.identity).trust_domain
         self.metrics = metrics
         self.exchanges = 0
+        self.tunnels = 0
         self.now: Callable[[], float] = time.monotonic
         self.random: Callable[[], float] = random.random
         self._certificates = certificates
@@ -220,6 +221,7 @@ class Proxy:
     def _page_metrics(self) -> tuple[int, bytes]:
         metrics = self._metrics
         metrics.certificate_not_after = self._certificates.not_after
+        metrics.tunnels = self._environment.tunnels
         metrics.connected = self._discovery is not None and self._discovery.connected
         return 200, metrics.render(time.time())
 

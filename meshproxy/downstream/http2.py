@@ -17,11 +17,18 @@ from typing import Protocol
 
 from meshproxy.codec import MalformedError
 from meshproxy.codec.budget import Allowance
-from meshproxy.codec.http2 import INTERNAL_ERROR, NO_ERROR, PROTOCOL_ERROR, ServerSession
+from meshproxy.codec.http2 import (
+    CONNECT_ERROR,
+    INTERNAL_ERROR,
+    NO_ERROR,
+    PROTOCOL_ERROR,
+    ServerSession,
+)
 from meshproxy.local_reply import local_reply
 from meshproxy.message import Fields, RequestHead, ResponseHead
 from meshproxy.multiplex import Link, Stream
 from meshproxy.refusal import refusal
+from meshproxy.tunnel import keep_alive
 
 from .http1 import CLOSE_TIMEOUT, FIRST_TIMEOUT, IDLE_TIMEOUT, Exchange
 
@@ -41,7 +48,7 @@ class Owner(Protocol):
 class Http2Stream(Stream):
     """One request and its answer; the downstream of an exchange."""
 
-    __slots__ = ("_connection", "_exchange", "_method", "_request_open", "_responding")
+    __slots__ = ("_connection", "_exchange", "_method", "_request_open", "_responding", "_tunnel")
 
     def __init__(self, connection: "Http2Connection", stream_id: int) -> None:
         super().__init__(connection, stream_id)
@@ -50,6 +57,7 @@ class Http2Stream(Stream):
         self._method = b""
         self._request_open = True
         self._responding = False
+        self._tunnel = False
 
     # The request ----------------------------------------------------------------------------------
 
@@ -98,7 +106,19 @@ class Http2Stream(Stream):
         self._connection.session.send_head(self.id, head, ended=self.finished)
         self._connection.flush_soon()
 
+    def switch(self, head: ResponseHead) -> "Http2Stream":
+        """Open the tunnel: both directions of this stream, each to its own end."""
+        self._responding = self._tunnel = True
+        if self.id:
+            self._connection.session.send_head(self.id, head, ended=False)
+            self._connection.flush_soon()
+            keep_alive(self._connection.transport)
+        return self
+
     def send_end(self, trailers: Fields | None) -> None:
+        if self._tunnel and self._request_open:
+            super().send_end(None)
+            return
         self._exchange = None
         super().send_end(trailers)
         if self._request_open and self.id:
@@ -108,7 +128,8 @@ class Http2Stream(Stream):
     def reset(self) -> None:
         """The response cannot be completed: the client must not take what it has for all of it."""
         self._exchange = None
-        self.end_by_reset(INTERNAL_ERROR)
+        # RFC 9113 section 8.5: an error of the connection behind a tunnel is a CONNECT_ERROR.
+        self.end_by_reset(CONNECT_ERROR if self._tunnel else INTERNAL_ERROR)
 
     def end_early(self) -> bool:
         """After a flush: say whether the answer has left, so that the rest may be refused."""

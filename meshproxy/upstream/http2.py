@@ -20,15 +20,18 @@ from meshproxy.codec import MalformedError
 from meshproxy.codec.http2 import (
     CANCEL,
     CAUTIOUS_STREAMS,
+    CONNECT_ERROR,
     MAX_STREAMS,
     PROTOCOL_ERROR,
     REFUSED_STREAM,
     ClientSession,
 )
+from meshproxy.codec.upgrade import first_of
 from meshproxy.exchange import Exchange
 from meshproxy.identity.tls import refused_our_certificate
-from meshproxy.message import Fields, RequestHead, ResponseHead
+from meshproxy.message import TUNNEL, Fields, RequestHead, ResponseHead
 from meshproxy.multiplex import Link, Stream
+from meshproxy.tunnel import keep_alive
 
 PINGS = 3
 """Pings that a silent sidecar may leave unanswered, one for each sweep of the pool."""
@@ -50,7 +53,7 @@ class Owner(Protocol):
 class Http2Stream(Stream):
     """One attempt of an exchange."""
 
-    __slots__ = ("_connection", "_exchange", "_heard", "method")
+    __slots__ = ("_connection", "_exchange", "_heard", "_tunnel", "_upgrade", "method")
 
     def __init__(self, connection: "Http2Connection", exchange: Exchange) -> None:
         super().__init__(connection)
@@ -58,12 +61,18 @@ class Http2Stream(Stream):
         self._exchange: Exchange | None = exchange
         self._heard = False  # something of the response has arrived
         self.method = b""
+        self._tunnel = False  # both sides have switched protocols
+        self._upgrade: bytes | None = None  # to what
 
     # The request ----------------------------------------------------------------------------------
 
     def send_head(self, head: RequestHead) -> None:
         connection = self._connection
         self.method = head.method
+        if head.length == TUNNEL:
+            if not self._may_switch(head):
+                return
+            self.method = b"CONNECT"
         self.finished = not head.length
         try:
             self.id = connection.session.send_head(self, head, ended=self.finished)
@@ -73,10 +82,33 @@ class Http2Stream(Stream):
             return
         connection.flush_soon()
 
+    def _may_switch(self, head: RequestHead) -> bool:
+        """
+        Say whether a request that asks to switch protocols may be sent now.
+
+        Otherwise it goes out, or fails, when the peer has said what it understands.
+        """
+        connection = self._connection
+        if head.upgrade is None:
+            return True
+        if not connection.session.greeted:
+            connection.ungreeted.append((self, head))
+            return False
+        if not connection.session.switches:
+            connection.loop.call_soon(partial(self._fail, "upgrade-not-supported"))
+            return False
+        self._upgrade = first_of(head.upgrade)
+        return True
+
+    def send_late(self, head: RequestHead) -> None:
+        """The peer has said what it understands."""
+        if self._exchange is not None:
+            self.send_head(head)
+
     def reset(self) -> None:
         """Nobody waits for the answer any more."""
         self._exchange = None
-        self.end_by_reset(CANCEL)
+        self.end_by_reset(CONNECT_ERROR if self._tunnel else CANCEL)
 
     # The response ---------------------------------------------------------------------------------
 
@@ -87,6 +119,11 @@ class Http2Stream(Stream):
 
     def on_response_head(self, head: ResponseHead) -> None:
         self._heard = True
+        if head.length == TUNNEL:
+            self._tunnel = True
+            keep_alive(self._connection.transport)
+            if self._upgrade is not None:  # RFC 8441 section 5: what HTTP/1.1 says with 101
+                head.status, head.upgrade = 101, self._upgrade
         if self._exchange is not None:
             self._exchange.on_response_head(head)
 
@@ -96,6 +133,9 @@ class Http2Stream(Stream):
         self.took(len(data))
 
     def on_response_end(self, trailers: Fields | None) -> None:
+        if self._tunnel and not self.finished and self._exchange is not None:
+            self._exchange.on_response_end(None)
+            return
         exchange, self._exchange = self._exchange, None
         self._connection.served += 1
         if not self.finished:  # answered before it had heard all: the rest is of no use
@@ -154,9 +194,10 @@ class Http2Connection(Link):
     Attributes:
         served: Responses that were complete.
         idle_since: When the last stream ended.
+        ungreeted: What waits for the peer to say whether it understands extended CONNECT.
     """
 
-    __slots__ = ("_heard", "_owner", "_retired", "_to_sidecar", "_unanswered", "idle_since", "served")  # fmt: skip
+    __slots__ = ("_heard", "_owner", "_retired", "_to_sidecar", "_unanswered", "idle_since", "served", "ungreeted")  # fmt: skip
 
     session: ClientSession
 
@@ -167,7 +208,8 @@ class Http2Connection(Link):
         self._owner = owner
         # What another sidecar admits we know before it says so.
         admitted = MAX_STREAMS if to_sidecar else CAUTIOUS_STREAMS
-        self.session = ClientSession(self._on_going_away, admitted)
+        self.session = ClientSession(self._on_going_away, admitted, self._on_greeted)
+        self.ungreeted: list[tuple[Http2Stream, RequestHead]] = []
         self._to_sidecar = to_sidecar
         self._retired = False
         self._heard = False  # since the last sweep
@@ -206,6 +248,11 @@ class Http2Connection(Link):
     def lend(self, exchange: Exchange) -> None:
         """Give the exchange a stream; only with `room`."""
         exchange.on_upstream_ready(Http2Stream(self, exchange))
+
+    def _on_greeted(self) -> None:
+        waiting, self.ungreeted = self.ungreeted, []
+        for stream, head in waiting:
+            stream.send_late(head)
 
     def stream_gone(self) -> None:
         if self.idle:
@@ -259,5 +306,8 @@ class Http2Connection(Link):
         self.session.closed = True
         for stream in self.session.streams:
             stream.on_lost(code)
+        for waiting, _head in self.ungreeted:
+            waiting.on_lost("connect-failed")  # nothing of it was sent
+        self.ungreeted.clear()
         self.blocked_streams.clear()
         self._owner.lost(self)
