@@ -26,7 +26,13 @@ def main(arguments: list[str] | None = None) -> None:
     run = verbs.add_parser("run", help="run a sidecar until SIGTERM or SIGINT")
     run.add_argument("--bootstrap", type=Path, required=True, metavar="FILE", help="JSON or YAML")
     run.add_argument("--log-level", default="info", choices=("debug", "info", "warning", "error"))
-    options = parser.parse_args(arguments)
+    verbs.add_parser("intercept", help="capture the traffic of an app, or let it go")
+    words = sys.argv[1:] if arguments is None else arguments
+    if words[:1] == ["intercept"]:  # it has options of its own, and a sidecar needs none of it
+        from meshproxy.interception import command
+
+        sys.exit(command.main(words[1:]))
+    options = parser.parse_args(words)
     log_to_standard_error(options.log_level)
     sys.exit(_run(options.bootstrap))
 

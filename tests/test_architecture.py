@@ -21,6 +21,7 @@ RINGS = (
     ("config",),
     ("admin",),
     ("proxy",),
+    ("interception",),
     ("__main__",),
 )
 INNER = (
