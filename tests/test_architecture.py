@@ -19,7 +19,8 @@ RINGS = (
     ("telemetry",),
     ("upstream", "downstream"),
     ("config",),
-    ("admin",),
+    ("admin", "traffic"),
+    ("lifecycle",),
     ("proxy",),
     ("__main__",),
 )
