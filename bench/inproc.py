@@ -47,9 +47,10 @@ from meshproxy.contract.resources import (
 )
 from meshproxy.downstream.arrival import Arrival
 from meshproxy.downstream.http1 import Http1Connection as Downstream
+from meshproxy.downstream.sockets import Sockets
 from meshproxy.identity.certificates import Certificates
-from meshproxy.proxy import Environment
 from meshproxy.telemetry.metrics import Metrics
+from meshproxy.traffic import Environment
 from meshproxy.upstream.http1 import Http1Connection as Upstream
 
 from .paths import A, free_port
@@ -93,7 +94,7 @@ class Hop:
         self._loop = asyncio.get_running_loop()
         bootstrap = Bootstrap(workload="bench/a", identity=A, state=folder)
         certificates = Certificates(bootstrap.identity, bootstrap.state)
-        self._environment = Environment(self._loop, bootstrap, certificates, Metrics())
+        self._environment = Environment(bootstrap, certificates, Metrics(), Sockets())
         self._mesh = Mesh(self._environment)
         self._mesh.adopt(_snapshot())
         pools = [endpoint.pool for endpoint in self._mesh.clusters["catalog"].endpoints]
