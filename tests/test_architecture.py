@@ -19,8 +19,10 @@ RINGS = (
     ("telemetry",),
     ("upstream", "downstream"),
     ("config",),
-    ("admin",),
+    ("admin", "traffic"),
+    ("lifecycle",),
     ("proxy",),
+    ("interception",),
     ("__main__",),
 )
 INNER = (
