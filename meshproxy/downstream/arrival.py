@@ -22,7 +22,7 @@ PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 
 class Successor(Protocol):
-    """`Http1Connection`, `Http2Connection`, `TunnelConnection` or `TcpConnection`."""
+    """`Http1Connection`, `Http2Connection`, `TrunkConnection` or `TcpConnection`."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None: ...
     def on_bytes(self, data: bytes) -> None: ...
@@ -39,7 +39,7 @@ class Owner(Protocol):
     def successor(self, arrival: "Arrival", *, http2: bool) -> Successor:
         """Return what goes on with the connection, if it speaks HTTP."""
 
-    def tunnel(self, arrival: "Arrival") -> Successor:
+    def trunk(self, arrival: "Arrival") -> Successor:
         """Return what goes on with a connection that carries a peer's opaque ones."""
 
 
@@ -74,7 +74,7 @@ class Arrival(Connection):
         self._owner.arrived(self)
         agreed = protocol(self.transport) if self.tls else None
         if agreed == ALPN_TCP:
-            self._hand_over(self._owner.tunnel)
+            self._hand_over(self._owner.trunk)
         elif agreed in (ALPN_HTTP1, ALPN_HTTP2):
             self._hand_over(partial(self._owner.successor, http2=agreed == ALPN_HTTP2))
 

@@ -24,6 +24,8 @@ from meshproxy.routing.table import VirtualHost
 from meshproxy.routing.tcp import TcpRoute
 from meshproxy.telemetry.metrics import Metrics
 
+from .sockets import Sockets
+
 PLAINTEXT = "plaintext"
 """`source` of requests that nobody vouched for."""
 
@@ -38,6 +40,8 @@ class Environment(Surroundings, Protocol):
         identity: Its SPIFFE ID.
         trust_domain: The only one whose identities count.
         server_context: TLS for the next inbound connection; None before there is a certificate.
+        sockets: Where listening sockets come from.
+        drain_seconds: How long who is idle may stay when no more connections are accepted.
     """
 
     workload: str
@@ -46,6 +50,8 @@ class Environment(Surroundings, Protocol):
     trust_domain: str
     metrics: Metrics
     loop: asyncio.AbstractEventLoop
+    sockets: Sockets
+    drain_seconds: float
 
     @property
     def server_context(self) -> ssl.SSLContext | None: ...

@@ -4,8 +4,10 @@ import asyncio
 from math import inf
 from typing import Protocol
 
-from meshproxy.relay import Caller, Relay
-from meshproxy.tcp import TcpSocket
+from meshproxy.flow import RECEIVED
+from meshproxy.message import Fields
+from meshproxy.relay import Bytes, Caller, Relay
+from meshproxy.tunnel import Tunnel
 
 
 class Owner(Protocol):
@@ -15,7 +17,7 @@ class Owner(Protocol):
     def closed(self, connection: "TcpConnection") -> None: ...
 
 
-class TcpConnection(TcpSocket):
+class TcpConnection(Tunnel):
     """
     Attributes:
         deadline: Never: an opaque connection may be silent for as long as it likes.
@@ -48,7 +50,7 @@ class TcpConnection(TcpSocket):
 
     def buffer_updated(self, nbytes: int) -> None:
         # Most of it goes into a tunnel, which copies: no need to do so before.
-        self._relay.on_downstream_data(self.get_buffer(-1)[:nbytes])
+        self._relay.on_downstream_data(RECEIVED[:nbytes])
 
     def on_bytes(self, data: bytes) -> None:
         self._relay.on_downstream_data(data)
@@ -56,9 +58,10 @@ class TcpConnection(TcpSocket):
     def on_end(self) -> None:
         self._relay.on_downstream_end()
 
-    def on_lost(self, error: Exception | None) -> None:  # noqa: ARG002  # the hook's shape
-        if not self.complete:
-            self._relay.on_downstream_reset()
+    def on_torn(self, error: Exception | None) -> None:  # noqa: ARG002  # the hook's shape
+        self._relay.on_downstream_reset()
+
+    def on_gone(self) -> None:
         self._owner.closed(self)
 
     def on_blocked(self) -> None:
@@ -73,7 +76,22 @@ class TcpConnection(TcpSocket):
         """The client believes so since its SYN was answered."""
 
     def refuse(self, code: str) -> None:  # noqa: ARG002  # a socket cannot say why
-        self.reset()
+        self.abort()
+
+    def send_data(self, data: Bytes) -> None:
+        super().send_data(bytes(data))
+
+    def send_end(self, trailers: Fields | None = None) -> None:
+        super().send_end(trailers)
+
+    def reset(self) -> None:
+        self.abort()
+
+    def pause(self) -> None:
+        self.pause_reading()
+
+    def resume(self) -> None:
+        self.resume_reading()
 
     # Told by the listener -------------------------------------------------------------------------
 

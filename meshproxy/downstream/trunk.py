@@ -1,5 +1,5 @@
 """
-A tunnel connection of another sidecar: opaque connections come as CONNECT streams.
+A trunk: a connection of another sidecar that carries opaque ones, each as a CONNECT stream.
 
 RFC 9113 section 8.5: a CONNECT stream carries a TCP connection; END_STREAM is its FIN, in either
 direction and independent of the other, and RST_STREAM(CONNECT_ERROR) is its RST.  The peer may send
@@ -15,105 +15,103 @@ another one has an idea of us that is wrong.
 
 import asyncio
 from collections.abc import Callable
-from math import inf
 
 from meshproxy.codec import MalformedError
-from meshproxy.codec.budget import TUNNEL
+from meshproxy.codec.budget import TRUNK
 from meshproxy.codec.http2 import CONNECT_ERROR, NO_ERROR, PROTOCOL_ERROR
-from meshproxy.message import CHUNKED, Fields, RequestHead, ResponseHead, field
+from meshproxy.message import TUNNEL, Fields, RequestHead, ResponseHead, field
 from meshproxy.multiplex import Stream
 from meshproxy.refusal import refusal
 from meshproxy.relay import Relay
-from meshproxy.tcp import keep_alive
+from meshproxy.tunnel import keep_alive
 
 from .http2 import Http2Connection, Owner
 
-Begin = Callable[["TunnelStream"], Relay]
 
+class TrunkStream(Stream):
+    """
+    One opaque connection; the downstream of a relay.
 
-class TunnelStream(Stream):
-    """One opaque connection; the downstream of a relay."""
+    Attributes:
+        exchange: The relay; None when it has taken its leave, or has not come yet.
+    """
 
-    __slots__ = ("_connection", "_relay", "_request_open")
+    __slots__ = ()
 
-    def __init__(self, connection: "TunnelConnection", stream_id: int) -> None:
-        super().__init__(connection, stream_id)
-        self._connection = connection
-        self._relay: Relay | None = None
-        self._request_open = True
+    _link: "TrunkConnection"
+    exchange: Relay | None
 
     # Told by the peer -----------------------------------------------------------------------------
 
     def on_request_head(self, head: RequestHead) -> None:
-        connection = self._connection
-        if head.method != b"CONNECT" or not head.authority.endswith(b":%d" % connection.port):
-            connection.owner.malformed("misdirected")
+        link = self._link
+        if head.method != b"CONNECT" or not head.authority.endswith(b":%d" % link.port):
+            link.owner.malformed("misdirected")
             self.refuse("misdirected")
             return
-        self._relay = relay = connection.begin(self)
+        self.exchange = relay = link.begin(self)
         relay.begin()
 
     def on_request_data(self, data: bytes) -> None:
-        if self._relay is not None:
-            self._relay.on_downstream_data(data)
+        if self.exchange is not None:
+            self.exchange.on_downstream_data(data)
         self.took(len(data))
 
     def on_request_end(self, trailers: Fields | None) -> None:  # noqa: ARG002  # TCP has none
-        self._request_open = False
-        if self._relay is not None:
-            self._relay.on_downstream_end()
+        self.ended = True
+        if self.exchange is not None:
+            self.exchange.on_downstream_end()
 
     def on_request_malformed(self, error: MalformedError) -> None:
-        self._connection.owner.malformed(error.code)
+        self._link.owner.malformed(error.code)
         self.end_by_reset(PROTOCOL_ERROR)
         self._lose()
 
     def on_closed(self, code: int) -> None:  # noqa: ARG002  # to an app all resets are the same
         self.gone()
         self._lose()
-        self._connection.stream_gone()
+        self._link.stream_gone()
 
     def _lose(self) -> None:
-        relay, self._relay = self._relay, None
+        relay, self.exchange = self.exchange, None
         if relay is not None:
             relay.on_downstream_reset()
 
     def on_blocked(self) -> None:
-        if self._relay is not None:
-            self._relay.on_downstream_blocked()
+        if self.exchange is not None:
+            self.exchange.on_downstream_blocked()
 
     def on_writable(self) -> None:
-        if self._relay is not None:
-            self._relay.on_downstream_writable()
+        if self.exchange is not None:
+            self.exchange.on_downstream_writable()
 
     # Told by the relay ----------------------------------------------------------------------------
 
     def established(self) -> None:
         if self.id:
-            self._connection.session.send_head(
-                self.id, ResponseHead(200, [], length=CHUNKED), ended=False
-            )
-            self._connection.flush_soon()
+            link = self._link
+            link.session.send_head(self.id, ResponseHead(200, [], length=TUNNEL), ended=False)
+            link.flush_soon()
 
     def refuse(self, code: str) -> None:
         """Say why; the peer may still have another endpoint to try."""
-        self._relay = None
+        self.exchange = None
         if not self.id or self.finished:
             return
         self.finished = True
-        head = ResponseHead(
-            refusal(code).status, [field(b"x-mesh-refusal", code.encode())], length=0
+        why = field(b"x-mesh-refusal", code.encode())
+        link = self._link
+        link.session.send_head(
+            self.id, ResponseHead(refusal(code).status, [why], length=0), ended=True
         )
-        connection = self._connection
-        connection.session.send_head(self.id, head, ended=True)
-        connection.flush_soon()
-        if self._request_open:
+        link.flush_soon()
+        if not self.ended:
             self.pause()  # nobody takes the rest: no credit for more
-            connection.answered_early.append(self)
+            link.answered_early.append(self)
 
     def end_early(self) -> bool:
         """After a flush: the refusal has left, so the rest may be refused as well."""
-        if self.id and self._request_open:
+        if self.id and not self.ended:
             self.end_by_reset(NO_ERROR)
         return True
 
@@ -121,13 +119,13 @@ class TunnelStream(Stream):
         super().send_end(trailers)
 
     def reset(self) -> None:
-        self._relay = None
+        self.exchange = None
         self.end_by_reset(CONNECT_ERROR)
 
 
-class TunnelConnection(Http2Connection):
+class TrunkConnection(Http2Connection):
     """
-    One peer's tunnel connection.
+    One peer's trunk.
 
     Attributes:
         port: What its streams must ask for.
@@ -135,18 +133,18 @@ class TunnelConnection(Http2Connection):
 
     __slots__ = ("port",)
 
+    stream_type = TrunkStream
+
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, owner: Owner, begin: Begin, port: int
+        self,
+        loop: asyncio.AbstractEventLoop,
+        owner: Owner,
+        begin: Callable[[TrunkStream], Relay],
+        port: int,
     ) -> None:
-        super().__init__(loop, owner, begin, TUNNEL)
+        super().__init__(loop, owner, begin, TRUNK)
         self.port = port
 
     def on_connected(self) -> None:
         super().on_connected()
-        assert self.transport is not None
-        keep_alive(self.transport.get_extra_info("socket"))
-
-    def _open_stream(self, stream_id: int) -> TunnelStream:
-        if not self._draining:
-            self.deadline = inf
-        return TunnelStream(self, stream_id)
+        keep_alive(self.transport)

@@ -13,6 +13,7 @@ trust bundle replaces both contexts at once; connections that exist are not touc
 import asyncio
 import hashlib
 import logging
+import os
 import random
 import ssl
 import time
@@ -75,7 +76,7 @@ class Certificates:
         self._renew_at = 0.0
         self._server: ssl.SSLContext | None = None
         self._client: ssl.SSLContext | None = None
-        self._tunnel: ssl.SSLContext | None = None
+        self._trunk: ssl.SSLContext | None = None
         self._replaced = asyncio.Event()
         self._renewed = asyncio.Event()
 
@@ -101,9 +102,9 @@ class Certificates:
         return self._client
 
     @property
-    def tunnel(self) -> ssl.SSLContext | None:
-        """Context for dialling tunnels to peers; ask anew for each connection."""
-        return self._tunnel
+    def trunk(self) -> ssl.SSLContext | None:
+        """Context for dialling trunks to peers; ask anew for each connection."""
+        return self._trunk
 
     @property
     def file(self) -> Path | None:
@@ -185,7 +186,8 @@ class Certificates:
         self._check(x509.leaf(answer.chain))
         roots = "".join(answer.roots)
         # Try the pair in a file of its own: the one in use stays whole if they do not match.
-        candidate = directory / f"{_IDENTITY_FILE}.new"
+        # (And of its own for each process: in a hot restart two may renew at once.)
+        candidate = directory / f"{_IDENTITY_FILE}.{os.getpid()}.new"
         private_file.write(candidate, (key + answer.chain).encode("ascii"))
         try:
             _contexts(candidate, None, roots)
@@ -208,7 +210,7 @@ class Certificates:
         if text == self.roots:
             return
         if self._certificate is not None:
-            self._server, self._client, self._tunnel = _contexts(self._certificate, self._key, text)
+            self._server, self._client, self._trunk = _contexts(self._certificate, self._key, text)
         else:
             _check_roots(text)
         self.roots = text
@@ -220,7 +222,7 @@ class Certificates:
         except OSError as error:
             raise x509.CertificateError(f"{certificate}: cannot be read: {error}") from error
         if self.roots:
-            self._server, self._client, self._tunnel = _contexts(certificate, key, self.roots)
+            self._server, self._client, self._trunk = _contexts(certificate, key, self.roots)
         self._certificate, self._key = certificate, key
         self._facts = facts
         self.not_after = facts.not_after
@@ -281,7 +283,7 @@ def _contexts(
         return (
             tls.server_context(certificate, key, roots),
             tls.client_context(certificate, key, roots),
-            tls.tunnel_context(certificate, key, roots),
+            tls.trunk_context(certificate, key, roots),
         )
     except (ssl.SSLError, OSError) as error:
         raise x509.CertificateError(f"{certificate}: not usable with its key: {error}") from error

@@ -57,8 +57,8 @@ def client_context(certificate: Path, key: Path | None, roots: str) -> ssl.SSLCo
     return context
 
 
-def tunnel_context(certificate: Path, key: Path | None, roots: str) -> ssl.SSLContext:
-    """Return the context with which a sidecar dials tunnels to its peers; as `server_context`."""
+def trunk_context(certificate: Path, key: Path | None, roots: str) -> ssl.SSLContext:
+    """Return the context with which a sidecar dials trunks to its peers; as `server_context`."""
     context = _mutual(ssl.PROTOCOL_TLS_CLIENT, certificate, key, roots)
     context.set_alpn_protocols([ALPN_TCP])
     return context

@@ -14,7 +14,7 @@ from meshproxy.relay import Relay
 
 from . import pool
 from .tcp import Sockets
-from .tunnel import TunnelPool
+from .trunk import TrunkPool
 
 
 class Environment(pool.Environment, Protocol):
@@ -52,7 +52,7 @@ class Endpoint:
         self.version = spec.version
         self.active = 0
         self.pool = pool.Pool(cluster, spec, environment)
-        self._opaque: TunnelPool | Sockets | None = None  # made when first needed: most never are
+        self._opaque: TrunkPool | Sockets | None = None  # made when first needed: most never are
         # The pool's own methods: delegates would be one call more per request.
         self.acquire = self.pool.acquire
         self.forget = self.pool.forget
@@ -60,12 +60,12 @@ class Endpoint:
     def __repr__(self) -> str:
         return f"<Endpoint {self.spec.address}:{self.spec.port} active {self.active}>"
 
-    # Opaque connections: through a tunnel to a peer, otherwise as they are ------------------------
+    # Opaque connections: through a trunk to a peer, otherwise as they are ------------------------
 
     def connect(self, relay: Relay) -> None:
         """Answer the relay with `on_upstream_ready` or `on_upstream_failed`, now or later."""
         if self._opaque is None:
-            kind = TunnelPool if self.cluster.mtls else Sockets
+            kind = TrunkPool if self.cluster.mtls else Sockets
             self._opaque = kind(self.cluster, self.spec, self._environment)
         self._opaque.connect(relay)
 
@@ -87,13 +87,13 @@ class Endpoint:
 
     def sweep(self, now: float) -> None:
         self.pool.sweep(now)
-        if isinstance(self._opaque, TunnelPool):
+        if isinstance(self._opaque, TrunkPool):
             self._opaque.sweep(now)
 
     def retire(self) -> None:
         """Keep nothing that is not in use."""
         self.pool.retire()
-        if isinstance(self._opaque, TunnelPool):
+        if isinstance(self._opaque, TrunkPool):
             self._opaque.retire()
 
     def close(self) -> None:
@@ -115,7 +115,7 @@ class Endpoint:
             **self.pool.statistics(),
         }
         if opaque is not None:
-            statistics["tunnels" if self.cluster.mtls else "tcp"] = opaque.statistics()
+            statistics["trunks" if self.cluster.mtls else "tcp"] = opaque.statistics()
         return statistics
 
 

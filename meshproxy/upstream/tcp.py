@@ -9,9 +9,11 @@ import logging
 from typing import Protocol
 
 from meshproxy.contract.resources import ClusterSpec, EndpointSpec
-from meshproxy.relay import Relay
-from meshproxy.tcp import TcpSocket, keep_alive
+from meshproxy.flow import RECEIVED
+from meshproxy.message import Fields
+from meshproxy.relay import Bytes, Relay
 from meshproxy.telemetry.metrics import ConnectionSeries
+from meshproxy.tunnel import Tunnel, keep_alive
 
 from .pool import reason
 
@@ -120,7 +122,7 @@ class Sockets:
         log.log(level, "%s: %s", self._where, why)
 
 
-class TcpConnection(TcpSocket):
+class TcpConnection(Tunnel):
     """
     A dialled connection; the upstream of a relay.
 
@@ -140,19 +142,18 @@ class TcpConnection(TcpSocket):
     def on_connected(self) -> None:
         # Here and not when `create_connection` returns: the first bytes come before that.
         self.limit.cancel()
-        relay, transport = self._relay, self.transport
+        relay = self._relay
         assert relay is not None
-        assert transport is not None
         if not self._owner.opened(self, relay):
             self.reset()
             return
-        keep_alive(transport.get_extra_info("socket"))
+        keep_alive(self.transport)
         relay.on_upstream_ready(self)
         relay.on_upstream_connected()
 
     def buffer_updated(self, nbytes: int) -> None:
         if self._relay is not None:
-            self._relay.on_upstream_data(self.get_buffer(-1)[:nbytes])
+            self._relay.on_upstream_data(RECEIVED[:nbytes])
 
     def on_bytes(self, data: bytes) -> None:
         if self._relay is not None:
@@ -162,10 +163,12 @@ class TcpConnection(TcpSocket):
         if self._relay is not None:
             self._relay.on_upstream_end()
 
-    def on_lost(self, error: Exception | None) -> None:  # noqa: ARG002  # the hook's shape
+    def on_torn(self, error: Exception | None) -> None:
         relay, self._relay = self._relay, None
-        if relay is not None and not self.complete:
-            relay.on_upstream_reset("upstream-closed")
+        if relay is not None:
+            relay.on_upstream_reset("upstream-closed" if error is None else "upstream-reset")
+
+    def on_gone(self) -> None:
         self._owner.closed(self)
 
     def on_blocked(self) -> None:
@@ -176,6 +179,18 @@ class TcpConnection(TcpSocket):
         if self._relay is not None:
             self._relay.on_upstream_writable()
 
+    def send_data(self, data: Bytes) -> None:
+        super().send_data(bytes(data))
+
+    def send_end(self, trailers: Fields | None = None) -> None:
+        super().send_end(trailers)
+
     def reset(self) -> None:
         self._relay = None
-        super().reset()
+        self.abort()
+
+    def pause(self) -> None:
+        self.pause_reading()
+
+    def resume(self) -> None:
+        self.resume_reading()

@@ -1,8 +1,8 @@
 """
-Opaque connections to another sidecar: CONNECT streams on a connection of their own.
+Opaque connections to another sidecar: CONNECT streams on a trunk, a connection of their own.
 
 One mutual TLS handshake then serves any number of TCP connections, each of which keeps its two
-halves (see `downstream/tunnel.py`, the other end).  They do not share the connection that requests
+halves (see `downstream/trunk.py`, the other end).  They do not share the connection that requests
 use: a bulk transfer would queue ahead of them.
 
 **Nobody waits for an answer.**  A stream is opened and used at once, before the peer has said 200;
@@ -18,15 +18,15 @@ import ssl
 from typing import Final, cast
 
 from meshproxy.codec import MalformedError
-from meshproxy.codec.budget import TUNNEL
+from meshproxy.codec.budget import TRUNK
 from meshproxy.codec.http2 import CANCEL, CONNECT_ERROR, PROTOCOL_ERROR, REFUSED_STREAM
 from meshproxy.exchange import Exchange
 from meshproxy.identity.tls import ALPN_TCP, protocol
-from meshproxy.message import CHUNKED, Fields, RequestHead, ResponseHead, field
+from meshproxy.message import TUNNEL, Fields, RequestHead, ResponseHead, field
 from meshproxy.multiplex import Stream
 from meshproxy.refusal import REFUSALS
 from meshproxy.relay import Relay
-from meshproxy.tcp import keep_alive
+from meshproxy.tunnel import keep_alive
 
 from .http2 import Http2Connection
 from .pool import Pool
@@ -34,8 +34,8 @@ from .pool import Pool
 _INTERLEAVED: Final = field(b"priority", b"u=3, i")
 
 
-class TunnelPool(Pool):
-    """The tunnel connections to one endpoint; dialled and shared as those of requests are."""
+class TrunkPool(Pool):
+    """The trunks to one endpoint; dialled and shared as the connections of requests are."""
 
     __slots__ = ()
 
@@ -50,30 +50,31 @@ class TunnelPool(Pool):
 
     @property
     def _context(self) -> ssl.SSLContext | None:
-        return self._environment.tunnel_context
+        return self._environment.trunk_context
 
     def objection(self, transport: asyncio.Transport) -> str | None:
         objection = super().objection(transport)
         if objection is None and protocol(transport) != ALPN_TCP:
-            self._warn("the sidecar there knows no tunnels for TCP")
+            self._warn("the sidecar there carries no opaque connections")
             objection = "handshake-failed"
         return objection
 
-    def successor(self, transport: asyncio.Transport) -> "TunnelConnection":  # noqa: ARG002
-        return TunnelConnection(self._environment.loop, self)
+    def successor(self, transport: asyncio.Transport) -> "TrunkConnection":  # noqa: ARG002
+        return TrunkConnection(self._environment.loop, self)
 
 
-class TunnelStream(Stream):
-    """One opaque connection; the upstream of a relay."""
+class TrunkStream(Stream):
+    """
+    One opaque connection; the upstream of a relay.
 
-    __slots__ = ("_connection", "_relay")
+    Attributes:
+        exchange: The relay; None when it has taken its leave.
+    """
 
-    method = b"CONNECT"
+    __slots__ = ()
 
-    def __init__(self, connection: "TunnelConnection", relay: Relay) -> None:
-        super().__init__(connection)
-        self._connection = connection
-        self._relay: Relay | None = relay
+    _link: "TrunkConnection"
+    exchange: Relay | None
 
     def open(self, authority: bytes) -> None:
         """
@@ -82,9 +83,10 @@ class TunnelStream(Stream):
         Raises:
             MalformedError: The connection takes no more streams.
         """
-        head = RequestHead(b"CONNECT", authority, b"", [_INTERLEAVED], length=CHUNKED)
-        self.id = self._connection.session.send_head(self, head, ended=False)
-        self._connection.flush_soon()
+        self.method = b"CONNECT"
+        head = RequestHead(b"CONNECT", authority, b"", [_INTERLEAVED], length=TUNNEL)
+        self.id = self._link.session.send_head(self, head, ended=False)
+        self._link.flush_soon()
 
     # Told by the peer -----------------------------------------------------------------------------
 
@@ -92,25 +94,26 @@ class TunnelStream(Stream):
         """Nothing that TCP could say."""
 
     def on_response_head(self, head: ResponseHead) -> None:
-        relay = self._relay
+        relay = self.exchange
         if relay is None:
             return
         if head.status == 200:
             relay.on_upstream_connected()
             return
-        self._relay = None
+        self.exchange = None
         self.end_by_reset(CANCEL)
         relay.on_upstream_failed(_code_of(head))
 
     def on_response_data(self, data: bytes) -> None:
-        if self._relay is not None:
-            self._relay.on_upstream_data(data)
+        if self.exchange is not None:
+            self.exchange.on_upstream_data(data)
         self.took(len(data))
 
     def on_response_end(self, trailers: Fields | None) -> None:  # noqa: ARG002  # TCP has none
-        self._connection.served += 1
-        if self._relay is not None:
-            self._relay.on_upstream_end()
+        self.ended = True
+        self._link.served += 1
+        if self.exchange is not None:
+            self.exchange.on_upstream_end()
 
     def on_response_malformed(self, error: MalformedError) -> None:
         self.end_by_reset(PROTOCOL_ERROR)
@@ -119,7 +122,7 @@ class TunnelStream(Stream):
     def on_closed(self, code: int) -> None:
         self.gone()
         self._lose("stream-refused" if code == REFUSED_STREAM else "upstream-reset")
-        self._connection.stream_gone()
+        self._link.stream_gone()
 
     def on_lost(self, code: str) -> None:
         """The connection has gone."""
@@ -127,17 +130,17 @@ class TunnelStream(Stream):
         self._lose(code)
 
     def _lose(self, code: str) -> None:
-        relay, self._relay = self._relay, None
+        relay, self.exchange = self.exchange, None
         if relay is not None:
             relay.on_upstream_reset(code)
 
     def on_blocked(self) -> None:
-        if self._relay is not None:
-            self._relay.on_upstream_blocked()
+        if self.exchange is not None:
+            self.exchange.on_upstream_blocked()
 
     def on_writable(self) -> None:
-        if self._relay is not None:
-            self._relay.on_upstream_writable()
+        if self.exchange is not None:
+            self.exchange.on_upstream_writable()
 
     # Told by the relay ----------------------------------------------------------------------------
 
@@ -145,17 +148,17 @@ class TunnelStream(Stream):
         super().send_end(trailers)
 
     def reset(self) -> None:
-        self._relay = None
+        self.exchange = None
         self.end_by_reset(CONNECT_ERROR)
 
 
-class TunnelConnection(Http2Connection):
-    """One tunnel connection to one endpoint."""
+class TrunkConnection(Http2Connection):
+    """One trunk to one endpoint."""
 
     __slots__ = ("_authority",)
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, owner: TunnelPool) -> None:
-        super().__init__(loop, owner, to_sidecar=True, allowance=TUNNEL)
+    def __init__(self, loop: asyncio.AbstractEventLoop, owner: TrunkPool) -> None:
+        super().__init__(loop, owner, to_sidecar=True, allowance=TRUNK)
         address, port = owner.endpoint.address, owner.endpoint.port
         self._authority = (
             f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
@@ -163,19 +166,22 @@ class TunnelConnection(Http2Connection):
 
     def on_connected(self) -> None:
         super().on_connected()
-        assert self.transport is not None
-        keep_alive(self.transport.get_extra_info("socket"))
+        keep_alive(self.transport)
 
-    def lend(self, exchange: Exchange) -> None:
-        """Give a relay a stream; only with `room`."""
+    def lend(self, exchange: Exchange) -> bool:
+        """Give a relay a stream; return False when there is no room for one."""
+        if self.room <= 0:
+            return False
         relay = cast("Relay", exchange)
-        stream = TunnelStream(self, relay)
+        stream = TrunkStream(self)
+        stream.exchange = relay
         try:
             stream.open(self._authority)
         except MalformedError as error:
             relay.on_upstream_failed(error.code)
         else:
             relay.on_upstream_ready(stream)
+        return True
 
 
 def _code_of(head: ResponseHead) -> str:

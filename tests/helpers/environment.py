@@ -5,6 +5,7 @@ import ssl
 import time
 from collections.abc import Callable
 
+from meshproxy.downstream.sockets import Sockets
 from meshproxy.telemetry.metrics import ConnectionSeries, Metrics
 
 
@@ -18,7 +19,7 @@ async def until(condition: Callable[[], object], seconds: float = 5.0) -> None:
 class Environment:
     """
     Attributes:
-        server_context, client_context, tunnel_context: None until the test sets them: no certificate yet.
+        server_context, client_context, trunk_context: None until the test sets them: no certificate yet.
     """
 
     def __init__(self) -> None:
@@ -29,11 +30,14 @@ class Environment:
         self.trust_domain = "test.mesh"
         self.metrics = Metrics()
         self.exchanges = 0
+        self.tunnels = 0
         self.now: Callable[[], float] = time.monotonic
         self.random: Callable[[], float] = lambda: 0.5
         self.server_context: ssl.SSLContext | None = None
         self.client_context: ssl.SSLContext | None = None
-        self.tunnel_context: ssl.SSLContext | None = None
+        self.trunk_context: ssl.SSLContext | None = None
+        self.sockets = Sockets()
+        self.drain_seconds = 5.0
         self.refusals: list[tuple[str, str]] = []
         self.handshakes: list[str] = []
 

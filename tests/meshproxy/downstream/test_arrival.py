@@ -39,7 +39,7 @@ class Listener:
     def __init__(self) -> None:
         self.admits = True
         self.chosen: list[tuple[bool, Recorder]] = []
-        self.tunnels: list[Recorder] = []
+        self.trunks: list[Recorder] = []
         self.gone: list[Arrival] = []
 
     def arrived(self, arrival: Arrival) -> None:
@@ -50,9 +50,9 @@ class Listener:
         self.chosen.append((http2, Recorder()))
         return self.chosen[-1][1]
 
-    def tunnel(self, arrival: Arrival) -> Any:
-        self.tunnels.append(Recorder())
-        return self.tunnels[-1]
+    def trunk(self, arrival: Arrival) -> Any:
+        self.trunks.append(Recorder())
+        return self.trunks[-1]
 
     def closed(self, connection: Arrival) -> None:
         self.gone.append(connection)
@@ -94,12 +94,12 @@ def test_the_handshake_says_it(agreed: str, http2: bool) -> None:
     assert successor.words == ["connection_made"]
 
 
-def test_tunnels_are_agreed_upon_too() -> None:
+def test_trunks_are_agreed_upon_too() -> None:
     """A connection that carries opaque ones is none that carries requests."""
     scene = Scene("mesh-tcp", tls=True)
     scene.connect()
     assert scene.listener.chosen == []
-    [successor] = scene.listener.tunnels
+    [successor] = scene.listener.trunks
     assert scene.transport.protocol is successor
 
 

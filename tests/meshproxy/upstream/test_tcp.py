@@ -107,7 +107,7 @@ async def test_a_lost_connection_is_a_reset(environment: Environment) -> None:
         for sock in accepted:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         accepted.pop(0).close()
-        await until(lambda: ("on_upstream_reset", "upstream-closed") in first.heard + second.heard)
+        await until(lambda: ("on_upstream_reset", "upstream-reset") in first.heard + second.heard)
         to_app.close()
         await until(lambda: to_app.statistics()["connections"] == 0)
 

@@ -1,4 +1,4 @@
-"""Streams of a tunnel connection, against a peer made of another library."""
+"""Streams of a trunk, against a peer made of another library."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from hyperframe.frame import RstStreamFrame
 from meshproxy.contract.resources import ClusterSpec, EndpointSpec
 from meshproxy.flow import HIGH_WATER
 from meshproxy.relay import Side
-from meshproxy.upstream.tunnel import TunnelConnection, TunnelPool
+from meshproxy.upstream.trunk import TrunkConnection, TrunkPool
 from tests.helpers.environment import Environment
 from tests.helpers.http2 import Heard, Wire, of
 from tests.helpers.recorder import Recorder
@@ -45,7 +45,7 @@ class Scene:
         self.loop = FakeLoop()
         environment.loop = self.loop.as_loop
         cluster = ClusterSpec(name="broker", mtls=True)
-        self.pool = TunnelPool(cluster, EndpointSpec(address=address, port=5672), environment)
+        self.pool = TrunkPool(cluster, EndpointSpec(address=address, port=5672), environment)
         self.transport = FakeTransport()
         self.transport.socket = Recorder()  # type: ignore[assignment]
         self.connection = self.pool.successor(self.transport)  # type: ignore[arg-type]
@@ -88,7 +88,7 @@ async def test_data_goes_with_the_request(scene: Scene) -> None:
     relay.upstream.send_data(memoryview(b"early"))
     head, data = scene.hear()
     assert head.headers == [
-        (":method", "CONNECT"), (":authority", "10.0.0.5:5672"), ("priority", "u=3, i"), ("te", "trailers"),
+        (":method", "CONNECT"), (":authority", "10.0.0.5:5672"), ("priority", "u=3, i"),
     ]  # fmt: skip
     assert (data.frame.data, data.ended) == (b"early", False)
     assert relay.words == []
@@ -230,4 +230,4 @@ async def test_a_relay_may_stop_waiting(scene: Scene) -> None:
 
 async def test_it_is_a_connection_of_its_own_kind(scene: Scene) -> None:
     """A peer that has agreed on requests, or on nothing, is not spoken to about TCP."""
-    assert isinstance(scene.connection, TunnelConnection)
+    assert isinstance(scene.connection, TrunkConnection)
