@@ -164,6 +164,7 @@ class End:
 
     def _on_frame(self, heard: Heard) -> None:
         if heard.kind == "Settings" and "ACK" not in heard.frame.flags:
+            self.wire.remember(heard.frame.settings.get(1, 4096))
             before = self.initial_window
             self.initial_window = heard.frame.settings.get(4, before)
             for stream in self.streams.values():
