@@ -46,7 +46,6 @@ from .http2_heads import (
     read_trailers,
     request_headers,
     response_headers,
-    size_of,
     trailer_headers,
 )
 
@@ -501,14 +500,13 @@ class ClientSession(_Session):
             MalformedError: The peer would not take it, and might close the connection over it:
                 `fields-too-large`; or it takes no request at all any more: `stream-refused`.
         """
-        # What the pseudo-header fields and our own add is bounded, but for these two.
-        size = size_of(head.fields) + len(head.path) + len(head.authority) + 512
+        headers, size = request_headers(head)
         if size > self._header_limit:
             raise MalformedError(
                 "fields-too-large", f"{size} bytes, the peer takes {self._header_limit}"
             )
         try:
-            stream_id = self._engine.send_request(request_headers(head), end_stream=ended)
+            stream_id = self._engine.send_request(headers, end_stream=ended)
         except ngh2.NGH2Error as error:
             raise MalformedError("stream-refused", str(error)) from None
         self.streams[stream_id] = stream

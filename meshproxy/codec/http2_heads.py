@@ -17,16 +17,26 @@ said anew: we always take trailers.
 from collections.abc import Sequence
 from typing import Final
 
-from meshproxy.message import CHUNKED, Field, Fields, RequestHead, ResponseHead
+from meshproxy.message import CHUNKED, Fields, RequestHead, ResponseHead
 
 from . import MalformedError
-from .fields import CONTENT_LENGTH, EXPECT, HOST, MESH, is_protected, read_fields, values
-from .framing import content_length
+from .fields import (
+    CONTENT_LENGTH,
+    COOKIE,
+    EXPECT,
+    HOST,
+    MESH,
+    Header,
+    Special,
+    is_protected,
+    read_headers,
+    values,
+)
+from .framing import length_of
 from .heads import check_expectation
 from .limits import LIMITS, Limits
-from .target import check_authority, read_target
+from .target import check_authority, is_origin_form, read_target
 
-Header = tuple[bytes, bytes]
 Headers = list[Header]
 
 FIELD_OVERHEAD: Final = 32
@@ -34,6 +44,9 @@ FIELD_OVERHEAD: Final = 32
 
 HEADER_LIST_LIMIT: Final = LIMITS.head + FIELD_OVERHEAD * (LIMITS.fields + 8)
 """The size of header lists that we announce: every head that HTTP/1.1 admits fits in."""
+
+_LINE_OVERHEAD: Final = FIELD_OVERHEAD - 2  # a line has ": " between name and value
+_OWN_SIZE: Final = 512  # pseudo-header fields but for path and authority, and fields of ours
 
 _COOKIE: Final = b"cookie"
 _TRAILERS_WELCOME: Final = (b"te", b"trailers")
@@ -45,7 +58,7 @@ _STATUS_HEADERS: Final = {status: (b":status", text) for text, status in _STATUS
 # Reading ------------------------------------------------------------------------------------------
 
 
-def read_request_head(
+def read_request_head(  # noqa: C901 - its parts would be calls
     headers: Sequence[Header], *, ended: bool, limits: Limits = LIMITS
 ) -> RequestHead:
     """
@@ -54,32 +67,57 @@ def read_request_head(
     Raises:
         MalformedError: It is not a request, or larger than what we take.
     """
-    pseudo: dict[bytes, bytes] = {}
+    method = path = b""
+    scheme = b"http"
+    authority: bytes | None = None
+    pseudo = 0
+    # Pseudo-header fields come first, each once, and no others: nghttp2 has seen to it.
     for name, value in headers:
-        if name[:1] != b":":
+        if name == b":path":
+            path = value
+        elif name == b":method":
+            method = value
+        elif name == b":scheme":
+            scheme = value
+        elif name == b":authority":
+            authority = value
+        else:
             break
-        pseudo[name] = value
-    # Pseudo-header fields come first, each once: nghttp2 has seen to it.
-    lines = [name + b": " + value for name, value in headers[len(pseudo) :]]
-    method = pseudo.get(b":method", b"")
-    path = _path(method, pseudo.get(b":path", b""), limits)
-    _check_size(lines, limits)
-    fields, special = read_fields(lines)
-    authority = _authority(pseudo.get(b":authority"), special.get(HOST, []))
-    scheme = pseudo.get(b":scheme", b"http")
+        pseudo += 1
+    # As nearly always: a path that is short and plain.
+    if method == b"CONNECT" or len(path) > limits.target or not is_origin_form(path):
+        path = _path(method, path, limits)
     if scheme not in (b"http", b"https"):
         raise MalformedError("malformed-request", f":scheme {scheme[:64]!r}")
+    fields, special, size = read_headers(headers[pseudo:])
+    if size > limits.head or len(headers) > limits.fields:
+        _check_size(headers[pseudo:], limits)
+    if authority is None or HOST in special:
+        authority = _authority(authority, special.get(HOST, []))
+    else:
+        check_authority(authority)
+    head = RequestHead(method, authority, path, fields, None, scheme)
+    if not special:  # not so in most requests: they end here
+        if not ended:
+            head.length = CHUNKED
+        return head
 
-    head = RequestHead(method, authority, path, _with_one_cookie(fields), scheme=scheme)
+    _read_special(head, special, ended=ended)
+    return head
+
+
+def _read_special(head: RequestHead, special: Special, *, ended: bool) -> None:
+    """Put into the head what the special fields say."""
+    if len(special.get(COOKIE, ())) > 1:
+        head.fields = _with_one_cookie(head.fields, special[COOKIE])
     if CONTENT_LENGTH in special:
-        head.length = content_length(values(special, CONTENT_LENGTH))
+        head.length = length_of(special[CONTENT_LENGTH])
     elif not ended:
         head.length = CHUNKED
     head.mesh_fields = special.get(MESH)
     if EXPECT in special:
         check_expectation(values(special, EXPECT))
         head.expect_continue = not ended
-    return head
 
 
 def read_response_head(
@@ -94,14 +132,17 @@ def read_response_head(
     status = _STATUSES.get(headers[0][1]) if headers and headers[0][0] == b":status" else None
     if status is None:
         raise MalformedError("upstream-protocol-error", "no valid :status")
-    lines = [name + b": " + value for name, value in headers[1:]]
-    _check_size(lines, limits)
-    fields, special = read_fields(lines)
-    fields += special.get(MESH, ())
+    fields, special, size = read_headers(headers[1:])
+    if size > limits.head or len(headers) > limits.fields:
+        _check_size(headers[1:], limits)
+    if len(special.get(COOKIE, ())) > 1:
+        fields = _with_one_cookie(fields, special[COOKIE])
+    if MESH in special:
+        fields += special[MESH]
     length: int | None = None
     if status >= 200 and status != 204:
         if CONTENT_LENGTH in special:
-            length = content_length(values(special, CONTENT_LENGTH))
+            length = length_of(special[CONTENT_LENGTH])
         elif method != b"HEAD" and status != 304:
             length = 0 if ended else CHUNKED
     return ResponseHead(status, fields, length)
@@ -114,14 +155,15 @@ def read_trailers(headers: Sequence[Header]) -> Fields | None:
     Raises:
         MalformedError: It is not a trailer section.
     """
-    fields, _ = read_fields([name + b": " + value for name, value in headers])
+    fields, _special, _size = read_headers(headers)
     return [field for field in fields if not is_protected(field[0])] or None
 
 
-def _check_size(lines: list[bytes], limits: Limits) -> None:
-    if len(lines) > limits.fields:
-        raise MalformedError("fields-too-large", f"{len(lines)} fields")
-    if sum(map(len, lines)) > limits.head:
+def _check_size(headers: Sequence[Header], limits: Limits) -> None:
+    if len(headers) > limits.fields:
+        raise MalformedError("fields-too-large", f"{len(headers)} fields")
+    # As much as they would take as lines, with ": " between name and value.
+    if sum(len(name) + len(value) + 2 for name, value in headers) > limits.head:
         raise MalformedError("fields-too-large", f"fields of more than {limits.head} bytes")
 
 
@@ -157,17 +199,14 @@ def _authority(named: bytes | None, hosts: Fields) -> bytes:
     return authority
 
 
-def _with_one_cookie(fields: Fields) -> Fields:
+def _with_one_cookie(fields: Fields, pieces: Fields) -> Fields:
     """
     Return `fields` with the pieces of Cookie as one.
 
     RFC 9113 section 8.2.3: they "MUST be concatenated into a single octet string using the
     two-octet delimiter" before they leave HTTP/2.  Joined here, everybody behind us sees one.
     """
-    if [field[0] for field in fields].count(_COOKIE) < 2:
-        return fields
-    pieces = [field[1] for field in fields if field[0] == _COOKIE]
-    whole = b"; ".join(pieces)
+    whole = b"; ".join([value for _name, value, _line in pieces])
     joined = [field for field in fields if field[0] != _COOKIE]
     joined.append((_COOKIE, whole, b"cookie: " + whole))
     return joined
@@ -176,26 +215,41 @@ def _with_one_cookie(fields: Fields) -> Fields:
 # Writing ------------------------------------------------------------------------------------------
 
 
-def request_headers(head: RequestHead) -> Headers:
-    """Return the header list of a request as it goes to the next hop; `mesh_fields` stay behind."""
-    headers: Headers = [(b":method", head.method)]
-    if head.method != b"CONNECT":
-        headers.append((b":scheme", head.scheme))
-        headers.append((b":path", head.path))
-    headers.append((b":authority", head.authority))
-    headers += [field[:2] for field in head.fields]
+def request_headers(head: RequestHead) -> tuple[Headers, int]:
+    """
+    Return the header list of a request as it goes to the next hop, and its size.
+
+    `mesh_fields` stay behind.  The size is what the list counts, at most, against the peer's limit
+    (RFC 9113 section 6.5.2).
+    """
+    method = head.method
+    headers: Headers
+    if method == b"CONNECT":
+        headers = [(b":method", method), (b":authority", head.authority)]
+    else:
+        headers = [
+            (b":method", method),
+            (b":scheme", head.scheme),
+            (b":path", head.path),
+            (b":authority", head.authority),
+        ]
+    size = _OWN_SIZE + len(head.path) + len(head.authority)
+    for name, value, line in head.fields:  # a comprehension would be a call
+        headers.append((name, value))
+        size += len(line) + _LINE_OVERHEAD
     if head.length is not None and head.length != CHUNKED:
         headers.append((b"content-length", b"%d" % head.length))
     headers.append(_TRAILERS_WELCOME)
     if head.expect_continue:
         headers.append(_EXPECT)
-    return headers
+    return headers, size
 
 
 def response_headers(head: ResponseHead) -> Headers:
     """Return the header list of a response, informational ones included; the reason is lost."""
     headers = [_STATUS_HEADERS[head.status]]
-    headers += [field[:2] for field in head.fields]
+    for name, value, _line in head.fields:  # a comprehension would be a call
+        headers.append((name, value))
     if head.length is not None and head.length != CHUNKED:
         headers.append((b"content-length", b"%d" % head.length))
     return headers
@@ -204,9 +258,3 @@ def response_headers(head: ResponseHead) -> Headers:
 def trailer_headers(fields: Fields) -> Headers:
     """Return the header list of a trailer section."""
     return [field[:2] for field in fields]
-
-
-def size_of(fields: Sequence[Field]) -> int:
-    """Return what `fields` count against the peer's limit (RFC 9113 section 6.5.2)."""
-    # A line has ": " between name and value, which does not count.
-    return sum([len(field[2]) for field in fields]) + (FIELD_OVERHEAD - 2) * len(fields)
