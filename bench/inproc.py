@@ -47,10 +47,11 @@ from meshproxy.contract.resources import (
     VirtualHostSpec,
 )
 from meshproxy.downstream.arrival import Arrival
+from meshproxy.downstream.sockets import Sockets
 from meshproxy.flow import Connection
 from meshproxy.identity.certificates import Certificates
-from meshproxy.proxy import Environment
 from meshproxy.telemetry.metrics import Metrics
+from meshproxy.traffic import Environment
 from meshproxy.upstream.http1 import Http1Connection as Upstream
 from meshproxy.upstream.http2 import Http2Connection as SharedUpstream
 
@@ -117,7 +118,7 @@ class Sidecar:
         self._loop = asyncio.get_running_loop()
         bootstrap = Bootstrap(workload="bench/w", identity=identity, state=folder)
         certificates = Certificates(bootstrap.identity, bootstrap.state)
-        environment = Environment(self._loop, bootstrap, certificates, Metrics())
+        environment = Environment(bootstrap, certificates, Metrics(), Sockets())
         self._mesh = Mesh(environment)
         self._mesh.adopt(snapshot)
         self._pools = [endpoint.pool for endpoint in self._mesh.clusters["catalog"].endpoints]

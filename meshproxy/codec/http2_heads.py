@@ -12,12 +12,16 @@ rules that `heads.py` has for HTTP/1.1, so that a request means the same on both
 that of the connection; Cookie may come in pieces and is put together (RFC 9113 section 8.2.3);
 field names are in lower case from here on, also on an HTTP/1.1 wire behind.  TE is not relayed but
 said anew: we always take trailers.
+
+**Upgrade** is CONNECT with `:protocol` here (RFC 8441; `upgrade.py`).  It has room for one protocol,
+so the first is the one that is asked for, and none for the method: that is GET, or what
+`x-mesh-method` says, for the few that upgrade another (`kubectl exec` does a POST).
 """
 
 from collections.abc import Sequence
 from typing import Final
 
-from meshproxy.message import CHUNKED, Fields, RequestHead, ResponseHead
+from meshproxy.message import CHUNKED, TUNNEL, Fields, RequestHead, ResponseHead
 
 from . import MalformedError
 from .fields import (
@@ -29,6 +33,7 @@ from .fields import (
     Header,
     Special,
     is_protected,
+    is_token,
     read_headers,
     values,
 )
@@ -36,6 +41,7 @@ from .framing import length_of
 from .heads import check_expectation
 from .limits import LIMITS, Limits
 from .target import check_authority, is_origin_form, read_target
+from .upgrade import first_of, read_protocols
 
 Headers = list[Header]
 
@@ -45,6 +51,7 @@ FIELD_OVERHEAD: Final = 32
 HEADER_LIST_LIMIT: Final = LIMITS.head + FIELD_OVERHEAD * (LIMITS.fields + 8)
 """The size of header lists that we announce: every head that HTTP/1.1 admits fits in."""
 
+_USUAL_ORDER: Final = (b":method", b":scheme", b":path", b":authority")
 _LINE_OVERHEAD: Final = FIELD_OVERHEAD - 2  # a line has ": " between name and value
 _OWN_SIZE: Final = 512  # pseudo-header fields but for path and authority, and fields of ours
 
@@ -53,12 +60,14 @@ _TRAILERS_WELCOME: Final = (b"te", b"trailers")
 _EXPECT: Final = (b"expect", b"100-continue")
 _STATUSES: Final = {b"%d" % status: status for status in range(100, 600)}
 _STATUS_HEADERS: Final = {status: (b":status", text) for text, status in _STATUSES.items()}
+_STATUS_HEADERS[101] = _STATUS_HEADERS[200]  # HTTP/2 has no 101 (RFC 8441 section 4)
+_METHOD: Final = b"x-mesh-method"
 
 
 # Reading ------------------------------------------------------------------------------------------
 
 
-def read_request_head(  # noqa: C901 - its parts would be calls
+def read_request_head(
     headers: Sequence[Header], *, ended: bool, limits: Limits = LIMITS
 ) -> RequestHead:
     """
@@ -67,43 +76,50 @@ def read_request_head(  # noqa: C901 - its parts would be calls
     Raises:
         MalformedError: It is not a request, or larger than what we take.
     """
-    method = path = b""
-    scheme = b"http"
-    authority: bytes | None = None
-    pseudo = 0
-    # Pseudo-header fields come first, each once, and no others: nghttp2 has seen to it.
-    for name, value in headers:
-        if name == b":path":
-            path = value
-        elif name == b":method":
-            method = value
-        elif name == b":scheme":
-            scheme = value
-        elif name == b":authority":
-            authority = value
-        else:
-            break
-        pseudo += 1
-    # As nearly always: a path that is short and plain.
+    if len(headers) < 4:
+        method, scheme, path, authority, protocol, rest = _pseudo_header_fields(headers)
+    else:
+        (first, method), (second, scheme), (third, path), (fourth, authority), *rest = headers
+        protocol = None
+        if (first, second, third, fourth) != _USUAL_ORDER:
+            method, scheme, path, authority, protocol, rest = _pseudo_header_fields(headers)
     if method == b"CONNECT" or len(path) > limits.target or not is_origin_form(path):
         path = _path(method, path, limits)
     if scheme not in (b"http", b"https"):
         raise MalformedError("malformed-request", f":scheme {scheme[:64]!r}")
-    fields, special, size = read_headers(headers[pseudo:])
-    if size > limits.head or len(headers) > limits.fields:
-        _check_size(headers[pseudo:], limits)
+    fields, special, size = read_headers(rest)
+    if size > limits.head or len(rest) > limits.fields:
+        _check_size(rest, limits)
     if authority is None or HOST in special:
         authority = _authority(authority, special.get(HOST, []))
     else:
         check_authority(authority)
-    head = RequestHead(method, authority, path, fields, None, scheme)
-    if not special:  # not so in most requests: they end here
-        if not ended:
-            head.length = CHUNKED
-        return head
-
-    _read_special(head, special, ended=ended)
+    head = RequestHead(method, authority, path, fields, None if ended else CHUNKED, scheme)
+    if special:  # not so in most requests
+        _read_special(head, special, ended=ended)
+    if method == b"CONNECT":
+        return _tunnel_request(head, protocol, special)
     return head
+
+
+def _pseudo_header_fields(
+    headers: Sequence[Header],
+) -> tuple[bytes, bytes, bytes, bytes | None, bytes | None, Sequence[Header]]:
+    """Return method, scheme, path, authority and protocol, and the fields that are none of these."""
+    # They come first, each once, and no others: nghttp2 has seen to it.
+    pseudo = {}
+    for name, value in headers:
+        if name[:1] != b":":
+            break
+        pseudo[name] = value
+    return (
+        pseudo.get(b":method", b""),
+        pseudo.get(b":scheme", b"http"),
+        pseudo.get(b":path", b""),
+        pseudo.get(b":authority"),
+        pseudo.get(b":protocol"),
+        headers[len(pseudo) :],
+    )
 
 
 def _read_special(head: RequestHead, special: Special, *, ended: bool) -> None:
@@ -112,12 +128,33 @@ def _read_special(head: RequestHead, special: Special, *, ended: bool) -> None:
         head.fields = _with_one_cookie(head.fields, special[COOKIE])
     if CONTENT_LENGTH in special:
         head.length = length_of(special[CONTENT_LENGTH])
-    elif not ended:
-        head.length = CHUNKED
-    head.mesh_fields = special.get(MESH)
+    if MESH in special:
+        head.mesh_fields = special[MESH]
     if EXPECT in special:
         check_expectation(values(special, EXPECT))
         head.expect_continue = not ended
+
+
+def _tunnel_request(head: RequestHead, protocol: bytes | None, special: Special) -> RequestHead:
+    """Return the head of a CONNECT, which with a protocol means what Upgrade does in HTTP/1.1."""
+    if CONTENT_LENGTH in special:
+        raise MalformedError("malformed-request", "CONNECT with a body")
+    head.length = TUNNEL
+    head.expect_continue = False
+    if protocol is None:
+        if check_authority(head.authority) is None:
+            raise MalformedError("malformed-request", "CONNECT without a port")
+        return head
+    head.upgrade = read_protocols([protocol])
+    if head.upgrade is None or b"," in protocol:
+        raise MalformedError("not-implemented", f":protocol {protocol[:64]!r}")
+    head.method = b"GET"
+    for name, value, _line in special.get(MESH, ()):
+        if name == _METHOD:
+            if not is_token(value) or value == b"CONNECT":
+                raise MalformedError("malformed-request", f"method {value[:64]!r}")
+            head.method = value
+    return head
 
 
 def read_response_head(
@@ -140,7 +177,9 @@ def read_response_head(
     if MESH in special:
         fields += special[MESH]
     length: int | None = None
-    if status >= 200 and status != 204:
+    if method == b"CONNECT" and 200 <= status < 300:
+        length = TUNNEL
+    elif status >= 200 and status != 204:
         if CONTENT_LENGTH in special:
             length = length_of(special[CONTENT_LENGTH])
         elif method != b"HEAD" and status != 304:
@@ -168,14 +207,14 @@ def _check_size(headers: Sequence[Header], limits: Limits) -> None:
 
 
 def _path(method: bytes, path: bytes, limits: Limits) -> bytes:
-    """Return :path where it is a path; CONNECT has none (RFC 9113 section 8.5)."""
+    """Return :path where it is one; CONNECT has none (RFC 9113 section 8.5) but with :protocol."""
     if len(path) > limits.target:
         raise MalformedError("target-too-long", f":path of {len(path)} bytes")
-    if method == b"CONNECT":
+    if method == b"CONNECT" and not path:
         return b""
     if path[:1] != b"/" and path != b"*":  # `read_target` would take a whole URI
         raise MalformedError("malformed-request", f":path {path[:64]!r}")
-    read_target(method, path)
+    read_target(b"GET" if method == b"CONNECT" else method, path)
     return path
 
 
@@ -222,35 +261,56 @@ def request_headers(head: RequestHead) -> tuple[Headers, int]:
     `mesh_fields` stay behind.  The size is what the list counts, at most, against the peer's limit
     (RFC 9113 section 6.5.2).
     """
-    method = head.method
-    headers: Headers
-    if method == b"CONNECT":
-        headers = [(b":method", method), (b":authority", head.authority)]
-    else:
-        headers = [
-            (b":method", method),
+    length = head.length
+    headers: Headers = (
+        [
+            (b":method", head.method),
             (b":scheme", head.scheme),
             (b":path", head.path),
             (b":authority", head.authority),
         ]
+        if length != TUNNEL
+        else _tunnel_headers(head)
+    )
     size = _OWN_SIZE + len(head.path) + len(head.authority)
     for name, value, line in head.fields:  # a comprehension would be a call
         headers.append((name, value))
         size += len(line) + _LINE_OVERHEAD
-    if head.length is not None and head.length != CHUNKED:
-        headers.append((b"content-length", b"%d" % head.length))
+    if length == TUNNEL:
+        if head.upgrade is not None and head.method != b"GET":
+            headers.append((_METHOD, head.method))
+        return headers, size
+    if length is not None and length != CHUNKED:
+        headers.append((b"content-length", b"%d" % length))
     headers.append(_TRAILERS_WELCOME)
     if head.expect_continue:
         headers.append(_EXPECT)
     return headers, size
 
 
+def _tunnel_headers(head: RequestHead) -> Headers:
+    """Return the pseudo-header fields of a request that asks to switch protocols (RFC 8441)."""
+    if head.upgrade is None:
+        return [(b":method", b"CONNECT"), (b":authority", head.authority)]
+    return [
+        (b":method", b"CONNECT"),
+        (b":protocol", first_of(head.upgrade)),
+        (b":scheme", head.scheme),
+        (b":path", head.path),
+        (b":authority", head.authority),
+    ]
+
+
 def response_headers(head: ResponseHead) -> Headers:
-    """Return the header list of a response, informational ones included; the reason is lost."""
+    """
+    Return the header list of a response, informational ones included; the reason is lost.
+
+    A 101 is said as 200.
+    """
     headers = [_STATUS_HEADERS[head.status]]
     for name, value, _line in head.fields:  # a comprehension would be a call
         headers.append((name, value))
-    if head.length is not None and head.length != CHUNKED:
+    if head.length is not None and head.length >= 0:
         headers.append((b"content-length", b"%d" % head.length))
     return headers
 

@@ -22,24 +22,61 @@ class Spec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, 
 # Where traffic comes in ---------------------------------------------------------------------------
 
 
+Direction = Literal["inbound", "outbound"]
+Protocol = Literal["detect", "http", "tcp"]
+"""
+What the clients of a port speak: `http` (HTTP/1.1 or HTTP/2 in plaintext), `tcp` (bytes that nobody
+looks into, TLS of the app's own among them), or `detect`: the first bytes decide.
+"""
+
+
 class ListenerSpec(Spec, frozen=True, kw_only=True):
     """
     One listening socket.
 
     Attributes:
         direction: Relative to the local app: `outbound` listens to it, `inbound` to its callers.
+        protocol: What clients speak, where somebody has said so (`appProtocol`).
         virtual_host: Name of the virtual host that serves every request of this listener, or
             None to choose by authority among all virtual hosts (the HTTP proxy form).
+        tcp_route: Name of the route of connections that are not HTTP; None refuses them.
         mtls: Inbound only.  `strict` refuses plaintext, `permissive` tells both apart by the
             first byte, `disabled` accepts plaintext only.
+        captured: Connections come here by redirection, not by address: where each was meant to go
+            says the kernel (SO_ORIGINAL_DST), and among the destinations of this direction it is
+            found what that is.  `protocol`, `virtual_host` and `tcp_route` above are not used then.
+        unknown: Captured connections to what is no destination: `pass` them on to where they were
+            meant to go, as they are, or `refuse` them.
     """
 
     name: Name
-    direction: Literal["inbound", "outbound"]
+    direction: Direction
     address: Name
     port: Port
+    protocol: Protocol = "detect"
     virtual_host: Name | None = None
+    tcp_route: Name | None = None
     mtls: Literal["strict", "permissive", "disabled"] = "disabled"
+    captured: bool = False
+    unknown: Literal["pass", "refuse"] = "refuse"
+
+
+class DestinationSpec(Spec, frozen=True, kw_only=True):
+    """
+    What captured connections to one port are: a service's for outbound, the app's for inbound.
+
+    Attributes:
+        addresses: IP addresses, IPv4 or IPv6, by which clients mean it; empty for any address.
+        protocol: As in `ListenerSpec`, like the two after it.
+    """
+
+    name: Name
+    direction: Direction
+    addresses: tuple[str, ...] = ()
+    port: Port
+    protocol: Protocol = "detect"
+    virtual_host: Name | None = None
+    tcp_route: Name | None = None
 
 
 # Where a request goes -----------------------------------------------------------------------------
@@ -61,9 +98,15 @@ class ValueMatchSpec(Spec, frozen=True, kw_only=True):
 
 
 class MatchSpec(Spec, frozen=True, kw_only=True):
-    """Conditions on a request; all that are given must hold.  Empty matches every request."""
+    """
+    Conditions on a request; all that are given must hold.  Empty matches every request.
+
+    Attributes:
+        grpc: It is a gRPC call: a POST with one of gRPC's content types.
+    """
 
     path: PathMatchSpec | None = None
+    grpc: bool = False
     method: str | None = None
     headers: tuple[ValueMatchSpec, ...] = ()
     query: tuple[ValueMatchSpec, ...] = ()
@@ -153,6 +196,47 @@ class VirtualHostSpec(Spec, frozen=True, kw_only=True):
     routes: tuple[RouteSpec, ...] = ()
 
 
+# Where a connection goes that is not HTTP -----------------------------------------------------------
+
+
+class TcpBackendSpec(Spec, frozen=True, kw_only=True):
+    """
+    One of the places a rule sends its connections to.
+
+    Attributes:
+        cluster: None when the reference did not resolve: its share of connections is refused.
+        weight: As in `BackendSpec`.
+    """
+
+    cluster: Name | None
+    weight: Weight = 1
+
+
+class TcpRuleSpec(Spec, frozen=True, kw_only=True):
+    """
+    Attributes:
+        name: Where the rule comes from (``TLSRoute/ns/name/rule``); a metric label.
+        server_names: The connection begins with a TLS ClientHello for one of these (SNI): in lower
+            case, ``*.example.com`` for all below; empty takes every connection.
+    """
+
+    name: Name
+    server_names: tuple[str, ...] = ()
+    backends: tuple[TcpBackendSpec, ...] = ()
+
+
+class TcpRouteSpec(Spec, frozen=True, kw_only=True):
+    """
+    Where opaque connections to one service port (or one inbound port) go.
+
+    Of the rules, the one with the most specific server name decides (exact, then the longest
+    wildcard, then those without names), among equals the first.
+    """
+
+    name: Name
+    rules: tuple[TcpRuleSpec, ...] = ()
+
+
 # Who answers --------------------------------------------------------------------------------------
 
 
@@ -234,20 +318,34 @@ class Snapshot(Spec, frozen=True, kw_only=True):
 
     version: str = ""
     listeners: tuple[ListenerSpec, ...] = ()
+    destinations: tuple[DestinationSpec, ...] = ()
     virtual_hosts: tuple[VirtualHostSpec, ...] = ()
+    tcp_routes: tuple[TcpRouteSpec, ...] = ()
     clusters: tuple[ClusterSpec, ...] = ()
     endpoints: tuple[EndpointsSpec, ...] = ()
     trust: tuple[TrustSpec, ...] = ()
 
 
-Kind = Literal["listener", "virtual_host", "cluster", "endpoints", "trust"]
-Resource = ListenerSpec | VirtualHostSpec | ClusterSpec | EndpointsSpec | TrustSpec
+Kind = Literal[
+    "listener", "destination", "virtual_host", "tcp_route", "cluster", "endpoints", "trust"
+]
+Resource = (
+    ListenerSpec
+    | DestinationSpec
+    | VirtualHostSpec
+    | TcpRouteSpec
+    | ClusterSpec
+    | EndpointsSpec
+    | TrustSpec
+)
 
 KINDS: dict[Kind, type[Resource]] = {
     "trust": TrustSpec,
     "cluster": ClusterSpec,
     "endpoints": EndpointsSpec,
+    "tcp_route": TcpRouteSpec,
     "virtual_host": VirtualHostSpec,
+    "destination": DestinationSpec,
     "listener": ListenerSpec,
 }
 """Every kind of resource, in make-before-break order: what is referred to comes first."""
@@ -256,7 +354,9 @@ SECTIONS: dict[Kind, str] = {
     "trust": "trust",
     "cluster": "clusters",
     "endpoints": "endpoints",
+    "tcp_route": "tcp_routes",
     "virtual_host": "virtual_hosts",
+    "destination": "destinations",
     "listener": "listeners",
 }
 """Which attribute of `Snapshot` holds the resources of a kind."""

@@ -5,6 +5,7 @@ from meshproxy.contract.resources import (
     KINDS,
     SECTIONS,
     ClusterSpec,
+    DestinationSpec,
     EndpointsSpec,
     ListenerSpec,
     MatchSpec,
@@ -12,6 +13,7 @@ from meshproxy.contract.resources import (
     RouteSpec,
     Snapshot,
     Spec,
+    TcpRouteSpec,
     TrustSpec,
     VirtualHostSpec,
     name_of,
@@ -21,7 +23,9 @@ ONE_OF_EACH: list[tuple[Resource, str]] = [
     (TrustSpec(trust_domain="mesh.local", roots=("PEM",)), "mesh.local"),
     (ClusterSpec(name="catalog"), "catalog"),
     (EndpointsSpec(cluster="catalog"), "catalog"),
+    (TcpRouteSpec(name="default/broker:5672"), "default/broker:5672"),
     (VirtualHostSpec(name="default/catalog:80"), "default/catalog:80"),
+    (DestinationSpec(name="catalog", direction="outbound", port=80), "catalog"),
     (
         ListenerSpec(name="out", direction="outbound", address="127.0.0.1", port=15001),
         "out",
@@ -47,7 +51,9 @@ def test_kinds_come_in_make_before_break_order() -> None:
     """What is referred to comes before what refers to it, so no request sees a gap."""
     order = list(KINDS)
     assert order.index("trust") < order.index("cluster") < order.index("endpoints")
-    assert order.index("endpoints") < order.index("virtual_host") < order.index("listener")
+    assert order.index("endpoints") < order.index("virtual_host") < order.index("destination")
+    assert order.index("endpoints") < order.index("tcp_route") < order.index("destination")
+    assert order[-1] == "listener"
 
 
 def test_specs_cannot_be_changed() -> None:
