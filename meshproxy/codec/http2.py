@@ -120,7 +120,7 @@ class Sink(Protocol):
 
 
 class RequestStream(Sink, Protocol):
-    """A stream of a server."""
+    """A stream of a server; like a `RequestSink`, it hears no end where there is no body."""
 
     def on_request_head(self, head: RequestHead) -> None: ...
     def on_request_data(self, data: bytes) -> None: ...
@@ -377,7 +377,7 @@ class ServerSession(_Session):
             stream.on_request_malformed(error)
             return
         stream.on_request_head(head)
-        if ended and not self.closed:
+        if ended and head.length is not None and not self.closed:
             stream.on_request_end(None)
 
     def _on_data(self, event: ngh2.DataReceived) -> None:

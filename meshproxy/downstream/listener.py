@@ -13,6 +13,7 @@ import errno
 import logging
 import socket
 import ssl
+from functools import partial
 from typing import Protocol
 
 from meshproxy.codec.budget import PEER, STRANGER
@@ -344,13 +345,11 @@ class Listener:
             connection = Http2Connection(
                 self._loop,
                 self,
-                lambda stream: Exchange(stream, caller),
+                partial(Exchange, caller=caller),
                 PEER if known else STRANGER,
             )
         else:
-            connection = http1.Http1Connection(
-                self._loop, self, lambda connection: Exchange(connection, caller)
-            )
+            connection = http1.Http1Connection(self._loop, self, partial(Exchange, caller=caller))
         del self._connections[arrival]
         self._connections[connection] = arrival.tls
         if self.draining and isinstance(connection, Http2Connection):
