@@ -13,6 +13,7 @@ import errno
 import logging
 import socket
 import ssl
+from functools import partial
 
 from meshproxy.codec.budget import PEER, STRANGER
 from meshproxy.codec.http1 import encode_response_head
@@ -285,13 +286,11 @@ class Listener:
             connection = Http2Connection(
                 self._loop,
                 self,
-                lambda stream: Exchange(stream, caller),
+                partial(Exchange, caller=caller),
                 PEER if known else STRANGER,
             )
         else:
-            connection = http1.Http1Connection(
-                self._loop, self, lambda connection: Exchange(connection, caller)
-            )
+            connection = http1.Http1Connection(self._loop, self, partial(Exchange, caller=caller))
         self._succeed(arrival, connection)
         return connection
 
@@ -300,7 +299,7 @@ class Listener:
         destination = arrival.destination
         caller = destination.caller(arrival.identity)
         connection = TrunkConnection(
-            self._loop, self, lambda stream: Relay(stream, caller), destination.port
+            self._loop, self, partial(Relay, caller=caller), destination.port
         )
         self._succeed(arrival, connection)
         return connection
