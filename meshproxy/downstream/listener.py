@@ -20,7 +20,6 @@ from meshproxy.codec.http1 import encode_response_head
 from meshproxy.codec.sniff import Protocol as Wire
 from meshproxy.codec.sniff import sniff
 from meshproxy.contract.resources import ListenerSpec
-from meshproxy.contract.wire import ContractError
 from meshproxy.exchange import Authorities, Cluster, Exchange, Series, Surroundings
 from meshproxy.identity.tls import peer_identity
 from meshproxy.local_reply import local_reply
@@ -32,7 +31,7 @@ from meshproxy.telemetry.metrics import Metrics
 from . import http1
 from .arrival import Arrival
 from .http2 import Http2Connection
-from .sockets import Sockets
+from .sockets import Sockets, cannot_listen
 
 log = logging.getLogger("meshproxy.listener")
 
@@ -431,13 +430,6 @@ class Listener:
             task.cancel()
         for connection in list(self._connections):
             connection.abort()
-
-
-def cannot_listen(spec: ListenerSpec, error: OSError) -> ContractError:
-    """Return the refusal of a snapshot whose listener has no place to listen on."""
-    where = f"{spec.address}:{spec.port}"
-    reason = f"cannot listen on {where}: {error.strerror or error}"
-    return ContractError(f"listener/{spec.name} port", reason)
 
 
 def _settle(future: "asyncio.Future[None]") -> None:
