@@ -50,7 +50,13 @@ def main(arguments: list[str] | None = None) -> None:
     worker.add_argument("--channel", type=int, required=True)
     worker.add_argument("--number", type=int, required=True)
     worker.add_argument("--log-level", default="info", choices=LEVELS)
-    options = parser.parse_args(arguments)
+    verbs.add_parser("intercept", help="capture the traffic of an app, or let it go")
+    words = sys.argv[1:] if arguments is None else arguments
+    if words[:1] == ["intercept"]:  # it has options of its own, and a sidecar needs none of it
+        from meshproxy.interception import command
+
+        sys.exit(command.main(words[1:]))
+    options = parser.parse_args(words)
     if options.verb == "worker":
         log_to_standard_error(options.log_level, f"worker {options.number} ")
         sys.exit(_work(options.channel))

@@ -22,6 +22,7 @@ RINGS = (
     ("admin", "traffic"),
     ("lifecycle",),
     ("proxy",),
+    ("interception",),
     ("__main__",),
 )
 INNER = (
