@@ -21,6 +21,7 @@ from meshproxy.codec.sniff import Protocol as Wire
 from meshproxy.codec.sniff import sniff
 from meshproxy.contract.resources import ListenerSpec
 from meshproxy.exchange import Authorities, Cluster, Exchange, Series, Surroundings
+from meshproxy.flow import Connection
 from meshproxy.identity.tls import peer_identity
 from meshproxy.local_reply import local_reply
 from meshproxy.message import Field, field
@@ -32,6 +33,7 @@ from . import http1
 from .arrival import Arrival
 from .http2 import Http2Connection
 from .sockets import Sockets, cannot_listen
+from .tunnel import ClientTunnel
 
 log = logging.getLogger("meshproxy.listener")
 
@@ -51,7 +53,7 @@ PLAINTEXT = "plaintext"
 """`source` of requests that nobody vouched for."""
 
 
-Accepted = Arrival | http1.Http1Connection | Http2Connection
+Accepted = Arrival | http1.Http1Connection | Http2Connection | ClientTunnel
 
 
 class Environment(Surroundings, Protocol):
@@ -365,6 +367,10 @@ class Listener:
         return caller
 
     # The connections' owner -----------------------------------------------------------------------
+
+    def switched(self, connection: Connection, tunnel: ClientTunnel) -> None:
+        assert isinstance(connection, http1.Http1Connection)
+        self._connections[tunnel] = self._connections.pop(connection)
 
     def closed(self, connection: Accepted) -> None:
         if self._connections.pop(connection, None) is not None:

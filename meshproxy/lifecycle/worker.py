@@ -104,7 +104,7 @@ class Worker:
         """Do what is said, and return what is to be answered."""
         match order:
             case Count():
-                return Counted(counts=self._metrics.counts())
+                return Counted(counts=self._traffic.counted().counts())
             case Describe():
                 return Described(clusters=self._traffic.clusters())
             case Open():

@@ -25,15 +25,17 @@ class Counts(Struct, frozen=True, kw_only=True):
 
     Attributes:
         connections: Side, direction, opened, closed.
+        tunnels: How many are open.
         counters: By the name of their attribute in `metrics.Metrics`: labels and count.
     """
 
     requests: list[RequestCounts] = []
     connections: list[tuple[str, str, int, int]] = []
+    tunnels: int = 0
     counters: dict[str, list[tuple[tuple[str, ...], int]]] = {}
 
     def of_the_dead(self) -> "Counts":
-        """Return what remains of a process that has died: its connections are closed."""
+        """Return what remains of a process that has died: its connections and tunnels are closed."""
         closed = [
             (side, direction, opened, opened) for side, direction, opened, _ in self.connections
         ]

@@ -114,6 +114,7 @@ class Metrics:
         config_applied_at: When it came into force, in seconds since the epoch; 0 before.
         config_refused: Updates that were refused.
         connected: Whether the discovery stream stands.
+        tunnels: How many exchanges have switched protocols and are still open.
         certificate_not_after: When the certificate ends, in seconds since the epoch; 0 without.
     """
 
@@ -122,6 +123,7 @@ class Metrics:
         self.config_applied_at = 0.0
         self.config_refused = 0
         self.connected = False
+        self.tunnels = 0
         self.certificate_not_after = 0.0
         self._max_series = max_series
         self._requests: dict[RequestKey, RequestSeries] = {}
@@ -199,7 +201,9 @@ class Metrics:
             for name, counter in vars(self).items()
             if isinstance(counter, _Counter)
         }
-        return Counts(requests=requests, connections=connections, counters=counters)
+        return Counts(
+            requests=requests, connections=connections, tunnels=self.tunnels, counters=counters
+        )
 
     def note(self, other: "Metrics") -> None:
         """Take over the state of the configuration that another one notes."""
@@ -219,6 +223,7 @@ class Metrics:
             connection = self.connection(side, direction)
             connection.opened += opened
             connection.closed += closed
+        self.tunnels += counts.tunnels
         for name, counted_by_labels in counts.counters.items():
             counter: _Counter = getattr(self, name)
             for labels, count in counted_by_labels:
@@ -346,6 +351,11 @@ class Metrics:
             "mesh_control_plane_connected",
             "1 while the stream to the control plane stands.",
             value=self.connected,
+        )
+        yield GaugeMetricFamily(
+            "mesh_tunnels_active",
+            "Exchanges that have switched protocols (WebSocket and the like) and are still open.",
+            value=self.tunnels,
         )
         yield CounterMetricFamily(
             "mesh_config_refused", "Config updates refused.", value=self.config_refused

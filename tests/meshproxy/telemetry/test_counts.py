@@ -19,6 +19,7 @@ def counted(status: int = 200) -> Metrics:
     metrics.refused("outbound", "no-route")
     metrics.connection("downstream", "outbound").opened += 1
     metrics.handshake_failed("upstream", "other")
+    metrics.tunnels += 1
     metrics.retried("b", "connect-failed")
     metrics.retry_skipped("b", "budget")
     return metrics
@@ -81,7 +82,7 @@ def test_the_dead_have_no_connections() -> None:
     """What they counted stays; what they had open is closed."""
     metrics = total(counted().counts().of_the_dead())
     series = metrics.connection("downstream", "outbound")
-    assert (series.opened, series.active) == (1, 0)
+    assert (series.opened, series.active, metrics.tunnels) == (1, 0, 0)
     assert metrics.requests(*KEY).outcomes == {(200, "-"): 1}
 
 
