@@ -8,6 +8,8 @@ from typing import Any
 
 import grpc
 import grpc.aio
+from websockets.asyncio.client import connect as connect_websocket
+from websockets.exceptions import WebSocketException
 
 from tests.helpers.client import Client, connect
 
@@ -34,12 +36,12 @@ class Steady:
     def failed(self, kind: str, error: object) -> None:
         self.failures.append(f"{kind}: {error!r}")
 
-    async def further(self, count: int) -> None:
-        """Wait until each kind has succeeded `count` times more; or something has failed."""
-        goal = {kind: done + count for kind, done in self.done.items()}
+    async def further(self, **counts: int) -> None:
+        """Wait until each kind has succeeded that many times more; or something has failed."""
+        goal = {kind: self.done.get(kind, 0) + count for kind, count in counts.items()}
         async with asyncio.timeout(60):
             while not self.failures and any(
-                self.done[kind] < wanted for kind, wanted in goal.items()
+                self.done.get(kind, 0) < wanted for kind, wanted in goal.items()
             ):
                 await asyncio.sleep(0.01)
 
@@ -136,5 +138,31 @@ def talk(channel: Any, method: str = "/test/Talk") -> Kind:
                 load.succeeded("stream")
             except grpc.aio.AioRpcError as error:
                 load.failed("stream", error)
+
+    return run
+
+
+# WebSocket ----------------------------------------------------------------------------------------
+
+
+def chat(port: int) -> Kind:
+    """A WebSocket, used for a while and closed in order; then another."""
+
+    async def run(load: Steady) -> None:
+        loop = asyncio.get_running_loop()
+        while not load.over.is_set():
+            until = loop.time() + TALK
+            try:
+                async with connect_websocket(f"ws://127.0.0.1:{port}/", proxy=None) as websocket:
+                    while loop.time() < until and not load.over.is_set():
+                        await websocket.send("a")
+                        if await websocket.recv() != "a":
+                            load.failed("websocket", "another answer")
+                        await asyncio.sleep(0.1)
+                if websocket.close_code != 1000:
+                    load.failed("websocket", websocket.close_code)
+                load.succeeded("websocket")
+            except (OSError, WebSocketException, TimeoutError) as error:
+                load.failed("websocket", error)
 
     return run

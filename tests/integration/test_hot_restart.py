@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from websockets.asyncio.server import ServerConnection, serve
 
 from tests.helpers.client import connect, get
 from tests.helpers.origin import Conversation, hello, origin
 from tests.helpers.pair import Pair, Sidecar
-from tests.helpers.steady import Steady, fresh, kept, steady, talk
+from tests.helpers.steady import Steady, chat, fresh, kept, steady, talk
 from tests.integration.test_grpc import called
 
 pytestmark = pytest.mark.integration
@@ -37,12 +38,13 @@ async def mesh(directory: Path, **options: Any) -> AsyncIterator[Pair]:
             await asyncio.to_thread(pair.__exit__)
 
 
-async def restart_all(pair: Pair, load: Steady, times: int = RESTARTS) -> None:
-    """Restart both sidecars in turn, with successes of each kind in between."""
-    for _ in range(times):
+async def restart_all(pair: Pair, load: Steady, **further: int) -> None:
+    """Restart both sidecars in turn, with successes of each kind before and in between."""
+    await load.further(**further)
+    for _ in range(RESTARTS):
         for sidecar in (pair.a, pair.b):
             await asyncio.to_thread(sidecar.restart)
-            await load.further(3)
+            await load.further(**further)
             assert load.failures == [], sidecar.log()
 
 
@@ -55,9 +57,8 @@ async def test_no_http1_request_fails(tmp_path: Path) -> None:
     async with mesh(tmp_path) as pair:
         clients = [kept(pair.door)] * 6 + [fresh(pair.door)] * 2
         async with steady(*clients) as load:
-            await restart_all(pair, load)
+            await restart_all(pair, load, kept=10, fresh=10)
         assert load.failures == []
-        assert load.done.keys() == {"kept", "fresh"}
         for old in (*pair.a.relieved, *pair.b.relieved):
             assert await ended(old) == 0
         assert "cut" not in pair.a.log() + pair.b.log()
@@ -67,14 +68,27 @@ async def test_no_grpc_stream_breaks(tmp_path: Path) -> None:
     """A hundred, in both directions: those that are open end in order, new ones find the new process."""
     async with called(tmp_path) as (channel, _, pair, _):
         async with steady(*[talk(channel)] * 100) as load:
-            await load.further(0)
-            for _ in range(RESTARTS):
-                for sidecar in (pair.a, pair.b):
-                    await asyncio.to_thread(sidecar.restart)
-                    await load.further(100)
-                    assert load.failures == []
+            await restart_all(pair, load, stream=100)
         assert load.failures == []
-        assert load.done["stream"] >= 100
+
+
+async def test_no_websocket_breaks(tmp_path: Path) -> None:
+    """Twenty: they live on in the processes that they came to, for the drain time."""
+
+    async def echo(websocket: ServerConnection) -> None:
+        async for message in websocket:
+            await websocket.send(message)
+
+    async with serve(echo, "127.0.0.1", 0) as server:
+        port = next(iter(server.sockets)).getsockname()[1]
+        pair = Pair(tmp_path, port)
+        await asyncio.to_thread(pair.__enter__)
+        try:
+            async with steady(*[chat(pair.door)] * 20) as load:
+                await restart_all(pair, load, websocket=20)
+            assert load.failures == []
+        finally:
+            await asyncio.to_thread(pair.__exit__)
 
 
 # What may go wrong --------------------------------------------------------------------------------
@@ -109,7 +123,7 @@ async def test_a_successor_that_cannot_start_changes_nothing(tmp_path: Path) -> 
         await logged(pair.a, "has not taken over")
         pair.a.settings = good
         await asyncio.to_thread(pair.a.restart)
-        await load.further(3)
+        await load.further(kept=3, fresh=3)
         assert load.failures == []
 
 
@@ -120,7 +134,7 @@ async def test_a_successor_that_is_killed_changes_nothing(tmp_path: Path) -> Non
         waits_for_its_plane(pair)
         successor = pair.a.launch()
         await logged(pair.a, f"process {successor.pid} is taking over")
-        await load.further(3)
+        await load.further(kept=3, fresh=3)
 
         second = pair.a.launch()
         assert await ended(second) == 1
@@ -131,7 +145,7 @@ async def test_a_successor_that_is_killed_changes_nothing(tmp_path: Path) -> Non
         await logged(pair.a, f"process {successor.pid} has not taken over")
         pair.a.settings = good
         await asyncio.to_thread(pair.a.restart)
-        await load.further(3)
+        await load.further(kept=3, fresh=3)
         assert load.failures == []
 
 

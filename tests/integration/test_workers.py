@@ -51,17 +51,14 @@ async def test_a_killed_worker_costs_only_its_connections(tmp_path: Path) -> Non
     """Everybody else, and whoever comes meanwhile, is served; another takes its place."""
     async with mesh(tmp_path, settings=TWO) as pair:
         async with steady(*[kept(pair.door)] * 8) as load:
-            async with asyncio.timeout(20):
-                while load.done.get("kept", 0) < 50:
-                    await asyncio.sleep(0.01)
+            await load.further(kept=50)
             victim, survivor = workers(pair.a)
             had = len([c for c in victim.net_connections() if c.laddr.port == pair.door]) - 1
             victim.kill()
             async with steady(*[fresh(pair.door)] * 4) as new:
                 await logged(pair.a, "another takes its place")
-                async with asyncio.timeout(20):
-                    while len(workers(pair.a)) < 2 or new.done.get("fresh", 0) < 50:
-                        await asyncio.sleep(0.01)
+                await until(lambda: len(workers(pair.a)) == 2, 20)
+                await new.further(fresh=50)
             assert new.failures == []
         assert len(load.failures) <= had
         assert survivor in workers(pair.a)
@@ -105,7 +102,7 @@ async def test_hot_restart_into_any_number_of_workers(tmp_path: Path) -> None:
                 pair.a.settings["workers"] = count
                 await asyncio.to_thread(pair.a.restart)
                 assert len(workers(pair.a)) == (count if count > 1 else 0)
-                await load.further(10)
+                await load.further(kept=10, fresh=10)
                 assert load.failures == [], pair.a.log()
         assert load.failures == []
         for old in pair.a.relieved:
