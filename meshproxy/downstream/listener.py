@@ -20,7 +20,6 @@ from meshproxy.codec.http1 import encode_response_head
 from meshproxy.codec.sniff import Protocol as Wire
 from meshproxy.codec.sniff import sniff
 from meshproxy.contract.resources import ListenerSpec
-from meshproxy.contract.wire import ContractError
 from meshproxy.exchange import Authorities, Cluster, Exchange
 from meshproxy.flow import Connection
 from meshproxy.identity.tls import peer_identity
@@ -35,6 +34,7 @@ from . import http1
 from .arrival import Arrival
 from .destination import PLAINTEXT, Destination, Environment
 from .http2 import Http2Connection
+from .sockets import cannot_listen
 from .tcp import TcpConnection
 from .trunk import TrunkConnection
 from .tunnel import ClientTunnel
@@ -383,13 +383,6 @@ class Listener:
             task.cancel()
         for connection in list(self._connections):
             connection.abort()
-
-
-def cannot_listen(spec: ListenerSpec, error: OSError) -> ContractError:
-    """Return the refusal of a snapshot whose listener has no place to listen on."""
-    where = f"{spec.address}:{spec.port}"
-    reason = f"cannot listen on {where}: {error.strerror or error}"
-    return ContractError(f"listener/{spec.name} port", reason)
 
 
 def _settle(future: "asyncio.Future[None]") -> None:
