@@ -15,14 +15,17 @@ must not read it through a name that it made resolve to loopback (DNS rebinding)
 
 import asyncio
 import json
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Sequence
 from ipaddress import ip_address
 from math import inf
 from typing import Final
 
 from meshproxy.contract import wire
 from meshproxy.downstream.http1 import Http1Connection
-from meshproxy.message import Fields, RequestHead, ResponseHead, field
+from meshproxy.downstream.tunnel import ClientTunnel
+from meshproxy.flow import Connection
+from meshproxy.message import TUNNEL, Fields, RequestHead, ResponseHead, field
 
 SWEEP = 5.0
 """Seconds between two looks at the visits' deadlines."""
@@ -38,7 +41,12 @@ _SAFE: Final = field(b"x-content-type-options", b"nosniff")
 
 
 class Admin:
-    """Serves the pages on one address."""
+    """
+    Serves the pages on one address.
+
+    Attributes:
+        sockets: What it listens on.
+    """
 
     draining = False
     hop = "admin"
@@ -47,8 +55,9 @@ class Admin:
         self._loop = loop
         self._pages: dict[bytes, tuple[str, Page]] = {}
         self._slow: set[bytes] = set()
-        self._connections: set[Http1Connection] = set()
-        self._server: asyncio.Server | None = None
+        self._connections: set[Http1Connection | ClientTunnel] = set()
+        self._servers: list[asyncio.Server] = []
+        self.sockets: list[socket.socket] = []
         self._sweep: asyncio.TimerHandle | None = None
 
     def page(self, path: str, kind: str, make: Page, *, slow: bool = False) -> None:
@@ -61,14 +70,11 @@ class Admin:
         """Say whether the answer to a request is better made in a thread."""
         return head.path.partition(b"?")[0] in self._slow
 
-    async def start(self, address: str, port: int) -> None:
-        """
-        Listen.
-
-        Raises:
-            OSError: The address or port cannot be had.
-        """
-        self._server = await self._loop.create_server(self._accept, address, port)
+    async def start(self, sockets: Sequence[socket.socket]) -> None:
+        """Serve on these listening sockets."""
+        self.sockets = list(sockets)
+        for sock in self.sockets:
+            self._servers.append(await self._loop.create_server(self._accept, sock=sock))
         self._on_sweep()
 
     def _accept(self) -> Http1Connection:
@@ -76,12 +82,18 @@ class Admin:
         self._connections.add(connection)
         return connection
 
+    def stop_listening(self) -> None:
+        """Accept no more; visits that are under way go on."""
+        for server in self._servers:
+            server.close()
+        self._servers.clear()
+        self.sockets.clear()
+
     def close(self) -> None:
         """Stop listening and end all visits."""
         if self._sweep is not None:
             self._sweep.cancel()
-        if self._server is not None:
-            self._server.close()
+        self.stop_listening()
         for connection in list(self._connections):
             connection.abort()
 
@@ -105,8 +117,11 @@ class Admin:
 
     # The owner of connections ---------------------------------------------------------------------
 
-    def closed(self, connection: Http1Connection) -> None:
+    def closed(self, connection: Http1Connection | ClientTunnel) -> None:
         self._connections.discard(connection)
+
+    def switched(self, connection: Connection, tunnel: ClientTunnel) -> None:  # noqa: ARG002  # the word's shape
+        raise AssertionError("no page switches protocols")
 
     def malformed(self, code: str) -> None:
         """Nothing to count: these are not the mesh's requests."""
@@ -142,6 +157,8 @@ class _Visit:
 
     def on_request_head(self, head: RequestHead) -> None:
         self._head = head
+        if head.length == TUNNEL:  # no other protocol is spoken here
+            self.on_request_end(None)
 
     def on_request_data(self, data: bytes) -> None: ...
 

@@ -15,12 +15,14 @@ RINGS = (
     ("codec", "routing", "policies"),
     ("local_reply",),
     ("exchange",),
-    ("flow", "multiplex", "identity"),
+    ("flow", "multiplex", "tunnel", "identity"),
     ("telemetry",),
     ("upstream", "downstream"),
     ("config",),
-    ("admin",),
+    ("admin", "traffic"),
+    ("lifecycle",),
     ("proxy",),
+    ("interception",),
     ("__main__",),
 )
 INNER = (

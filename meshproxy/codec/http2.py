@@ -53,6 +53,7 @@ from .http2_heads import (
 __all__ = [
     "CANCEL",
     "CAUTIOUS_STREAMS",
+    "CONNECT_ERROR",
     "INTERNAL_ERROR",
     "MAX_STREAMS",
     "NO_ERROR",
@@ -68,6 +69,7 @@ PROTOCOL_ERROR: Final = 0x1
 INTERNAL_ERROR: Final = 0x2
 REFUSED_STREAM: Final = 0x7
 CANCEL: Final = 0x8
+CONNECT_ERROR: Final = 0xA
 ENHANCE_YOUR_CALM: Final = 0xB
 
 STREAM_WINDOW: Final = 1024 * 1024
@@ -86,6 +88,7 @@ _SETTING_PUSH: Final = 2
 _SETTING_STREAMS: Final = 3
 _SETTING_WINDOW: Final = 4
 _SETTING_HEADERS: Final = 6
+_SETTING_CONNECT: Final = 8
 
 CAUTIOUS_STREAMS: Final = 100
 """What we take for a server's limit before it has said one (RFC 9113 section 6.5.2)."""
@@ -131,7 +134,8 @@ class ResponseStream(Sink, Protocol):
     A stream of a client.
 
     Attributes:
-        method: Of its request; the answer to HEAD has no body.
+        method: Of its request as it went out; the answer to HEAD has no body, the one to CONNECT
+            may open a tunnel.
     """
 
     method: bytes
@@ -206,8 +210,8 @@ class _Session:
         if not self._control.spend(self._now):
             self.calm()
 
-    def _on_stream_gone(self, stream_id: int, code: int, sink: Sink | None) -> None:
-        """A stream was closed; was that an end or a tear?"""
+    def _on_stream_torn(self, stream_id: int, code: int, sink: Sink | None) -> None:
+        """A stream was closed with an error, or some that we reset are not closed yet."""
         if stream_id in self._ours:
             self._ours.discard(stream_id)
         elif code and (sink is None or not sink.finished) and not self._torn.spend(self._now):
@@ -257,10 +261,13 @@ class _Session:
             return
 
     def send_end(self, stream_id: int, trailers: Fields | None) -> None:
-        if trailers:
-            self._guarded(self._engine.send_trailers, stream_id, trailer_headers(trailers))
-        else:
-            self._guarded(self._engine.end_stream, stream_id)
+        try:
+            if trailers:
+                self._engine.send_trailers(stream_id, trailer_headers(trailers))
+            else:
+                self._engine.end_stream(stream_id)
+        except ngh2.NGH2Error:
+            return
 
     def reset(self, stream_id: int, code: int) -> None:
         """End a stream for a reason of our own; its sink hears `on_closed` in time."""
@@ -272,7 +279,11 @@ class _Session:
         self._guarded(self._engine.ping)
 
     def _guarded(self, action: Callable[..., object], *arguments: object) -> bool:
-        """Do it unless the stream or the connection has gone, of which an event tells or told."""
+        """
+        Do it unless the stream or the connection has gone, of which an event tells or told.
+
+        The words that every request says have this `try` in them: a call less.
+        """
         try:
             action(*arguments)
         except (ngh2.NGH2Error, ValueError):
@@ -291,7 +302,10 @@ class _Session:
     def acknowledge(self, stream_id: int, amount: int) -> None:
         """Data has been taken: the peer may send as much again, also when its stream has gone."""
         if amount:
-            self._guarded(self._engine.acknowledge_received_data, amount, stream_id)
+            try:
+                self._engine.acknowledge_received_data(amount, stream_id)
+            except (ngh2.NGH2Error, ValueError):
+                return
 
     def release(self, stream_id: int, amount: int) -> None:
         """Data that was held has been taken."""
@@ -319,9 +333,14 @@ def _on_reset(session: _Session, event: ngh2.StreamReset) -> None:
 
 
 class ServerSession(_Session):
-    """The end that requests come to; `open_stream` makes the sink of each."""
+    """
+    The end that requests come to; `open_stream` makes the sink of each.
 
-    __slots__ = ("_last", "_open_stream", "_streams")
+    Attributes:
+        streams: Those that are open.
+    """
+
+    __slots__ = ("_last", "_open_stream", "streams")
 
     def __init__(
         self, open_stream: Callable[[int], RequestStream], allowance: Allowance = STRANGER
@@ -329,21 +348,17 @@ class ServerSession(_Session):
         engine = ngh2.Connection(ngh2.Role.SERVER, _CONFIGURATION)
         super().__init__(engine, allowance)
         self._open_stream = open_stream
-        self._streams: dict[int, RequestStream] = {}
+        self.streams: dict[int, RequestStream] = {}
         self._last = 0
         engine.initiate_connection(
             {
                 _SETTING_STREAMS: MAX_STREAMS,
                 _SETTING_WINDOW: STREAM_WINDOW,
                 _SETTING_HEADERS: HEADER_LIST_LIMIT,
+                _SETTING_CONNECT: 1,  # RFC 8441 section 3: CONNECT with :protocol is understood
             }
         )
         engine.set_local_window_size(CONNECTION_WINDOW)
-
-    @property
-    def streams(self) -> list[RequestStream]:
-        """Those that are open."""
-        return list(self._streams.values())
 
     # Requests -------------------------------------------------------------------------------------
 
@@ -356,7 +371,7 @@ class ServerSession(_Session):
         stream_id, ended = event.stream_id, event.end_stream
         self._last = stream_id
         self._useful += 4
-        self._streams[stream_id] = stream = self._open_stream(stream_id)
+        self.streams[stream_id] = stream = self._open_stream(stream_id)
         try:
             head = read_request_head(event.headers, ended=ended)
         except MalformedError as error:
@@ -368,7 +383,7 @@ class ServerSession(_Session):
 
     def _on_data(self, event: ngh2.DataReceived) -> None:
         stream_id, data, ended = event.stream_id, event.data, event.end_stream
-        stream = self._streams.get(stream_id)
+        stream = self.streams.get(stream_id)
         if stream is None:
             self.acknowledge(stream_id, len(data))
             return
@@ -381,7 +396,7 @@ class ServerSession(_Session):
             stream.on_request_end(None)
 
     def _on_trailers(self, event: ngh2.TrailersReceived) -> None:
-        stream = self._streams.get(event.stream_id)
+        stream = self.streams.get(event.stream_id)
         if stream is None:
             return
         try:
@@ -392,8 +407,12 @@ class ServerSession(_Session):
             stream.on_request_end(trailers)
 
     def _on_stream_closed(self, event: ngh2.StreamClosed) -> None:
-        stream_id = event.stream_id
-        self._on_stream_gone(stream_id, event.error_code, self._streams.pop(stream_id, None))
+        stream_id, code = event.stream_id, event.error_code
+        stream = self.streams.pop(stream_id, None)
+        if code or self._ours:
+            self._on_stream_torn(stream_id, code, stream)
+        elif stream is not None:
+            stream.on_closed(code)
 
     # Responses ------------------------------------------------------------------------------------
 
@@ -446,21 +465,30 @@ class ClientSession(_Session):
     Attributes:
         going_away: The peer takes no new requests on this connection.
         greeted: The peer's settings have arrived.
-        active: Streams that are open.
+        switches: The peer understands CONNECT with :protocol, which must not be sent otherwise
+            (RFC 8441 section 3); not known before it has greeted.
+        streams: Those that are open.
     """
 
-    __slots__ = ("_admitted", "_header_limit", "_on_going_away", "_streams", "going_away", "greeted")  # fmt: skip
+    __slots__ = ("_admitted", "_header_limit", "_on_going_away", "_on_greeted", "going_away", "greeted", "streams", "switches")  # fmt: skip
 
-    def __init__(self, on_going_away: Callable[[], None], admitted: int = CAUTIOUS_STREAMS) -> None:
+    def __init__(
+        self,
+        on_going_away: Callable[[], None],
+        admitted: int = CAUTIOUS_STREAMS,
+        on_greeted: Callable[[], None] = lambda: None,
+    ) -> None:
         """Begin; `admitted` holds until the peer says how many streams it takes."""
         engine = ngh2.Connection(ngh2.Role.CLIENT, _CONFIGURATION)
         super().__init__(engine, PEER)
         self._on_going_away = on_going_away
-        self._streams: dict[int, ResponseStream] = {}
+        self._on_greeted = on_greeted
+        self.streams: dict[int, ResponseStream] = {}
         self._admitted = admitted
         self._header_limit = HEADER_LIST_LIMIT
         self.going_away = False
         self.greeted = False
+        self.switches = False
         engine.initiate_connection(
             {
                 _SETTING_PUSH: 0,
@@ -471,20 +499,11 @@ class ClientSession(_Session):
         engine.set_local_window_size(CONNECTION_WINDOW)
 
     @property
-    def active(self) -> int:
-        return len(self._streams)
-
-    @property
-    def streams(self) -> list[ResponseStream]:
-        """Those that are open."""
-        return list(self._streams.values())
-
-    @property
     def room(self) -> int:
         """How many more requests the peer would take at once."""
         if self.going_away or self.closed:
             return 0
-        return self._admitted - len(self._streams)
+        return self._admitted - len(self.streams)
 
     # Requests -------------------------------------------------------------------------------------
 
@@ -506,7 +525,7 @@ class ClientSession(_Session):
             stream_id = self._engine.send_request(request_headers(head), end_stream=ended)
         except ngh2.NGH2Error as error:
             raise MalformedError("stream-refused", str(error)) from None
-        self._streams[stream_id] = stream
+        self.streams[stream_id] = stream
         return stream_id
 
     # Responses ------------------------------------------------------------------------------------
@@ -517,14 +536,17 @@ class ClientSession(_Session):
 
     def _on_settings(self, event: ngh2.SettingsReceived) -> None:
         self._spend()
-        self.greeted = True
         current = self._engine.remote_settings
+        self.switches = bool(current.get(_SETTING_CONNECT))
         self._admitted = min(current.get(_SETTING_STREAMS, MAX_STREAMS), MAX_STREAMS)
         # Where nothing was announced we assume that the peer takes what we would.
         self._header_limit = event.settings.get(_SETTING_HEADERS, self._header_limit)
+        if not self.greeted:
+            self.greeted = True
+            self._on_greeted()
 
     def _on_informational(self, event: ngh2.InformationalResponseReceived) -> None:
-        stream = self._streams.get(event.stream_id)
+        stream = self.streams.get(event.stream_id)
         if stream is None:
             return
         self._spend()
@@ -539,7 +561,7 @@ class ClientSession(_Session):
 
     def _on_head(self, event: ngh2.ResponseReceived) -> None:
         stream_id, ended = event.stream_id, event.end_stream
-        stream = self._streams.get(stream_id)
+        stream = self.streams.get(stream_id)
         if stream is None:
             return
         self._useful += 4
@@ -554,7 +576,7 @@ class ClientSession(_Session):
 
     def _on_data(self, event: ngh2.DataReceived) -> None:
         stream_id, data, ended = event.stream_id, event.data, event.end_stream
-        stream = self._streams.get(stream_id)
+        stream = self.streams.get(stream_id)
         if stream is None:
             self.acknowledge(stream_id, len(data))
             return
@@ -567,7 +589,7 @@ class ClientSession(_Session):
             stream.on_response_end(None)
 
     def _on_trailers(self, event: ngh2.TrailersReceived) -> None:
-        stream = self._streams.get(event.stream_id)
+        stream = self.streams.get(event.stream_id)
         if stream is None:
             return
         try:
@@ -578,8 +600,12 @@ class ClientSession(_Session):
             stream.on_response_end(trailers)
 
     def _on_stream_closed(self, event: ngh2.StreamClosed) -> None:
-        stream_id = event.stream_id
-        self._on_stream_gone(stream_id, event.error_code, self._streams.pop(stream_id, None))
+        stream_id, code = event.stream_id, event.error_code
+        stream = self.streams.pop(stream_id, None)
+        if code or self._ours:
+            self._on_stream_torn(stream_id, code, stream)
+        elif stream is not None:
+            stream.on_closed(code)
 
     _handlers = {
         ngh2.ResponseReceived: _on_head,
