@@ -64,6 +64,7 @@ class Http2Stream(Stream):
 
     def on_request_head(self, head: RequestHead) -> None:
         self.method = head.method
+        self.ended = head.length is None
         self.exchange = exchange = self._link.begin(self)
         exchange.on_request_head(head)
 

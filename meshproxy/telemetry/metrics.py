@@ -15,11 +15,13 @@ counted under the label value ``__overflow__``, so sums stay right.
 
 import sys
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import accumulate
 from typing import TYPE_CHECKING, Final
 
 from meshproxy import __version__
+
+from .counts import Counts, RequestCounts, RequestKey, TcpCounts, TcpKey
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
@@ -33,11 +35,6 @@ _LE: Final = (*(str(bound) for bound in BOUNDS), "+Inf")
 
 _OUTCOMES_PER_SERIES: Final = 64
 _LABELS: Final = ("direction", "source", "destination", "version", "route", "protocol")
-
-RequestKey = tuple[str, str, str, str, str, str]
-"""direction, source, destination, version, route, protocol"""
-TcpKey = tuple[str, str, str, str]
-"""direction, source, destination, route"""
 
 
 # Counting -----------------------------------------------------------------------------------------
@@ -115,6 +112,14 @@ class TcpSeries:
         """Count one connection that is over; `flag` is a refusal's, or ``-``."""
         self.flags[flag] = self.flags.get(flag, 0) + 1
 
+    def add(self, opened: int, received: int, sent: int, flags: Mapping[str, int]) -> None:
+        """Count what another process has counted."""
+        self.opened += opened
+        self.received += received
+        self.sent += sent
+        for flag, count in flags.items():
+            self.flags[flag] = self.flags.get(flag, 0) + count
+
     @property
     def active(self) -> int:
         return self.opened - sum(self.flags.values())
@@ -130,10 +135,10 @@ class _Counter:
         self._overflow = (OVERFLOW,) * labels
         self.counts: dict[tuple[str, ...], int] = {}
 
-    def add(self, *labels: str) -> None:
+    def add(self, *labels: str, count: int = 1) -> None:
         if labels not in self.counts and len(self.counts) >= self._cap:
             labels = self._overflow
-        self.counts[labels] = self.counts.get(labels, 0) + 1
+        self.counts[labels] = self.counts.get(labels, 0) + count
 
 
 class Metrics:
@@ -180,9 +185,7 @@ class Metrics:
         series = self._requests.get(key)
         if series is None:
             if len(self._requests) >= self._max_series:
-                if self._overflow is None:
-                    self._overflow = RequestSeries()
-                return self._overflow
+                return self._overflow_series()
             series = self._requests[key] = RequestSeries()
         return series
 
@@ -192,6 +195,11 @@ class Metrics:
         if key not in self._tcp and len(self._tcp) >= self._max_series:
             key = (OVERFLOW,) * 4
         return self._tcp.setdefault(key, TcpSeries())
+
+    def _overflow_series(self) -> RequestSeries:
+        if self._overflow is None:
+            self._overflow = RequestSeries()
+        return self._overflow
 
     def refused(self, direction: str, code: str) -> None:
         """Count a response that the proxy made itself; `code` is one of `refusal.py`."""
@@ -214,6 +222,66 @@ class Metrics:
     def retry_skipped(self, cluster: str, reason: str) -> None:
         """Count a retry that was possible but not made, and why."""
         self._retries_skipped.add(cluster, reason)
+
+    # One proxy of several processes ---------------------------------------------------------------
+
+    def counts(self) -> Counts:
+        """Return everything that was counted (not the state that others note here)."""
+        requests = [
+            RequestCounts(
+                None if series is self._overflow else key,
+                [(code, flag, count) for (code, flag), count in series.outcomes.items()],
+                series.buckets,
+                series.seconds,
+            )
+            for key, series in self.all_requests()
+        ]
+        connections = [
+            (side, direction, series.opened, series.closed)
+            for (side, direction), series in self._connections.items()
+        ]
+        counters = {
+            name: list(counter.counts.items())
+            for name, counter in vars(self).items()
+            if isinstance(counter, _Counter)
+        }
+        tcp = [
+            TcpCounts(key, series.opened, series.received, series.sent, series.flags)
+            for key, series in self._tcp.items()
+        ]
+        return Counts(
+            requests=requests,
+            tcp=tcp,
+            connections=connections,
+            tunnels=self.tunnels,
+            counters=counters,
+        )
+
+    def note(self, other: "Metrics") -> None:
+        """Take over the state of the configuration that another one notes."""
+        self.config_version = other.config_version
+        self.config_applied_at = other.config_applied_at
+        self.config_refused = other.config_refused
+
+    def add(self, counts: Counts) -> None:
+        """Count what another process has counted."""
+        for counted in counts.requests:
+            series = self._overflow_series() if counted.key is None else self.requests(*counted.key)
+            for code, flag, count in counted.outcomes:
+                series.outcomes[code, flag] = series.outcomes.get((code, flag), 0) + count
+            series.buckets = [a + b for a, b in zip(series.buckets, counted.buckets, strict=True)]
+            series.seconds += counted.seconds
+        for tcp in counts.tcp:
+            self.tcp(*tcp.key).add(tcp.opened, tcp.received, tcp.sent, tcp.flags)
+        for side, direction, opened, closed in counts.connections:
+            connection = self.connection(side, direction)
+            connection.opened += opened
+            connection.closed += closed
+        self.tunnels += counts.tunnels
+        for name, counted_by_labels in counts.counters.items():
+            counter: _Counter = getattr(self, name)
+            for labels, count in counted_by_labels:
+                counter.add(*labels, count=count)
 
     # Telling --------------------------------------------------------------------------------------
 

@@ -290,7 +290,7 @@ async def test_requests_are_told_from_bytes(tmp_path: Path) -> None:
                     else:
                         assert await client.reader.readexactly(len(said)) == said
         await counted(pair.a, 3, "mesh_requests_total", code="200")
-        await counted(pair.a, 6, "mesh_tcp_connections_total", flag="DC")
+        await counted(pair.a, 6, "mesh_tcp_connections_total")
 
 
 async def test_a_server_that_speaks_first_is_heard(tmp_path: Path) -> None:
