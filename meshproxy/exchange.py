@@ -405,7 +405,6 @@ class Exchange:
             self.downstream.send_end(None)
             return
         self.upstream = None
-        self._end_attempt()
         self._finish("-")
         self.downstream.send_end(trailers)
 
@@ -520,6 +519,8 @@ class Exchange:
 
     def _finish(self, flag: str) -> None:
         self.done = True
+        if self.endpoint is not None:
+            self._end_attempt()
         self.body = None
         if self.tunnel:
             self.surroundings.tunnels -= 1
