@@ -25,8 +25,9 @@ from meshproxy.codec.http2 import (
     PROTOCOL_ERROR,
     ServerSession,
 )
+from meshproxy.codec.http2_heads import declined
 from meshproxy.local_reply import local_reply
-from meshproxy.message import Fields, RequestHead, ResponseHead
+from meshproxy.message import TUNNEL, Fields, RequestHead, ResponseHead
 from meshproxy.multiplex import Link, Stream
 from meshproxy.refusal import refusal
 from meshproxy.tunnel import keep_alive
@@ -57,7 +58,8 @@ class Http2Stream(Stream):
     # The request ----------------------------------------------------------------------------------
 
     def on_request_head(self, head: RequestHead) -> None:
-        self.method = head.method
+        # As it came over the wire, where Upgrade is CONNECT.
+        self.method = head.method if head.length != TUNNEL else b"CONNECT"
         self.exchange = exchange = self._link.begin(self)
         exchange.on_request_head(head)
 
@@ -97,6 +99,8 @@ class Http2Stream(Stream):
         if not self.id:
             return
         self.responding = True
+        if self.method == b"CONNECT":
+            head = declined(head)
         self.finished = not head.length or self.method == b"HEAD" or head.status in (204, 304)
         link = self._link
         link.session.send_head(self.id, head, ended=self.finished)
