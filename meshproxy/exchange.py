@@ -331,6 +331,8 @@ class Exchange:
     def on_request_end(self, trailers: Fields | None) -> None:
         if self.done:
             return
+        if trailers is not None and self.head.length == TUNNEL:
+            trailers = None  # RFC 9113 section 8.5: a tunnel has data and an end, nothing else
         self.request_ended = True
         self.trailers = trailers
         if self.upstream is not None and (self.status or self.head.length != TUNNEL):
@@ -405,7 +407,7 @@ class Exchange:
         self.upstream = None
         self._end_attempt()
         self._finish("-")
-        self.downstream.send_end(trailers)
+        self.downstream.send_end(None if self.tunnel else trailers)
 
     # 5. One side is slower than the other ---------------------------------------------------------
 

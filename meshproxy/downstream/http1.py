@@ -311,7 +311,9 @@ class Http1Connection(Connection):
         early = self._reader.surrender()
         successor = ClientTunnel(self.loop, self._owner, exchange)
         successor.take_over(self)
-        successor.heard_end = self._heard_end
+        if self._heard_end:
+            successor.heard_end = True
+            successor.look_after()
         self._owner.switched(self, successor)
         if early:
             exchange.on_request_data(early)

@@ -144,6 +144,8 @@ class Http2Stream(Stream):
     # The end --------------------------------------------------------------------------------------
 
     def on_closed(self, code: int) -> None:  # noqa: ARG002  # why does not matter to the exchange
+        if self.tunnel and self.ended and self.finished:
+            self.exchange = None  # both halves have ended: that is no reset
         self.gone()
         exchange = self.exchange
         if exchange is not None:
