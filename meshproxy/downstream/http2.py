@@ -123,6 +123,10 @@ class Http2Stream(Stream):
             keep_alive(link.transport)
         return self
 
+    def start_over(self, head: ResponseHead) -> bool:  # noqa: ARG002  # the word's shape
+        """A stream is no connection."""
+        return False
+
     def send_end(self, trailers: Fields | None) -> None:
         if self.tunnel and not self.ended:
             super().send_end(None)

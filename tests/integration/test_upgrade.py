@@ -25,8 +25,8 @@ from websockets.uri import parse_uri
 
 from tests.helpers.client import Client, connect
 from tests.helpers.environment import until
-from tests.helpers.http2 import Headers
-from tests.helpers.http2_peers import Stream, http2_app, http2_client
+from tests.helpers.http2 import GET, Headers
+from tests.helpers.http2_peers import End, Stream, http2_app, http2_client
 from tests.helpers.origin import Answer, Conversation, hello, origin
 from tests.helpers.pair import Pair, Sidecar
 
@@ -566,9 +566,88 @@ async def test_curl(tmp_path: Path) -> None:
         out = await curl("--http2", address)
         assert out.startswith("HTTP/1.1 200 OK")
         own = ("-H", "Connection: Upgrade", "-H", "Upgrade: own/1")
+        out = await curl("-p", "-x", f"http://127.0.0.1:{pair.outbound}", "http://catalog/")
+        assert out.startswith("HTTP/1.1 200 OK\r\n\r\nHTTP/1.1 200 OK")
         out = await curl("--http1.1", *own, address)
         assert out.startswith("HTTP/1.1 101 Switching Protocols")
         assert out.endswith("hello, curl")
+
+
+# CONNECT ------------------------------------------------------------------------------------------
+
+
+async def test_websocket_through_an_http_proxy(tmp_path: Path) -> None:
+    """A client that has HTTP_PROXY in its environment sends CONNECT before it asks to switch."""
+    async with websocket_mesh(tmp_path) as (pair, _):
+        proxy = f"http://127.0.0.1:{pair.outbound}"
+        for _ in range(2):
+            async with ws_connect("ws://catalog:80/", proxy=proxy) as ws:
+                await ws.send("hello")
+                assert await ws.recv() == "hello"
+        await settled(pair)
+        for code in ("101", "200"):  # the upgrade, and the CONNECT before it
+            wanted = ("mesh_requests_total", f'code="{code}"')
+            assert await asyncio.to_thread(metric, pair.a, *wanted) == 2
+
+
+async def test_connect_to_a_service(tmp_path: Path) -> None:
+    """What follows are requests, in one piece with it or not; anything else is refused."""
+    connect_to = "CONNECT {0} HTTP/1.1\r\nHost: {0}\r\n\r\n"
+    get = b"GET /a HTTP/1.1\r\nHost: catalog\r\n\r\n"
+    async with mesh(tmp_path, hello) as (pair, app):
+        for apart in (False, True):
+            async with connect(pair.outbound) as client:
+                ask = connect_to.format("catalog:80").encode()
+                await client.send(ask if apart else ask + get + get)
+                head = await client.head()
+                assert head.status == 200
+                assert (head.header("content-length"), head.header("transfer-encoding")) == (
+                    None,
+                    None,
+                )
+                if apart:
+                    await client.send(get + get)
+                for _ in range(2):
+                    assert (await client.response()).body == b"/a 0"
+        refusals = [
+            (pair.outbound, "nowhere:80", 404), (pair.outbound, "127.0.0.1:15000", 404),
+            (pair.outbound, f"127.0.0.1:{app.port}", 404), (pair.door, "catalog:80", 501),
+        ]  # fmt: skip
+        for port, place, status in refusals:
+            async with connect(port) as client:
+                await client.send(connect_to.format(place).encode() + get)
+                response = await client.response()
+                assert (response.status, response.header("connection")) == (status, "close")
+                assert await client.rest() == b""
+        assert len(app.requests) == 4
+
+
+async def test_connect_within_connect_within_connect(tmp_path: Path) -> None:
+    """A thousand of them in one read cost a thousand answers, and nothing else."""
+    ask = b"CONNECT catalog:80 HTTP/1.1\r\nHost: catalog:80\r\n\r\n"
+    async with mesh(tmp_path, hello) as (pair, _), connect(pair.outbound) as client:
+        await client.send(ask * 1000 + b"GET /a HTTP/1.1\r\nHost: catalog\r\n\r\n")
+        for _ in range(1000):
+            assert (await client.head()).status == 200
+        assert (await client.response()).body == b"/a 0"
+        assert "Traceback" not in pair.a.log()
+
+
+async def test_http2_after_connect(tmp_path: Path) -> None:
+    """With prior knowledge, as gRPC clients do; a stream of such a connection cannot CONNECT."""
+    async with mesh(tmp_path, hello) as (pair, _):
+        reader, writer = await asyncio.open_connection("127.0.0.1", pair.outbound)
+        writer.write(b"CONNECT catalog:80 HTTP/1.1\r\nHost: catalog:80\r\n\r\n")
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+        end = End(reader, writer)
+        task = asyncio.create_task(end.run())
+        message = await end.ask(GET).message()
+        assert (message.status, message.body) == ("200", b"/ 0")
+        stream = end.ask([(":method", "CONNECT"), (":authority", "catalog:80")], end=False)
+        refused = await stream.message()
+        assert (refused.status, refused.header("x-mesh-refusal")) == ("501", "not-implemented")
+        writer.transport.abort()
+        await task
 
 
 # The end of a sidecar -----------------------------------------------------------------------------
