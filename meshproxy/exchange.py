@@ -226,7 +226,9 @@ class Exchange:
     # 1. The request head has arrived: where does it go? -------------------------------------------
 
     def on_request_head(self, head: RequestHead) -> None:
+        """Begin; a head without a body is the whole request, and no end follows."""
         self.head = head
+        self.request_ended = head.length is None
         if head.method == b"CONNECT":
             return self._connect(head)
         caller = self.caller
@@ -303,7 +305,7 @@ class Exchange:
                 upstream.send_data(data)
             if self.body_size > REPLAY_LIMIT:
                 self.body = None
-        if self.request_ended and self.head.length != TUNNEL:
+        if self.request_ended and self.head.length not in (None, TUNNEL):
             upstream.send_end(self.trailers)
         if self.downstream.blocked:
             upstream.pause_response()
@@ -354,7 +356,7 @@ class Exchange:
             self.downstream.pause_request()
 
     def on_request_end(self, trailers: Fields | None) -> None:
-        if self.done:
+        if self.done or self.request_ended:
             return
         if trailers is not None and self.head.length == TUNNEL:
             trailers = None  # RFC 9113 section 8.5: a tunnel has data and an end, nothing else

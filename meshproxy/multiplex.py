@@ -187,7 +187,7 @@ class Link(Connection):
         """Flush at the end of this turn of the loop."""
         if not self.flush_due:
             self.flush_due = True
-            self.loop.call_soon(self.flush)
+            self.turn.flush_later(self)
 
     def flush(self) -> None:
         """Send now all that the peer's windows admit."""

@@ -132,7 +132,6 @@ class Traffic:
             # What exists now lives for ever: the collector need not walk it again and again.
             gc.collect()
             gc.freeze()
-            gc.set_threshold(50_000, 50, 1_000)
 
     async def open(self) -> None:
         """Accept from now on."""

@@ -66,6 +66,7 @@ class Http2Stream(Stream):
     def on_request_head(self, head: RequestHead) -> None:
         # As it came over the wire, where Upgrade is CONNECT.
         self.method = head.method if head.length != TUNNEL else b"CONNECT"
+        self.ended = head.length is None
         self.exchange = exchange = self._link.begin(self)
         exchange.on_request_head(head)
 

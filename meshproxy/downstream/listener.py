@@ -13,13 +13,13 @@ import errno
 import logging
 import socket
 import ssl
+from functools import partial
 
 from meshproxy.codec.budget import PEER, STRANGER
 from meshproxy.codec.http1 import encode_response_head
 from meshproxy.codec.sniff import Protocol as Wire
 from meshproxy.codec.sniff import sniff
 from meshproxy.contract.resources import ListenerSpec
-from meshproxy.contract.wire import ContractError
 from meshproxy.exchange import Authorities, Cluster, Exchange
 from meshproxy.flow import Connection
 from meshproxy.identity.tls import peer_identity
@@ -34,6 +34,7 @@ from . import http1
 from .arrival import Arrival
 from .destination import PLAINTEXT, Destination, Environment
 from .http2 import Http2Connection
+from .sockets import cannot_listen
 from .tcp import TcpConnection
 from .trunk import TrunkConnection
 from .tunnel import ClientTunnel
@@ -285,13 +286,11 @@ class Listener:
             connection = Http2Connection(
                 self._loop,
                 self,
-                lambda stream: Exchange(stream, caller),
+                partial(Exchange, caller=caller),
                 PEER if known else STRANGER,
             )
         else:
-            connection = http1.Http1Connection(
-                self._loop, self, lambda connection: Exchange(connection, caller)
-            )
+            connection = http1.Http1Connection(self._loop, self, partial(Exchange, caller=caller))
         self._succeed(arrival, connection)
         return connection
 
@@ -300,7 +299,7 @@ class Listener:
         destination = arrival.destination
         caller = destination.caller(arrival.identity)
         connection = TrunkConnection(
-            self._loop, self, lambda stream: Relay(stream, caller), destination.port
+            self._loop, self, partial(Relay, caller=caller), destination.port
         )
         self._succeed(arrival, connection)
         return connection
@@ -390,13 +389,6 @@ class Listener:
             task.cancel()
         for connection in list(self._connections):
             connection.abort()
-
-
-def cannot_listen(spec: ListenerSpec, error: OSError) -> ContractError:
-    """Return the refusal of a snapshot whose listener has no place to listen on."""
-    where = f"{spec.address}:{spec.port}"
-    reason = f"cannot listen on {where}: {error.strerror or error}"
-    return ContractError(f"listener/{spec.name} port", reason)
 
 
 def _settle(future: "asyncio.Future[None]") -> None:

@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Final
 
 from meshproxy import __version__
 
+from .counts import Counts, RequestCounts, RequestKey
+
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
@@ -34,8 +36,6 @@ _LE: Final = (*(str(bound) for bound in BOUNDS), "+Inf")
 _OUTCOMES_PER_SERIES: Final = 64
 _LABELS: Final = ("direction", "source", "destination", "version", "route", "protocol")
 
-RequestKey = tuple[str, str, str, str, str, str]
-"""direction, source, destination, version, route, protocol"""
 TcpKey = tuple[str, str, str, str]
 """direction, source, destination, route"""
 
@@ -130,10 +130,10 @@ class _Counter:
         self._overflow = (OVERFLOW,) * labels
         self.counts: dict[tuple[str, ...], int] = {}
 
-    def add(self, *labels: str) -> None:
+    def add(self, *labels: str, count: int = 1) -> None:
         if labels not in self.counts and len(self.counts) >= self._cap:
             labels = self._overflow
-        self.counts[labels] = self.counts.get(labels, 0) + 1
+        self.counts[labels] = self.counts.get(labels, 0) + count
 
 
 class Metrics:
@@ -180,9 +180,7 @@ class Metrics:
         series = self._requests.get(key)
         if series is None:
             if len(self._requests) >= self._max_series:
-                if self._overflow is None:
-                    self._overflow = RequestSeries()
-                return self._overflow
+                return self._overflow_series()
             series = self._requests[key] = RequestSeries()
         return series
 
@@ -192,6 +190,11 @@ class Metrics:
         if key not in self._tcp and len(self._tcp) >= self._max_series:
             key = (OVERFLOW,) * 4
         return self._tcp.setdefault(key, TcpSeries())
+
+    def _overflow_series(self) -> RequestSeries:
+        if self._overflow is None:
+            self._overflow = RequestSeries()
+        return self._overflow
 
     def refused(self, direction: str, code: str) -> None:
         """Count a response that the proxy made itself; `code` is one of `refusal.py`."""
@@ -214,6 +217,56 @@ class Metrics:
     def retry_skipped(self, cluster: str, reason: str) -> None:
         """Count a retry that was possible but not made, and why."""
         self._retries_skipped.add(cluster, reason)
+
+    # One proxy of several processes ---------------------------------------------------------------
+
+    def counts(self) -> Counts:
+        """Return everything that was counted (not the state that others note here)."""
+        requests = [
+            RequestCounts(
+                None if series is self._overflow else key,
+                [(code, flag, count) for (code, flag), count in series.outcomes.items()],
+                series.buckets,
+                series.seconds,
+            )
+            for key, series in self.all_requests()
+        ]
+        connections = [
+            (side, direction, series.opened, series.closed)
+            for (side, direction), series in self._connections.items()
+        ]
+        counters = {
+            name: list(counter.counts.items())
+            for name, counter in vars(self).items()
+            if isinstance(counter, _Counter)
+        }
+        return Counts(
+            requests=requests, connections=connections, tunnels=self.tunnels, counters=counters
+        )
+
+    def note(self, other: "Metrics") -> None:
+        """Take over the state of the configuration that another one notes."""
+        self.config_version = other.config_version
+        self.config_applied_at = other.config_applied_at
+        self.config_refused = other.config_refused
+
+    def add(self, counts: Counts) -> None:
+        """Count what another process has counted."""
+        for counted in counts.requests:
+            series = self._overflow_series() if counted.key is None else self.requests(*counted.key)
+            for code, flag, count in counted.outcomes:
+                series.outcomes[code, flag] = series.outcomes.get((code, flag), 0) + count
+            series.buckets = [a + b for a, b in zip(series.buckets, counted.buckets, strict=True)]
+            series.seconds += counted.seconds
+        for side, direction, opened, closed in counts.connections:
+            connection = self.connection(side, direction)
+            connection.opened += opened
+            connection.closed += closed
+        self.tunnels += counts.tunnels
+        for name, counted_by_labels in counts.counters.items():
+            counter: _Counter = getattr(self, name)
+            for labels, count in counted_by_labels:
+                counter.add(*labels, count=count)
 
     # Telling --------------------------------------------------------------------------------------
 
