@@ -101,8 +101,12 @@ class Http2Stream(Stream):
         return True
 
     def send_late(self, head: RequestHead) -> None:
-        """The peer has said what it understands."""
-        if self.exchange is not None:
+        """The peer has said what it understands, and how many streams it takes."""
+        if self.exchange is None:
+            return
+        if self._link.room <= 0:
+            self._fail("stream-refused")
+        else:
             self.send_head(head)
 
     def reset(self) -> None:
