@@ -92,7 +92,7 @@ class Caller:
 
     def __init__(self, listener: "Listener", identity: str | None) -> None:
         self._listener = listener
-        self._series: dict[tuple[str, str, str], Series] = {}
+        self._series: dict[tuple[str, str, str, str], Series] = {}
         self.surroundings: Surroundings = listener.environment
         self.virtual_host = listener.virtual_host
         self.authorities = listener.authorities
@@ -106,23 +106,31 @@ class Caller:
                 b"x-forwarded-client-cert", f"By={by};URI={identity}".encode()
             )
 
-    def series(self, route: str, service: str, version: str) -> Series:
+    def series(self, route: str, service: str, version: str, protocol: str) -> Series:
         try:
-            return self._series[route, service, version]
+            return self._series[route, service, version, protocol]
         except KeyError:
-            series = self._series[route, service, version] = self._new_series(
-                route, service, version
-            )
+            series = self._new_series(route, service, version, protocol)
+            self._series[route, service, version, protocol] = series
             return series
 
-    def _new_series(self, route: str, service: str, version: str) -> Series:
+    def grpc_ended(self, route: str, service: str, status: str) -> None:
+        environment = self._listener.environment
+        source, destination = environment.workload, service
+        if self.direction == "inbound":
+            source, destination = self.identity or PLAINTEXT, environment.workload
+        environment.metrics.grpc_ended(self.direction, source, destination, route, status)
+
+    def _new_series(self, route: str, service: str, version: str, protocol: str) -> Series:
         environment = self._listener.environment
         if self.direction == "inbound":
             source = self.identity or PLAINTEXT
             service, version = environment.workload, environment.version
         else:
             source = environment.workload
-        return environment.metrics.requests(self.direction, source, service, version, route, "http")
+        return environment.metrics.requests(
+            self.direction, source, service, version, route, protocol
+        )
 
 
 class Listener:
