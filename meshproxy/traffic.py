@@ -54,6 +54,7 @@ class Environment:
         self.metrics = metrics
         self.sockets = sockets
         self.exchanges = 0
+        self.tunnels = 0
         self.now: Callable[[], float] = time.monotonic
         self.random: Callable[[], float] = random.random
         self.timers: TimerWheel[Exchange] = TimerWheel(self.now, self.loop.call_later)
@@ -145,6 +146,7 @@ class Traffic:
 
     def counted(self) -> Metrics:
         """Return what was counted."""
+        self._metrics.tunnels = self.environment.tunnels
         return self._metrics
 
     def clusters(self) -> list[dict[str, Any]]:
