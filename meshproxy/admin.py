@@ -157,7 +157,7 @@ class _Visit:
 
     def on_request_head(self, head: RequestHead) -> None:
         self._head = head
-        if head.length == TUNNEL:  # no other protocol is spoken here
+        if head.length in (None, TUNNEL):  # no other protocol is spoken here
             self.on_request_end(None)
 
     def on_request_data(self, data: bytes) -> None: ...

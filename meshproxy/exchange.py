@@ -251,9 +251,11 @@ class Exchange:
     # 1. The request head has arrived: where does it go? -------------------------------------------
 
     def on_request_head(self, head: RequestHead) -> None:
+        """Begin; a head without a body is the whole request, and no end follows."""
         self.head = head
         if head.method == b"POST" and head.length != TUNNEL and grpc.is_grpc(b"POST", head.fields):
             self._begin_call(head)
+        self.request_ended = head.length is None
         if head.method == b"CONNECT":
             return self.refuse("not-implemented")
         caller = self.caller
@@ -323,7 +325,7 @@ class Exchange:
                 upstream.send_data(data)
             if self.body_size > REPLAY_LIMIT:
                 self.body = None
-        if self.request_ended and self.head.length != TUNNEL:
+        if self.request_ended and self.head.length not in (None, TUNNEL):
             upstream.send_end(self.trailers)
         if self.downstream.blocked:
             upstream.pause_response()
@@ -385,7 +387,7 @@ class Exchange:
             self.downstream.pause_request()
 
     def on_request_end(self, trailers: Fields | None) -> None:
-        if self.done:
+        if self.done or self.request_ended:
             return
         self.request_ended = True
         self.trailers = trailers

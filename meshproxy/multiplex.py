@@ -30,7 +30,7 @@ class Session(Protocol):
     def feed(self, data: bytes | memoryview, now: float) -> None: ...
     def data_to_send(self) -> bytes: ...
     def queued(self, stream_id: int) -> int: ...
-    def send_data(self, stream_id: int, data: bytes) -> None: ...
+    def send_data(self, stream_id: int, data: bytes | memoryview) -> None: ...
     def send_end(self, stream_id: int, trailers: Fields | None) -> None: ...
     def reset(self, stream_id: int, code: int) -> None: ...
     def hold(self, amount: int) -> None: ...
@@ -80,7 +80,7 @@ class Stream:
 
     # Sending --------------------------------------------------------------------------------------
 
-    def send_data(self, data: bytes) -> None:
+    def send_data(self, data: bytes | memoryview) -> None:
         if not self.id or self.finished:
             return
         link = self._link
@@ -187,7 +187,7 @@ class Link(Connection):
         """Flush at the end of this turn of the loop."""
         if not self.flush_due:
             self.flush_due = True
-            self.loop.call_soon(self.flush)
+            self.turn.flush_later(self)
 
     def flush(self) -> None:
         """Send now all that the peer's windows admit."""

@@ -68,6 +68,10 @@ class Environment:
     def client_context(self) -> ssl.SSLContext | None:
         return self._certificates.client
 
+    @property
+    def trunk_context(self) -> ssl.SSLContext | None:
+        return self._certificates.trunk
+
     def later(self, seconds: float, callback: Callable[[], None]) -> None:
         self.loop.call_later(seconds, callback)
 
@@ -131,7 +135,6 @@ class Traffic:
             # What exists now lives for ever: the collector need not walk it again and again.
             gc.collect()
             gc.freeze()
-            gc.set_threshold(50_000, 50, 1_000)
 
     async def open(self) -> None:
         """Accept from now on."""

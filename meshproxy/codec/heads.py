@@ -37,7 +37,7 @@ from .fields import (
     read_fields,
     values,
 )
-from .framing import UNTIL_CLOSE, request_length, response_length
+from .framing import UNTIL_CLOSE, length_of, request_length, response_length
 from .limits import Limits
 from .target import check_authority, is_origin_form, read_target
 from .upgrade import read_protocols
@@ -82,6 +82,9 @@ _METHODS: Final = frozenset(
     {b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"CONNECT", b"OPTIONS", b"TRACE", b"PATCH"}
 )
 
+
+_WITH_BODY: Final = frozenset({b"GET", b"POST", b"PUT", b"DELETE", b"PATCH"})
+"""Requests whose response has a body unless its status says otherwise."""
 
 _later_version: Final = re.compile(rb"HTTP/[2-9]\.[0-9]").fullmatch
 
@@ -222,9 +225,12 @@ def read_response_head(
     if len(lines) > limits.fields:
         raise MalformedError("fields-too-large", f"{len(lines)} field lines")
     fields, special = read_fields(lines)
-    lengths = values(special, CONTENT_LENGTH) if CONTENT_LENGTH in special else []
-    codings = values(special, TRANSFER_ENCODING) if TRANSFER_ENCODING in special else []
-    length, follows = response_length(method, status, lengths, codings, http10=http10)
+    length: int | None
+    if status == 200 and method in _WITH_BODY and CONTENT_LENGTH in special and TRANSFER_ENCODING not in special:  # fmt: skip
+        length = follows = length_of(special[CONTENT_LENGTH])  # as nearly always
+    else:
+        lengths, codings = values(special, CONTENT_LENGTH), values(special, TRANSFER_ENCODING)
+        length, follows = response_length(method, status, lengths, codings, http10=http10)
     keep_alive = not http10
     if CONNECTION in special:
         options = _connection_options(values(special, CONNECTION))

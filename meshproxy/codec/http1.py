@@ -139,16 +139,17 @@ class RequestReader:
         lines = buffer[:end].split(b"\r\n")
         head, self.keep_alive, self.http10 = read_request_head(lines, self._limits)
         length = head.length
-        if length == CHUNKED:
+        if length is None:
+            self._state = _ENDED  # that was all of it: no end follows
+        elif length == CHUNKED:
             self._chunks = ChunkReader(self._limits)
             self._state = _CHUNKED
         else:
-            self._missing = length or 0
+            self._missing = length
             self._state = _SIZED if length != TUNNEL else _SWITCHING
         self._sink.on_request_head(head)
-        if not length and self._state == _SIZED:
-            self._state = _ENDED
-            self._sink.on_request_end(None)
+        if length == 0 and self._state == _SIZED:
+            self._end(None)
         return self._state != _DEAF
 
     def _skip_blank_line(self) -> bool:

@@ -46,7 +46,6 @@ from .http2_heads import (
     read_trailers,
     request_headers,
     response_headers,
-    size_of,
     trailer_headers,
 )
 
@@ -121,7 +120,7 @@ class Sink(Protocol):
 
 
 class RequestStream(Sink, Protocol):
-    """A stream of a server."""
+    """A stream of a server; like a `RequestSink`, it hears no end where there is no body."""
 
     def on_request_head(self, head: RequestHead) -> None: ...
     def on_request_data(self, data: bytes) -> None: ...
@@ -253,7 +252,7 @@ class _Session:
         except ngh2.NGH2Error:
             return 0
 
-    def send_data(self, stream_id: int, data: bytes) -> None:
+    def send_data(self, stream_id: int, data: bytes | memoryview) -> None:
         self._useful += 2  # the peer may credit it
         try:
             self._engine.send_data(stream_id, data)
@@ -378,7 +377,7 @@ class ServerSession(_Session):
             stream.on_request_malformed(error)
             return
         stream.on_request_head(head)
-        if ended and not self.closed:
+        if ended and head.length is not None and not self.closed:
             stream.on_request_end(None)
 
     def _on_data(self, event: ngh2.DataReceived) -> None:
@@ -477,10 +476,12 @@ class ClientSession(_Session):
         on_going_away: Callable[[], None],
         admitted: int = CAUTIOUS_STREAMS,
         on_greeted: Callable[[], None] = lambda: None,
+        *,
+        allowance: Allowance = PEER,
     ) -> None:
         """Begin; `admitted` holds until the peer says how many streams it takes."""
         engine = ngh2.Connection(ngh2.Role.CLIENT, _CONFIGURATION)
-        super().__init__(engine, PEER)
+        super().__init__(engine, allowance)
         self._on_going_away = on_going_away
         self._on_greeted = on_greeted
         self.streams: dict[int, ResponseStream] = {}
@@ -515,14 +516,13 @@ class ClientSession(_Session):
             MalformedError: The peer would not take it, and might close the connection over it:
                 `fields-too-large`; or it takes no request at all any more: `stream-refused`.
         """
-        # What the pseudo-header fields and our own add is bounded, but for these two.
-        size = size_of(head.fields) + len(head.path) + len(head.authority) + 512
+        headers, size = request_headers(head)
         if size > self._header_limit:
             raise MalformedError(
                 "fields-too-large", f"{size} bytes, the peer takes {self._header_limit}"
             )
         try:
-            stream_id = self._engine.send_request(request_headers(head), end_stream=ended)
+            stream_id = self._engine.send_request(headers, end_stream=ended)
         except ngh2.NGH2Error as error:
             raise MalformedError("stream-refused", str(error)) from None
         self.streams[stream_id] = stream

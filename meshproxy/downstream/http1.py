@@ -189,15 +189,16 @@ class Http1Connection(Connection):
     # The request ----------------------------------------------------------------------------------
 
     def on_request_head(self, head: RequestHead) -> None:
-        self._request_open = True
+        length = head.length
+        self._request_open = length is not None
         self._response_open = True
         self.deadline = inf
-        if head.length and not head.expect_continue:
+        if length and not head.expect_continue:
             self.deadline = self.loop.time() + BODY_TIMEOUT
         self._head_sent = False
         self._waits_for_continue = head.expect_continue
         self._close = self._last or not self._reader.keep_alive
-        if head.length == TUNNEL:
+        if length == TUNNEL:
             self._request_open = False  # as far as it is HTTP, it has been said
             self._switching = head
             self.deadline = inf

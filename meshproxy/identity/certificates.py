@@ -51,6 +51,7 @@ class Certificates:
         roots: PEM text of the trust bundle.
         not_after: When the certificate expires, in seconds since the epoch; 0 without one.
         last_error: Why the last attempt to renew failed, or None.
+        on_changed: Called after each change of certificate or roots.
     """
 
     def __init__(
@@ -76,6 +77,8 @@ class Certificates:
         self._renew_at = 0.0
         self._server: ssl.SSLContext | None = None
         self._client: ssl.SSLContext | None = None
+        self._trunk: ssl.SSLContext | None = None
+        self.on_changed: Callable[[], None] = _nobody
         self._replaced = asyncio.Event()
         self._renewed = asyncio.Event()
 
@@ -101,9 +104,19 @@ class Certificates:
         return self._client
 
     @property
+    def trunk(self) -> ssl.SSLContext | None:
+        """Context for dialling trunks to peers; ask anew for each connection."""
+        return self._trunk
+
+    @property
     def file(self) -> Path | None:
         """The file with key and chain, for other contexts; None without a valid certificate."""
         return self._certificate if self.ready else None
+
+    @property
+    def files(self) -> tuple[Path | None, Path | None]:
+        """Where certificate and key in use lie, for another process of ours; the key may be None."""
+        return self._certificate, self._key
 
     async def until_ready(self) -> None:
         while not self.ready:
@@ -148,6 +161,23 @@ class Certificates:
             CertificateError: It is not a certificate of our identity, or not that of the key.
         """
         self._use(certificate, key, self._clock())
+
+    def follow(self, certificate: Path | None, key: Path | None, roots: str) -> None:
+        """
+        Use what another process of ours keeps fresh (a worker: what its parent does).
+
+        Raises:
+            CertificateError: It cannot be used; the old ones stay.
+        """
+        if certificate is None:
+            self.trust((roots,) if roots else ())
+            return
+        before, self.roots = self.roots, roots
+        try:
+            self._use(certificate, key, self._clock())
+        except x509.CertificateError:
+            self.roots = before
+            raise
 
     def load_cache(self) -> bool:
         """Use what an earlier run has left in the state directory; say whether it was usable."""
@@ -204,11 +234,12 @@ class Certificates:
         if text == self.roots:
             return
         if self._certificate is not None:
-            self._server, self._client = _contexts(self._certificate, self._key, text)
+            self._server, self._client, self._trunk = _contexts(self._certificate, self._key, text)
         else:
             _check_roots(text)
         self.roots = text
         self._replaced.set()
+        self.on_changed()
 
     def _use(self, certificate: Path, key: Path | None, obtained: float) -> None:
         try:
@@ -216,7 +247,7 @@ class Certificates:
         except OSError as error:
             raise x509.CertificateError(f"{certificate}: cannot be read: {error}") from error
         if self.roots:
-            self._server, self._client = _contexts(certificate, key, self.roots)
+            self._server, self._client, self._trunk = _contexts(certificate, key, self.roots)
         self._certificate, self._key = certificate, key
         self._facts = facts
         self.not_after = facts.not_after
@@ -226,6 +257,7 @@ class Certificates:
         share = 0.5 + 0.1 * (self._draw() - 0.5)
         self._renew_at = obtained + (facts.not_after - obtained) * share
         self._replaced.set()
+        self.on_changed()
 
     def _check(self, der: bytes) -> x509.Facts:
         facts = x509.read(der)
@@ -269,14 +301,19 @@ class Certificates:
         log.info("certificate of %s received, good for %.0f s", self.identity, left)
 
 
+def _nobody() -> None:
+    """Most proxies are one process: nobody else has to be told."""
+
+
 def _contexts(
     certificate: Path, key: Path | None, roots: str
-) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+) -> tuple[ssl.SSLContext, ssl.SSLContext, ssl.SSLContext]:
     _check_roots(roots)
     try:
         return (
             tls.server_context(certificate, key, roots),
             tls.client_context(certificate, key, roots),
+            tls.trunk_context(certificate, key, roots),
         )
     except (ssl.SSLError, OSError) as error:
         raise x509.CertificateError(f"{certificate}: not usable with its key: {error}") from error

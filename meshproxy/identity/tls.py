@@ -8,8 +8,9 @@ issued): a resumed session would skip the verification against today's roots.
 """
 
 import ssl
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from meshproxy.contract.spiffe import SpiffeError, SpiffeId
 
@@ -19,8 +20,26 @@ ALPN_HTTP2 = "mesh-h2"
 """HTTP/2 between two sidecars."""
 ALPN_HTTP1 = "mesh-h1"
 """HTTP/1.1 between two sidecars."""
+ALPN_TCP = "mesh-tcp"
+"""CONNECT streams over HTTP/2: opaque connections between two sidecars."""
 ALPN = [ALPN_HTTP2, ALPN_HTTP1]
-"""In the order in which we like them."""
+"""For requests, in the order in which we like them."""
+
+_REMEMBERED: Final = 1024
+"""Peers' certificates, half a kilobyte each, whose identity need not be read again."""
+
+
+class _Session(ssl.SSLObject):
+    """
+    A TLS session that does not describe its peer's certificate in words.
+
+    The event loop asks for that after every handshake, for `get_extra_info("peercert")`, and OpenSSL
+    writes names, dates and extensions into a dict that nobody here reads: the identity comes from
+    the DER form.
+    """
+
+    def getpeercert(self, binary_form: bool = False) -> Any:
+        return super().getpeercert(binary_form=True) if binary_form else {}
 
 
 class Transport(Protocol):
@@ -43,13 +62,23 @@ def server_context(certificate: Path, key: Path | None, roots: str) -> ssl.SSLCo
         OSError: A file cannot be read.
     """
     context = _mutual(ssl.PROTOCOL_TLS_SERVER, certificate, key, roots)
+    context.set_alpn_protocols([*ALPN, ALPN_TCP])
     context.num_tickets = 0
     return context
 
 
 def client_context(certificate: Path, key: Path | None, roots: str) -> ssl.SSLContext:
     """Return the context with which a sidecar dials its peers; as `server_context`."""
-    return _mutual(ssl.PROTOCOL_TLS_CLIENT, certificate, key, roots)
+    context = _mutual(ssl.PROTOCOL_TLS_CLIENT, certificate, key, roots)
+    context.set_alpn_protocols(ALPN)
+    return context
+
+
+def trunk_context(certificate: Path, key: Path | None, roots: str) -> ssl.SSLContext:
+    """Return the context with which a sidecar dials trunks to its peers; as `server_context`."""
+    context = _mutual(ssl.PROTOCOL_TLS_CLIENT, certificate, key, roots)
+    context.set_alpn_protocols([ALPN_TCP])
+    return context
 
 
 def plane_context(roots: str, certificate: Path | None = None) -> ssl.SSLContext:
@@ -74,8 +103,8 @@ def _mutual(
     side: ssl._SSLMethod, certificate: Path, key: Path | None, roots: str
 ) -> ssl.SSLContext:
     context = _verifying(side, roots)
-    context.set_alpn_protocols(ALPN)
     context.load_cert_chain(certificate, key)
+    context.sslobject_class = _Session
     return context
 
 
@@ -109,8 +138,13 @@ def peer_identity(
     else:
         tls = connection.get_extra_info("ssl_object") if connection is not None else None
     der = tls.getpeercert(binary_form=True) if tls is not None else None
-    if der is None:
-        return None
+    return None if der is None else _identity_in(der, trust_domain)
+
+
+# The same peer comes with the same certificate for hours, and the same bytes say the same.  That
+# they are valid today is not remembered: OpenSSL has verified them in this handshake.
+@lru_cache(maxsize=_REMEMBERED)
+def _identity_in(der: bytes, trust_domain: str) -> str | None:
     try:
         return str(svid_identity(der, trust_domain))
     except (x509.CertificateError, SpiffeError):

@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Final
 
 from meshproxy import __version__
 
+from .counts import Counts, RequestCounts, RequestKey
+
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
@@ -34,8 +36,8 @@ _LE: Final = (*(str(bound) for bound in BOUNDS), "+Inf")
 _OUTCOMES_PER_SERIES: Final = 64
 _LABELS: Final = ("direction", "source", "destination", "version", "route", "protocol")
 
-RequestKey = tuple[str, str, str, str, str, str]
-"""direction, source, destination, version, route, protocol"""
+TcpKey = tuple[str, str, str, str]
+"""direction, source, destination, route"""
 
 
 # Counting -----------------------------------------------------------------------------------------
@@ -90,6 +92,34 @@ class ConnectionSeries:
         return self.opened - self.closed
 
 
+class TcpSeries:
+    """
+    The opaque connections that share a source, a destination and a route.
+
+    Attributes:
+        opened: Connections that began.
+        received: Bytes from downstream, as they come.
+        sent: Bytes to downstream.
+        flags: How many ended with a response flag.
+    """
+
+    __slots__ = ("flags", "opened", "received", "sent")
+
+    def __init__(self) -> None:
+        self.opened = 0
+        self.received = 0
+        self.sent = 0
+        self.flags: dict[str, int] = {}
+
+    def ended(self, flag: str) -> None:
+        """Count one connection that is over; `flag` is a refusal's, or ``-``."""
+        self.flags[flag] = self.flags.get(flag, 0) + 1
+
+    @property
+    def active(self) -> int:
+        return self.opened - sum(self.flags.values())
+
+
 class _Counter:
     """Counts by labels, up to `cap` combinations of them."""
 
@@ -100,10 +130,10 @@ class _Counter:
         self._overflow = (OVERFLOW,) * labels
         self.counts: dict[tuple[str, ...], int] = {}
 
-    def add(self, *labels: str) -> None:
+    def add(self, *labels: str, count: int = 1) -> None:
         if labels not in self.counts and len(self.counts) >= self._cap:
             labels = self._overflow
-        self.counts[labels] = self.counts.get(labels, 0) + 1
+        self.counts[labels] = self.counts.get(labels, 0) + count
 
 
 class Metrics:
@@ -129,6 +159,7 @@ class Metrics:
         self._max_series = max_series
         self._requests: dict[RequestKey, RequestSeries] = {}
         self._overflow: RequestSeries | None = None
+        self._tcp: dict[TcpKey, TcpSeries] = {}
         self._connections: dict[tuple[str, str], ConnectionSeries] = {}
         self._refusals = _Counter(2, 256)
         self._grpc_ended = _Counter(5, max_series)
@@ -150,11 +181,21 @@ class Metrics:
         series = self._requests.get(key)
         if series is None:
             if len(self._requests) >= self._max_series:
-                if self._overflow is None:
-                    self._overflow = RequestSeries()
-                return self._overflow
+                return self._overflow_series()
             series = self._requests[key] = RequestSeries()
         return series
+
+    def tcp(self, direction: str, source: str, destination: str, route: str) -> TcpSeries:
+        """Return the series of opaque connections; the same object for the same labels."""
+        key = (direction, source, destination, route)
+        if key not in self._tcp and len(self._tcp) >= self._max_series:
+            key = (OVERFLOW,) * 4
+        return self._tcp.setdefault(key, TcpSeries())
+
+    def _overflow_series(self) -> RequestSeries:
+        if self._overflow is None:
+            self._overflow = RequestSeries()
+        return self._overflow
 
     def refused(self, direction: str, code: str) -> None:
         """Count a response that the proxy made itself; `code` is one of `refusal.py`."""
@@ -184,6 +225,56 @@ class Metrics:
         """Count a retry that was possible but not made, and why."""
         self._retries_skipped.add(cluster, reason)
 
+    # One proxy of several processes ---------------------------------------------------------------
+
+    def counts(self) -> Counts:
+        """Return everything that was counted (not the state that others note here)."""
+        requests = [
+            RequestCounts(
+                None if series is self._overflow else key,
+                [(code, flag, count) for (code, flag), count in series.outcomes.items()],
+                series.buckets,
+                series.seconds,
+            )
+            for key, series in self.all_requests()
+        ]
+        connections = [
+            (side, direction, series.opened, series.closed)
+            for (side, direction), series in self._connections.items()
+        ]
+        counters = {
+            name: list(counter.counts.items())
+            for name, counter in vars(self).items()
+            if isinstance(counter, _Counter)
+        }
+        return Counts(
+            requests=requests, connections=connections, tunnels=self.tunnels, counters=counters
+        )
+
+    def note(self, other: "Metrics") -> None:
+        """Take over the state of the configuration that another one notes."""
+        self.config_version = other.config_version
+        self.config_applied_at = other.config_applied_at
+        self.config_refused = other.config_refused
+
+    def add(self, counts: Counts) -> None:
+        """Count what another process has counted."""
+        for counted in counts.requests:
+            series = self._overflow_series() if counted.key is None else self.requests(*counted.key)
+            for code, flag, count in counted.outcomes:
+                series.outcomes[code, flag] = series.outcomes.get((code, flag), 0) + count
+            series.buckets = [a + b for a, b in zip(series.buckets, counted.buckets, strict=True)]
+            series.seconds += counted.seconds
+        for side, direction, opened, closed in counts.connections:
+            connection = self.connection(side, direction)
+            connection.opened += opened
+            connection.closed += closed
+        self.tunnels += counts.tunnels
+        for name, counted_by_labels in counts.counters.items():
+            counter: _Counter = getattr(self, name)
+            for labels, count in counted_by_labels:
+                counter.add(*labels, count=count)
+
     # Telling --------------------------------------------------------------------------------------
 
     def render(self, now: float) -> bytes:
@@ -212,6 +303,7 @@ class Metrics:
 
     def _collect(self, now: float) -> Iterator["Metric"]:
         yield from self._collect_requests()
+        yield from self._collect_tcp()
         yield from self._collect_counters()
         yield from self._collect_connections()
         yield from self._collect_state(now)
@@ -243,6 +335,32 @@ class Metrics:
             cumulative = list(zip(_LE, accumulate(buckets), strict=True))
             duration.add_metric(labels, cumulative, seconds)
         yield duration
+
+    def _collect_tcp(self) -> Iterator["Metric"]:
+        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+        labels = ("direction", "source", "destination", "route")
+        total = CounterMetricFamily(
+            "mesh_tcp_connections",
+            "Opaque connections that ended, by how they did.",
+            labels=(*labels, "flag"),
+        )
+        active = GaugeMetricFamily(
+            "mesh_tcp_connections_active", "Opaque connections open now.", labels=labels
+        )
+        sent = CounterMetricFamily(
+            "mesh_tcp_sent_bytes", "Bytes from endpoints to clients.", labels=labels
+        )
+        received = CounterMetricFamily(
+            "mesh_tcp_received_bytes", "Bytes from clients to endpoints.", labels=labels
+        )
+        for key, series in list(self._tcp.items()):
+            for flag, count in list(series.flags.items()):
+                total.add_metric((*key, flag), count)
+            active.add_metric(key, series.active)
+            sent.add_metric(key, series.sent)
+            received.add_metric(key, series.received)
+        yield from (total, active, sent, received)
 
     def _collect_counters(self) -> Iterable["Metric"]:
         from prometheus_client.core import CounterMetricFamily

@@ -172,6 +172,21 @@ def test_a_lost_connection_fails_every_attempt() -> None:
     assert scene.connection.room == 0
 
 
+@pytest.mark.parametrize("say", [lambda s: s.reset(3, 2), lambda s: s.headers(3, [("a", "b")])])
+def test_a_reset_is_no_connection_that_was_closed_meanwhile(say: Any) -> None:
+    """The endpoint has looked at the request: on a connection that has served before, too."""
+    scene = Scene()
+    scene.lend()
+    scene.hear()
+    scene.answer(1)
+    exchange = scene.lend()
+    scene.hear()
+    scene.arrive(say(scene.server))
+    scene.hear()
+    assert exchange.failure is not None
+    assert exchange.failure[1] is False
+
+
 def test_a_server_that_does_not_believe_us() -> None:
     """With TLS 1.3 its judgement comes after the handshake."""
     loop, pool = FakeLoop(), Pool()
