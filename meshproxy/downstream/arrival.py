@@ -80,10 +80,11 @@ class Arrival(Connection):
         destination: Destination,
         *,
         tls: bool = False,
+        early: bytes = b"",
     ) -> None:
         super().__init__(loop)
         self._owner = owner
-        self._early = b""
+        self._early = early
         self._patience: asyncio.TimerHandle | None = None
         self._speculation: Speculation | None = None
         self.destination = destination
@@ -135,6 +136,18 @@ class Arrival(Connection):
         self._go_on_opaque(None)
 
     # The client speaks ----------------------------------------------------------------------------
+
+    def take_over(self, connection: Connection) -> None:
+        """Go on with the transport of a connection that starts over (CONNECT)."""
+        self.transport, connection.transport = connection.transport, None
+        if self.transport is not None:
+            self.transport.set_protocol(self)
+            # Not now: a client may ask to start over a thousand times in one read.
+            self.loop.call_soon(self._on_early)
+
+    def _on_early(self) -> None:
+        if self._early and self.transport is not None:
+            self.on_bytes(b"")
 
     def on_bytes(self, data: bytes) -> None:
         self._early += data

@@ -15,7 +15,7 @@ counted under the label value ``__overflow__``, so sums stay right.
 
 import sys
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from itertools import accumulate
 from typing import TYPE_CHECKING, Final
 
@@ -112,14 +112,6 @@ class TcpSeries:
         """Count one connection that is over; `flag` is a refusal's, or ``-``."""
         self.flags[flag] = self.flags.get(flag, 0) + 1
 
-    def add(self, opened: int, received: int, sent: int, flags: Mapping[str, int]) -> None:
-        """Count what another process has counted."""
-        self.opened += opened
-        self.received += received
-        self.sent += sent
-        for flag, count in flags.items():
-            self.flags[flag] = self.flags.get(flag, 0) + count
-
     @property
     def active(self) -> int:
         return self.opened - sum(self.flags.values())
@@ -167,6 +159,7 @@ class Metrics:
         self._tcp: dict[TcpKey, TcpSeries] = {}
         self._connections: dict[tuple[str, str], ConnectionSeries] = {}
         self._refusals = _Counter(2, 256)
+        self._grpc_ended = _Counter(5, max_series)
         self._handshake_failures = _Counter(2, 64)
         self._retries = _Counter(2, max_series)
         self._retries_skipped = _Counter(2, max_series)
@@ -204,6 +197,12 @@ class Metrics:
     def refused(self, direction: str, code: str) -> None:
         """Count a response that the proxy made itself; `code` is one of `refusal.py`."""
         self._refusals.add(direction, code)
+
+    def grpc_ended(
+        self, direction: str, source: str, destination: str, route: str, status: str
+    ) -> None:
+        """Count a gRPC call by its status, which is not that of HTTP."""
+        self._grpc_ended.add(direction, source, destination, route, status)
 
     def connection(self, side: str, direction: str) -> ConnectionSeries:
         """Return the series of the ``downstream`` or ``upstream`` side."""
@@ -246,7 +245,7 @@ class Metrics:
             if isinstance(counter, _Counter)
         }
         tcp = [
-            TcpCounts(key, series.opened, series.received, series.sent, series.flags)
+            TcpCounts(key, series.opened, series.received, series.sent, dict(series.flags))
             for key, series in self._tcp.items()
         ]
         return Counts(
@@ -271,8 +270,13 @@ class Metrics:
                 series.outcomes[code, flag] = series.outcomes.get((code, flag), 0) + count
             series.buckets = [a + b for a, b in zip(series.buckets, counted.buckets, strict=True)]
             series.seconds += counted.seconds
-        for tcp in counts.tcp:
-            self.tcp(*tcp.key).add(tcp.opened, tcp.received, tcp.sent, tcp.flags)
+        for part in counts.tcp:
+            opaque = self.tcp(*part.key)
+            opaque.opened += part.opened
+            opaque.received += part.received
+            opaque.sent += part.sent
+            for flag, count in part.flags.items():
+                opaque.flags[flag] = opaque.flags.get(flag, 0) + count
         for side, direction, opened, closed in counts.connections:
             connection = self.connection(side, direction)
             connection.opened += opened
@@ -379,6 +383,12 @@ class Metrics:
                 "Responses that the proxy made itself, by refusal code.",
                 ("direction", "code"),
                 self._refusals,
+            ),
+            (
+                "mesh_grpc_responses",
+                "gRPC calls by their status; - for those that ended without one.",
+                ("direction", "source", "destination", "route", "grpc_status"),
+                self._grpc_ended,
             ),
             (
                 "mesh_retries",
