@@ -8,18 +8,19 @@ From a snapshot (data) to a mesh (objects that act): compiled whole, adopted who
 """
 
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 from meshproxy.contract.resources import ListenerSpec, Snapshot
 from meshproxy.contract.wire import ContractError
 from meshproxy.downstream import destination as downstream
+from meshproxy.downstream.destination import Destination
 from meshproxy.downstream.listener import Listener
 from meshproxy.downstream.sockets import Place
 from meshproxy.exchange import Cluster as ExchangeCluster
 from meshproxy.relay import Cluster as RelayCluster
-from meshproxy.routing.table import Authorities, VirtualHost, compile_virtual_host
+from meshproxy.routing.table import Authorities, VirtualHost, compile_virtual_host, normalized
 from meshproxy.routing.tcp import TcpRoute, compile_tcp_route
 from meshproxy.upstream import cluster as upstream
 from meshproxy.upstream.cluster import Cluster
@@ -101,6 +102,10 @@ class Mesh:
             host = None if spec.virtual_host is None else hosts[spec.virtual_host]
             route = None if spec.tcp_route is None else prepared.tcp_routes[spec.tcp_route]
             prepared.listeners[spec.name].obey(spec, host, prepared.authorities, route)
+        places = _by_place(prepared.listeners.values())
+        for listener in prepared.listeners.values():
+            if listener.spec.direction == "outbound" and listener.spec.virtual_host is None:
+                listener.destination.places = places
         self._adopt_listeners(prepared.listeners, prepared.opened)
         self.snapshot = snapshot
 
@@ -253,6 +258,21 @@ class Mesh:
             listener.close()
         for cluster in self.clusters.values():
             cluster.close()
+
+
+def _by_place(listeners: Iterable[Listener]) -> dict[bytes, Destination]:
+    """Return what takes opaque connections outbound, by the authorities that mean it."""
+    places: dict[bytes, Destination] = {}
+    for listener in listeners:
+        destination = listener.destination
+        route, host = destination.tcp_route, destination.virtual_host
+        if destination.direction != "outbound" or route is None:
+            continue
+        for domain in (*route.domains, *(() if host is None else host.domains)):
+            authority = normalized(domain.encode())
+            if authority is not None:
+                places[authority] = destination
+    return places
 
 
 def _by_authority(

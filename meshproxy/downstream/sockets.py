@@ -21,6 +21,7 @@ from collections.abc import Iterable, Sequence
 
 from meshproxy.contract.resources import ListenerSpec
 from meshproxy.contract.wire import ContractError
+from meshproxy.tunnel import watch
 
 BACKLOG = 4096
 
@@ -105,6 +106,7 @@ def _listen(place: Place, *, share: bool) -> socket.socket:
     sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        watch(sock)  # and with it all that it will accept, at no cost for each
         if share:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         sock.setblocking(False)
