@@ -159,6 +159,7 @@ class Metrics:
         self._tcp: dict[TcpKey, TcpSeries] = {}
         self._connections: dict[tuple[str, str], ConnectionSeries] = {}
         self._refusals = _Counter(2, 256)
+        self._grpc_ended = _Counter(5, max_series)
         self._handshake_failures = _Counter(2, 64)
         self._retries = _Counter(2, max_series)
         self._retries_skipped = _Counter(2, max_series)
@@ -196,6 +197,12 @@ class Metrics:
     def refused(self, direction: str, code: str) -> None:
         """Count a response that the proxy made itself; `code` is one of `refusal.py`."""
         self._refusals.add(direction, code)
+
+    def grpc_ended(
+        self, direction: str, source: str, destination: str, route: str, status: str
+    ) -> None:
+        """Count a gRPC call by its status, which is not that of HTTP."""
+        self._grpc_ended.add(direction, source, destination, route, status)
 
     def connection(self, side: str, direction: str) -> ConnectionSeries:
         """Return the series of the ``downstream`` or ``upstream`` side."""
@@ -376,6 +383,12 @@ class Metrics:
                 "Responses that the proxy made itself, by refusal code.",
                 ("direction", "code"),
                 self._refusals,
+            ),
+            (
+                "mesh_grpc_responses",
+                "gRPC calls by their status; - for those that ended without one.",
+                ("direction", "source", "destination", "route", "grpc_status"),
+                self._grpc_ended,
             ),
             (
                 "mesh_retries",
