@@ -75,6 +75,13 @@ class Downstream(DownstreamTunnel, Protocol):
     def switch(self, head: ResponseHead) -> DownstreamTunnel:
         """Send the head that opens a tunnel, and return what carries the tunnel's bytes."""
 
+    def start_over(self, head: ResponseHead) -> bool:
+        """
+        Send the head, and read on as if the client had just connected.
+
+        Return False where that is impossible, with nothing sent.
+        """
+
 
 class UpstreamTunnel(Protocol):
     """An attempt whose head has gone out."""
@@ -257,7 +264,7 @@ class Exchange:
             self._begin_call(head)
         self.request_ended = head.length is None
         if head.method == b"CONNECT":
-            return self.refuse("not-implemented")
+            return self._connect(head)
         caller = self.caller
         virtual_host = caller.virtual_host or caller.authorities.find(head.authority)
         if virtual_host is None:
@@ -279,6 +286,24 @@ class Exchange:
         self.cluster = backend.cluster
         self.prepare(head, route, backend)
         return self.begin_attempt()
+
+    def _connect(self, head: RequestHead) -> None:
+        """
+        Let the client of an HTTP proxy talk to a service as if it had dialled it itself.
+
+        What it says then are requests like others, or it would pass our policies by.  RFC 9110
+        section 9.3.6 asks for care with the places that can be had so: services, nothing else.
+        """
+        caller = self.caller
+        if caller.virtual_host is not None:  # no proxy for many places, but one of them
+            return self.refuse("not-implemented")
+        if caller.authorities.find(head.authority) is None:
+            name = head.authority.decode()
+            return self.refuse("no-route", f"no service of the mesh is known here as {name}")
+        if not self.downstream.start_over(ResponseHead(200, [], TUNNEL)):
+            return self.refuse("not-implemented")
+        self.status = 200
+        return self._finish("-")
 
     def _begin_call(self, head: RequestHead) -> None:
         """A gRPC call says how long its caller will wait, and its status comes at the end."""
@@ -389,6 +414,8 @@ class Exchange:
     def on_request_end(self, trailers: Fields | None) -> None:
         if self.done or self.request_ended:
             return
+        if trailers is not None and self.head.length == TUNNEL:
+            trailers = None  # RFC 9113 section 8.5: a tunnel has data and an end, nothing else
         self.request_ended = True
         self.trailers = trailers
         if self.upstream is not None and (self.status or self.head.length != TUNNEL):
@@ -465,9 +492,8 @@ class Exchange:
         self.upstream = None
         if trailers is not None and self.grpc_status is not None:
             self.grpc_status = grpc.status_of(trailers) or self.grpc_status
-        self._end_attempt()
         self._finish("-")
-        self.downstream.send_end(trailers)
+        self.downstream.send_end(None if self.tunnel else trailers)
 
     # 5. One side is slower than the other ---------------------------------------------------------
 
@@ -607,6 +633,8 @@ class Exchange:
 
     def _finish(self, flag: str) -> None:
         self.done = True
+        if self.endpoint is not None:
+            self._end_attempt()
         self.body = None
         if self.tunnel:
             self.surroundings.tunnels -= 1

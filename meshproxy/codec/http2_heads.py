@@ -15,7 +15,8 @@ said anew: we always take trailers.
 
 **Upgrade** is CONNECT with `:protocol` here (RFC 8441; `upgrade.py`).  It has room for one protocol,
 so the first is the one that is asked for, and none for the method: that is GET, or what
-`x-mesh-method` says, for the few that upgrade another (`kubectl exec` does a POST).
+`x-mesh-method` says, for the few that upgrade another (`kubectl exec` does a POST).  Nor is there a
+2xx that does *not* open a tunnel: an app's 200 goes as 501 with the true one in `x-mesh-status`.
 """
 
 from collections.abc import Sequence
@@ -40,7 +41,7 @@ from .fields import (
 from .framing import length_of
 from .heads import check_expectation
 from .limits import LIMITS, Limits
-from .target import check_authority, is_origin_form, read_target
+from .target import PLAIN, check_authority, is_origin_form, read_target
 from .upgrade import first_of, read_protocols
 
 Headers = list[Header]
@@ -62,6 +63,7 @@ _STATUSES: Final = {b"%d" % status: status for status in range(100, 600)}
 _STATUS_HEADERS: Final = {status: (b":status", text) for text, status in _STATUSES.items()}
 _STATUS_HEADERS[101] = _STATUS_HEADERS[200]  # HTTP/2 has no 101 (RFC 8441 section 4)
 _METHOD: Final = b"x-mesh-method"
+_STATUS: Final = b"x-mesh-status"
 
 
 # Reading ------------------------------------------------------------------------------------------
@@ -83,7 +85,8 @@ def read_request_head(
         protocol = None
         if (first, second, third, fourth) != _USUAL_ORDER:
             method, scheme, path, authority, protocol, rest = _pseudo_header_fields(headers)
-    if method == b"CONNECT" or len(path) > limits.target or not is_origin_form(path):
+    plain = path[:1] == b"/" and not path.strip(PLAIN)
+    if method == b"CONNECT" or len(path) > limits.target or not (plain or is_origin_form(path)):
         path = _path(method, path, limits)
     if scheme not in (b"http", b"https"):
         raise MalformedError("malformed-request", f":scheme {scheme[:64]!r}")
@@ -175,9 +178,11 @@ def read_response_head(
     if len(special.get(COOKIE, ())) > 1:
         fields = _with_one_cookie(fields, special[COOKIE])
     if MESH in special:
+        if method == b"CONNECT":
+            status = _true_status(status, special)
         fields += special[MESH]
     length: int | None = None
-    if method == b"CONNECT" and 200 <= status < 300:
+    if method == b"CONNECT" and headers[0][1][:1] == b"2":
         length = TUNNEL
     elif status >= 200 and status != 204:
         if CONTENT_LENGTH in special:
@@ -185,6 +190,15 @@ def read_response_head(
         elif method != b"HEAD" and status != 304:
             length = 0 if ended else CHUNKED
     return ResponseHead(status, fields, length)
+
+
+def _true_status(status: int, special: Special) -> int:
+    """Return the status of an answer that has declined a tunnel (see `declined`)."""
+    for field in special[MESH]:
+        if field[0] == _STATUS and status == 501 and field[1][:1] == b"2":
+            special[MESH].remove(field)
+            return _STATUSES.get(field[1], status)
+    return status
 
 
 def read_trailers(headers: Sequence[Header]) -> Fields | None:
@@ -299,6 +313,20 @@ def _tunnel_headers(head: RequestHead) -> Headers:
         (b":path", head.path),
         (b":authority", head.authority),
     ]
+
+
+def declined(head: ResponseHead) -> ResponseHead:
+    """
+    Return an answer to CONNECT that does not open a tunnel, as HTTP/2 can say it.
+
+    Any 2xx would open one (RFC 9113 section 8.5), but in HTTP/1.1 a server may answer an Upgrade
+    with 200 and mean nothing but that.  The next sidecar gets to know the true status.
+    """
+    if not 200 <= head.status < 300:
+        return head
+    status = b"%d" % head.status
+    fields = [*head.fields, (_STATUS, status, _STATUS + b": " + status)]
+    return ResponseHead(501, fields, head.length)
 
 
 def response_headers(head: ResponseHead) -> Headers:

@@ -319,6 +319,12 @@ class Listener:
         assert isinstance(connection, http1.Http1Connection)
         self._connections[tunnel] = self._connections.pop(connection)
 
+    def started_over(self, connection: Connection, early: bytes) -> None:
+        assert isinstance(connection, http1.Http1Connection)
+        arrival = Arrival(self._loop, self, self.destination, early=early)
+        self._connections[arrival] = self._connections.pop(connection)
+        arrival.take_over(connection)
+
     def closed(self, connection: Accepted) -> None:
         if self._connections.pop(connection, None) is not None:
             self._counts.closed += 1

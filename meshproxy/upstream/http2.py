@@ -101,8 +101,12 @@ class Http2Stream(Stream):
         return True
 
     def send_late(self, head: RequestHead) -> None:
-        """The peer has said what it understands."""
-        if self.exchange is not None:
+        """The peer has said what it understands, and how many streams it takes."""
+        if self.exchange is None:
+            return
+        if self._link.room <= 0:
+            self._fail("stream-refused")
+        else:
             self.send_head(head)
 
     def reset(self) -> None:
@@ -266,7 +270,8 @@ class Http2Connection(Link):
 
     def lend(self, exchange: Exchange) -> bool:
         """Give the exchange a stream; return False when there is no room for one."""
-        if self.room <= 0:
+        transport = self.transport
+        if transport is None or self._retired or transport.is_closing() or self.session.room <= 0:
             return False
         stream = Http2Stream(self)
         stream.exchange = exchange

@@ -29,9 +29,15 @@ from tests.helpers.recorder import Recorder
 class Client(Recorder):
     """A connection that stays what it is when protocols are switched, as an HTTP/2 stream does."""
 
+    is_connection = True
+
     def switch(self, head: ResponseHead) -> "Client":
         self.heard.append(("switch", head))
         return self
+
+    def start_over(self, head: ResponseHead) -> bool:
+        self.heard.append(("start_over", head))
+        return self.is_connection
 
 
 class FakeEndpoint:
@@ -426,15 +432,37 @@ def test_a_404_tells_an_unknown_service_from_a_request_no_rule_wants() -> None:
     assert b"catalog is known, but none of its rules matches." in said
 
 
-@pytest.mark.parametrize("known", [True, False])
-def test_what_this_version_does_not_offer_is_refused_clearly(known: bool) -> None:
-    """CONNECT is not passed on half-understood, wherever it should lead."""
+@pytest.mark.parametrize(
+    ("authority", "door", "connection", "status"),
+    [
+        (b"catalog:80", False, True, 200),
+        (b"catalog.default:80", False, True, 200),
+        (b"catalog:81", False, True, 404),
+        (b"127.0.0.1:15000", False, True, 404),
+        (b"catalog:80", True, True, 501),
+        (b"catalog:80", False, False, 501),
+    ],
+)
+def test_connect_starts_over_where_many_services_are(
+    authority: bytes, door: bool, connection: bool, status: int
+) -> None:
+    """At the HTTP proxy, to a service, on a connection of its own; counted, and refused elsewhere."""
     scene = Scene()
-    if not known:
+    clusters: dict[str, Cluster] = {}
+    spec = VirtualHostSpec(name="catalog", domains=("catalog:80", "catalog.default:80"))
+    scene.caller.authorities = Authorities([compile_virtual_host(spec, clusters)])
+    if not door:
         scene.caller.virtual_host = None
-    scene.exchange.on_request_head(RequestHead(b"CONNECT", b"catalog:80", b"", [], TUNNEL))
+    scene.client.is_connection = connection
+    head = RequestHead(b"CONNECT", authority, b"", [], TUNNEL)
+    scene.exchange.on_request_head(head)
 
-    assert scene.status == 501
+    if status == 200:
+        assert scene.client.words == ["start_over"]
+    else:
+        assert scene.status == status
+    assert [call[3] for call in scene.caller.counted] == [status]
+    assert scene.at_rest()
 
 
 class Switching(Scene):

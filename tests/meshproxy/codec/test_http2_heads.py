@@ -8,6 +8,7 @@ from meshproxy.codec import MalformedError
 from meshproxy.codec.fields import Header
 from meshproxy.codec.http2_heads import (
     HEADER_LIST_LIMIT,
+    declined,
     read_request_head,
     read_response_head,
     read_trailers,
@@ -265,6 +266,26 @@ def test_the_answer_to_connect_opens_a_tunnel() -> None:
         head = read_response_head([(b":status", status)], b"CONNECT", ended=False)
         assert head.length == length
     assert response_headers(ResponseHead(101, [], TUNNEL)) == [(b":status", b"200")]
+
+
+@pytest.mark.parametrize("status", [200, 204, 206, 301, 403, 503])
+def test_an_answer_that_declines_a_tunnel_is_no_2xx_on_the_wire(status: int) -> None:
+    """There it would open one; the next sidecar restores it, and only where it may mean that."""
+    head = declined(ResponseHead(status, [field(b"x-a", b"b")], 2 if status != 204 else None))
+    headers = response_headers(head)
+    assert headers[0][1][:1] != b"2"
+    restored = read_response_head(headers, b"CONNECT", ended=False)
+    assert (restored.status, restored.length) == (status, None if status == 204 else 2)
+    assert restored.fields == [field(b"x-a", b"b")]
+    if 200 <= status < 300:
+        assert read_response_head(headers, b"GET", ended=False).status == 501
+
+
+@pytest.mark.parametrize("lie", [b"101", b"2", b"20x", b"404", b"2000"])
+def test_no_other_status_is_restored(lie: bytes) -> None:
+    """Least of all one that opens a tunnel."""
+    headers = [(b":status", b"501"), (b"x-mesh-status", lie)]
+    assert read_response_head(headers, b"CONNECT", ended=True).status == 501
 
 
 def test_writing_a_response() -> None:

@@ -45,14 +45,15 @@ class Pool(Recorder):
 class Scene:
     """One connection, its server, and its pool's place, taken by a recorder."""
 
-    def __init__(self, *, to_sidecar: bool = False, **settings: int) -> None:
+    def __init__(self, *, to_sidecar: bool = False, greeted: bool = True, **settings: int) -> None:
         self.loop = FakeLoop()
         self.pool = Pool()
         self.connection = Http2Connection(self.loop.as_loop, self.pool, to_sidecar=to_sidecar)
         self.transport = connected(self.connection)
         self.server = Wire()
         self._read = 0
-        self.arrive(self.server.settings(**settings) + self.server.settings_ack())
+        if greeted:
+            self.arrive(self.server.settings(**settings) + self.server.settings_ack())
         self.hear()
 
     def lend(
