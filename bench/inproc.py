@@ -1,13 +1,16 @@
 """
-What one hop costs in instructions of ours: a request through one sidecar, without sockets.
+What a request costs in instructions of ours: through one sidecar or two, without sockets.
 
-    python -m bench.inproc [--profile] [-o json]
+    python -m bench.inproc [--path hop|pair] [--profile] [-o json]
 
-A client's bytes go into a downstream connection as the event loop would hand them over, the
-exchange routes them to an upstream connection, a response goes in there, and comes out where the
-client is.  Routing has 50 routes in 10 virtual hosts, the cluster three endpoints; TLS and the
-kernel take no part.  `batch` is how many requests arrive in one turn of the loop: 1 when idle, 8 in
-the midst of a load.
+    hop    client ─ HTTP/1.1 ─ A ─ HTTP/1.1 ─ app
+    pair   client ─ HTTP/1.1 ─ A ═ HTTP/2 ═ B ─ HTTP/1.1 ─ app
+
+A client's bytes go into a downstream connection as the event loop would hand them over, exchanges
+route them to the app, whose response goes the way back and comes out where the client is.  Routing
+has 50 routes in 10 virtual hosts, A's cluster three endpoints; TLS and the kernel take no part.
+`batch` is how many requests arrive in one turn of the loop: 1 when idle, 8 in the midst of a load,
+32 when all that many connections of a load generator are served at once.
 
 Two figures, with different virtues.  The calls (of Python and C functions, per request) are exact
 and the same on every machine: compare them between two versions.  The microseconds are the least
@@ -23,14 +26,12 @@ import pstats
 import sys
 import tempfile
 import time
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final
 
 import uvloop
 
-from meshproxy import flow
 from meshproxy.config.bootstrap import Bootstrap
 from meshproxy.config.snapshot import Mesh
 from meshproxy.contract.resources import (
@@ -46,16 +47,20 @@ from meshproxy.contract.resources import (
     VirtualHostSpec,
 )
 from meshproxy.downstream.arrival import Arrival
-from meshproxy.downstream.http1 import Http1Connection as Downstream
+from meshproxy.downstream.sockets import Sockets
+from meshproxy.flow import Connection
 from meshproxy.identity.certificates import Certificates
 from meshproxy.proxy import Environment
 from meshproxy.telemetry.metrics import Metrics
 from meshproxy.upstream.http1 import Http1Connection as Upstream
+from meshproxy.upstream.http2 import Http2Connection as SharedUpstream
 
-from .paths import A, free_port
+from .paths import A, B, free_port
 from .quick import interpreter, table
 
-BATCHES: Final = (1, 8)
+BATCHES: Final = (1, 8, 32)
+HOP: Final = "hop"
+PAIR: Final = "pair"
 REQUEST: Final = (
     b"GET /api/v3/items HTTP/1.1\r\n"
     b"Host: svc3.default\r\n"
@@ -72,10 +77,10 @@ RESPONSE: Final = (
 
 
 class _Transport(asyncio.Transport):
-    """Takes what is written, as cheaply as can be, and keeps the last of it."""
+    """Keeps what is written, as cheaply as can be, until it is taken."""
 
     def __init__(self) -> None:
-        self.written: deque[bytes] = deque(maxlen=1)
+        self.written: list[bytes] = []
         self.write = self.written.append  # type: ignore[method-assign,assignment]
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None: ...
@@ -85,37 +90,97 @@ class _Transport(asyncio.Transport):
         return False
 
 
-class Hop:
-    """One sidecar's listener and cluster, with connections that lead nowhere."""
+class End:
+    """One connection of a sidecar, held at the end that leads out of it."""
 
-    def __init__(self, batch: int, folder: Path) -> None:
-        self.batch = batch
+    def __init__(self, connection: Any) -> None:
+        self._connection: Connection = connection
+        self._transport = _Transport()
+        connection.connection_made(self._transport)
+
+    def put(self, data: bytes) -> None:
+        """Let bytes arrive."""
+        connection = self._connection
+        connection.get_buffer(-1)[: len(data)] = data
+        connection.buffer_updated(len(data))
+
+    def take(self) -> bytes:
+        """Return what has been written since the last time."""
+        data = b"".join(self._transport.written)
+        self._transport.written.clear()
+        return data
+
+
+class Sidecar:
+    """The listener and the cluster of one, with connections that lead nowhere."""
+
+    def __init__(self, identity: str, folder: Path, snapshot: Snapshot) -> None:
         self._loop = asyncio.get_running_loop()
-        bootstrap = Bootstrap(workload="bench/a", identity=A, state=folder)
+        bootstrap = Bootstrap(workload="bench/w", identity=identity, state=folder)
         certificates = Certificates(bootstrap.identity, bootstrap.state)
-        self._environment = Environment(self._loop, bootstrap, certificates, Metrics())
-        self._mesh = Mesh(self._environment)
-        self._mesh.adopt(_snapshot())
-        pools = [endpoint.pool for endpoint in self._mesh.clusters["catalog"].endpoints]
-        self._upstreams: list[Upstream] = []
-        for pool in pools:
-            for _ in range(batch):
-                upstream = Upstream(self._loop, pool)
-                upstream.connection_made(_Transport())
-                pool.idle(upstream)
-                self._upstreams.append(upstream)
-        listener = self._mesh.listeners["outbound"]
-        self._downstreams: list[Downstream] = []
-        for _ in range(batch):
-            arrival = Arrival(self._loop, listener, tls=False)
-            listener.arrived(arrival)
-            downstream = listener.successor(arrival, http2=False)
-            assert isinstance(downstream, Downstream)
-            downstream.connection_made(_Transport())
-            self._downstreams.append(downstream)
+        environment = Environment(bootstrap, certificates, Metrics(), Sockets())
+        self._mesh = Mesh(environment)
+        self._mesh.adopt(snapshot)
+        self._pools = [endpoint.pool for endpoint in self._mesh.clusters["catalog"].endpoints]
 
     def close(self) -> None:
         self._mesh.close()
+
+    def clients(self, count: int, *, http2: bool = False, identity: str | None = None) -> list[End]:
+        """Let so many clients connect."""
+        listener = self._mesh.listeners["bench"]
+        ends = []
+        for _ in range(count):
+            arrival = Arrival(self._loop, listener, tls=False)
+            listener.arrived(arrival)
+            arrival.identity = identity
+            ends.append(End(listener.successor(arrival, http2=http2)))
+        return ends
+
+    def servers(self, count: int) -> list[End]:
+        """Stand for servers of HTTP/1.1: `count` connections to each endpoint."""
+        ends = []
+        for pool in self._pools:
+            for _ in range(count):
+                upstream = Upstream(self._loop, pool)
+                ends.append(End(upstream))
+                pool.idle(upstream)
+        return ends
+
+    def peers(self) -> list[End]:
+        """Stand for sidecars: one connection of HTTP/2 to each endpoint."""
+        ends = []
+        for pool in self._pools:
+            upstream = SharedUpstream(self._loop, pool, to_sidecar=True)
+            ends.append(End(upstream))
+            pool._shared.append(upstream)  # noqa: SLF001 - which dialling would have done
+        return ends
+
+
+class Course:
+    """A way from clients to the app, with all connections in place."""
+
+    def __init__(self, path: str, batch: int, folder: Path) -> None:
+        self.batch = batch
+        self._loop = asyncio.get_running_loop()
+        self._sidecars = [Sidecar(A, folder, _outbound())]
+        self._links: list[tuple[End, End]] = []
+        if path == PAIR:
+            self._sidecars.append(Sidecar(B, folder, _inbound()))
+            near = self._sidecars[0].peers()
+            far = self._sidecars[1].clients(len(near), http2=True, identity=A)
+            self._links = list(zip(near, far, strict=True))
+        self._clients = self._sidecars[0].clients(batch)
+        self._servers = self._sidecars[-1].servers(batch)
+
+    def close(self) -> None:
+        for sidecar in self._sidecars:
+            sidecar.close()
+
+    async def greet(self) -> None:
+        """Let the sidecars exchange what they say before the first request."""
+        while _carry(self._links) | _carry((far, near) for near, far in self._links):
+            await asyncio.sleep(0)
 
     async def run(self, turns: int) -> None:
         """Let `batch` requests pass in each of `turns`."""
@@ -130,14 +195,23 @@ class Hop:
                 done.set_result(None)
                 return
             left -= 1
-            for connection in self._downstreams:
-                _receive(connection, REQUEST)
+            for client in self._clients:
+                client.take()
+                client.put(REQUEST)
+            self._loop.call_soon(onward if self._links else responses)
+
+        def onward() -> None:
+            _carry(self._links)
             self._loop.call_soon(responses)
 
         def responses() -> None:
-            for connection in self._upstreams:
-                if connection._exchange is not None:  # noqa: SLF001 - has a request under way
-                    _receive(connection, RESPONSE)
+            for server in self._servers:
+                if server.take():
+                    server.put(RESPONSE)
+            self._loop.call_soon(back if self._links else requests)
+
+        def back() -> None:
+            _carry((far, near) for near, far in self._links)
             self._loop.call_soon(requests)
 
         requests()
@@ -145,20 +219,24 @@ class Hop:
 
     def check(self) -> None:
         """Make sure that the figures are about requests that were answered."""
-        for downstream in self._downstreams:
-            transport = downstream.transport
-            assert isinstance(transport, _Transport)
-            written = transport.written[0]
+        for client in self._clients:
+            written = client.take()
             assert written.startswith(b"HTTP/1.1 200 OK\r\n"), written
             assert written.endswith(b"\r\n\r\n" + b"x" * 100), written
 
 
-def _receive(connection: flow.Connection, data: bytes) -> None:
-    connection.get_buffer(-1)[: len(data)] = data
-    connection.buffer_updated(len(data))
+def _carry(links: Iterable[tuple[End, End]]) -> bool:
+    """Carry what was written at one end of each link to the other; say whether there was any."""
+    any_ = False
+    for origin, goal in links:
+        data = origin.take()
+        if data:
+            goal.put(data)
+            any_ = True
+    return any_
 
 
-def _snapshot() -> Snapshot:
+def _outbound() -> Snapshot:
     backends = (BackendSpec(cluster="catalog"),)
     routes = (
         *(
@@ -184,8 +262,33 @@ def _snapshot() -> Snapshot:
             for n in range(10)
         ),
         listeners=(
+            ListenerSpec(name="bench", direction="outbound", address="127.0.0.1", port=free_port()),
+        ),
+    )
+
+
+def _inbound() -> Snapshot:
+    return Snapshot(
+        clusters=(ClusterSpec(name="catalog"),),
+        endpoints=(
+            EndpointsSpec(
+                cluster="catalog", endpoints=(EndpointSpec(address="127.0.0.1", port=9),)
+            ),
+        ),
+        virtual_hosts=(
+            VirtualHostSpec(
+                name="app",
+                domains=("*",),
+                routes=(RouteSpec(name="inbound", backends=(BackendSpec(cluster="catalog"),)),),
+            ),
+        ),
+        listeners=(
             ListenerSpec(
-                name="outbound", direction="outbound", address="127.0.0.1", port=free_port()
+                name="bench",
+                direction="inbound",
+                address="127.0.0.1",
+                port=free_port(),
+                virtual_host="app",
             ),
         ),
     )
@@ -194,19 +297,19 @@ def _snapshot() -> Snapshot:
 # Measuring ----------------------------------------------------------------------------------------
 
 
-async def microseconds(hop: Hop, rounds: int = 30, requests: int = 800) -> float:
+async def microseconds(course: Course, rounds: int = 30, requests: int = 800) -> float:
     """Return the least time a request took in one of `rounds`."""
-    turns = requests // hop.batch
-    await hop.run(turns)  # caches filled
+    turns = requests // course.batch
+    await course.run(turns)  # caches filled
     least = float("inf")
     for _ in range(rounds):
         began = time.thread_time_ns()
-        await hop.run(turns)
-        least = min(least, (time.thread_time_ns() - began) / (turns * hop.batch))
+        await course.run(turns)
+        least = min(least, (time.thread_time_ns() - began) / (turns * course.batch))
     return least / 1000
 
 
-async def calls(hop: Hop, turns: int = 50) -> float:
+async def calls(course: Course, turns: int = 50) -> float:
     """Return how many functions are called per request, those of this file left out."""
     counted = 0
 
@@ -215,11 +318,11 @@ async def calls(hop: Hop, turns: int = 50) -> float:
         if event in ("call", "c_call") and _of_the_proxy(frame, event):
             counted += 1
 
-    await hop.run(turns)
+    await course.run(turns)
     sys.setprofile(count)
-    await hop.run(turns)
+    await course.run(turns)
     sys.setprofile(None)
-    return counted / turns / hop.batch
+    return counted / turns / course.batch
 
 
 def _of_the_proxy(frame: Any, event: str) -> bool:
@@ -231,23 +334,27 @@ def _of_the_proxy(frame: Any, event: str) -> bool:
     return event == "call" or caller.f_code.co_filename != here
 
 
-async def measure(batch: int, look: Callable[[Hop], Any] | None = None) -> tuple[float, float]:
+async def measure(
+    path: str, batch: int, look: Callable[[Course], Any] | None = None
+) -> tuple[float, float]:
     with tempfile.TemporaryDirectory(prefix="meshproxy-bench-") as folder:
-        hop = Hop(batch, Path(folder))
+        course = Course(path, batch, Path(folder))
         try:
-            least, called = await microseconds(hop), await calls(hop)
-            hop.check()
+            await asyncio.sleep(0)
+            await course.greet()
+            least, called = await microseconds(course), await calls(course)
+            course.check()
             if look is not None:
-                await look(hop)
+                await look(course)
         finally:
-            hop.close()
+            course.close()
     return least, called
 
 
-async def _profile(hop: Hop) -> None:
+async def _profile(course: Course) -> None:
     profile = cProfile.Profile()
     profile.enable()
-    await hop.run(500)
+    await course.run(500)
     profile.disable()
     pstats.Stats(profile, stream=sys.stderr).sort_stats("tottime").print_stats(40)
 
@@ -255,23 +362,32 @@ async def _profile(hop: Hop) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="bench.inproc", description=(__doc__ or "").strip(),
                                      formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser.add_argument("--path", choices=[HOP, PAIR], help="default: both")
     parser.add_argument("--profile", action="store_true", help="show where the time goes")
     parser.add_argument("-o", "--output", choices=["table", "json"], default="table")
     options = parser.parse_args()
     gc.freeze()
     gc.set_threshold(50_000, 50, 1_000)  # as a sidecar does
+    look = _profile if options.profile else None
     found = {
-        batch: uvloop.run(measure(batch, _profile if options.profile else None))
+        (path, batch): uvloop.run(measure(path, batch, look))
+        for path in ([options.path] if options.path else [HOP, PAIR])
         for batch in BATCHES
     }
     if options.output == "json":
-        figures = {batch: {"us": us, "calls": called} for batch, (us, called) in found.items()}
-        print(json.dumps({"about": interpreter(), "batches": figures}, indent=2))
+        figures = [
+            {"path": path, "batch": batch, "us": us, "calls": called}
+            for (path, batch), (us, called) in found.items()
+        ]
+        print(json.dumps({"about": interpreter(), "figures": figures}, indent=2))
         return 0
     about = interpreter()
     print("  ".join(f"{name}: {about[name]}" for name in ("python", "pgo")), file=sys.stderr)
-    rows = [[str(batch), f"{us:.1f}", f"{called:.1f}"] for batch, (us, called) in found.items()]
-    print(table([["batch", "us/req", "calls/req"], *rows]))
+    rows = [
+        [path, str(batch), f"{us:.1f}", f"{called:.1f}"]
+        for (path, batch), (us, called) in found.items()
+    ]
+    print(table([["path", "batch", "us/req", "calls/req"], *rows]))
     return 0
 
 

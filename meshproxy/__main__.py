@@ -8,10 +8,14 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from meshproxy import __version__
 from meshproxy.interpreter import advice
 from meshproxy.one_line import log_to_standard_error
+
+if TYPE_CHECKING:
+    from meshproxy.proxy import Takeover
 
 # glibc's malloc, told to keep what large bodies need: otherwise each burst grows and trims the
 # heap (brk 1,000 times a second and page faults; a third of the CPU of a bulk transfer).
@@ -26,6 +30,13 @@ def main(arguments: list[str] | None = None) -> None:
     run = verbs.add_parser("run", help="run a sidecar until SIGTERM or SIGINT")
     run.add_argument("--bootstrap", type=Path, required=True, metavar="FILE", help="JSON or YAML")
     run.add_argument("--log-level", default="info", choices=("debug", "info", "warning", "error"))
+    run.add_argument(
+        "--takeover",
+        default="auto",
+        choices=("auto", "require", "never"),
+        help="hot restart: take over from the sidecar that serves with the same state directory, if"
+        " there is one (auto, the default); fail without one (require); do not (never)",
+    )
     verbs.add_parser("intercept", help="capture the traffic of an app, or let it go")
     words = sys.argv[1:] if arguments is None else arguments
     if words[:1] == ["intercept"]:  # it has options of its own, and a sidecar needs none of it
@@ -34,10 +45,10 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(command.main(words[1:]))
     options = parser.parse_args(words)
     log_to_standard_error(options.log_level)
-    sys.exit(_run(options.bootstrap))
+    sys.exit(_run(options.bootstrap, options.takeover))
 
 
-def _run(path: Path) -> int:
+def _run(path: Path, takeover: "Takeover") -> int:
     from meshproxy.config.bootstrap import BootstrapError, read
 
     try:
@@ -52,17 +63,17 @@ def _run(path: Path) -> int:
 
     from meshproxy.contract.wire import ContractError
     from meshproxy.identity.x509 import CertificateError
+    from meshproxy.lifecycle.takeover import TakeoverError
     from meshproxy.proxy import Proxy
 
     async def serve() -> None:
-        proxy = Proxy(bootstrap)
-        asked = asyncio.Event()
+        proxy = Proxy(bootstrap, takeover)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, asked.set)
+            loop.add_signal_handler(number, proxy.finished.set)
         try:
             await proxy.start()
-            await asked.wait()
+            await proxy.finished.wait()
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, proxy.hurry)
             await proxy.drain()
@@ -71,7 +82,7 @@ def _run(path: Path) -> int:
 
     try:
         uvloop.run(serve())
-    except (ContractError, CertificateError, OSError) as error:
+    except (ContractError, CertificateError, TakeoverError, OSError) as error:
         print(f"meshproxy: {error}", file=sys.stderr)
         return 1
     return 0

@@ -15,7 +15,8 @@ must not read it through a name that it made resolve to loopback (DNS rebinding)
 
 import asyncio
 import json
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Sequence
 from ipaddress import ip_address
 from math import inf
 from typing import Final
@@ -38,7 +39,12 @@ _SAFE: Final = field(b"x-content-type-options", b"nosniff")
 
 
 class Admin:
-    """Serves the pages on one address."""
+    """
+    Serves the pages on one address.
+
+    Attributes:
+        sockets: What it listens on.
+    """
 
     draining = False
     hop = "admin"
@@ -48,7 +54,8 @@ class Admin:
         self._pages: dict[bytes, tuple[str, Page]] = {}
         self._slow: set[bytes] = set()
         self._connections: set[Http1Connection] = set()
-        self._server: asyncio.Server | None = None
+        self._servers: list[asyncio.Server] = []
+        self.sockets: list[socket.socket] = []
         self._sweep: asyncio.TimerHandle | None = None
 
     def page(self, path: str, kind: str, make: Page, *, slow: bool = False) -> None:
@@ -61,14 +68,11 @@ class Admin:
         """Say whether the answer to a request is better made in a thread."""
         return head.path.partition(b"?")[0] in self._slow
 
-    async def start(self, address: str, port: int) -> None:
-        """
-        Listen.
-
-        Raises:
-            OSError: The address or port cannot be had.
-        """
-        self._server = await self._loop.create_server(self._accept, address, port)
+    async def start(self, sockets: Sequence[socket.socket]) -> None:
+        """Serve on these listening sockets."""
+        self.sockets = list(sockets)
+        for sock in self.sockets:
+            self._servers.append(await self._loop.create_server(self._accept, sock=sock))
         self._on_sweep()
 
     def _accept(self) -> Http1Connection:
@@ -76,12 +80,18 @@ class Admin:
         self._connections.add(connection)
         return connection
 
+    def stop_listening(self) -> None:
+        """Accept no more; visits that are under way go on."""
+        for server in self._servers:
+            server.close()
+        self._servers.clear()
+        self.sockets.clear()
+
     def close(self) -> None:
         """Stop listening and end all visits."""
         if self._sweep is not None:
             self._sweep.cancel()
-        if self._server is not None:
-            self._server.close()
+        self.stop_listening()
         for connection in list(self._connections):
             connection.abort()
 

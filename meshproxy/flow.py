@@ -25,7 +25,7 @@ LOW_WATER = 64 * 1024
 FLUSH_AT = 64 * 1024
 """Bytes collected within one turn of the loop that leave without waiting for its end."""
 
-_RECEIVE = memoryview(bytearray(256 * 1024))
+RECEIVED = memoryview(bytearray(256 * 1024))
 # get_buffer → read → buffer_updated never interleave between connections: one buffer serves all.
 
 
@@ -53,10 +53,10 @@ class Connection(asyncio.BufferedProtocol):
         self.on_connected()
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002  # asyncio's signature
-        return _RECEIVE
+        return RECEIVED
 
     def buffer_updated(self, nbytes: int) -> None:
-        self.on_bytes(bytes(_RECEIVE[:nbytes]))
+        self.on_bytes(bytes(RECEIVED[:nbytes]))
 
     def pause_writing(self) -> None:
         self.blocked = True

@@ -14,9 +14,9 @@ Many streams on one transport: what the HTTP/2 connections of both sides share.
 """
 
 import asyncio
-from typing import Protocol
+from typing import Any, Protocol
 
-from meshproxy.flow import HIGH_WATER, LOW_WATER, Connection
+from meshproxy.flow import HIGH_WATER, LOW_WATER, RECEIVED, Connection
 from meshproxy.message import Fields
 
 
@@ -43,19 +43,35 @@ class Stream:
     """
     One exchange's part of a connection.
 
+    Both sides' streams have the same state, so that one is made with one call.
+
     Attributes:
         id: Number of the stream; 0 before it has one and when it is gone.
+        exchange: Whose part it is; None when it has taken its leave, or has not come yet.
+        method: Of the request.
         blocked: More waits to be sent than the high-water mark.
         finished: Our half has been said to the end.
+        ended: The other half has been heard to the end.
+        responding: The response has begun.
     """
 
-    __slots__ = ("_held", "_link", "_paused", "_waiting", "blocked", "finished", "id")
+    __slots__ = (
+        "_held", "_link", "_paused", "_waiting", "blocked", "ended", "exchange", "finished", "id",
+        "method", "responding",
+    )  # fmt: skip
+
+    _link: "Link"
+    exchange: Any
 
     def __init__(self, link: "Link", stream_id: int = 0) -> None:
         self._link = link
         self.id = stream_id
+        self.exchange = None
+        self.method = b""
         self.blocked = False
         self.finished = False
+        self.ended = False
+        self.responding = False
         self._waiting = 0  # at most this much waits to be sent
         self._paused = False
         self._held = 0
@@ -67,7 +83,8 @@ class Stream:
             return
         link = self._link
         link.session.send_data(self.id, data)
-        link.flush_soon()
+        if not link.flush_due:
+            link.flush_soon()
         self._waiting += len(data)
         if self._waiting > HIGH_WATER and not self.blocked:
             self._waiting = link.session.queued(self.id)
@@ -79,8 +96,10 @@ class Stream:
     def send_end(self, trailers: Fields | None) -> None:
         if self.id and not self.finished:
             self.finished = True
-            self._link.session.send_end(self.id, trailers)
-            self._link.flush_soon()
+            link = self._link
+            link.session.send_end(self.id, trailers)
+            if not link.flush_due:
+                link.flush_soon()
 
     def flushed(self) -> bool:
         """After a flush: say whether enough of it has left for the stream to go on."""
@@ -94,12 +113,11 @@ class Stream:
 
     def took(self, amount: int) -> None:
         """Data was passed on: credit it to the peer, now or when the exchange goes on."""
-        link = self._link
         if self._paused:
             self._held += amount
-            link.session.hold(amount)
+            self._link.session.hold(amount)
         else:
-            link.session.acknowledge(self.id, amount)
+            self._link.session.acknowledge(self.id, amount)
 
     def pause(self) -> None:
         self._paused = True
@@ -123,7 +141,8 @@ class Stream:
 
     def gone(self) -> None:
         """The stream is closed on both sides."""
-        self.resume()
+        if self._paused:
+            self.resume()
         self.finished = True
         self.id = 0
 
@@ -133,28 +152,26 @@ class Link(Connection):
     A connection that carries many exchanges.
 
     Attributes:
+        flush_due: There will be a flush at the end of this turn.
         blocked_streams: Those that wait for a flush to bring them down to the low-water mark.
     """
 
-    __slots__ = ("_flush_due", "blocked_streams", "session")
+    __slots__ = ("blocked_streams", "flush_due", "session")
 
     session: Session
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop)
         self.blocked_streams: list[Stream] = []
-        self._flush_due = False
+        self.flush_due = False
 
     # Bytes arrive ---------------------------------------------------------------------------------
 
     def buffer_updated(self, nbytes: int) -> None:
         # The session copies what it keeps: no need to copy the shared buffer before.
-        self._feed(self.get_buffer(-1)[:nbytes])
+        self.on_bytes(RECEIVED[:nbytes])
 
-    def on_bytes(self, data: bytes) -> None:
-        self._feed(data)
-
-    def _feed(self, data: bytes | memoryview) -> None:
+    def on_bytes(self, data: bytes | memoryview) -> None:
         session = self.session
         session.feed(data, self.loop.time())
         if session.closed:
@@ -166,29 +183,26 @@ class Link(Connection):
 
     def flush_soon(self) -> None:
         """Flush at the end of this turn of the loop."""
-        if not self._flush_due:
-            self._flush_due = True
-            self.loop.call_soon(self._on_flush_due)
-
-    def _on_flush_due(self) -> None:
-        self._flush_due = False
-        self.flush()
+        if not self.flush_due:
+            self.flush_due = True
+            self.loop.call_soon(self.flush)
 
     def flush(self) -> None:
         """Send now all that the peer's windows admit."""
-        if self.transport is None or self.transport.is_closing() or self.blocked:
+        self.flush_due = False
+        transport = self.transport
+        if transport is None or self.blocked or transport.is_closing():
             return
         data = self.session.data_to_send()
         if data:
-            self.transport.write(data)
-        self.on_flushed()
+            transport.write(data)
+        if self.blocked_streams:
+            self._unblock()
         if self.session.closed:
             self.close()
 
-    def on_flushed(self) -> None:
+    def _unblock(self) -> None:
         """Some bytes have left: let the streams go on that waited for it."""
-        if not self.blocked_streams:
-            return
         waiting, self.blocked_streams = self.blocked_streams, []
         for stream in waiting:
             if stream.flushed():

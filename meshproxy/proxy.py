@@ -3,113 +3,78 @@ The composition root: builds the parts of one proxy, starts them, drains them, s
 
     start   bootstrap → certificate → last good snapshot (or the static one) → listeners → admin
     live    discovery hands over snapshots; `Mesh.adopt` obeys each of them whole or not at all
-    drain   SIGTERM: no new connections; requests under way finish, up to the drain time
+    drain   SIGTERM or a successor: no new connections; requests under way finish, up to the drain
+            time
     stop    whatever is left is closed
+
+A process that is started beside one that serves (with the same state directory) takes over from
+it: it gets ready on the sockets of the other, and only then accepts (`lifecycle/takeover.py`).
 """
 
 import asyncio
 import contextlib
-import gc
 import logging
 import os
-import random
-import ssl
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from meshproxy import __version__
 from meshproxy.admin import Admin, as_json
 from meshproxy.config.bootstrap import Bootstrap
-from meshproxy.config.snapshot import Mesh
 from meshproxy.config.static import read_snapshot
 from meshproxy.contract.resources import Snapshot
 from meshproxy.contract.spiffe import SpiffeId
 from meshproxy.contract.wire import ContractError
+from meshproxy.downstream.sockets import Place, Sockets
 from meshproxy.identity.certificates import Certificates
-from meshproxy.telemetry.metrics import ConnectionSeries, Metrics
+from meshproxy.lifecycle import takeover
+from meshproxy.lifecycle.takeover import Door, Predecessor, TakeoverError
+from meshproxy.private_file import PrivateFileError
+from meshproxy.telemetry.metrics import Metrics
+from meshproxy.traffic import Traffic
 
 if TYPE_CHECKING:
+    import socket
+
     from meshproxy.config.discovery_client import DiscoveryClient
 
 log = logging.getLogger("meshproxy")
 
-SWEEP = 5.0
-"""Seconds between two looks at connections that nobody needs any more."""
-
 DISCOVER_AGAIN = 5.0
 """Seconds of rest after a failure that nobody foresaw."""
 
-DRAIN_LOOK = 0.05
-"""Seconds between two looks at whether all requests have finished."""
+READY_LOOK = 0.02
+"""Seconds between two looks at whether a successor is ready to serve."""
 
-
-class Environment:
-    """What the parts may ask of the process around them (`exchange.Surroundings` and more)."""
-
-    def __init__(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        bootstrap: Bootstrap,
-        certificates: Certificates,
-        metrics: Metrics,
-    ) -> None:
-        self.loop = loop
-        self.workload = bootstrap.workload
-        self.version = bootstrap.version
-        self.identity = bootstrap.identity
-        self.trust_domain = SpiffeId.parse(bootstrap.identity).trust_domain
-        self.metrics = metrics
-        self.exchanges = 0
-        self.now: Callable[[], float] = time.monotonic
-        self.random: Callable[[], float] = random.random
-        self._certificates = certificates
-
-    @property
-    def server_context(self) -> ssl.SSLContext | None:
-        return self._certificates.server
-
-    @property
-    def client_context(self) -> ssl.SSLContext | None:
-        return self._certificates.client
-
-    def later(self, seconds: float, callback: Callable[[], None]) -> None:
-        self.loop.call_later(seconds, callback)
-
-    def retried(self, service: str, reason: str) -> None:
-        self.metrics.retried(service, reason)
-
-    def retry_skipped(self, service: str, reason: str) -> None:
-        self.metrics.retry_skipped(service, reason)
-
-    def refused(self, direction: str, code: str) -> None:
-        self.metrics.refused(direction, code)
-
-    def connections_to(self, direction: str) -> ConnectionSeries:
-        return self.metrics.connection("upstream", direction)
-
-    def handshake_failed(self, reason: str) -> None:
-        self.metrics.handshake_failed("upstream", reason)
+Takeover = Literal["auto", "require", "never"]
+"""Take over from a process that serves: if there is one, or else fail, or not at all."""
 
 
 class Proxy:
-    """One sidecar, from start to stop."""
+    """
+    One sidecar, from start to stop.
 
-    def __init__(self, bootstrap: Bootstrap) -> None:
+    Attributes:
+        finished: Set when it is time to drain and stop: by a signal, or by a successor that serves.
+    """
+
+    def __init__(self, bootstrap: Bootstrap, takeover: Takeover = "auto") -> None:
         self._bootstrap = bootstrap
+        self._takeover = takeover
         self._loop = asyncio.get_running_loop()
         self._metrics = Metrics()
         self._certificates = Certificates(bootstrap.identity, bootstrap.state)
-        self._environment = Environment(self._loop, bootstrap, self._certificates, self._metrics)
-        self._mesh = Mesh(self._environment)
+        self._sockets = Sockets()
+        self._traffic = Traffic(bootstrap, self._certificates, self._metrics, self._sockets)
+        self._snapshot = Snapshot()
         self._admin = Admin(self._loop)
         self._discovery: DiscoveryClient | None = None
         self._discovering: asyncio.Task[None] | None = None
+        self._door: Door | None = None
         self._started = False
         self._configured = False
         self._draining = False
-        self._hurried = False
-        self._sweeping: asyncio.TimerHandle | None = None
+        self.finished = asyncio.Event()
 
     # Start ----------------------------------------------------------------------------------------
 
@@ -120,26 +85,39 @@ class Proxy:
         Raises:
             ContractError: The static snapshot cannot be obeyed, or the admin port cannot be had.
             CertificateError: The static certificate cannot be used.
+            TakeoverError: Another process serves and could not be relieved.
         """
-        bootstrap = self._bootstrap
         self._offer_pages()
+        predecessor = await self._find_predecessor()
         try:
-            await self._admin.start(bootstrap.admin.address, bootstrap.admin.port)
-        except OSError as error:
-            reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
-            message = f"cannot listen on {self._admin_address}: {reason}"
-            raise ContractError("admin.port", message) from None
+            if predecessor is None:
+                await self._open_admin()
+            await self._traffic.start()
+            await self._configure()
+            if predecessor is not None:
+                await self._take_over(predecessor)
+        finally:
+            if predecessor is not None:
+                predecessor.close()
+        self._started = True
+        if not self.finished.is_set():
+            self._await_successor()
+
+    async def _configure(self) -> None:
+        """Obey the static snapshot, or begin to follow the control plane."""
+        bootstrap = self._bootstrap
         if bootstrap.static is not None:
             snapshot = read_snapshot(bootstrap.static.snapshot)
             if bootstrap.static.certificate is None:
                 _check_without_certificate(snapshot)
+            own = SpiffeId.parse(bootstrap.identity).trust_domain
             for trust in snapshot.trust:
-                if trust.trust_domain == self._environment.trust_domain:
+                if trust.trust_domain == own:
                     self._certificates.trust(trust.roots)
             if bootstrap.static.certificate is not None:
                 key = bootstrap.static.key or bootstrap.static.certificate
                 self._certificates.load_files(bootstrap.static.certificate, key)
-            self._adopt(snapshot)
+            await self._adopt(snapshot)
         else:
             # Not at the top: its WebSocket library is a third of all the imports' time, and a
             # static proxy needs none.
@@ -152,9 +130,17 @@ class Proxy:
                 build=__version__,
                 admin=self._admin_address,
             )
+            self._follow()
+
+    def _follow(self) -> None:
+        if self._discovery is not None:
             self._discovering = self._loop.create_task(self._discover(self._discovery))
-        self._sweep()
-        self._started = True
+
+    async def _follow_no_more(self) -> None:
+        if self._discovering is not None:
+            self._discovering.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._discovering
 
     async def _discover(self, discovery: "DiscoveryClient") -> None:
         """Follow the control plane, whatever happens: traffic goes on in the meantime."""
@@ -169,7 +155,16 @@ class Proxy:
     def _admin_address(self) -> str:
         return f"{self._bootstrap.admin.address}:{self._bootstrap.admin.port}"
 
-    def _adopt(self, snapshot: Snapshot) -> None:
+    async def _open_admin(self) -> None:
+        admin = self._bootstrap.admin
+        try:
+            await self._admin.start(self._sockets.take((admin.address, admin.port)))
+        except OSError as error:
+            reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+            message = f"cannot listen on {self._admin_address}: {reason}"
+            raise ContractError("admin.port", message) from None
+
+    async def _adopt(self, snapshot: Snapshot) -> None:
         """
         Obey a snapshot.
 
@@ -177,48 +172,102 @@ class Proxy:
             ContractError: It cannot be obeyed; the one before stays in force.
         """
         try:
-            self._mesh.adopt(snapshot)
+            await self._traffic.adopt(snapshot)
         except ContractError as error:
             self._metrics.config_refused += 1
             if self._started:  # before, whoever starts us is told
                 log.error("config %s refused: %s", snapshot.version, error)
             raise
-        first = not self._configured
         self._configured = True
+        self._snapshot = snapshot
         self._metrics.config_version = snapshot.version
         self._metrics.config_applied_at = time.time()
         log.info(
             "config %s in force: %d listeners, %d virtual hosts, %d clusters",
             snapshot.version, len(snapshot.listeners), len(snapshot.virtual_hosts), len(snapshot.clusters),
         )  # fmt: skip
-        if first:
-            # What exists now lives for ever: the collector need not walk it again and again.
-            gc.collect()
-            gc.freeze()
-            gc.set_threshold(50_000, 50, 1_000)
+
+    # Hot restart: from the process before us, to the one after us ---------------------------------
+
+    async def _find_predecessor(self) -> Predecessor | None:
+        """Return the process to relieve, after it has handed over what it listens on."""
+        state = self._bootstrap.state
+        predecessor = None if self._takeover == "never" else await takeover.find(state)
+        if predecessor is None:
+            if self._takeover == "require":
+                raise TakeoverError(f"nobody serves with {state}, and taking over was required")
+            return None
+        for place, sockets in (await predecessor.sockets()).items():
+            self._sockets.hand(place, sockets)
+        self._traffic.hold()
+        return predecessor
+
+    async def _take_over(self, predecessor: Predecessor) -> None:
+        """Get ready while the other still serves; then accept, then tell it so."""
+        try:
+            async with asyncio.timeout(takeover.READY_WITHIN):
+                while not (self.ready or self.finished.is_set()):
+                    await asyncio.sleep(READY_LOOK)
+        except TimeoutError:
+            why = self._page_ready()[1].decode().strip()
+            raise TakeoverError(f"not ready to take over, {predecessor} goes on: {why}") from None
+        if self.finished.is_set():
+            return
+        await self._traffic.open()
+        await self._open_admin()
+        await predecessor.relieve()
+        self._sockets.close()
+
+    def _await_successor(self) -> None:
+        self._door = Door(
+            self._bootstrap.state,
+            sockets=self._listening,
+            on_asked=self._follow_no_more,
+            on_failed=self._on_takeover_failed,
+            on_taken=self._on_taken_over,
+        )
+        try:
+            self._door.open()
+        except (OSError, PrivateFileError) as error:
+            log.warning("no other process will be able to take over from this one: %s", error)
+
+    def _listening(self) -> dict[Place, list["socket.socket"]]:
+        admin = self._bootstrap.admin
+        return {**self._traffic.sockets, (admin.address, admin.port): self._admin.sockets}
+
+    def _on_takeover_failed(self) -> None:
+        if not self.finished.is_set():
+            self._follow()
+
+    async def _on_taken_over(self) -> None:
+        self._draining = True
+        self._admin.stop_listening()
+        await self._traffic.retreat()
+        self.finished.set()
 
     # Live -----------------------------------------------------------------------------------------
 
     @property
     def ready(self) -> bool:
         """Configured, and in possession of a certificate wherever one is needed."""
-        snapshot = self._mesh.snapshot
+        snapshot = self._snapshot
         needs = any(spec.mtls == "strict" for spec in snapshot.listeners) or any(
             spec.mtls for spec in snapshot.clusters
         )
-        return self._configured and not self._draining and (self._certificates.ready or not needs)
+        certified = self._certificates.ready or not needs
+        return self._configured and certified and self._traffic.ready and not self._draining
 
     def _offer_pages(self) -> None:
         page = self._admin.page
         page("/metrics", "text", self._page_metrics, slow=True)
         page("/healthz/live", "text", lambda: (200, b"live\n"))
         page("/healthz/ready", "text", self._page_ready)
-        page("/config", "json", lambda: (200, as_json(self._mesh.snapshot)))
+        page("/config", "json", lambda: (200, as_json(self._snapshot)))
         page("/clusters", "json", self._page_clusters)
         page("/certs", "json", lambda: (200, as_json(self._certificates.described())))
 
     def _page_metrics(self) -> tuple[int, bytes]:
-        metrics = self._metrics
+        metrics = self._traffic.counted()
         metrics.certificate_not_after = self._certificates.not_after
         metrics.connected = self._discovery is not None and self._discovery.connected
         return 200, metrics.render(time.time())
@@ -234,40 +283,26 @@ class Proxy:
         return 503, b"no valid certificate\n"
 
     def _page_clusters(self) -> tuple[int, bytes]:
-        clusters = self._mesh.clusters.values()
-        return 200, as_json([cluster.statistics() for cluster in clusters])
-
-    def _sweep(self) -> None:
-        self._mesh.sweep(self._environment.now())
-        self._sweeping = self._loop.call_later(SWEEP, self._sweep)
+        return 200, as_json(self._traffic.clusters())
 
     # Drain and stop -------------------------------------------------------------------------------
 
     async def drain(self) -> None:
         """Accept no more and wait for what runs, up to the drain time."""
         self._draining = True
-        self._mesh.drain()
-        log.info("draining: %d requests under way", self._environment.exchanges)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._bootstrap.drain_seconds):
-                while not self._hurried and (self._environment.exchanges or self._mesh.connections):
-                    await asyncio.sleep(DRAIN_LOOK)
-        if self._environment.exchanges:
-            log.warning("not drained in time: %d requests cut", self._environment.exchanges)
+        await self._traffic.drain()
 
     def hurry(self) -> None:
         """Drain no longer: whoever asked a second time means now."""
-        self._hurried = True
+        self._traffic.hurry()
 
     async def stop(self) -> None:
         """End everything."""
-        if self._sweeping is not None:
-            self._sweeping.cancel()
-        if self._discovering is not None:
-            self._discovering.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._discovering
-        self._mesh.close()
+        if self._door is not None:
+            self._door.close()
+        await self._follow_no_more()
+        await self._traffic.close()
+        self._sockets.close()
         self._admin.close()
         if self._started:
             log.info("stopped (meshproxy %s)", __version__)

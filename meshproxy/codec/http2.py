@@ -206,8 +206,8 @@ class _Session:
         if not self._control.spend(self._now):
             self.calm()
 
-    def _on_stream_gone(self, stream_id: int, code: int, sink: Sink | None) -> None:
-        """A stream was closed; was that an end or a tear?"""
+    def _on_stream_torn(self, stream_id: int, code: int, sink: Sink | None) -> None:
+        """A stream was closed with an error, or some that we reset are not closed yet."""
         if stream_id in self._ours:
             self._ours.discard(stream_id)
         elif code and (sink is None or not sink.finished) and not self._torn.spend(self._now):
@@ -257,10 +257,13 @@ class _Session:
             return
 
     def send_end(self, stream_id: int, trailers: Fields | None) -> None:
-        if trailers:
-            self._guarded(self._engine.send_trailers, stream_id, trailer_headers(trailers))
-        else:
-            self._guarded(self._engine.end_stream, stream_id)
+        try:
+            if trailers:
+                self._engine.send_trailers(stream_id, trailer_headers(trailers))
+            else:
+                self._engine.end_stream(stream_id)
+        except ngh2.NGH2Error:
+            return
 
     def reset(self, stream_id: int, code: int) -> None:
         """End a stream for a reason of our own; its sink hears `on_closed` in time."""
@@ -272,7 +275,11 @@ class _Session:
         self._guarded(self._engine.ping)
 
     def _guarded(self, action: Callable[..., object], *arguments: object) -> bool:
-        """Do it unless the stream or the connection has gone, of which an event tells or told."""
+        """
+        Do it unless the stream or the connection has gone, of which an event tells or told.
+
+        The words that every request says have this `try` in them: a call less.
+        """
         try:
             action(*arguments)
         except (ngh2.NGH2Error, ValueError):
@@ -291,7 +298,10 @@ class _Session:
     def acknowledge(self, stream_id: int, amount: int) -> None:
         """Data has been taken: the peer may send as much again, also when its stream has gone."""
         if amount:
-            self._guarded(self._engine.acknowledge_received_data, amount, stream_id)
+            try:
+                self._engine.acknowledge_received_data(amount, stream_id)
+            except (ngh2.NGH2Error, ValueError):
+                return
 
     def release(self, stream_id: int, amount: int) -> None:
         """Data that was held has been taken."""
@@ -319,9 +329,14 @@ def _on_reset(session: _Session, event: ngh2.StreamReset) -> None:
 
 
 class ServerSession(_Session):
-    """The end that requests come to; `open_stream` makes the sink of each."""
+    """
+    The end that requests come to; `open_stream` makes the sink of each.
 
-    __slots__ = ("_last", "_open_stream", "_streams")
+    Attributes:
+        streams: Those that are open.
+    """
+
+    __slots__ = ("_last", "_open_stream", "streams")
 
     def __init__(
         self, open_stream: Callable[[int], RequestStream], allowance: Allowance = STRANGER
@@ -329,7 +344,7 @@ class ServerSession(_Session):
         engine = ngh2.Connection(ngh2.Role.SERVER, _CONFIGURATION)
         super().__init__(engine, allowance)
         self._open_stream = open_stream
-        self._streams: dict[int, RequestStream] = {}
+        self.streams: dict[int, RequestStream] = {}
         self._last = 0
         engine.initiate_connection(
             {
@@ -339,11 +354,6 @@ class ServerSession(_Session):
             }
         )
         engine.set_local_window_size(CONNECTION_WINDOW)
-
-    @property
-    def streams(self) -> list[RequestStream]:
-        """Those that are open."""
-        return list(self._streams.values())
 
     # Requests -------------------------------------------------------------------------------------
 
@@ -356,7 +366,7 @@ class ServerSession(_Session):
         stream_id, ended = event.stream_id, event.end_stream
         self._last = stream_id
         self._useful += 4
-        self._streams[stream_id] = stream = self._open_stream(stream_id)
+        self.streams[stream_id] = stream = self._open_stream(stream_id)
         try:
             head = read_request_head(event.headers, ended=ended)
         except MalformedError as error:
@@ -368,7 +378,7 @@ class ServerSession(_Session):
 
     def _on_data(self, event: ngh2.DataReceived) -> None:
         stream_id, data, ended = event.stream_id, event.data, event.end_stream
-        stream = self._streams.get(stream_id)
+        stream = self.streams.get(stream_id)
         if stream is None:
             self.acknowledge(stream_id, len(data))
             return
@@ -381,7 +391,7 @@ class ServerSession(_Session):
             stream.on_request_end(None)
 
     def _on_trailers(self, event: ngh2.TrailersReceived) -> None:
-        stream = self._streams.get(event.stream_id)
+        stream = self.streams.get(event.stream_id)
         if stream is None:
             return
         try:
@@ -392,8 +402,12 @@ class ServerSession(_Session):
             stream.on_request_end(trailers)
 
     def _on_stream_closed(self, event: ngh2.StreamClosed) -> None:
-        stream_id = event.stream_id
-        self._on_stream_gone(stream_id, event.error_code, self._streams.pop(stream_id, None))
+        stream_id, code = event.stream_id, event.error_code
+        stream = self.streams.pop(stream_id, None)
+        if code or self._ours:
+            self._on_stream_torn(stream_id, code, stream)
+        elif stream is not None:
+            stream.on_closed(code)
 
     # Responses ------------------------------------------------------------------------------------
 
@@ -446,17 +460,17 @@ class ClientSession(_Session):
     Attributes:
         going_away: The peer takes no new requests on this connection.
         greeted: The peer's settings have arrived.
-        active: Streams that are open.
+        streams: Those that are open.
     """
 
-    __slots__ = ("_admitted", "_header_limit", "_on_going_away", "_streams", "going_away", "greeted")  # fmt: skip
+    __slots__ = ("_admitted", "_header_limit", "_on_going_away", "going_away", "greeted", "streams")  # fmt: skip
 
     def __init__(self, on_going_away: Callable[[], None], admitted: int = CAUTIOUS_STREAMS) -> None:
         """Begin; `admitted` holds until the peer says how many streams it takes."""
         engine = ngh2.Connection(ngh2.Role.CLIENT, _CONFIGURATION)
         super().__init__(engine, PEER)
         self._on_going_away = on_going_away
-        self._streams: dict[int, ResponseStream] = {}
+        self.streams: dict[int, ResponseStream] = {}
         self._admitted = admitted
         self._header_limit = HEADER_LIST_LIMIT
         self.going_away = False
@@ -471,20 +485,11 @@ class ClientSession(_Session):
         engine.set_local_window_size(CONNECTION_WINDOW)
 
     @property
-    def active(self) -> int:
-        return len(self._streams)
-
-    @property
-    def streams(self) -> list[ResponseStream]:
-        """Those that are open."""
-        return list(self._streams.values())
-
-    @property
     def room(self) -> int:
         """How many more requests the peer would take at once."""
         if self.going_away or self.closed:
             return 0
-        return self._admitted - len(self._streams)
+        return self._admitted - len(self.streams)
 
     # Requests -------------------------------------------------------------------------------------
 
@@ -506,7 +511,7 @@ class ClientSession(_Session):
             stream_id = self._engine.send_request(request_headers(head), end_stream=ended)
         except ngh2.NGH2Error as error:
             raise MalformedError("stream-refused", str(error)) from None
-        self._streams[stream_id] = stream
+        self.streams[stream_id] = stream
         return stream_id
 
     # Responses ------------------------------------------------------------------------------------
@@ -524,7 +529,7 @@ class ClientSession(_Session):
         self._header_limit = event.settings.get(_SETTING_HEADERS, self._header_limit)
 
     def _on_informational(self, event: ngh2.InformationalResponseReceived) -> None:
-        stream = self._streams.get(event.stream_id)
+        stream = self.streams.get(event.stream_id)
         if stream is None:
             return
         self._spend()
@@ -539,7 +544,7 @@ class ClientSession(_Session):
 
     def _on_head(self, event: ngh2.ResponseReceived) -> None:
         stream_id, ended = event.stream_id, event.end_stream
-        stream = self._streams.get(stream_id)
+        stream = self.streams.get(stream_id)
         if stream is None:
             return
         self._useful += 4
@@ -554,7 +559,7 @@ class ClientSession(_Session):
 
     def _on_data(self, event: ngh2.DataReceived) -> None:
         stream_id, data, ended = event.stream_id, event.data, event.end_stream
-        stream = self._streams.get(stream_id)
+        stream = self.streams.get(stream_id)
         if stream is None:
             self.acknowledge(stream_id, len(data))
             return
@@ -567,7 +572,7 @@ class ClientSession(_Session):
             stream.on_response_end(None)
 
     def _on_trailers(self, event: ngh2.TrailersReceived) -> None:
-        stream = self._streams.get(event.stream_id)
+        stream = self.streams.get(event.stream_id)
         if stream is None:
             return
         try:
@@ -578,8 +583,12 @@ class ClientSession(_Session):
             stream.on_response_end(trailers)
 
     def _on_stream_closed(self, event: ngh2.StreamClosed) -> None:
-        stream_id = event.stream_id
-        self._on_stream_gone(stream_id, event.error_code, self._streams.pop(stream_id, None))
+        stream_id, code = event.stream_id, event.error_code
+        stream = self.streams.pop(stream_id, None)
+        if code or self._ours:
+            self._on_stream_torn(stream_id, code, stream)
+        elif stream is not None:
+            stream.on_closed(code)
 
     _handlers = {
         ngh2.ResponseReceived: _on_head,

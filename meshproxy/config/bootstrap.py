@@ -22,6 +22,9 @@ WorkloadName = Annotated[
 ]
 
 
+Workers = Annotated[int, Meta(ge=1, le=256)]
+
+
 class BootstrapError(Exception):
     """The bootstrap file cannot be used; names the file, the field and what was expected."""
 
@@ -67,7 +70,8 @@ class Bootstrap(_Part, frozen=True, kw_only=True):
         identity: Its SPIFFE ID.
         version: Of the workload; a label in metrics.
         state: Directory, mode 0700, for key, certificate and the last snapshot.
-        drain_seconds: How long requests may go on after SIGTERM.
+        workers: Processes that serve traffic; with more than one, a further one leads them.
+        drain_seconds: How long requests may go on after SIGTERM or after a hot restart.
     """
 
     workload: WorkloadName
@@ -75,6 +79,7 @@ class Bootstrap(_Part, frozen=True, kw_only=True):
     state: Path
     version: str = ""
     admin: Admin = Admin()
+    workers: Workers = 1
     drain_seconds: Annotated[float, Meta(ge=0, le=3600)] = 10.0
     control_plane: ControlPlane | None = None
     static: Static | None = None

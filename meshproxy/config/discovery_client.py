@@ -81,7 +81,7 @@ class DiscoveryClient:
         self,
         bootstrap: Bootstrap,
         certificates: Certificates,
-        apply: Callable[[Snapshot], None],
+        apply: Callable[[Snapshot], Awaitable[None]],
         *,
         build: str = "",
         admin: str | None = None,
@@ -111,14 +111,15 @@ class DiscoveryClient:
         """Restore what an earlier run has left, then talk to the control plane; never returns."""
         if not self._certificates.ready:
             self._certificates.load_cache()
-        self.restore()
+        if not self.snapshot.version:
+            await self.restore()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._certificates.keep(self.sign))
             tasks.create_task(self._follow())
 
     # What an earlier run has left -------------------------------------------------------------
 
-    def restore(self) -> bool:
+    async def restore(self) -> bool:
         """Apply the snapshot of an earlier run; say whether there was a usable one."""
         path = self._state / _SNAPSHOT_FILE
         try:
@@ -127,7 +128,7 @@ class DiscoveryClient:
                 return False
             snapshot = wire.decode(data, Snapshot)
             delta.check_version(snapshot)
-            self._put_into_force(snapshot)
+            await self._put_into_force(snapshot)
         except (private_file.PrivateFileError, ContractError) as error:
             log.warning("%s: last snapshot not used: %s", path, error)
             return False
@@ -238,7 +239,7 @@ class DiscoveryClient:
     async def _on_update(self, update: Update) -> Ack | Nack:
         try:
             snapshot = delta.apply(self.snapshot, update)
-            self._put_into_force(snapshot)
+            await self._put_into_force(snapshot)
         except ContractError as error:
             log.warning("update to version %s refused: %s", update.version, error)
             self.last_error = f"update to version {update.version} refused: {error}"
@@ -253,7 +254,7 @@ class DiscoveryClient:
         await self._persist(snapshot)
         return Ack(nonce=update.nonce, version=snapshot.version)
 
-    def _put_into_force(self, snapshot: Snapshot) -> None:
+    async def _put_into_force(self, snapshot: Snapshot) -> None:
         roots = next(
             (t.roots for t in snapshot.trust if t.trust_domain == self._trust_domain), None
         )
@@ -264,7 +265,7 @@ class DiscoveryClient:
         except CertificateError as error:
             raise ContractError(f"trust/{self._trust_domain} roots", str(error)) from error
         try:
-            self._apply(snapshot)
+            await self._apply(snapshot)
         except ContractError:
             if before:
                 self._certificates.trust((before,))

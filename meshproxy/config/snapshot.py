@@ -7,13 +7,16 @@ From a snapshot (data) to a mesh (objects that act): compiled whole, adopted who
    keep their connections and counters; requests under way finish on the route they began with.
 """
 
+import socket
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 from meshproxy.contract.resources import ListenerSpec, Snapshot
 from meshproxy.contract.wire import ContractError
 from meshproxy.downstream import listener as downstream
 from meshproxy.downstream.listener import Listener
+from meshproxy.downstream.sockets import Place
 from meshproxy.exchange import Cluster as ExchangeCluster
 from meshproxy.routing.table import Authorities, VirtualHost, compile_virtual_host
 from meshproxy.upstream import cluster as upstream
@@ -22,6 +25,18 @@ from meshproxy.upstream.cluster import Cluster
 
 class Environment(downstream.Environment, upstream.Environment, Protocol):
     """What listeners and clusters need of the process."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A snapshot that can be obeyed: everything that could fail has been done."""
+
+    snapshot: Snapshot
+    clusters: dict[str, Cluster]
+    hosts: dict[str, VirtualHost[ExchangeCluster]]
+    authorities: Authorities[ExchangeCluster]
+    listeners: dict[str, Listener]
+    opened: list[Listener]
 
 
 class Mesh:
@@ -40,10 +55,20 @@ class Mesh:
         self._environment = environment
         self._hosts: dict[str, VirtualHost[ExchangeCluster]] = {}
         self._ending = False  # the whole proxy drains: new configuration opens nothing
+        self._holding = False  # not yet: another process still serves
 
     def adopt(self, snapshot: Snapshot) -> None:
         """
         Obey `snapshot` from now on.
+
+        Raises:
+            ContractError: It cannot be obeyed; everything is as before.
+        """
+        self.commit(self.prepare(snapshot))
+
+    def prepare(self, snapshot: Snapshot) -> Prepared:
+        """
+        Do all that obeying `snapshot` needs and that can fail; `commit` or `discard` must follow.
 
         Raises:
             ContractError: It cannot be obeyed; everything is as before.
@@ -57,14 +82,23 @@ class Mesh:
                     f"listener/{spec.name} virtual_host", f"there is no {spec.virtual_host!r}"
                 )
         listeners, opened = self._bind(snapshot)
-        # Nothing below can fail.
-        self._adopt_clusters(snapshot, clusters)
+        return Prepared(snapshot, clusters, hosts, authorities, listeners, opened)
+
+    def commit(self, prepared: Prepared) -> None:
+        """Obey what was prepared; nothing here can fail."""
+        snapshot, hosts = prepared.snapshot, prepared.hosts
+        self._adopt_clusters(snapshot, prepared.clusters)
         self._hosts = hosts
         for spec in snapshot.listeners:
             host = None if spec.virtual_host is None else hosts[spec.virtual_host]
-            listeners[spec.name].obey(spec, host, authorities)
-        self._adopt_listeners(listeners, opened)
+            prepared.listeners[spec.name].obey(spec, host, prepared.authorities)
+        self._adopt_listeners(prepared.listeners, prepared.opened)
         self.snapshot = snapshot
+
+    def discard(self, prepared: Prepared) -> None:
+        """Forget what was prepared; everything is as before."""
+        for listener in prepared.opened:
+            listener.unbind()
 
     # Compile --------------------------------------------------------------------------------------
 
@@ -124,7 +158,7 @@ class Mesh:
                 listeners[spec.name] = listener
         except ContractError:
             for listener in opened:
-                listener.close()
+                listener.unbind()
             raise
         return listeners, opened
 
@@ -141,7 +175,8 @@ class Mesh:
 
     def _adopt_listeners(self, listeners: dict[str, Listener], opened: list[Listener]) -> None:
         for listener in opened:
-            listener.start()
+            if not self._holding:
+                listener.start()
             if self._ending:
                 listener.drain()
         kept = {id(listener) for listener in listeners.values()}
@@ -153,6 +188,24 @@ class Mesh:
         self.draining = [listener for listener in self.draining if listener.connections]
 
     # The rest of life -----------------------------------------------------------------------------
+
+    def hold(self) -> None:
+        """Accept nothing before `open`: another process still serves these ports."""
+        self._holding = True
+
+    def open(self) -> None:
+        """Accept from now on."""
+        self._holding = False
+        for listener in self.listeners.values():
+            listener.start()
+
+    @property
+    def sockets(self) -> dict[Place, list[socket.socket]]:
+        """What is accepted from, by place."""
+        return {
+            (listener.spec.address, listener.spec.port): listener.sockets
+            for listener in self.listeners.values()
+        }
 
     @property
     def connections(self) -> int:

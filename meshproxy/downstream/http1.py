@@ -266,8 +266,7 @@ class Http1Connection(Connection):
 
     def _turn(self) -> None:
         if self._close:
-            self._reader.close()
-            self.close()
+            self._close_after_answer()
             return
         if self.blocked:
             # Who asks without reading the answers would fill our memory with them.
@@ -282,6 +281,16 @@ class Http1Connection(Connection):
         if not self._response_open:
             wait = HEAD_TIMEOUT if reader.held else IDLE_TIMEOUT
             self.deadline = self.loop.time() + wait
+
+    def _close_after_answer(self) -> None:
+        """Close; but a client that may be sending its next request already must get the answer."""
+        if not self._owner.draining or self.transport is None or not self.transport.can_write_eof():
+            self._reader.close()
+            self.close()
+            return
+        self._linger()
+        if self.transport.get_write_buffer_size():  # it has not even left yet
+            self.deadline = self.loop.time() + CLOSE_TIMEOUT
 
     def _linger(self) -> None:
         """
@@ -300,7 +309,7 @@ class Http1Connection(Connection):
             self.transport.write_eof()
 
     def drain(self) -> None:
-        """Close when the current exchange is done; at once when there is none."""
+        """Close when the current exchange is done; at once when there is none (cf. `Listener.drain`)."""
         self._last = self._close = True
         if self.idle and not self._lingering:
             self.close()

@@ -12,6 +12,7 @@ read it.
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from math import inf
 from typing import Protocol
 
@@ -41,41 +42,36 @@ class Owner(Protocol):
 class Http2Stream(Stream):
     """One request and its answer; the downstream of an exchange."""
 
-    __slots__ = ("_connection", "_exchange", "_method", "_request_open", "_responding")
+    __slots__ = ()
 
-    def __init__(self, connection: "Http2Connection", stream_id: int) -> None:
-        super().__init__(connection, stream_id)
-        self._connection = connection
-        self._exchange: Exchange | None = None
-        self._method = b""
-        self._request_open = True
-        self._responding = False
+    _link: "Http2Connection"
+    exchange: Exchange | None
 
     # The request ----------------------------------------------------------------------------------
 
     def on_request_head(self, head: RequestHead) -> None:
-        self._method = head.method
-        self._exchange = exchange = self._connection.begin(self)
+        self.method = head.method
+        self.exchange = exchange = self._link.begin(self)
         exchange.on_request_head(head)
 
     def on_request_data(self, data: bytes) -> None:
-        if self._exchange is not None:
-            self._exchange.on_request_data(data)
+        if self.exchange is not None:
+            self.exchange.on_request_data(data)
         self.took(len(data))
 
     def on_request_end(self, trailers: Fields | None) -> None:
-        self._request_open = False
-        if self._exchange is not None:
-            self._exchange.on_request_end(trailers)
+        self.ended = True
+        if self.exchange is not None:
+            self.exchange.on_request_end(trailers)
 
     def on_request_malformed(self, error: MalformedError) -> None:
         """Answer what can be answered; the other streams are not to blame."""
-        connection = self._connection
+        connection = self._link
         connection.owner.malformed(error.code)
-        exchange, self._exchange = self._exchange, None
+        exchange, self.exchange = self.exchange, None
         if exchange is not None:  # inside a body: half of it must not be taken for all of it
             exchange.on_request_reset()
-        if self._responding or self.finished:
+        if self.responding or self.finished:
             self.end_by_reset(PROTOCOL_ERROR)
             return
         head, body = local_reply(refusal(error.code), None, hop=connection.owner.hop, attempt=0)
@@ -86,34 +82,36 @@ class Http2Stream(Stream):
     # The response ---------------------------------------------------------------------------------
 
     def send_informational(self, head: ResponseHead) -> None:
-        if self.id and not self._responding:
-            self._connection.session.send_informational(self.id, head)
-            self._connection.flush_soon()
+        if self.id and not self.responding:
+            self._link.session.send_informational(self.id, head)
+            self._link.flush_soon()
 
     def send_head(self, head: ResponseHead) -> None:
         if not self.id:
             return
-        self._responding = True
-        self.finished = not head.length or self._method == b"HEAD" or head.status in (204, 304)
-        self._connection.session.send_head(self.id, head, ended=self.finished)
-        self._connection.flush_soon()
+        self.responding = True
+        self.finished = not head.length or self.method == b"HEAD" or head.status in (204, 304)
+        link = self._link
+        link.session.send_head(self.id, head, ended=self.finished)
+        if not link.flush_due:
+            link.flush_soon()
 
     def send_end(self, trailers: Fields | None) -> None:
-        self._exchange = None
+        self.exchange = None
         super().send_end(trailers)
-        if self._request_open and self.id:
+        if not self.ended and self.id:
             self.pause()  # nobody takes the rest: no credit for more
-            self._connection.answered_early.append(self)
+            self._link.answered_early.append(self)
 
     def reset(self) -> None:
         """The response cannot be completed: the client must not take what it has for all of it."""
-        self._exchange = None
+        self.exchange = None
         self.end_by_reset(INTERNAL_ERROR)
 
     def end_early(self) -> bool:
         """After a flush: say whether the answer has left, so that the rest may be refused."""
-        if self.id and self._request_open:
-            if self._connection.session.queued(self.id):
+        if self.id and not self.ended:
+            if self._link.session.queued(self.id):
                 return False
             self.end_by_reset(NO_ERROR)
         return True
@@ -122,10 +120,11 @@ class Http2Stream(Stream):
 
     def on_closed(self, code: int) -> None:  # noqa: ARG002  # why does not matter to the exchange
         self.gone()
-        exchange, self._exchange = self._exchange, None
+        exchange = self.exchange
         if exchange is not None:
+            self.exchange = None
             exchange.on_request_reset()
-        self._connection.stream_gone()
+        self._link.stream_gone()
 
     # One side is slower than the other ------------------------------------------------------------
 
@@ -136,12 +135,12 @@ class Http2Stream(Stream):
         self.resume()
 
     def on_blocked(self) -> None:
-        if self._exchange is not None:
-            self._exchange.on_downstream_blocked()
+        if self.exchange is not None:
+            self.exchange.on_downstream_blocked()
 
     def on_writable(self) -> None:
-        if self._exchange is not None:
-            self._exchange.on_downstream_writable()
+        if self.exchange is not None:
+            self.exchange.on_downstream_writable()
 
 
 class Http2Connection(Link):
@@ -167,7 +166,7 @@ class Http2Connection(Link):
         super().__init__(loop)
         self.owner = owner
         self.begin = begin
-        self.session = ServerSession(self._open_stream, allowance)
+        self.session = ServerSession(partial(Http2Stream, self), allowance)
         self.deadline = inf
         self.answered_early: list[Http2Stream] = []
         self._draining = False
@@ -187,19 +186,14 @@ class Http2Connection(Link):
         self.deadline = self.loop.time() + FIRST_TIMEOUT
         self.flush_soon()
 
-    def _open_stream(self, stream_id: int) -> Http2Stream:
-        if not self._draining:
-            self.deadline = inf
-        return Http2Stream(self, stream_id)
-
     def stream_gone(self) -> None:
-        if self.idle and not self._draining:
+        if not self.session.streams and not self._draining:
             self.deadline = self.loop.time() + IDLE_TIMEOUT
 
-    def on_flushed(self) -> None:
-        if self.answered_early:
+    def flush(self) -> None:
+        super().flush()
+        if self.answered_early and not self.blocked:
             self.answered_early = [s for s in self.answered_early if not s.end_early()]
-        super().on_flushed()
 
     # The end --------------------------------------------------------------------------------------
 
@@ -214,6 +208,8 @@ class Http2Connection(Link):
     def expire(self) -> None:
         """The deadline has passed."""
         self.deadline = inf
+        if self.session.streams and not (self._draining or self.session.closed):
+            return  # it was set when there was none; the last that goes sets the next
         if self.session.closed:  # and still not gone: the client does not read what we say
             self.abort()
         elif self._draining:
@@ -230,7 +226,7 @@ class Http2Connection(Link):
         self.session.closed = True
         if self.session.calmed:
             self.owner.malformed("connection-abused")
-        for stream in self.session.streams:
+        for stream in list(self.session.streams.values()):
             stream.on_closed(INTERNAL_ERROR)
         self.blocked_streams.clear()
         self.answered_early.clear()

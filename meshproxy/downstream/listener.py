@@ -32,10 +32,10 @@ from meshproxy.telemetry.metrics import Metrics
 from . import http1
 from .arrival import Arrival
 from .http2 import Http2Connection
+from .sockets import Sockets
 
 log = logging.getLogger("meshproxy.listener")
 
-BACKLOG = 4096
 ACCEPT_BATCH = 64
 """Connections taken per wake-up, so that a flood of them does not starve those already open."""
 
@@ -65,6 +65,8 @@ class Environment(Surroundings, Protocol):
         identity: Its SPIFFE ID.
         trust_domain: The only one whose identities count.
         server_context: TLS for the next inbound connection; None before there is a certificate.
+        sockets: Where listening sockets come from.
+        drain_seconds: How long who is idle may stay when no more connections are accepted.
     """
 
     workload: str
@@ -73,6 +75,8 @@ class Environment(Surroundings, Protocol):
     trust_domain: str
     metrics: Metrics
     loop: asyncio.AbstractEventLoop
+    sockets: Sockets
+    drain_seconds: float
 
     @property
     def server_context(self) -> ssl.SSLContext | None: ...
@@ -127,7 +131,8 @@ class Listener:
 
     Attributes:
         virtual_host: Serves every request, or None to choose by authority.
-        draining: No new connections; the open ones end with their current request.
+        draining: No new connections; the open ones end with their current or next request.
+        sockets: What it accepts from; none before `bind` and after `drain`.
     """
 
     def __init__(self, spec: ListenerSpec, environment: Environment) -> None:
@@ -138,15 +143,16 @@ class Listener:
         self.authorities: Authorities
         self.draining = False
         self._loop = environment.loop
-        self._socket: socket.socket | None = None
+        self.sockets: list[socket.socket] = []
         self._connections: dict[Accepted, bool] = {}  # and whether it is encrypted
         self._greeting: set[asyncio.Task[None]] = set()
         self._callers: dict[str | None, Caller] = {}
         self._counts = environment.metrics.connection("downstream", spec.direction)
         self._sweep: asyncio.TimerHandle | None = None
+        self._last_call: asyncio.TimerHandle | None = None
 
     def __repr__(self) -> str:
-        state = "draining" if self.draining else "open" if self._socket else "closed"
+        state = "draining" if self.draining else "open" if self.sockets else "closed"
         return f"<Listener {self.spec.name} {self.spec.address}:{self.spec.port} {state}>"
 
     @property
@@ -164,19 +170,16 @@ class Listener:
             ContractError: The address or port cannot be had.
         """
         spec = self.spec
-        family = socket.AF_INET6 if ":" in spec.address else socket.AF_INET
-        sock = socket.socket(family, socket.SOCK_STREAM)
         try:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            sock.setblocking(False)
-            sock.bind((spec.address, spec.port))
-            sock.listen(BACKLOG)
-        except (OSError, ValueError, TypeError) as error:  # the latter two: no address at all
-            sock.close()
-            where = f"{spec.address}:{spec.port}"
-            reason = f"cannot listen on {where}: {getattr(error, 'strerror', None) or error}"
-            raise ContractError(f"listener/{spec.name} port", reason) from None
-        self._socket = sock
+            self.sockets = self.environment.sockets.take((spec.address, spec.port))
+        except OSError as error:
+            raise cannot_listen(spec, error) from None
+
+    def unbind(self) -> None:
+        """Give the port back: nothing has been accepted, and nothing shall be."""
+        place = (self.spec.address, self.spec.port)
+        self.environment.sockets.give_back(place, self.sockets)
+        self.sockets = []
 
     def obey(
         self,
@@ -201,37 +204,36 @@ class Listener:
 
     def start(self) -> None:
         """Begin to accept."""
-        assert self._socket is not None
-        self._loop.add_reader(self._socket.fileno(), self._on_acceptable)
+        for sock in self.sockets:
+            self._loop.add_reader(sock.fileno(), self._on_acceptable, sock)
         self._sweep = self._loop.call_later(SWEEP, self._on_sweep)
 
-    def _on_acceptable(self) -> None:
+    def _on_acceptable(self, listening: socket.socket) -> bool:
+        """Accept a batch; say whether there may be more."""
         for _ in range(ACCEPT_BATCH):
-            if self._socket is None:
-                return
             try:
-                sock, _peer = self._socket.accept()
+                sock, _peer = listening.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-                return
+                return False  # also when another process that shares the queue was faster
             except OSError as error:
-                self._pause_accepting(error)
-                return
+                self._pause_accepting(listening, error)
+                return False
             sock.setblocking(False)
             task = self._loop.create_task(self._greet(sock))
             self._greeting.add(task)
             task.add_done_callback(self._greeting.discard)
+        return True
 
-    def _pause_accepting(self, error: OSError) -> None:
+    def _pause_accepting(self, listening: socket.socket, error: OSError) -> None:
         """Out of descriptors or memory: waiting connections stay queued, and we do not spin."""
         if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
             log.error("%s: accept failed: %s", self.spec.name, error)
-        assert self._socket is not None
-        self._loop.remove_reader(self._socket.fileno())
-        self._loop.call_later(0.1, self._resume_accepting)
+        self._loop.remove_reader(listening.fileno())
+        self._loop.call_later(0.1, self._resume_accepting, listening)
 
-    def _resume_accepting(self) -> None:
-        if self._socket is not None:
-            self._loop.add_reader(self._socket.fileno(), self._on_acceptable)
+    def _resume_accepting(self, listening: socket.socket) -> None:
+        if listening in self.sockets:
+            self._loop.add_reader(listening.fileno(), self._on_acceptable, listening)
 
     # Greeting: the first bytes decide -------------------------------------------------------------
 
@@ -326,7 +328,7 @@ class Listener:
                 return
         self._connections[arrival] = arrival.tls
         self._counts.opened += 1
-        if self.draining or self._unwanted(arrival):
+        if self._unwanted(arrival):
             arrival.drain()
 
     def successor(
@@ -349,6 +351,8 @@ class Listener:
             )
         del self._connections[arrival]
         self._connections[connection] = arrival.tls
+        if self.draining and isinstance(connection, Http2Connection):
+            self._loop.call_soon(connection.drain)
         return connection
 
     def _unwanted(self, connection: Accepted) -> bool:
@@ -376,31 +380,64 @@ class Listener:
             connection.expire()
         if self.draining and not self.connections:
             self._sweep = None  # nobody is left, nobody will come
+            if self._last_call is not None:
+                self._last_call.cancel()
         else:
             self._sweep = self._loop.call_later(SWEEP, self._on_sweep)
 
     # Closing --------------------------------------------------------------------------------------
 
     def drain(self) -> None:
-        """Accept no more; let the open connections end with their current request."""
+        """
+        Accept no more, and let the open connections end without failing a request.
+
+        HTTP/2 can be told (GOAWAY).  An HTTP/1.1 client learns it from the next response
+        (`Connection: close`, which it gets because we are draining): closing an idle connection
+        just when its next request is on the way would fail that request.
+        """
+        if self.draining:
+            return
+        for listening in self.sockets if self._sweep is not None else ():
+            while self._on_acceptable(listening):
+                pass  # who waits in the queue has been promised an answer
         self.draining = True
-        if self._socket is not None:
-            self._loop.remove_reader(self._socket.fileno())
-            self._socket.close()
-            self._socket = None
+        self._forget_sockets()
+        for connection in list(self._connections):
+            if isinstance(connection, Http2Connection):
+                connection.drain()
+        self._last_call = self._loop.call_later(self.environment.drain_seconds, self._on_last_call)
+
+    def _on_last_call(self) -> None:
+        """Who has asked for nothing in all this time will hardly do so in this moment."""
         for connection in list(self._connections):
             connection.drain()
 
+    def _forget_sockets(self) -> None:
+        # Closed, never shut down: another process may go on accepting from the same sockets.
+        for listening in self.sockets:
+            self._loop.remove_reader(listening.fileno())
+            listening.close()
+        self.sockets = []
+
     def close(self) -> None:
         """End everything now."""
-        self.drain()
-        if self._sweep is not None:
-            self._sweep.cancel()
-            self._sweep = None
+        self.draining = True
+        self._forget_sockets()
+        for timer in (self._sweep, self._last_call):
+            if timer is not None:
+                timer.cancel()
+        self._sweep = self._last_call = None
         for task in list(self._greeting):
             task.cancel()
         for connection in list(self._connections):
             connection.abort()
+
+
+def cannot_listen(spec: ListenerSpec, error: OSError) -> ContractError:
+    """Return the refusal of a snapshot whose listener has no place to listen on."""
+    where = f"{spec.address}:{spec.port}"
+    reason = f"cannot listen on {where}: {error.strerror or error}"
+    return ContractError(f"listener/{spec.name} port", reason)
 
 
 def _settle(future: "asyncio.Future[None]") -> None:

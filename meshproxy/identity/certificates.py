@@ -13,6 +13,7 @@ trust bundle replaces both contexts at once; connections that exist are not touc
 import asyncio
 import hashlib
 import logging
+import os
 import random
 import ssl
 import time
@@ -179,7 +180,8 @@ class Certificates:
         self._check(x509.leaf(answer.chain))
         roots = "".join(answer.roots)
         # Try the pair in a file of its own: the one in use stays whole if they do not match.
-        candidate = directory / f"{_IDENTITY_FILE}.new"
+        # (And of its own for each process: in a hot restart two may renew at once.)
+        candidate = directory / f"{_IDENTITY_FILE}.{os.getpid()}.new"
         private_file.write(candidate, (key + answer.chain).encode("ascii"))
         try:
             _contexts(candidate, None, roots)

@@ -13,6 +13,7 @@ What becomes of a request when its stream ends early decides whether it may be s
 """
 
 import asyncio
+from collections.abc import Sequence
 from functools import partial
 from typing import Protocol
 
@@ -37,8 +38,12 @@ PINGS = 3
 class Owner(Protocol):
     """The pool that dialled the connection."""
 
+    @property
+    def waiting(self) -> Sequence[Exchange]:
+        """Those that wait for a connection."""
+
     def roomier(self, connection: "Http2Connection") -> None:
-        """A stream has ended."""
+        """A stream has ended, and somebody waits."""
 
     def leaving(self, connection: "Http2Connection") -> None:
         """It takes no more requests."""
@@ -50,54 +55,52 @@ class Owner(Protocol):
 class Http2Stream(Stream):
     """One attempt of an exchange."""
 
-    __slots__ = ("_connection", "_exchange", "_heard", "method")
+    __slots__ = ()
 
-    def __init__(self, connection: "Http2Connection", exchange: Exchange) -> None:
-        super().__init__(connection)
-        self._connection = connection
-        self._exchange: Exchange | None = exchange
-        self._heard = False  # something of the response has arrived
-        self.method = b""
+    _link: "Http2Connection"
+    exchange: Exchange | None
 
     # The request ----------------------------------------------------------------------------------
 
     def send_head(self, head: RequestHead) -> None:
-        connection = self._connection
+        link = self._link
         self.method = head.method
         self.finished = not head.length
         try:
-            self.id = connection.session.send_head(self, head, ended=self.finished)
+            self.id = link.session.send_head(self, head, ended=self.finished)
         except MalformedError as error:
             # Later: the exchange is about to say more.
-            connection.loop.call_soon(partial(self._fail, error.code))
+            link.loop.call_soon(partial(self._fail, error.code))
             return
-        connection.flush_soon()
+        if not link.flush_due:
+            link.flush_soon()
 
     def reset(self) -> None:
         """Nobody waits for the answer any more."""
-        self._exchange = None
+        self.exchange = None
         self.end_by_reset(CANCEL)
 
     # The response ---------------------------------------------------------------------------------
 
     def on_response_informational(self, head: ResponseHead) -> None:
-        self._heard = True
-        if self._exchange is not None:
-            self._exchange.on_response_informational(head)
+        self.responding = True
+        if self.exchange is not None:
+            self.exchange.on_response_informational(head)
 
     def on_response_head(self, head: ResponseHead) -> None:
-        self._heard = True
-        if self._exchange is not None:
-            self._exchange.on_response_head(head)
+        self.responding = True
+        if self.exchange is not None:
+            self.exchange.on_response_head(head)
 
     def on_response_data(self, data: bytes) -> None:
-        if self._exchange is not None:
-            self._exchange.on_response_data(data)
+        if self.exchange is not None:
+            self.exchange.on_response_data(data)
         self.took(len(data))
 
     def on_response_end(self, trailers: Fields | None) -> None:
-        exchange, self._exchange = self._exchange, None
-        self._connection.served += 1
+        exchange, self.exchange = self.exchange, None
+        self.ended = True
+        self._link.served += 1
         if not self.finished:  # answered before it had heard all: the rest is of no use
             self.end_by_reset(CANCEL)
         if exchange is not None:
@@ -111,13 +114,15 @@ class Http2Stream(Stream):
 
     def on_closed(self, code: int) -> None:
         self.gone()
-        if code == REFUSED_STREAM and not self._heard:
+        if self.exchange is None:
+            pass  # as nearly always: it has its answer
+        elif code == REFUSED_STREAM and not self.responding:
             self._fail("stream-refused")
         elif code == PROTOCOL_ERROR:
             self._fail("upstream-protocol-error")
         else:
             self._fail("upstream-reset")
-        self._connection.stream_gone()
+        self._link.stream_gone()
 
     def on_lost(self, code: str) -> None:
         """The connection has gone."""
@@ -125,9 +130,9 @@ class Http2Stream(Stream):
         self._fail(code)
 
     def _fail(self, code: str) -> None:
-        exchange, self._exchange = self._exchange, None
+        exchange, self.exchange = self.exchange, None
         if exchange is not None:
-            reused = self._connection.served > 0 and not self._heard
+            reused = self._link.served > 0 and not self.responding
             exchange.on_response_reset(code, reused=reused)
 
     # One side is slower than the other ------------------------------------------------------------
@@ -139,12 +144,12 @@ class Http2Stream(Stream):
         self.resume()
 
     def on_blocked(self) -> None:
-        if self._exchange is not None:
-            self._exchange.on_upstream_blocked()
+        if self.exchange is not None:
+            self.exchange.on_upstream_blocked()
 
     def on_writable(self) -> None:
-        if self._exchange is not None:
-            self._exchange.on_upstream_writable()
+        if self.exchange is not None:
+            self.exchange.on_upstream_writable()
 
 
 class Http2Connection(Link):
@@ -153,10 +158,10 @@ class Http2Connection(Link):
 
     Attributes:
         served: Responses that were complete.
-        idle_since: When the last stream ended.
+        idle_since: Since when, as far as the sweeps have seen, nothing was asked.
     """
 
-    __slots__ = ("_heard", "_owner", "_retired", "_to_sidecar", "_unanswered", "idle_since", "served")  # fmt: skip
+    __slots__ = ("_heard", "_owner", "_retired", "_served_before", "_to_sidecar", "_unanswered", "idle_since", "served")  # fmt: skip
 
     session: ClientSession
 
@@ -172,12 +177,15 @@ class Http2Connection(Link):
         self._retired = False
         self._heard = False  # since the last sweep
         self._unanswered = 0
+        self._served_before = 0  # the last sweep
         self.served = 0
         self.idle_since = loop.time()
 
     def __repr__(self) -> str:
         state = "lost" if self.transport is None else "leaving" if not self.usable else "open"
-        return f"<Http2Connection {state}, {self.session.active} streams, served {self.served}>"
+        return (
+            f"<Http2Connection {state}, {len(self.session.streams)} streams, served {self.served}>"
+        )
 
     @property
     def usable(self) -> bool:
@@ -191,28 +199,34 @@ class Http2Connection(Link):
     @property
     def room(self) -> int:
         """How many requests may be sent now."""
-        return self.session.room if self.usable else 0
+        transport = self.transport
+        if transport is None or self._retired or transport.is_closing():
+            return 0
+        return self.session.room
 
     @property
     def idle(self) -> bool:
         """No stream is open."""
-        return not self.session.active
+        return not self.session.streams
 
     def on_connected(self) -> None:
         self.flush_soon()
 
     # Borrowed by exchanges ------------------------------------------------------------------------
 
-    def lend(self, exchange: Exchange) -> None:
-        """Give the exchange a stream; only with `room`."""
-        exchange.on_upstream_ready(Http2Stream(self, exchange))
+    def lend(self, exchange: Exchange) -> bool:
+        """Give the exchange a stream; return False when there is no room for one."""
+        if self.room <= 0:
+            return False
+        stream = Http2Stream(self)
+        stream.exchange = exchange
+        exchange.on_upstream_ready(stream)
+        return True
 
     def stream_gone(self) -> None:
-        if self.idle:
-            self.idle_since = self.loop.time()
-            if self._retired:
-                self.loop.call_soon(self.close)
-        if self.usable:
+        if self._retired and not self.session.streams:
+            self.loop.call_soon(self.close)
+        elif self._owner.waiting and self.usable:
             self._owner.roomier(self)
 
     # Is anybody there? ----------------------------------------------------------------------------
@@ -221,14 +235,20 @@ class Http2Connection(Link):
         self._heard = True
         super().buffer_updated(nbytes)
 
-    def sweep(self) -> None:
+    def sweep(self, now: float) -> None:
         """
         Ask a sidecar that has been silent whether it is still there; called every few seconds.
+
+        Note, too, whether anything was asked since the last time: looking now costs less than
+        noting the time with every answer.
 
         A connection whose other end has vanished without a word would take every request for
         that endpoint along.  Plain apps are not asked: gRPC servers disconnect whom they find
         too curious.
         """
+        if self.session.streams or self.served != self._served_before:
+            self._served_before = self.served
+            self.idle_since = now
         if self._heard or not self._to_sidecar:
             self._heard = False
             self._unanswered = 0
@@ -257,7 +277,7 @@ class Http2Connection(Link):
         if not self.session.greeted and refused_our_certificate(error):
             code = "handshake-failed"
         self.session.closed = True
-        for stream in self.session.streams:
+        for stream in list(self.session.streams.values()):
             stream.on_lost(code)
         self.blocked_streams.clear()
         self._owner.lost(self)

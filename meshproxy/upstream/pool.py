@@ -63,10 +63,10 @@ class Pool:
         "_idle",
         "_shared",
         "_sharing",
-        "_waiting",
         "cluster",
         "endpoint",
         "retired",
+        "waiting",
     )
 
     def __init__(
@@ -83,7 +83,7 @@ class Pool:
         # times; what was negotiated last knows better.
         self._sharing = cluster.mtls or cluster.protocol == "http2"
         self._connections: set[Http1Connection | Http2Connection] = set()
-        self._waiting: deque[Exchange] = deque()
+        self.waiting: deque[Exchange] = deque()
         self._dials: set[asyncio.Task[None]] = set()
         self._counts = environment.connections_to("outbound" if cluster.mtls else "inbound")
 
@@ -91,7 +91,7 @@ class Pool:
         return (
             f"<Pool {self.endpoint.address}:{self.endpoint.port} "
             f"connections {len(self._connections)}, idle {len(self._idle)}, "
-            f"dialling {len(self._dials)}, waiting {len(self._waiting)}>"
+            f"dialling {len(self._dials)}, waiting {len(self.waiting)}>"
         )
 
     def statistics(self) -> dict[str, int]:
@@ -100,7 +100,7 @@ class Pool:
             "connections": len(self._connections),
             "idle": len(self._idle) + sum(connection.idle for connection in self._shared),
             "dialling": len(self._dials),
-            "waiting": len(self._waiting),
+            "waiting": len(self.waiting),
         }
 
     # Borrowing ------------------------------------------------------------------------------------
@@ -108,8 +108,7 @@ class Pool:
     def acquire(self, exchange: Exchange) -> None:
         """Answer the exchange with `on_upstream_ready` or `on_upstream_failed`, now or later."""
         for shared in self._shared:
-            if shared.room > 0:
-                shared.lend(exchange)
+            if shared.lend(exchange):
                 return
         idle = self._idle
         while idle:
@@ -118,21 +117,21 @@ class Pool:
             if transport is not None and not transport.is_closing():
                 connection.lend(exchange)
                 return
-        if len(self._waiting) >= self.cluster.max_pending:
+        if len(self.waiting) >= self.cluster.max_pending:
             exchange.on_upstream_failed("overflow")
             return
-        self._waiting.append(exchange)
+        self.waiting.append(exchange)
         self._dial_if_needed()
 
     def forget(self, exchange: Exchange) -> None:
         """The exchange waits no longer."""
-        if exchange in self._waiting:
-            self._waiting.remove(exchange)
+        if exchange in self.waiting:
+            self.waiting.remove(exchange)
 
     def idle(self, connection: Http1Connection) -> None:
         """A connection comes back: the line's head gets it, or it rests."""
-        if self._waiting:
-            connection.lend(self._waiting.popleft())
+        if self.waiting:
+            connection.lend(self.waiting.popleft())
         elif self.retired:
             connection.close()
         else:
@@ -141,11 +140,9 @@ class Pool:
 
     def roomier(self, connection: Http2Connection) -> None:
         """A stream of a shared connection has ended: there is room for who waits."""
-        while self._waiting and connection.room > 0:
-            connection.lend(self._waiting.popleft())
-        if connection.idle:
-            connection.idle_since = self._environment.now()
-        if self._waiting:
+        while self.waiting and connection.room > 0:
+            connection.lend(self.waiting.popleft())
+        if self.waiting:
             self._dial_if_needed()
 
     def leaving(self, connection: Http2Connection) -> None:
@@ -170,7 +167,7 @@ class Pool:
         dials = len(self._dials)
         room = self.cluster.max_connections - len(self._connections) - dials
         at_once = 1 if self._sharing else DIALS_AT_ONCE
-        wanted = min(len(self._waiting) - dials, at_once - dials, room)
+        wanted = min(len(self.waiting) - dials, at_once - dials, room)
         for _ in range(wanted):
             task = self._environment.loop.create_task(self._dial())
             self._dials.add(task)
@@ -180,7 +177,7 @@ class Pool:
         connection: Http1Connection | Http2Connection | None = None
         code = ""
         try:
-            if not self._waiting:  # served by a connection that came back in the meantime
+            if not self.waiting:  # served by a connection that came back in the meantime
                 return
             connection = await self._connect()
         except DialError as error:
@@ -283,9 +280,9 @@ class Pool:
 
     def _on_dial_failed(self, code: str) -> None:
         """Tell who waits: all of them when nothing else can serve them, otherwise one."""
-        failed = 1 if self._connections or self._dials else len(self._waiting)
-        for _ in range(min(failed, len(self._waiting))):
-            self._waiting.popleft().on_upstream_failed(code)
+        failed = 1 if self._connections or self._dials else len(self.waiting)
+        for _ in range(min(failed, len(self.waiting))):
+            self.waiting.popleft().on_upstream_failed(code)
         self._dial_if_needed()
 
     # Growing old ----------------------------------------------------------------------------------
@@ -296,11 +293,10 @@ class Pool:
         while self._idle and self._idle[0].idle_since < limit:
             self._idle.pop(0).close()
         for connection in list(self._shared):
+            connection.sweep(now)
             if connection.idle and connection.idle_since < limit:
                 self.leaving(connection)
                 connection.retire()
-            else:
-                connection.sweep()
 
     def retire(self) -> None:
         """The endpoint is gone from the configuration: finish what runs, keep nothing."""

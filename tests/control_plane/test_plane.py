@@ -91,7 +91,11 @@ async def test_a_file_becomes_what_a_proxy_obeys(tmp_path: Path) -> None:
                 token=tmp_path / "token",
             ),
         )
-        client = DiscoveryClient(bootstrap, Certificates(CATALOG, bootstrap.state), applied.append)
+
+        async def apply(snapshot: Snapshot) -> None:
+            applied.append(snapshot)
+
+        client = DiscoveryClient(bootstrap, Certificates(CATALOG, bootstrap.state), apply)
         sidecar = asyncio.create_task(client.run())
         try:
             await until(lambda: applied)

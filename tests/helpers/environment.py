@@ -5,6 +5,7 @@ import ssl
 import time
 from collections.abc import Callable
 
+from meshproxy.downstream.sockets import Sockets
 from meshproxy.telemetry.metrics import ConnectionSeries, Metrics
 
 
@@ -33,6 +34,8 @@ class Environment:
         self.random: Callable[[], float] = lambda: 0.5
         self.server_context: ssl.SSLContext | None = None
         self.client_context: ssl.SSLContext | None = None
+        self.sockets = Sockets()
+        self.drain_seconds = 5.0
         self.refusals: list[tuple[str, str]] = []
         self.handshakes: list[str] = []
 

@@ -157,7 +157,7 @@ class Sidecar:
             self.bootstrap, self.certificates, self._apply, build="test", admin="127.0.0.1:15000"
         )
 
-    def _apply(self, snapshot: Snapshot) -> None:
+    async def _apply(self, snapshot: Snapshot) -> None:
         if self.refuse is not None:
             raise self.refuse
         self.applied.append(snapshot)

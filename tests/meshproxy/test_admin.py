@@ -8,6 +8,7 @@ import pytest
 from meshproxy import admin as admin_module
 from meshproxy.admin import Admin, as_json
 from meshproxy.contract.resources import ClusterSpec
+from meshproxy.downstream.sockets import listen
 from tests.helpers.client import connect, get
 from tests.helpers.environment import until
 from tests.helpers.ports import free_port
@@ -16,13 +17,17 @@ LOCAL = "localhost"
 
 
 @pytest.fixture
-async def port() -> AsyncIterator[int]:
+async def admin() -> Admin:
+    return Admin(asyncio.get_running_loop())
+
+
+@pytest.fixture
+async def port(admin: Admin) -> AsyncIterator[int]:
     port = free_port()
-    admin = Admin(asyncio.get_running_loop())
     admin.page("/metrics", "text", lambda: (200, b"mesh 1\n"))
     admin.page("/healthz/ready", "text", lambda: (503, b"not yet\n"))
     admin.page("/config", "json", lambda: (200, as_json(ClusterSpec(name="a"))))
-    await admin.start("127.0.0.1", port)
+    await admin.start(listen(("127.0.0.1", port)))
     yield port
     admin.close()
     await until(lambda: not admin._connections)
@@ -103,7 +108,7 @@ async def test_slow_visitors_are_sent_away(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr("meshproxy.downstream.http1.HEAD_TIMEOUT", 0.05)
     port = free_port()
     admin = Admin(asyncio.get_running_loop())
-    await admin.start("127.0.0.1", port)
+    await admin.start(listen(("127.0.0.1", port)))
     async with connect(port) as client:
         await client.send(b"GET /metr")
         assert (await client.response()).status == 408
@@ -111,7 +116,13 @@ async def test_slow_visitors_are_sent_away(monkeypatch: pytest.MonkeyPatch) -> N
     await until(lambda: not admin._connections)
 
 
-async def test_a_taken_port_is_an_error(port: int) -> None:
-    """The proxy must not start half."""
-    with pytest.raises(OSError, match="in use"):
-        await Admin(asyncio.get_running_loop()).start("127.0.0.1", port)
+async def test_no_more_listening(port: int, admin: Admin) -> None:
+    """A successor has the port: who is connected is still answered, nobody else is accepted."""
+    async with connect(port) as client:
+        await client.send(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        await client.response()
+        admin.stop_listening()
+        await client.send(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert (await client.response()).status == 200
+        with pytest.raises(ConnectionRefusedError):
+            await get(port, "/metrics", LOCAL)

@@ -99,7 +99,7 @@ class Scene:
             yield self.proxy
         finally:
             await self.proxy.stop()
-            await until(lambda: self.proxy._mesh.connections == 0)
+            await until(lambda: self.proxy._traffic.mesh.connections == 0)
 
     async def page(self, path: str) -> tuple[int, bytes]:
         response = await get(self.admin, path, "localhost")
@@ -193,7 +193,7 @@ async def test_mutual_tls_needs_a_certificate_before_it_is_ready(
     scene = Scene(tmp_path, app.port)
     doors = {"listeners": scene.snapshot.listeners}
     async with scene.starting():
-        scene.proxy._adopt(structs.replace(encrypted, **doors))
+        await scene.proxy._adopt(structs.replace(encrypted, **doors))
         assert await scene.page("/healthz/ready") == (503, b"no valid certificate\n")
         assert (await get(scene.port)).header("x-mesh-refusal") == "not-ready"
     assert app.connections == 0
@@ -220,7 +220,8 @@ async def test_what_cannot_be_served_does_not_start(tmp_path: Path, app: Origin)
         async with scene.starting():
             pass
 
-    one, two = Scene(tmp_path, app.port), Scene(tmp_path, app.port)
+    (elsewhere := tmp_path / "elsewhere").mkdir()
+    one, two = Scene(tmp_path, app.port), Scene(elsewhere, app.port)
     two.admin = one.admin
     async with one.starting():
         message = (
@@ -264,7 +265,7 @@ async def test_draining_waits_for_what_runs(tmp_path: Path) -> None:
             response = await client.response()
             assert (response.body, response.header("connection")) == (b"/slow 0", "close")
             await draining
-            assert proxy._environment.exchanges == 0
+            assert proxy._traffic.environment.exchanges == 0
 
 
 @pytest.mark.parametrize("hurried", [False, True])
@@ -285,5 +286,5 @@ async def test_a_drain_has_an_end(
                 await draining
             await proxy.stop()
             assert await client.rest() == b""
-            await until(lambda: proxy._environment.exchanges == 0)
+            await until(lambda: proxy._traffic.environment.exchanges == 0)
     assert "1 requests cut" in caplog.text

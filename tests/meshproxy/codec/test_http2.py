@@ -139,7 +139,7 @@ def test_a_request_and_its_answer() -> None:
         ("closed", 0),
     ]
     assert served.heard[-1] == ("closed", 0)
-    assert (joined.client.active, joined.server.streams) == (0, [])
+    assert (joined.client.streams, joined.server.streams) == ({}, {})
 
 
 def test_answers_without_a_body() -> None:
@@ -238,7 +238,7 @@ def test_a_head_the_peer_would_not_take_is_not_sent(limit: int | None) -> None:
     with pytest.raises(MalformedError) as raised:
         client.send_head(Stream(), RequestHead(b"GET", b"a", b"/", large), ended=True)
     assert raised.value.code == "fields-too-large"
-    assert client.active == 0
+    assert client.streams == {}
     assert client.send_head(Stream(), RequestHead(b"GET", b"a", b"/", []), ended=True) == 1
 
 

@@ -49,7 +49,7 @@ def client(
         ),
     )
 
-    def apply(snapshot: Snapshot) -> None:
+    async def apply(snapshot: Snapshot) -> None:
         if refuse:
             raise ContractError("cluster/a", "no")
         applied.append(snapshot)
@@ -81,12 +81,12 @@ def keep(state: Path, text: bytes, mode: int = 0o600) -> None:
     (state / "snapshot.json").chmod(mode)
 
 
-def test_the_last_snapshot_is_restored(tmp_path: Path) -> None:
+async def test_the_last_snapshot_is_restored(tmp_path: Path) -> None:
     """What was in force when the last run ended is in force again."""
     applied: list[Snapshot] = []
     keep(tmp_path, wire.encode(HELD))
     subject = client(tmp_path, applied)
-    assert subject.restore()
+    assert await subject.restore()
     assert applied == [HELD]
     assert subject.snapshot == HELD
     assert HELD.version in repr(subject)
@@ -101,7 +101,7 @@ def test_the_last_snapshot_is_restored(tmp_path: Path) -> None:
         (wire.encode(HELD), 0o644, "expected 0600"),
     ],
 )
-def test_a_damaged_snapshot_is_left_alone(
+async def test_a_damaged_snapshot_is_left_alone(
     text: bytes, mode: int, reason: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Cut off, changed, of a newer version, writable by others: start without, and say so."""
@@ -109,17 +109,21 @@ def test_a_damaged_snapshot_is_left_alone(
     keep(tmp_path, text, mode)
     subject = client(tmp_path, applied)
     with caplog.at_level(logging.WARNING):
-        assert not subject.restore()
+        assert not await subject.restore()
     assert applied == []
     assert reason in caplog.text
 
 
-def test_a_snapshot_that_is_refused_is_not_restored(tmp_path: Path) -> None:
+async def test_a_snapshot_that_is_refused_is_not_restored(tmp_path: Path) -> None:
     """A proxy that was downgraded may not obey what the newer one did."""
     keep(tmp_path, wire.encode(HELD))
     subject = client(tmp_path, [], refuse=True)
-    assert not subject.restore()
+    assert not await subject.restore()
     assert subject.snapshot == Snapshot()
+
+
+async def _ignore(snapshot: Snapshot) -> None:
+    """Obey by doing nothing."""
 
 
 def test_a_static_proxy_has_no_control_plane(tmp_path: Path) -> None:
@@ -128,7 +132,7 @@ def test_a_static_proxy_has_no_control_plane(tmp_path: Path) -> None:
         workload="a/b", identity=CATALOG, state=tmp_path, static=Static(snapshot=tmp_path)
     )
     with pytest.raises(ValueError, match="static"):
-        DiscoveryClient(bootstrap, Certificates(CATALOG), lambda _snapshot: None)
+        DiscoveryClient(bootstrap, Certificates(CATALOG), _ignore)
 
 
 async def test_an_update_of_a_wrong_version_is_refused_and_the_old_stays(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import contextlib
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from meshproxy.contract.wire import ContractError
 from meshproxy.downstream import http1
 from meshproxy.downstream import listener as listener_module
 from meshproxy.downstream.listener import Listener
+from meshproxy.downstream.sockets import listen
 from meshproxy.exchange import Cluster
 from meshproxy.identity import tls
 from meshproxy.routing.table import Authorities, VirtualHost, compile_virtual_host
@@ -300,7 +301,7 @@ async def test_out_of_descriptors(
 ) -> None:
     """Accepting pauses instead of spinning, and goes on by itself."""
     async with listening(environment) as listener:
-        listener._pause_accepting(OSError(24, "Too many open files"))
+        listener._pause_accepting(listener.sockets[0], OSError(24, "Too many open files"))
         asked = asyncio.create_task(ask(listener.spec.port))
         assert await asked == 500
 
@@ -331,18 +332,77 @@ async def test_strict_ends_those_who_speak_plaintext(
 async def test_draining_refuses_new_connections_and_forgets_itself(
     environment: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Idle clients are closed, the port is free again, and no timer is left behind."""
+    """The port is free again, and once the last client has gone no timer is left behind."""
     monkeypatch.setattr(listener_module, "SWEEP", 0.01)
     async with listening(environment) as listener:
         async with connect(listener.spec.port) as client:
             await client.send(GET)
             await client.response()
             listener.drain()
-            assert await client.rest() == b""
         with pytest.raises(ConnectionRefusedError):
             await ask(listener.spec.port)
         await until(lambda: listener._sweep is None)
         assert repr(listener).endswith(" draining>")
+
+
+async def test_draining_fails_no_request_that_is_on_its_way(environment: Environment) -> None:
+    """
+    Idle, half of a head sent, connected without a word, still in the kernel's queue: each gets its
+    answer, which says that there will be no other.
+    """
+    async with listening(environment, "permissive") as listener, AsyncExitStack() as stack:
+        port = listener.spec.port
+        idle, half, silent = [await stack.enter_async_context(connect(port)) for _ in range(3)]
+        await idle.send(GET)
+        assert (await idle.response()).header("connection") is None
+        await half.send(GET[:10])
+        await until(lambda: listener.connections == 3)
+        queued = await stack.enter_async_context(connect(port))
+        listener.drain()
+        for client, rest in ((idle, GET), (half, GET[10:]), (silent, GET), (queued, GET)):
+            await client.send(rest)
+            assert (await client.response()).header("connection") == "close"
+            assert await client.rest() == b""
+
+
+async def test_an_answer_survives_the_request_after_it(environment: Environment) -> None:
+    """
+    While draining, who has sent its next request before it read `Connection: close` reads that
+    answer to its end: no RST destroys it (RFC 9112 section 9.6).
+    """
+    async with listening(environment) as listener, connect(listener.spec.port) as client:
+        await client.send(GET)
+        await client.response()
+        listener.drain()
+        await client.send(GET + GET)
+        await until(lambda: next(iter(listener._connections))._lingering)  # type: ignore[union-attr]
+        await client.send(GET)
+        assert (await client.response()).status == 500
+        assert await client.rest() == b""
+
+
+async def test_who_stays_idle_is_closed_in_the_end(environment: Environment) -> None:
+    """At the end of the drain time; also where only the listener has gone, not the proxy."""
+    environment.drain_seconds = 0.05
+    async with listening(environment) as listener, connect(listener.spec.port) as client:
+        await client.send(GET)
+        await client.response()
+        listener.drain()
+        assert await client.rest() == b""
+
+
+async def test_two_sockets_in_one_place(environment: Environment) -> None:
+    """As after workers have been given up: both queues are served."""
+    place = ("127.0.0.1", free_port())
+    environment.sockets.hand(place, listen(place, 2))
+    spec = ListenerSpec(name="a", direction="inbound", address=place[0], port=place[1])
+    listener = Listener(spec, environment)
+    listener.bind()
+    listener.obey(spec, HOST, NOBODY)
+    listener.start()
+    assert len(listener.sockets) == 2
+    assert {await ask(place[1]) for _ in range(30)} == {500}
+    listener.close()
 
 
 async def test_closing_leaves_no_socket_behind(environment: Environment) -> None:

@@ -1,0 +1,63 @@
+"""The ratios that meshproxy is to reach, and where it is heading: one table, which the bench judges."""
+
+import ssl
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True)
+class Target:
+    """
+    A limit of the ratio of our figure to that of another peer, in one run.
+
+    Attributes:
+        reach: The ratio that must be reached; a greatest one, or with `at_least` a least one.
+        heading: Where we are heading.
+    """
+
+    workload: str
+    metric: str
+    reach: float
+    heading: float
+    base: str = "envoy"
+    at_least: bool = False
+
+    def met(self, ratio: float) -> bool:
+        return ratio >= self.reach if self.at_least else ratio <= self.reach
+
+    def text(self) -> str:
+        return f"{'>=' if self.at_least else '<='} {self.reach:g}"
+
+
+# TLS of bulk and handshakes is OpenSSL's work, and 3.0 is slower at it.
+_SLOW: Final = ssl.OPENSSL_VERSION_INFO < (3, 2)
+
+TARGETS: Final = (
+    Target("h1-small", "cpu_us", 0.50, 0.35),
+    Target("h1-small", "rps", 1.9, 2.5, at_least=True),
+    Target("h1-1k", "cpu_us", 0.50, 0.35),
+    Target("h1-1k", "rps", 1.9, 2.5, at_least=True),
+    Target("grpc", "cpu_us", 0.50, 0.35),
+    Target("grpc", "rps", 1.9, 2.5, at_least=True),
+    Target("rate", "vcpu", 0.80, 0.60),
+    Target("rate", "added_p50_ms", 0.85, 0.6),
+    Target("down", "cpu_s_per_gb", 1.15 if _SLOW else 1.0, 0.8),
+    Target("up", "cpu_s_per_gb", 1.15 if _SLOW else 1.0, 0.8),
+    Target("tcp-up-1", "cpu_s_per_gb", 1.2, 1.0),
+    Target("tcp-up-8", "cpu_s_per_gb", 1.2, 1.0),
+    Target("tcp-down-1", "cpu_s_per_gb", 1.2, 1.0),
+    Target("tcp-down-8", "cpu_s_per_gb", 1.2, 1.0),
+    Target("tcp-connect", "cpu_us", 0.3, 0.15),
+    Target("tcp-connect", "rate", 3.0, 4.0, at_least=True),
+    Target("tcp-ping", "cpu_us", 0.8, 0.5),
+    Target("handshake", "cpu_us", 2.8 if _SLOW else 2.2, 1.5),
+    Target("memory", "fresh_mb", 0.65, 0.5),
+    Target("memory", "idle_mb", 0.6, 0.35),
+    Target("start", "ms", 2.0, 1.0),
+    Target("single", "cpu_us", 1.6, 1.3, base="nginx"),
+    Target("single", "cpu_us", 2.4, 2.0, base="haproxy"),
+)
+
+
+def targets(workload: str, metric: str) -> list[Target]:
+    return [one for one in TARGETS if (one.workload, one.metric) == (workload, metric)]

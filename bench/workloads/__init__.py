@@ -1,0 +1,82 @@
+"""
+What is measured, one file for each kind.
+
+A workload is a function that loads one running peer once and returns its figures.  Peers take turns
+within each round, so that what the machine does to one of them it does to all.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from bench.peers import Running
+from bench.site import Site
+
+Figures = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """
+    One row of the table.
+
+    Attributes:
+        better: Which direction is the good one.
+    """
+
+    key: str
+    title: str
+    digits: int = 0
+    better: Literal["less", "more"] = "less"
+
+
+@dataclass
+class Turn:
+    """
+    What a workload gets: whom it measures, for how long.
+
+    Attributes:
+        round: What peers of one round share, such as the figures of a direct call.
+    """
+
+    site: Site
+    running: Running
+    seconds: float
+    round: Figures = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Workload:
+    """
+    Attributes:
+        group: By which it can be asked for, with others.
+        hop: Which of the peers take part: the pairs, or the single hops.
+        service: Name of the service that a peer must have for it.
+        base: Name of the peer that ratios refer to.
+    """
+
+    name: str
+    group: str
+    title: str
+    metrics: tuple[Metric, ...]
+    measure: Callable[[Turn], Figures]
+    hop: Literal["pair", "single"] = "pair"
+    service: str = "web"
+    base: str = "envoy"
+    needs: tuple[str, ...] = ()
+
+
+def everything() -> tuple[Workload, ...]:
+    """All workloads, in the order of the table."""
+    from . import bulk, handshake, http1, http2, memory, rate, start, tcp
+
+    return (
+        *http1.WORKLOADS,
+        *http2.WORKLOADS,
+        *rate.WORKLOADS,
+        *bulk.WORKLOADS,
+        *tcp.WORKLOADS,
+        *handshake.WORKLOADS,
+        *memory.WORKLOADS,
+        *start.WORKLOADS,
+    )

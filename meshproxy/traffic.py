@@ -1,0 +1,184 @@
+"""
+What serves traffic in one process: the mesh it obeys, what is around it, and how it ends.
+
+A proxy of one process has one of these; with workers, each of them has one (`lifecycle/worker.py`)
+and the parent has a `lifecycle/crew.py`, which understands the same words.
+"""
+
+import asyncio
+import contextlib
+import gc
+import logging
+import random
+import socket
+import ssl
+import time
+from collections.abc import Callable
+from typing import Any
+
+from meshproxy.config.bootstrap import Bootstrap
+from meshproxy.config.snapshot import Mesh, Prepared
+from meshproxy.contract.resources import Snapshot
+from meshproxy.contract.spiffe import SpiffeId
+from meshproxy.downstream.sockets import Place, Sockets
+from meshproxy.identity.certificates import Certificates
+from meshproxy.telemetry.metrics import ConnectionSeries, Metrics
+
+log = logging.getLogger("meshproxy")
+
+SWEEP = 5.0
+"""Seconds between two looks at connections that nobody needs any more."""
+
+DRAIN_LOOK = 0.05
+"""Seconds between two looks at whether all requests have finished."""
+
+
+class Environment:
+    """What the parts may ask of the process around them (`exchange.Surroundings` and more)."""
+
+    def __init__(
+        self,
+        bootstrap: Bootstrap,
+        certificates: Certificates,
+        metrics: Metrics,
+        sockets: Sockets,
+    ) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.workload = bootstrap.workload
+        self.version = bootstrap.version
+        self.identity = bootstrap.identity
+        self.trust_domain = SpiffeId.parse(bootstrap.identity).trust_domain
+        self.drain_seconds = bootstrap.drain_seconds
+        self.metrics = metrics
+        self.sockets = sockets
+        self.exchanges = 0
+        self.now: Callable[[], float] = time.monotonic
+        self.random: Callable[[], float] = random.random
+        self._certificates = certificates
+
+    @property
+    def server_context(self) -> ssl.SSLContext | None:
+        return self._certificates.server
+
+    @property
+    def client_context(self) -> ssl.SSLContext | None:
+        return self._certificates.client
+
+    def later(self, seconds: float, callback: Callable[[], None]) -> None:
+        self.loop.call_later(seconds, callback)
+
+    def retried(self, service: str, reason: str) -> None:
+        self.metrics.retried(service, reason)
+
+    def retry_skipped(self, service: str, reason: str) -> None:
+        self.metrics.retry_skipped(service, reason)
+
+    def refused(self, direction: str, code: str) -> None:
+        self.metrics.refused(direction, code)
+
+    def connections_to(self, direction: str) -> ConnectionSeries:
+        return self.metrics.connection("upstream", direction)
+
+    def handshake_failed(self, reason: str) -> None:
+        self.metrics.handshake_failed("upstream", reason)
+
+
+class Traffic:
+    """
+    Attributes:
+        ready: Whether all that serves obeys the configuration; of one process, always.
+    """
+
+    ready = True
+
+    def __init__(
+        self, bootstrap: Bootstrap, certificates: Certificates, metrics: Metrics, sockets: Sockets
+    ) -> None:
+        self.environment = Environment(bootstrap, certificates, metrics, sockets)
+        self.mesh = Mesh(self.environment)
+        self._metrics = metrics
+        self._obeyed = False
+        self._hurried = False
+        self._sweeping: asyncio.TimerHandle | None = None
+
+    # Start ----------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        self._sweep()
+
+    def hold(self) -> None:
+        """Accept nothing before `open`: another process still serves these ports."""
+        self.mesh.hold()
+
+    async def adopt(self, snapshot: Snapshot) -> None:
+        """
+        Obey a snapshot.
+
+        Raises:
+            ContractError: It cannot be obeyed; the one before stays in force.
+        """
+        self.commit(self.mesh.prepare(snapshot))
+
+    def commit(self, prepared: Prepared) -> None:
+        """Obey what the mesh has prepared."""
+        self.mesh.commit(prepared)
+        if not self._obeyed:
+            self._obeyed = True
+            # What exists now lives for ever: the collector need not walk it again and again.
+            gc.collect()
+            gc.freeze()
+            gc.set_threshold(50_000, 50, 1_000)
+
+    async def open(self) -> None:
+        """Accept from now on."""
+        self.mesh.open()
+
+    # Live -----------------------------------------------------------------------------------------
+
+    @property
+    def sockets(self) -> dict[Place, list[socket.socket]]:
+        """What is accepted from, for a successor."""
+        return self.mesh.sockets
+
+    def counted(self) -> Metrics:
+        """Return what was counted."""
+        return self._metrics
+
+    def clusters(self) -> list[dict[str, Any]]:
+        """Return clusters, endpoints and their connections."""
+        return [cluster.statistics() for cluster in self.mesh.clusters.values()]
+
+    def _sweep(self) -> None:
+        self.mesh.sweep(self.environment.now())
+        self._sweeping = self.environment.loop.call_later(SWEEP, self._sweep)
+
+    # Drain and stop -------------------------------------------------------------------------------
+
+    async def retreat(self) -> None:
+        """Accept no more."""
+        self.mesh.drain()
+
+    async def drain(self) -> None:
+        """Accept no more and wait for what runs, up to the drain time."""
+        environment, mesh = self.environment, self.mesh
+        mesh.drain()
+        log.info(
+            "draining: %d requests under way, %d connections",
+            environment.exchanges, mesh.connections,
+        )  # fmt: skip
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(environment.drain_seconds):
+                while not self._hurried and (environment.exchanges or mesh.connections):
+                    await asyncio.sleep(DRAIN_LOOK)
+        if environment.exchanges:
+            log.warning("not drained in time: %d requests cut", environment.exchanges)
+
+    def hurry(self) -> None:
+        """Drain no longer: whoever asked a second time means now."""
+        self._hurried = True
+
+    async def close(self) -> None:
+        """End everything."""
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+        self.mesh.close()

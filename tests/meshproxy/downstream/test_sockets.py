@@ -1,0 +1,117 @@
+"""Listening sockets, as the kernel has them."""
+
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from meshproxy.downstream.sockets import Place, Sockets, listen
+from tests.helpers.ports import free_port
+
+
+@pytest.fixture
+def place() -> Place:
+    return ("127.0.0.1", free_port())
+
+
+@pytest.fixture
+def sockets() -> Iterator[Sockets]:
+    sockets = Sockets()
+    yield sockets
+    sockets.close()
+
+
+def close(opened: list[socket.socket]) -> None:
+    for sock in opened:
+        sock.close()
+
+
+def accepted(sock: socket.socket) -> int:
+    """Return how many connections waited; they are closed."""
+    count = 0
+    while True:
+        try:
+            sock.accept()[0].close()
+        except BlockingIOError:
+            return count
+        count += 1
+
+
+def test_a_new_place(sockets: Sockets, place: Place) -> None:
+    """One socket that listens and does not block."""
+    [sock] = taken = sockets.take(place)
+    with socket.create_connection(place):
+        assert accepted(sock) == 1
+    with pytest.raises(BlockingIOError):
+        sock.accept()
+    close(taken)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_taken_port_is_an_error(place: Place, count: int) -> None:
+    """Also for several sockets: SO_REUSEPORT must not let a second proxy in unnoticed."""
+    opened = listen(place, count)
+    for wanted in (1, 2):
+        with pytest.raises(OSError, match="in use"):
+            listen(place, wanted)
+    close(opened)
+
+
+@pytest.mark.parametrize("address", ["nul\0byte", "a" * 70 + ".example", "192.0.2.1"])
+def test_no_address_at_all(address: str) -> None:
+    """Whatever is wrong with it is an OSError, and nothing stays open."""
+    with pytest.raises(OSError, match=r"."):
+        listen((address, free_port()))
+
+
+def test_siblings_share_what_comes(place: Place) -> None:
+    """The kernel spreads new connections over all sockets of a place."""
+    opened = listen(place, 2)
+    clients = [socket.create_connection(place) for _ in range(100)]
+    counts = [accepted(sock) for sock in opened]
+    assert sum(counts) == 100
+    assert min(counts) > 10
+    close([*opened, *clients])
+
+
+def test_a_sibling_may_come_later(place: Place) -> None:
+    """One process is followed by one with workers: it adds sockets to the one it was handed."""
+    first = listen(place)
+    second = listen(place, 1, beside=first)
+    clients = [socket.create_connection(place) for _ in range(100)]
+    assert sum(accepted(sock) for sock in [*first, *second]) == 100
+    close([*first, *second, *clients])
+
+
+def test_what_was_handed_over_is_used(sockets: Sockets, place: Place) -> None:
+    """The same sockets, with whoever waits in their queues; more of them if more are wanted."""
+    handed = listen(place)
+    client = socket.create_connection(place)
+    sockets.hand(place, handed)
+    taken = sockets.take(place, 2)
+    assert taken[0] is handed[0]
+    assert len(taken) == 2
+    assert accepted(taken[0]) == 1
+    close([*taken, client])
+
+
+def test_given_back(sockets: Sockets, place: Place) -> None:
+    """What was handed over can be asked for again; what was opened is closed."""
+    handed = listen(place)
+    sockets.hand(place, handed)
+    sockets.give_back(place, sockets.take(place, 2))
+    again = sockets.take(place)
+    assert again == handed
+    close(again)
+
+    sockets.give_back(place, sockets.take(place))
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(place)
+
+
+def test_what_nobody_wants_is_closed(sockets: Sockets, place: Place) -> None:
+    """Nobody waits in a queue that nobody serves."""
+    sockets.hand(place, listen(place))
+    sockets.close()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(place)

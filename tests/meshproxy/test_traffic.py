@@ -1,0 +1,93 @@
+"""What one process serves with: held back, opened, drained; the rest is in `test_proxy.py`."""
+
+import gc
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from meshproxy.config.bootstrap import Bootstrap, Static
+from meshproxy.contract.resources import ListenerSpec, RouteSpec, Snapshot, VirtualHostSpec
+from meshproxy.downstream.sockets import Sockets
+from meshproxy.identity.certificates import Certificates
+from meshproxy.telemetry.metrics import Metrics
+from meshproxy.traffic import Traffic
+from tests.helpers.client import connect, get
+from tests.helpers.environment import until
+from tests.helpers.ports import free_port
+
+IDENTITY = "spiffe://test.mesh/ns/default/sa/storefront"
+
+
+@pytest.fixture(autouse=True)
+def _collector() -> Iterator[None]:
+    """It tunes the collector for its process, which here is that of all tests."""
+    before = gc.get_threshold()
+    yield
+    gc.unfreeze()
+    gc.set_threshold(*before)
+
+
+def traffic(directory: Path, drain_seconds: float = 5.0) -> Traffic:
+    bootstrap = Bootstrap(
+        workload="default/storefront",
+        identity=IDENTITY,
+        state=directory,
+        drain_seconds=drain_seconds,
+        static=Static(snapshot=directory),
+    )
+    return Traffic(bootstrap, Certificates(IDENTITY), Metrics(), Sockets())
+
+
+def snapshot(port: int) -> Snapshot:
+    """Return one that answers everything with 500."""
+    return Snapshot(
+        virtual_hosts=(VirtualHostSpec(name="all", routes=(RouteSpec(name="nowhere"),)),),
+        listeners=(
+            ListenerSpec(
+                name="door",
+                direction="outbound",
+                address="127.0.0.1",
+                port=port,
+                virtual_host="all",
+            ),
+        ),
+    )
+
+
+async def test_held_back_it_accepts_nobody(tmp_path: Path) -> None:
+    """Who comes meanwhile waits in the queue, and is served once it is opened."""
+    subject, port = traffic(tmp_path), free_port()
+    subject.hold()
+    await subject.start()
+    await subject.adopt(snapshot(port))
+    assert list(subject.sockets) == [("127.0.0.1", port)]
+    async with connect(port) as client:
+        await client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert (await get_elsewhere(subject)) == 0
+        await subject.open()
+        assert (await client.response()).status == 500
+    await subject.close()
+
+
+async def get_elsewhere(subject: Traffic) -> int:
+    """Let the loop turn by a whole exchange of another proxy; return our connections."""
+    other, port = traffic(Path()), free_port()
+    await other.start()
+    await other.adopt(snapshot(port))
+    assert (await get(port)).status == 500
+    await other.close()
+    return subject.mesh.connections
+
+
+async def test_a_drain_waits_for_idle_clients_only_so_long(tmp_path: Path) -> None:
+    """They may ask once more within the drain time; it ends early when all have gone."""
+    subject, port = traffic(tmp_path, drain_seconds=0.2), free_port()
+    await subject.start()
+    await subject.adopt(snapshot(port))
+    async with connect(port) as client:
+        await until(lambda: subject.mesh.connections == 1)
+        await subject.drain()
+        await subject.close()
+        assert await client.rest() == b""
+    await until(lambda: subject.mesh.connections == 0)
