@@ -91,7 +91,9 @@ def plan(run_directory: Path, taken: Collection[IPv4Network]) -> Plan:
         network = IPv4Network(f"10.{FIRST + (seed[0] + step) % count}.0.0/16")
         if not any(network.overlaps(other) for other in taken if other.prefixlen > _WIDE):
             return Plan(network, b"\xfd" + seed[1:6])
-    raise CommandError(f"no free network: the machine has routes to all of 10.{FIRST}.0.0 to 10.{LAST}.0.0")
+    raise CommandError(
+        f"no free network: the machine has routes to all of 10.{FIRST}.0.0 to 10.{LAST}.0.0"
+    )
 
 
 def allocate(
@@ -110,7 +112,9 @@ def allocate(
         plan: Where addresses come from.
     """
     before = {
-        name: placement.address for name, placement in previous.workloads.items() if placement.captured
+        name: placement.address
+        for name, placement in previous.workloads.items()
+        if placement.captured
     }
     places = _numbers(workloads, before, plan, {_OWN, _GATEWAY})
     virtual = {name: pair[0] for name, pair in previous.service_addresses.items() if pair}

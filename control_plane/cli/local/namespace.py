@@ -34,10 +34,15 @@ def enter(name: str) -> tuple[str, ...]:
 def named(prefix: str) -> list[str]:
     """Return the namespaces that there are of a family: `prefix`, and ``prefix-…``."""
     try:
-        names = os.listdir(NAMES)
+        names = [path.name for path in NAMES.iterdir()]
     except FileNotFoundError:  # there never was one on this machine
         return []
     return sorted(name for name in names if name == prefix or name.startswith(f"{prefix}-"))
+
+
+def inode(name: str) -> int:
+    """Return what tells a namespace from a later one of the same name."""
+    return (NAMES / name).stat().st_ino
 
 
 async def run(*command: str, text: str = "", environment: Mapping[str, str] | None = None) -> str:
@@ -97,7 +102,6 @@ def socket_in(name: str) -> socket.socket:
     [result] = made
     if isinstance(result, OSError):
         raise result
-    result.setblocking(False)
     return result
 
 

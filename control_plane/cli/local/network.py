@@ -13,12 +13,11 @@ All names begin with a mark that is made from the place of the run directory.  W
 of the same mesh has left, because it was killed, is known by it and removed.
 """
 
-import asyncio
 import contextlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import sha256
 from ipaddress import IPv4Network
 from pathlib import Path
@@ -29,7 +28,7 @@ from control_plane.cli.local.addresses import ADMIN_PORT, Plan, plan
 from control_plane.cli.local.namespace import NamespaceError, ip
 from control_plane.cli.local.plane import own_environment, own_program
 from control_plane.cli.local.process import User
-from control_plane.placement import Placement, Placements
+from control_plane.placement import Placement
 from control_plane.resources.model import Service
 
 SIDECAR = User(1337, 1337, read_all=True)
@@ -95,16 +94,22 @@ class Network:
     """
     The namespaces of one mesh, with everything in them.
 
+    Args:
+        run_directory: Of the mesh.
+        app_user: Whom apps run as; None for us.
+
     Attributes:
         mark: See `mark_of`.
         plan: Its addresses; from `open` on.
+        on_made: Hears of each namespace that was made.
     """
 
-    def __init__(self, run_directory: Path) -> None:
+    def __init__(self, run_directory: Path, app_user: User | None) -> None:
         self.mark = mark_of(run_directory)
+        self.app_user = app_user
+        self.on_made: Callable[[str], None] = lambda _name: None
         self.plan: Plan
         self._run_directory = run_directory
-        self._names: dict[str, str] = {}
 
     def namespace(self, workload: str) -> str:
         return name_of(self.mark, workload)
@@ -119,9 +124,10 @@ class Network:
         await self.close()
         self.plan = plan(self._run_directory, await _taken())
         own, gateway = self.plan.own, self.plan.gateway
+        await ip([f"netns add {self.mark}"])
+        self.on_made(self.mark)
         await ip(
             [
-                f"netns add {self.mark}",
                 f"link add {self.mark} type veth peer name {UPLINK} netns {self.mark}",
                 f"address add {own}/17 dev {self.mark}",
                 f"link set {self.mark} up",
@@ -151,12 +157,9 @@ class Network:
         name = self.namespace(workload)
         cable = "v" + placement.address.partition(".")[2].replace(".", "-")
         self.tell(workload, hosts)
-        await ip(
-            [
-                f"netns add {name}",
-                f"link add eth0 netns {name} type veth peer name {cable} netns {self.mark}",
-            ]
-        )
+        await ip([f"netns add {name}"])
+        self.on_made(name)
+        await ip([f"link add eth0 netns {name} type veth peer name {cable} netns {self.mark}"])
         await ip([f"link set {cable} master {BRIDGE} up"], self.mark)
         await ip(
             [
@@ -200,11 +203,15 @@ class Network:
             namespace.take_files(folder.name)
 
 
-NO_DNS = "# No name server: the names of the mesh are in /etc/hosts, and there is no way out of it.\n"
+NO_DNS = (
+    "# No name server: the names of the mesh are in /etc/hosts, and there is no way out of it.\n"
+)
 
 
 def hosts_file(
-    workload_namespace: str, services: Iterable[Service], placements: Placements
+    workload_namespace: str,
+    services: Iterable[Service],
+    service_addresses: Mapping[str, Sequence[str]],
 ) -> str:
     """
     Return the /etc/hosts of a workload: every service, by the names that cluster DNS gives it.
@@ -217,8 +224,8 @@ def hosts_file(
         names = [f"{name}.{home}", f"{name}.{home}.svc", f"{name}.{home}.svc.cluster.local"]
         if home == workload_namespace:
             names.insert(0, name)
-        for address in placements.service_addresses.get(f"{home}/{name}", ()):
-            lines.append(f"{address} {' '.join(names)}")
+        addresses = service_addresses.get(f"{home}/{name}", ())
+        lines.extend(f"{address} {' '.join(names)}" for address in addresses)
     return "\n".join([*lines, ""])
 
 
