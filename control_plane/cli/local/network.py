@@ -168,7 +168,7 @@ class Network:
                 f"address add {placement.ipv6}/64 dev eth0 nodad",
                 "link set eth0 up",
                 f"route add default via {self.plan.gateway[0]}",
-                f"-6 route add default via {self.plan.gateway[1]}",
+                f"route add ::/0 via {self.plan.gateway[1]}",
             ],
             name,
         )
@@ -197,6 +197,9 @@ class Network:
 
     async def close(self) -> None:
         """Take everything away that bears our mark."""
+        # A namespace, and a cable with it, ends some time after its name; by itself, a cable at once.
+        with contextlib.suppress(NamespaceError):  # there was none
+            await ip([f"link delete {self.mark}"])
         for name in namespace.named(self.mark):
             await _delete(name)
         for folder in namespace.FILES.glob(f"{self.mark}-*"):

@@ -251,10 +251,10 @@ class Supervisor:
     async def _add(self, state: State, units: Mapping[str, Unit], names: Iterable[str]) -> None:
         names = tuple(names)
         if self._network is not None:
-            for name in names:
-                await self._network.add(
-                    name, self._placements.workloads[name], self._hosts(state, name)
-                )
+            add, placements = self._network.add, self._placements.workloads
+            await asyncio.gather(
+                *(add(name, placements[name], self._hosts(state, name)) for name in names)
+            )
         for name in names:
             workload = self.workloads[name] = LocalWorkload(
                 units[name],
