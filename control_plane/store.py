@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from .placement import Placements
 from .resources.finding import Finding
-from .resources.model import HTTPRoute, MeshConfig, Service, Workload
+from .resources.model import MeshConfig, Route, Service, Workload
 
 
 class Location(Struct, frozen=True):
@@ -29,7 +29,8 @@ class State(Struct, frozen=True, kw_only=True):
 
     Attributes:
         revision: Counts changes since the store was made.
-        services: By ``namespace/name``, as are routes and workloads.
+        services: By ``namespace/name``, as are workloads.
+        routes: By ``Kind/namespace/name``: routes of two kinds may share a name.
         mesh_config: None when nobody wrote one: the defaults hold.
         findings: What keeps a file, or part of a resource, out of force.
         locations: By ``Kind/namespace/name``.
@@ -37,7 +38,7 @@ class State(Struct, frozen=True, kw_only=True):
 
     revision: int = 0
     services: dict[str, Service] = {}
-    routes: dict[str, HTTPRoute] = {}
+    routes: dict[str, Route] = {}
     workloads: dict[str, Workload] = {}
     mesh_config: MeshConfig | None = None
     placements: Placements = Placements()

@@ -23,7 +23,9 @@ from typing import Final
 
 from meshproxy.contract import wire
 from meshproxy.downstream.http1 import Http1Connection
-from meshproxy.message import Fields, RequestHead, ResponseHead, field
+from meshproxy.downstream.tunnel import ClientTunnel
+from meshproxy.flow import Connection
+from meshproxy.message import TUNNEL, Fields, RequestHead, ResponseHead, field
 
 SWEEP = 5.0
 """Seconds between two looks at the visits' deadlines."""
@@ -53,7 +55,7 @@ class Admin:
         self._loop = loop
         self._pages: dict[bytes, tuple[str, Page]] = {}
         self._slow: set[bytes] = set()
-        self._connections: set[Http1Connection] = set()
+        self._connections: set[Http1Connection | ClientTunnel] = set()
         self._servers: list[asyncio.Server] = []
         self.sockets: list[socket.socket] = []
         self._sweep: asyncio.TimerHandle | None = None
@@ -115,8 +117,11 @@ class Admin:
 
     # The owner of connections ---------------------------------------------------------------------
 
-    def closed(self, connection: Http1Connection) -> None:
+    def closed(self, connection: Http1Connection | ClientTunnel) -> None:
         self._connections.discard(connection)
+
+    def switched(self, connection: Connection, tunnel: ClientTunnel) -> None:  # noqa: ARG002  # the word's shape
+        raise AssertionError("no page switches protocols")
 
     def malformed(self, code: str) -> None:
         """Nothing to count: these are not the mesh's requests."""
@@ -152,6 +157,8 @@ class _Visit:
 
     def on_request_head(self, head: RequestHead) -> None:
         self._head = head
+        if head.length == TUNNEL:  # no other protocol is spoken here
+            self.on_request_end(None)
 
     def on_request_data(self, data: bytes) -> None: ...
 

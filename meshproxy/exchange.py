@@ -13,14 +13,17 @@ and pause and resume for the slower side), so HTTP/1.1 and HTTP/2 meet here
 without either knowing about the other.  Sidecar A's outbound half and sidecar B's inbound half
 run this same file; what differs (who calls, which routes) comes with the `Caller`.
 
+A request that asks to switch protocols (Upgrade, extended CONNECT) is an exchange, too: only its
+"body" is held back until the answer has switched, and from then on each direction ends by itself.
+
 Nothing in this file waits.  "Later" is always another method, named `on_…`.
 """
 
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final, Protocol, cast
 
 from meshproxy.local_reply import local_reply
-from meshproxy.message import Field, Fields, RequestHead, ResponseHead
+from meshproxy.message import TUNNEL, Field, Fields, RequestHead, ResponseHead
 from meshproxy.policies.retry import Retry
 from meshproxy.refusal import refusal
 from meshproxy.routing.split import Backend
@@ -31,17 +34,20 @@ REPLAY_LIMIT: Final = 64 * 1024
 
 _RETRY: Final = Retry()
 
+# Has the exchange become a tunnel?
+_NO_TUNNEL: Final = 0
+_TUNNEL: Final = 1
+_TUNNEL_ANSWERED: Final = 2  # the endpoint's direction has ended, the client's has not
+
 
 # The neighbours, as far as this file knows them ---------------------------------------------------
 
 
-class Downstream(Protocol):
-    """Where the answer goes."""
+class DownstreamTunnel(Protocol):
+    """Where an answer goes that has no head any more."""
 
     blocked: bool
 
-    def send_informational(self, head: ResponseHead) -> None: ...
-    def send_head(self, head: ResponseHead) -> None: ...
     def send_data(self, data: bytes) -> None: ...
     def send_end(self, trailers: Fields | None) -> None: ...
     def reset(self) -> None: ...
@@ -49,17 +55,31 @@ class Downstream(Protocol):
     def resume_request(self) -> None: ...
 
 
-class Upstream(Protocol):
-    """One attempt at one endpoint."""
+class Downstream(DownstreamTunnel, Protocol):
+    """Where the answer goes."""
+
+    def send_informational(self, head: ResponseHead) -> None: ...
+    def send_head(self, head: ResponseHead) -> None: ...
+    def switch(self, head: ResponseHead) -> DownstreamTunnel:
+        """Send the head that opens a tunnel, and return what carries the tunnel's bytes."""
+
+
+class UpstreamTunnel(Protocol):
+    """An attempt whose head has gone out."""
 
     blocked: bool
 
-    def send_head(self, head: RequestHead) -> None: ...
     def send_data(self, data: bytes) -> None: ...
     def send_end(self, trailers: Fields | None) -> None: ...
     def reset(self) -> None: ...
     def pause_response(self) -> None: ...
     def resume_response(self) -> None: ...
+
+
+class Upstream(UpstreamTunnel, Protocol):
+    """One attempt at one endpoint."""
+
+    def send_head(self, head: RequestHead) -> None: ...
 
 
 class Endpoint(Protocol):
@@ -106,9 +126,11 @@ class Surroundings(Protocol):
 
     Attributes:
         exchanges: How many are under way; a draining proxy waits for zero.
+        tunnels: How many of them have switched protocols.
     """
 
     exchanges: int
+    tunnels: int
     now: Callable[[], float]
     random: Callable[[], float]
 
@@ -162,6 +184,7 @@ class Exchange:
         "status",
         "surroundings",
         "trailers",
+        "tunnel",
         "upstream",
     )
 
@@ -187,16 +210,17 @@ class Exchange:
         self.attempts = 0
         self.endpoint: Endpoint | None = None
         self.previous: Endpoint | None = None  # of the last attempt that ended: avoided, counted
-        self.upstream: Upstream | None = None
+        self.upstream: UpstreamTunnel | None = None
         # The response so far
         self.status = 0  # not 0: the client has seen the head of its answer
+        self.tunnel = _NO_TUNNEL
         surroundings.exchanges += 1
 
     # 1. The request head has arrived: where does it go? -------------------------------------------
 
     def on_request_head(self, head: RequestHead) -> None:
         self.head = head
-        if head.method == b"CONNECT" or head.upgrade is not None:
+        if head.method == b"CONNECT":
             return self.refuse("not-implemented")
         caller = self.caller
         virtual_host = caller.virtual_host or caller.authorities.find(head.authority)
@@ -249,12 +273,12 @@ class Exchange:
         """A connection is ours: say all that the client has said so far."""
         self.upstream = upstream
         upstream.send_head(self.head)
-        if self.body:
+        if self.body and self.head.length != TUNNEL:
             for data in self.body:
                 upstream.send_data(data)
             if self.body_size > REPLAY_LIMIT:
                 self.body = None
-        if self.request_ended:
+        if self.request_ended and self.head.length != TUNNEL:
             upstream.send_end(self.trailers)
         if self.downstream.blocked:
             upstream.pause_response()
@@ -275,6 +299,9 @@ class Exchange:
             return
         body = self.body
         if body is not None:
+            if self.head.length == TUNNEL:
+                self._hold_early(body, data)
+                return
             self.body_size += len(data)
             body.append(data)
         upstream = self.upstream
@@ -286,13 +313,30 @@ class Exchange:
             self.request_paused = True  # nobody takes it yet: the client waits, not our memory
             self.downstream.pause_request()
 
+    def _hold_early(self, early: list[bytes], data: bytes) -> None:
+        """
+        Keep what the client says in another protocol before anybody has switched to it.
+
+        To an endpoint that does not switch it would be the next request, one that no policy has
+        seen (CVE-2026-2833); when the answer has declined, it is nothing at all.
+        """
+        if self.status:
+            return
+        self.body_size += len(data)
+        early.append(data)
+        if self.body_size > REPLAY_LIMIT and not self.request_paused:
+            self.request_paused = True
+            self.downstream.pause_request()
+
     def on_request_end(self, trailers: Fields | None) -> None:
         if self.done:
             return
         self.request_ended = True
         self.trailers = trailers
-        if self.upstream is not None:
+        if self.upstream is not None and (self.status or self.head.length != TUNNEL):
             self.upstream.send_end(trailers)
+            if self.tunnel == _TUNNEL_ANSWERED:
+                self._end_tunnel()
 
     # 4. The answer: forward it, or try once more --------------------------------------------------
 
@@ -301,7 +345,7 @@ class Exchange:
 
     def on_response_head(self, head: ResponseHead) -> None:
         self.status = head.status
-        self.body = None
+        early, self.body = self.body, None
         if head.mesh_fields is not None and self.caller.direction == "outbound":
             # The next sidecar's refusal.  Inbound, an app has said so, who is no mesh proxy.
             head.fields += head.mesh_fields
@@ -310,12 +354,54 @@ class Exchange:
             head.fields = route.response_headers.apply(head.fields)
         if self.backend.response_headers is not None:
             head.fields = self.backend.response_headers.apply(head.fields)
+        if self.head.length != TUNNEL:
+            self.downstream.send_head(head)
+        elif head.length == TUNNEL:
+            self._open_tunnel(head, early or [])
+        else:
+            self._decline_tunnel(head)
+
+    def on_upstream_switched(self, upstream: UpstreamTunnel) -> None:
+        """The head that opens a tunnel follows; `upstream` carries what comes behind it."""
+        self.upstream = upstream
+
+    def _open_tunnel(self, head: ResponseHead, early: list[bytes]) -> None:
+        """The endpoint has switched protocols: from here on, bytes go both ways."""
+        upstream = self.upstream
+        assert upstream is not None
+        self.tunnel = _TUNNEL
+        self.surroundings.tunnels += 1
+        downstream = self.downstream.switch(head)
+        self.downstream = cast("Downstream", downstream)  # it will hear of no more heads
+        for data in early:
+            upstream.send_data(data)
+        if self.request_ended:
+            upstream.send_end(None)
+        # Both sides may have changed hands: neither knows what was said to the one before it.
+        self.request_paused = upstream.blocked
+        if upstream.blocked:
+            downstream.pause_request()
+        else:
+            downstream.resume_request()
+        if downstream.blocked:
+            upstream.pause_response()
+
+    def _decline_tunnel(self, head: ResponseHead) -> None:
+        """The endpoint did not switch: the request was one without a body, and has ended."""
+        self.body = []  # what was said early, and what still may come of it: see `_hold_early`
+        self.request_ended = True
         self.downstream.send_head(head)
+        if self.upstream is not None:
+            self.upstream.send_end(None)
 
     def on_response_data(self, data: bytes) -> None:
         self.downstream.send_data(data)
 
     def on_response_end(self, trailers: Fields | None) -> None:
+        if self.tunnel and not self.request_ended:
+            self.tunnel = _TUNNEL_ANSWERED
+            self.downstream.send_end(None)
+            return
         self.upstream = None
         self._end_attempt()
         self._finish("-")
@@ -354,6 +440,8 @@ class Exchange:
             code: Why, as in `refusal.py`.
             reused: It ran on a connection that had served before.
         """
+        if self.done:  # a tunnel's other half, after both have ended
+            return
         self.upstream = None
         self._end_attempt()
         if self.status:  # too late for another answer: the client must see that this one is torn
@@ -377,7 +465,9 @@ class Exchange:
         self._finish("DC")
 
     def _retry_or_refuse(self, code: str, *, sent: bool, reused: bool) -> None:
-        if not _RETRY.wants(self.head.method, self.attempts, code, sent=sent, reused=reused):
+        # Nobody but the two ends knows what a switch of protocols does: it is not idempotent.
+        method = b"CONNECT" if self.head.length == TUNNEL else self.head.method
+        if not _RETRY.wants(method, self.attempts, code, sent=sent, reused=reused):
             return self.refuse(code)
         if self.body is None:
             self.surroundings.retry_skipped(self.cluster.service, "body-too-large")
@@ -420,9 +510,17 @@ class Exchange:
             self.previous = endpoint
             self.endpoint = None
 
+    def _end_tunnel(self) -> None:
+        """Both directions have ended."""
+        self.upstream = None
+        self._end_attempt()
+        self._finish("-")
+
     def _finish(self, flag: str) -> None:
         self.done = True
         self.body = None
+        if self.tunnel:
+            self.surroundings.tunnels -= 1
         if self.request_paused:
             self._resume_request()  # what still comes of the body is read and dropped
         surroundings = self.surroundings

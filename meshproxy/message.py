@@ -20,6 +20,12 @@ Fields = list[Field]
 CHUNKED: Final = -1
 """`length` of a message whose end is marked in-band rather than announced (RFC 9112 section 7)."""
 
+TUNNEL: Final = -3
+"""
+`length` of a request that asks to switch protocols (Upgrade, CONNECT) and of the response that
+does: what follows is no body, but belongs to another protocol, in both directions at once.
+"""
+
 
 class RequestHead:
     """
@@ -34,9 +40,10 @@ class RequestHead:
         mesh_fields: Fields that only a mesh proxy may set (``x-mesh-*``, identity headers),
             set apart by the codec so that nothing from outside is ever taken for ours.
             None when there were none.
-        length: Bytes of the body as announced; `CHUNKED`; or None when the message has no body.
+        length: Bytes of the body as announced; `CHUNKED`; `TUNNEL`; or None when the message has
+            no body.
         expect_continue: The client waits for ``100 Continue`` (RFC 9110 section 10.1.1).
-        upgrade: Value of Upgrade when the client asks to switch protocols, else None.
+        upgrade: The protocols that the client asks to switch to, most wanted first, else None.
     """
 
     __slots__ = (
@@ -76,8 +83,8 @@ class ResponseHead:
         reason: Reason phrase as sent; carries no meaning (RFC 9112 section 4).
         fields: End-to-end fields in order; never framing or hop-by-hop fields.
         length: Bytes of the body as announced (for HEAD and 304: what a GET would have had);
-            `CHUNKED`; or None when nothing was announced.
-        upgrade: Value of Upgrade on a 101, else None.
+            `CHUNKED`; `TUNNEL`; or None when nothing was announced.
+        upgrade: The protocol switched to on a 101, else None.
         mesh_fields: What claims to come from a mesh proxy, set apart from `fields` because an
             app's word for it does not count; None when there is nothing.
     """

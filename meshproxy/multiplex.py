@@ -53,11 +53,12 @@ class Stream:
         finished: Our half has been said to the end.
         ended: The other half has been heard to the end.
         responding: The response has begun.
+        tunnel: It has switched protocols: each half ends by itself.
     """
 
     __slots__ = (
         "_held", "_link", "_paused", "_waiting", "blocked", "ended", "exchange", "finished", "id",
-        "method", "responding",
+        "method", "responding", "tunnel",
     )  # fmt: skip
 
     _link: "Link"
@@ -72,6 +73,7 @@ class Stream:
         self.finished = False
         self.ended = False
         self.responding = False
+        self.tunnel = False
         self._waiting = 0  # at most this much waits to be sent
         self._paused = False
         self._held = 0

@@ -56,6 +56,7 @@ _TABLE = (
     Refusal("connect-timeout", 503, 14, "UF", False, "Connecting to the endpoint took too long."),
     Refusal("handshake-failed", 503, 14, "UF", False, "The TLS handshake with the endpoint failed."),
     Refusal("peer-identity-mismatch", 503, 14, "UF", False, "The endpoint proved another identity than the one expected."),
+    Refusal("upgrade-not-supported", 501, 12, "UPE", False, "The endpoint cannot switch protocols over HTTP/2."),
     Refusal("stream-refused", 503, 14, "UR", False, "The endpoint refused the request before it looked at it."),
     # Coming back
     Refusal("upstream-closed", 502, 14, "UC", True, "The endpoint closed the connection before it answered in full."),

@@ -52,6 +52,7 @@ class Environment:
         self.metrics = metrics
         self.sockets = sockets
         self.exchanges = 0
+        self.tunnels = 0
         self.now: Callable[[], float] = time.monotonic
         self.random: Callable[[], float] = random.random
         self._certificates = certificates
@@ -142,6 +143,7 @@ class Traffic:
 
     def counted(self) -> Metrics:
         """Return what was counted."""
+        self._metrics.tunnels = self.environment.tunnels
         return self._metrics
 
     def clusters(self) -> list[dict[str, Any]]:

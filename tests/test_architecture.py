@@ -15,7 +15,7 @@ RINGS = (
     ("codec", "routing", "policies"),
     ("local_reply",),
     ("exchange",),
-    ("flow", "multiplex", "identity"),
+    ("flow", "multiplex", "tunnel", "identity"),
     ("telemetry",),
     ("upstream", "downstream"),
     ("config",),

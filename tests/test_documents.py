@@ -13,6 +13,7 @@ ROOT = Path(__file__).parent.parent
 DOCUMENTS = [
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",
+    ROOT / "bench/README.md",
     *sorted((ROOT / "docs").rglob("*.md")),
 ]
 FENCE = re.compile(r"^```(?P<info>[^\n`]*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -141,7 +142,7 @@ def test_every_verb_exists(bin_folder: Path) -> None:
 
 def test_locks_say_nothing_of_where_packages_come_from() -> None:
     """Lock files hold versions and hashes: no address, no index, no path of somebody's machine."""
-    for name in ("requirements.lock", "requirements-dev.lock"):
+    for name in ("requirements.lock", "requirements-dev.lock", "requirements-bench.lock"):
         text = (ROOT / name).read_text()
         assert "://" not in text
         assert not re.search(r"^(-i|-f|--)", text, re.MULTILINE)

@@ -1,5 +1,5 @@
 """
-`meshctl config PROXY [routes|clusters|endpoints|certs]`: what one proxy has been told.
+`meshctl config PROXY [listeners|destinations|routes|clusters|endpoints|certs]`: what one proxy has been told.
 
 The answer is the control plane's.  While that is away, a proxy of a local mesh is asked itself:
 it goes on with what it has.
@@ -8,7 +8,7 @@ it goes on with what it has.
 import argparse
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from meshproxy.contract.resources import (
     MatchSpec,
     RouteSpec,
     Snapshot,
+    TcpBackendSpec,
 )
 
 
@@ -58,7 +59,8 @@ def run(arguments: argparse.Namespace) -> int:
     width = terminal_width()
     data = _data(snapshot, arguments.section)
     texts = []
-    for section in [arguments.section] if arguments.section else [*SECTIONS, CERTIFICATES]:
+    everything = [name for name in (*SECTIONS, CERTIFICATES) if name not in _without(snapshot)]
+    for section in [arguments.section] if arguments.section else everything:
         if section == CERTIFICATES:
             facts = certificates.known(client, name, snapshot)
             texts.append(certificates.render(facts, time.time(), width))
@@ -108,8 +110,14 @@ def _data(snapshot: Snapshot, section: str | None) -> Any:
     data = msgspec.to_builtins(snapshot)
     if section is None:
         return data
-    key = {"routes": "virtual_hosts"}.get(section, section)
-    return data.get(key, [])
+    if section == "routes":
+        return {key: data.get(key, []) for key in ("virtual_hosts", "tcp_routes")}
+    return data.get(section, [])
+
+
+def _without(snapshot: Snapshot) -> set[str]:
+    """Return the sections that there is no use in showing unasked."""
+    return set() if snapshot.destinations else {"destinations"}
 
 
 # The sections, as tables --------------------------------------------------------------------------
@@ -123,11 +131,29 @@ def _listeners(snapshot: Snapshot, width: int | None) -> str:
             f"{one.address}:{one.port}",
             # What arrives from the app beside it is never TLS; what leaves is, by the cluster.
             one.mtls if one.direction == "inbound" else None,
-            one.virtual_host,
+            one.protocol,
+            one.virtual_host or one.tcp_route,
         )
         for one in snapshot.listeners
     ]
-    return table(("LISTENER", "DIRECTION", "ADDRESS", "MTLS", "VIRTUAL HOST"), rows, width=width)
+    headers = ("LISTENER", "DIRECTION", "ADDRESS", "MTLS", "PROTOCOL", "LEADS TO")
+    return table(headers, rows, width=width)
+
+
+def _destinations(snapshot: Snapshot, width: int | None) -> str:
+    rows = [
+        (
+            one.name,
+            one.direction,
+            ", ".join(one.addresses) or "any",
+            one.port,
+            one.protocol,
+            one.virtual_host or one.tcp_route,
+        )
+        for one in snapshot.destinations
+    ]
+    headers = ("DESTINATION", "DIRECTION", "ADDRESSES", "PORT", "PROTOCOL", "LEADS TO")
+    return table(headers, rows, width=width)
 
 
 def _routes(snapshot: Snapshot, width: int | None) -> str:
@@ -136,7 +162,16 @@ def _routes(snapshot: Snapshot, width: int | None) -> str:
         for host in snapshot.virtual_hosts
         for route in host.routes
     ]
-    return table(("VIRTUAL HOST", "MATCH", "ACTION", "ROUTE"), rows, width=width)
+    texts = [table(("VIRTUAL HOST", "MATCH", "ACTION", "ROUTE"), rows, width=width)]
+    streams = [
+        (one.name, ", ".join(rule.server_names) or "any", shares(rule.backends), rule.name)
+        for one in snapshot.tcp_routes
+        for rule in one.rules
+    ]
+    if streams:
+        headers = ("CONNECTIONS TO", "SERVER NAME", "ACTION", "ROUTE")
+        texts.append(table(headers, streams, width=width))
+    return "\n\n".join(texts)
 
 
 def _clusters(snapshot: Snapshot, width: int | None) -> str:
@@ -175,6 +210,7 @@ def _endpoints(snapshot: Snapshot, width: int | None) -> str:
 
 SECTIONS: dict[str, Callable[[Snapshot, int | None], str]] = {
     "listeners": _listeners,
+    "destinations": _destinations,
     "routes": _routes,
     "clusters": _clusters,
     "endpoints": _endpoints,
@@ -197,6 +233,8 @@ def described(match: MatchSpec) -> str:
     prefix path match on "/", which has the effect of matching every HTTP request."
     """
     parts = [match.method] if match.method else []
+    if match.grpc:
+        parts.append("gRPC")
     if match.path is not None:
         parts.append(f"{PATH_TYPES[match.path.type]} {match.path.value}")
     for what, conditions in (("header", match.headers), ("query", match.query)):
@@ -213,10 +251,9 @@ def action(route: RouteSpec) -> str:
         to = route.redirect
         where = f"{to.scheme or ''}{'://' if to.scheme else ''}{to.hostname or ''}"
         return f"redirect {to.status} {where}{to.path.value if to.path else ''}".rstrip()
-    total = sum(backend.weight for backend in route.backends)
-    if not total:
+    if not any(backend.weight for backend in route.backends):
         return "500 (nothing to forward to)"
-    shares = ", ".join(_share(backend, total) for backend in route.backends)
+    forwarded = shares(route.backends)
     changed = [
         name
         for name, value in (
@@ -226,11 +263,20 @@ def action(route: RouteSpec) -> str:
         )
         if value is not None
     ]
-    return f"{shares} ({', '.join(changed)})" if changed else shares
+    return f"{forwarded} ({', '.join(changed)})" if changed else forwarded
 
 
-def _share(backend: BackendSpec, total: int) -> str:
-    return f"{backend.cluster or '500 (unresolved)'} {percent(backend.weight / total)}"
+def shares(backends: Sequence[BackendSpec] | Sequence[TcpBackendSpec]) -> str:
+    """Return which part goes to which cluster."""
+    total = sum(backend.weight for backend in backends)
+    if not total:
+        return "refused (nothing to forward to)"
+    return ", ".join(_share(backend, total) for backend in backends)
+
+
+def _share(backend: BackendSpec | TcpBackendSpec, total: int) -> str:
+    missing = "500 (unresolved)" if isinstance(backend, BackendSpec) else "refused (unresolved)"
+    return f"{backend.cluster or missing} {percent(backend.weight / total)}"
 
 
 def _or_none(modifier: HeaderModifierSpec | None) -> HeaderModifierSpec | None:

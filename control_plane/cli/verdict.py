@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Mapping
 
 from control_plane.cli import traffic
 from control_plane.cli.output import printable
-from control_plane.resources.model import HTTPRoute
+from control_plane.resources.model import HTTPRoute, Route
 
 Hop = tuple[str, str]
 """Caller's ``namespace/service-account`` and the ``namespace/workload`` that is called."""
@@ -26,7 +26,7 @@ ENOUGH = 200
 """Answers; a run that was interrupted before has not failed for what it had no time to do."""
 
 
-def expected_hops(routes: Iterable[HTTPRoute]) -> set[Hop]:
+def expected_hops(routes: Iterable[Route]) -> set[Hop]:
     """Return the hops that the demo's traffic takes, as its route stands."""
     return {VISITS, OPINIONS, *((SHOP, f"default/{name}") for name in _served(routes))}
 
@@ -100,9 +100,9 @@ def _reasons(edges: Mapping[traffic.Edge, traffic.Traffic]) -> list[str]:
     return found
 
 
-def _served(routes: Iterable[HTTPRoute]) -> list[str]:
+def _served(routes: Iterable[Route]) -> list[str]:
     for route in routes:
-        if route.metadata.name == "catalog":
+        if isinstance(route, HTTPRoute) and route.metadata.name == "catalog":
             backends = [b for rule in route.spec.rules for b in rule.backend_refs]
             total = sum(backend.weight for backend in backends)
             return [b.name for b in backends if total and b.weight / total >= LIKELY]

@@ -3,10 +3,11 @@
 from collections.abc import Iterable
 
 from control_plane.placement import Placement, Placements
-from control_plane.resources.model import MeshConfig, Service, ServicePort, Workload
+from control_plane.resources.model import MeshConfig, Service, Workload
 from meshproxy.contract.resources import ClusterSpec, EndpointSpec, EndpointsSpec
 
 from .listeners import inbound_name
+from .selection import target
 
 Labelled = dict[tuple[str, str, str], list[tuple[str, Workload]]]
 """(namespace, label, value) → names and workloads."""
@@ -80,25 +81,6 @@ def _selected(service: Service, labelled: Labelled) -> list[tuple[str, Workload]
         for key, workload in labelled.get((service.metadata.namespace, *first), ())
         if all(workload.metadata.labels.get(name) == value for name, value in others)
     ]
-
-
-def selects(service: Service, workload: Workload) -> bool:
-    """Say whether the Service's selector chooses the workload; one without a selector does not."""
-    ours, theirs = workload.metadata, service.metadata
-    return (
-        ours.namespace == theirs.namespace
-        and bool(service.spec.selector)
-        and service.spec.selector.items() <= ours.labels.items()
-    )
-
-
-def target(port: ServicePort, workload: Workload) -> int | None:
-    """Return the workload's port that a service port leads to, if it has it."""
-    wanted = port.port if port.target_port is None else port.target_port
-    for candidate in workload.spec.ports:
-        if wanted in (candidate.port, candidate.name):
-            return candidate.port
-    return None
 
 
 def _endpoint(

@@ -1,11 +1,16 @@
 """Where one workload's sidecar listens: for its app, and for the app's callers."""
 
-from collections.abc import Container
+from collections.abc import Iterable
 from typing import Literal
 
 from control_plane.placement import Placement
+from control_plane.resources.app_protocol import agreed
+from control_plane.resources.attachment import Services
 from control_plane.resources.model import MeshConfig, Workload
-from meshproxy.contract.resources import ListenerSpec
+from meshproxy.contract.resources import ListenerSpec, Protocol
+
+from .called import Called
+from .selection import in_front
 
 Mtls = Literal["strict", "permissive", "disabled"]
 _MTLS: dict[str, Mtls] = {
@@ -20,8 +25,21 @@ def inbound_name(port: int) -> str:
     return f"inbound:{port}"
 
 
+def inbound_protocol(port: int, workload: Workload, services: Services) -> Protocol:
+    """
+    Return what comes to one of the app's own ports, as the services in front of it say.
+
+    Routes do not count: which of them decide is a matter of who calls.
+    """
+    return agreed(one for _, one in in_front(port, workload, services))
+
+
 def listeners(
-    workload: Workload, placement: Placement | None, mesh: MeshConfig, called: Container[str]
+    workload: Workload,
+    placement: Placement | None,
+    mesh: MeshConfig,
+    called: Iterable[Called],
+    services: Services,
 ) -> tuple[ListenerSpec, ...]:
     """
     Return the sockets of the sidecar; a workload that was placed nowhere has none.
@@ -37,27 +55,40 @@ def listeners(
         address=placement.address,
         port=placement.outbound_port,
     )
-    services = (
+    known = {one.name: one for one in called}
+    doors = (
         ListenerSpec(
-            name=f"service/{service}",
+            name=f"service/{name}",
             direction="outbound",
             address=placement.address,
             port=port,
-            virtual_host=service,
+            protocol=known[name].decision.protocol,
+            virtual_host=name if known[name].is_http else None,
+            tcp_route=name if known[name].is_tcp else None,
         )
-        for service, port in sorted(placement.service_ports.items())
-        if service in called
+        for name, port in sorted(placement.service_ports.items())
+        if name in known
     )
     inbound = (
-        ListenerSpec(
-            name=inbound_name(port.port),
-            direction="inbound",
-            address=placement.address,
-            port=placement.inbound_ports[port.port],
-            virtual_host=inbound_name(port.port),
-            mtls=_MTLS[mesh.spec.mtls],
-        )
+        _inbound(port.port, workload, placement, mesh, services)
         for port in sorted(workload.spec.ports, key=lambda port: port.port)
         if port.port in placement.inbound_ports
     )
-    return (outbound, *services, *inbound)
+    return (outbound, *doors, *inbound)
+
+
+def _inbound(
+    port: int, workload: Workload, placement: Placement, mesh: MeshConfig, services: Services
+) -> ListenerSpec:
+    name = inbound_name(port)
+    protocol = inbound_protocol(port, workload, services)
+    return ListenerSpec(
+        name=name,
+        direction="inbound",
+        address=placement.address,
+        port=placement.inbound_ports[port],
+        protocol=protocol,
+        virtual_host=None if protocol == "tcp" else name,
+        tcp_route=None if protocol == "http" else name,
+        mtls=_MTLS[mesh.spec.mtls],
+    )

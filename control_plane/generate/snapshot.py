@@ -13,7 +13,8 @@ from control_plane.store import State
 from meshproxy.contract import wire
 from meshproxy.contract.resources import Snapshot, TrustSpec
 
-from . import clusters, endpoints, virtual_hosts
+from . import clusters, endpoints, tcp_routes, virtual_hosts
+from .called import called
 from .listeners import listeners
 
 _DEFAULTS = MeshConfig(
@@ -32,22 +33,29 @@ def generate(state: State, workload: str, trust: TrustSpec) -> Snapshot:
     mesh = state.mesh_config or _DEFAULTS
     placement = state.placements.workloads.get(workload)
 
-    # §1 What its app can call: each service port, as the app's namespace sees it …
-    called = virtual_hosts.outbound(state.services, state.routes.values(), own.metadata.namespace)
-    # §2 … the servers that those routes lead to …
-    outward = clusters.outbound(called, state.services, mesh)
-    # §3 … and who they are.
+    routes = tuple(state.routes.values())
+
+    # §1 What its app can call: each service port, as the app's namespace sees it, by request …
+    ports = called(state.services, routes, own.metadata.namespace)
+    hosts = virtual_hosts.outbound(ports, state.services, own.metadata.namespace)
+    # §2 … and by connection, where what comes is not HTTP …
+    streams = tcp_routes.outbound(ports, state.services)
+    # §3 … the servers that those routes lead to …
+    outward = clusters.outbound(hosts, streams, state.services, routes, mesh)
+    # §4 … and who they are.
     servers = endpoints.outbound(outward, state.services, state.workloads, state.placements, mesh)
 
-    # §4 What callers reach: the app's own ports.
-    reached = virtual_hosts.inbound(own)
-    app = clusters.inbound(own, state.services.values())
+    # §5 What callers reach: the app's own ports.
+    own_hosts = virtual_hosts.inbound(own, state.services)
+    own_streams = tcp_routes.inbound(own, state.services)
+    app = clusters.inbound(own, state.services, routes)
     itself = endpoints.inbound(own, placement)
 
-    # §5 Where it listens for both, and whom it believes.
+    # §6 Where it listens for both, and whom it believes.
     snapshot = Snapshot(
-        listeners=listeners(own, placement, mesh, {host.name for host in called}),
-        virtual_hosts=(*called, *reached),
+        listeners=listeners(own, placement, mesh, ports, state.services),
+        virtual_hosts=(*hosts, *own_hosts),
+        tcp_routes=(*streams, *own_streams),
         clusters=(*outward, *app),
         endpoints=(*servers, *itself),
         trust=(trust,),

@@ -1,37 +1,32 @@
-"""What the authorities of requests lead to: one virtual host for each port of each service."""
+"""What the authorities of requests lead to: one virtual host for each port where HTTP may come."""
 
 from collections.abc import Iterable
 
-from control_plane.resources.model import HTTPRoute, Service, Workload
+from control_plane.resources.attachment import Services
+from control_plane.resources.model import GRPCRoute, HTTPRoute, Service, Workload
 from meshproxy.contract.resources import BackendSpec, MatchSpec, RouteSpec, VirtualHostSpec
 
-from .listeners import inbound_name
-from .routes import attached, by_parent, cluster_name, compiled
+from . import grpc_routes, http_routes
+from .called import Called
+from .listeners import inbound_name, inbound_protocol
 
 
 def outbound(
-    services: dict[str, Service], routes: Iterable[HTTPRoute], namespace: str
+    called: Iterable[Called], services: Services, namespace: str
 ) -> tuple[VirtualHostSpec, ...]:
     """Return the virtual hosts that a client in `namespace` can call."""
-    candidates = by_parent(routes)
-    made: list[VirtualHostSpec] = []
-    for name, service in sorted(services.items()):
-        for port in sorted(service.spec.ports, key=lambda port: port.port):
-            deciding = attached(service, port, namespace, candidates.get(name, ()), services)
-            cluster = cluster_name(name, port.port)
-            made.append(
-                VirtualHostSpec(
-                    name=cluster,
-                    domains=domains(service, port.port, namespace),
-                    routes=compiled(deciding, services)
-                    if deciding
-                    else (_all_to(f"Service/{name}", cluster),),
-                )
-            )
-    return tuple(made)
+    return tuple(
+        VirtualHostSpec(
+            name=one.name,
+            domains=domains(one.resource, one.port.port, namespace),
+            routes=_routes(one, services),
+        )
+        for one in called
+        if one.is_http
+    )
 
 
-def inbound(workload: Workload) -> tuple[VirtualHostSpec, ...]:
+def inbound(workload: Workload, services: Services) -> tuple[VirtualHostSpec, ...]:
     """Return the virtual hosts of the workload's own ports: whatever the authority, to the app."""
     return tuple(
         VirtualHostSpec(
@@ -40,7 +35,21 @@ def inbound(workload: Workload) -> tuple[VirtualHostSpec, ...]:
             routes=(_all_to(inbound_name(port.port), inbound_name(port.port)),),
         )
         for port in sorted(workload.spec.ports, key=lambda port: port.port)
+        if inbound_protocol(port.port, workload, services) != "tcp"
     )
+
+
+def _routes(called: Called, services: Services) -> tuple[RouteSpec, ...]:
+    deciding = called.decision.routes
+    match called.decision.kind:
+        case "GRPCRoute":
+            grpc = [route for route in deciding if isinstance(route, GRPCRoute)]
+            return grpc_routes.compiled(grpc, services)
+        case "HTTPRoute":
+            http = [route for route in deciding if isinstance(route, HTTPRoute)]
+            return http_routes.compiled(http, services)
+        case _:
+            return (_all_to(f"Service/{called.service}", called.name),)
 
 
 def domains(service: Service, port: int, namespace: str) -> tuple[str, ...]:

@@ -14,8 +14,9 @@ from msgspec import Struct
 from control_plane.placement import Placements
 from control_plane.store import Location, State
 
+from .attachment import by_parent
 from .finding import Finding
-from .model import HTTPRoute, MeshConfig, Service, Workload
+from .model import MeshConfig, Route, Service, Workload
 from .parse import Source, parse
 from .references import unresolved
 from .validate import validate
@@ -99,7 +100,7 @@ def choose(newest: Mapping[Path, File], accepted: Mapping[Path, File]) -> Choice
 def state_of(choice: Choice, placements: Placements) -> State:
     """Return the state that the files in force make, with all findings."""
     services: dict[str, Service] = {}
-    routes: dict[str, HTTPRoute] = {}
+    routes: dict[str, Route] = {}
     workloads: dict[str, Workload] = {}
     mesh_config: MeshConfig | None = None
     locations: dict[str, Location] = {}
@@ -109,15 +110,16 @@ def state_of(choice: Choice, placements: Placements) -> State:
         match source.resource:
             case Service():
                 services[source.name] = source.resource
-            case HTTPRoute():
-                routes[source.name] = source.resource
             case Workload():
                 workloads[source.name] = source.resource
             case MeshConfig():
                 mesh_config = source.resource
+            case route:
+                routes[source.key] = route
     findings = [*choice.findings]
+    parented = by_parent(routes.values())
     for source in sources:
-        findings.extend(unresolved(source, services))
+        findings.extend(unresolved(source, services, parented))
     return State(
         services=services,
         routes=routes,

@@ -63,7 +63,7 @@ class Service(Model, frozen=True, kw_only=True):
     spec: ServiceSpec
 
 
-# HTTPRoute (gateway.networking.k8s.io/v1) ---------------------------------------------------------
+# What routes share (gateway.networking.k8s.io) ----------------------------------------------------
 
 
 class ParentRef(Model, frozen=True, kw_only=True):
@@ -73,6 +73,15 @@ class ParentRef(Model, frozen=True, kw_only=True):
     name: str
     section_name: str | None = None
     port: Port | None = None
+
+
+class Rule(Model, frozen=True, kw_only=True):
+    """`name` is unique in the route: where it is given, metrics say it instead of the number."""
+
+    name: str | None = None
+
+
+# HTTPRoute (gateway.networking.k8s.io/v1) ---------------------------------------------------------
 
 
 class HTTPPathMatch(Model, frozen=True, kw_only=True):
@@ -154,8 +163,7 @@ class HTTPBackendRef(Model, frozen=True, kw_only=True):
     filters: tuple[HTTPRouteFilter, ...] = ()
 
 
-class HTTPRouteRule(Model, frozen=True, kw_only=True):
-    name: str | None = None
+class HTTPRouteRule(Rule, frozen=True, kw_only=True):
     matches: tuple[HTTPRouteMatch, ...] = (HTTPRouteMatch(),)
     filters: tuple[HTTPRouteFilter, ...] = ()
     backend_refs: tuple[HTTPBackendRef, ...] = ()
@@ -174,6 +182,116 @@ class HTTPRoute(Model, frozen=True, kw_only=True):
     spec: HTTPRouteSpec
 
 
+# GRPCRoute (gateway.networking.k8s.io/v1) ---------------------------------------------------------
+
+
+class GRPCMethodMatch(Model, frozen=True, kw_only=True):
+    """At least one of `service` and `method` is given."""
+
+    type: Literal["Exact", "RegularExpression"] = "Exact"
+    service: str = ""
+    method: str = ""
+
+
+class GRPCHeaderMatch(Model, frozen=True, kw_only=True):
+    type: Literal["Exact", "RegularExpression"] = "Exact"
+    name: str
+    value: str
+
+
+class GRPCRouteMatch(Model, frozen=True, kw_only=True):
+    method: GRPCMethodMatch | None = None
+    headers: tuple[GRPCHeaderMatch, ...] = ()
+
+
+class GRPCRouteFilter(Model, frozen=True, kw_only=True):
+    type: Literal["RequestHeaderModifier", "ResponseHeaderModifier"]
+    request_header_modifier: HTTPHeaderFilter | None = None
+    response_header_modifier: HTTPHeaderFilter | None = None
+
+
+class GRPCBackendRef(Model, frozen=True, kw_only=True):
+    group: str = ""
+    kind: str = "Service"
+    namespace: str | None = None
+    name: str
+    port: Port | None = None
+    weight: Weight = 1
+    filters: tuple[GRPCRouteFilter, ...] = ()
+
+
+class GRPCRouteRule(Rule, frozen=True, kw_only=True):
+    matches: tuple[GRPCRouteMatch, ...] = ()
+    filters: tuple[GRPCRouteFilter, ...] = ()
+    backend_refs: tuple[GRPCBackendRef, ...] = ()
+
+
+class GRPCRouteSpec(Model, frozen=True, kw_only=True):
+    parent_refs: tuple[ParentRef, ...] = ()
+    hostnames: tuple[str, ...] = ()
+    rules: tuple[GRPCRouteRule, ...] = ()
+
+
+class GRPCRoute(Model, frozen=True, kw_only=True):
+    api_version: Literal["gateway.networking.k8s.io/v1"]
+    kind: Literal["GRPCRoute"]
+    metadata: Metadata
+    spec: GRPCRouteSpec
+
+
+# TLSRoute and TCPRoute (gateway.networking.k8s.io/v1, and before v1.6 alpha) ----------------------
+
+
+class BackendRef(Model, frozen=True, kw_only=True):
+    group: str = ""
+    kind: str = "Service"
+    namespace: str | None = None
+    name: str
+    port: Port | None = None
+    weight: Weight = 1
+
+
+class ConnectionRule(Rule, frozen=True, kw_only=True):
+    """TLSRouteRule and TCPRouteRule: nothing to match, so there is one in a route."""
+
+    backend_refs: tuple[BackendRef, ...] = ()
+
+
+class TLSRouteSpec(Model, frozen=True, kw_only=True):
+    """`hostnames` are compared with the SNI of the ClientHello."""
+
+    parent_refs: tuple[ParentRef, ...] = ()
+    hostnames: tuple[str, ...] = ()
+    rules: tuple[ConnectionRule, ...] = ()
+
+
+class TLSRoute(Model, frozen=True, kw_only=True):
+    api_version: Literal[
+        "gateway.networking.k8s.io/v1",
+        "gateway.networking.k8s.io/v1alpha2",
+        "gateway.networking.k8s.io/v1alpha3",
+    ]
+    kind: Literal["TLSRoute"]
+    metadata: Metadata
+    spec: TLSRouteSpec
+
+
+class TCPRouteSpec(Model, frozen=True, kw_only=True):
+    parent_refs: tuple[ParentRef, ...] = ()
+    rules: tuple[ConnectionRule, ...] = ()
+
+
+class TCPRoute(Model, frozen=True, kw_only=True):
+    api_version: Literal["gateway.networking.k8s.io/v1", "gateway.networking.k8s.io/v1alpha2"]
+    kind: Literal["TCPRoute"]
+    metadata: Metadata
+    spec: TCPRouteSpec
+
+
+Route = GRPCRoute | HTTPRoute | TLSRoute | TCPRoute
+AnyBackendRef = HTTPBackendRef | GRPCBackendRef | BackendRef
+
+
 # MeshConfig (meshproxy.io/v1alpha1) ---------------------------------------------------------------
 
 
@@ -183,16 +301,25 @@ class Certificates(Model, frozen=True, kw_only=True):
     lifetime: Duration = "24h"
 
 
+class OutboundTrafficPolicy(Model, frozen=True, kw_only=True):
+    """What becomes of captured connections to what is no service of the mesh."""
+
+    mode: Literal["ALLOW_ANY", "REGISTRY_ONLY"] = "ALLOW_ANY"
+
+
 class MeshConfigSpec(Model, frozen=True, kw_only=True):
     """
     Attributes:
         trust_domain: First part of every SPIFFE ID; fixed once the authority exists.
         mtls: What inbound ports accept.  STRICT refuses plaintext.
+        outbound_traffic_policy: ALLOW_ANY passes captured connections to unknown destinations on
+            as they are, REGISTRY_ONLY refuses them (names and default are Istio's).
     """
 
     trust_domain: str = "mesh.local"
     certificates: Certificates = Certificates()
     mtls: Literal["STRICT", "PERMISSIVE", "DISABLED"] = "STRICT"
+    outbound_traffic_policy: OutboundTrafficPolicy = OutboundTrafficPolicy()
 
 
 class MeshConfig(Model, frozen=True, kw_only=True):
@@ -249,15 +376,26 @@ class Workload(Model, frozen=True, kw_only=True):
     spec: WorkloadSpec = WorkloadSpec()
 
 
-Resource = Service | HTTPRoute | MeshConfig | Workload
+Resource = Service | Route | MeshConfig | Workload
 
 KINDS: dict[tuple[str, str], type[Resource]] = {
     ("v1", "Service"): Service,
     ("gateway.networking.k8s.io/v1", "HTTPRoute"): HTTPRoute,
+    ("gateway.networking.k8s.io/v1", "GRPCRoute"): GRPCRoute,
+    ("gateway.networking.k8s.io/v1", "TLSRoute"): TLSRoute,
+    ("gateway.networking.k8s.io/v1alpha2", "TLSRoute"): TLSRoute,
+    ("gateway.networking.k8s.io/v1alpha3", "TLSRoute"): TLSRoute,
+    ("gateway.networking.k8s.io/v1", "TCPRoute"): TCPRoute,
+    ("gateway.networking.k8s.io/v1alpha2", "TCPRoute"): TCPRoute,
     ("meshproxy.io/v1alpha1", "MeshConfig"): MeshConfig,
     ("meshproxy.io/v1alpha1", "Workload"): Workload,
 }
-"""(apiVersion, kind) → model; what is not here is an unknown kind."""
+"""
+(apiVersion, kind) → model; what is not here is an unknown kind.
+
+Of a kind with several versions, those that Gateway API v1.6 serves in its two channels; they have
+the same fields, and the first is the one to write.
+"""
 
 IGNORED: dict[type, frozenset[str]] = {
     **{model: frozenset({"status"}) for model in KINDS.values()},

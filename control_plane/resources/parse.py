@@ -17,13 +17,10 @@ from .model import KINDS, Resource
 NOT_YET = frozenset(
     {
         "BackendTLSPolicy",
-        "GRPCRoute",
         "Gateway",
         "GatewayClass",
         "ListenerSet",
         "ReferenceGrant",
-        "TCPRoute",
-        "TLSRoute",
         "UDPRoute",
     }
 )
@@ -128,7 +125,9 @@ def _model(node: Mapping, file: str, findings: list[Finding]) -> type[Resource] 
         )  # fmt: skip
         findings.append(finding)
 
-    kinds = {known_kind: known_version for known_version, known_kind in KINDS}
+    kinds: dict[str, str] = {}  # with the version that is to be written
+    for known_version, known_kind in KINDS:
+        kinds.setdefault(known_kind, known_version)
     if not kind:
         report("kind", f"is missing, expected one of {', '.join(sorted(kinds))}")
     elif kind in NOT_YET:

@@ -1,30 +1,35 @@
 """
 What a route refers to, and what the Gateway API makes of it when it is not there.
 
-A reference that does not resolve is no error: the resource applies, requests that would have
-gone there are answered 500, and a condition says so.  `generate` asks the same functions, so the
-finding and the traffic cannot disagree.
+A reference that does not resolve is no error: the resource applies, what would have gone there is
+refused, and a condition says so.  `generate` asks the same functions, so the finding and the
+traffic cannot disagree.
 
 The condition types and reasons are those of the Gateway API's `RouteConditionType` and
-`RouteConditionReason` (apis/v1/shared_types.go).
+`RouteConditionReason` (apis/v1/shared_types.go); `Conflicted` is GEP-1294's.
 """
 
 import difflib
-from collections.abc import Iterator, Mapping
-from typing import Literal
+from collections.abc import Iterator
+from typing import Literal, get_args
 
 from msgspec import Struct
 
+from .app_protocol import protocol_of
+from .attachment import Parented, Services, decide, parent_name, selects, takes
 from .finding import Finding
-from .model import HTTPBackendRef, HTTPRoute, ParentRef, Service, ServicePort
+from .model import AnyBackendRef, HTTPBackendRef, ParentRef, Route, Service, ServicePort
 from .parse import Source
-
-Services = Mapping[str, Service]
 
 BACKEND_FILTERS = frozenset({"RequestHeaderModifier", "ResponseHeaderModifier"})
 """Filters that a backendRef may carry here; the others change where a request goes."""
 
-_IN_FORCE = " (in force: its share of requests is answered 500)"
+_IN_FORCE = {
+    "HTTPRoute": " (in force: its share of requests is answered 500)",
+    "GRPCRoute": " (in force: its share of requests is answered UNAVAILABLE)",
+    "TLSRoute": " (in force: its share of connections is refused)",
+    "TCPRoute": " (in force: its share of connections is refused)",
+}
 
 
 class Problem(Struct, frozen=True):
@@ -39,45 +44,76 @@ class Problem(Struct, frozen=True):
 
 
 def parent_ports(
-    ref: ParentRef, namespace: str, services: Services
+    ref: ParentRef, route: Route, services: Services
 ) -> tuple[ServicePort, ...] | Problem:
-    """Return the ports of the Service that a route in `namespace` attaches to."""
+    """Return the ports of the Service that a route attaches to with one of its parentRefs."""
     if (ref.group, ref.kind) != ("", "Service"):
         return Problem(
             "Accepted",
             "NoMatchingParent",
             f'{_kind(ref.group, ref.kind)} is no parent in a mesh, expected group "", kind Service',
         )
-    name = f"{ref.namespace or namespace}/{ref.name}"
+    name = parent_name(ref, route.metadata.namespace)
     service = services.get(name)
     if service is None:
         return Problem(
             "Accepted", "NoMatchingParent", f"Service {name} does not exist{_known(name, services)}"
         )
-    # "When both Port and SectionName are specified, the name and port of the selected port must
-    # match both specified values."
-    ports = tuple(
-        port
-        for port in service.spec.ports
-        if ref.port in (None, port.port) and ref.section_name in (None, port.name)
-    )
-    if not ports:
+    meant = tuple(port for port in service.spec.ports if selects(ref, port))
+    if not meant:
         wanted = f'port "{ref.section_name}"' if ref.section_name else f"port {ref.port}"
         return Problem(
             "Accepted", "NoMatchingParent", f"Service {name} has no {wanted}{_ports(service)}"
         )
-    return ports
+    # "If 1 of 2 Gateway listeners accept attachment from the referencing Route, the Route MUST be
+    # considered successfully attached."
+    taking = tuple(port for port in meant if takes(port, route.kind))
+    if not taking:
+        said = ", ".join(f"{port.port} is {port.app_protocol}" for port in meant)
+        return Problem(
+            "Accepted",
+            "NotAllowedByListeners",
+            f"the appProtocol of Service {name} allows no {route.kind}: port {said}",
+        )
+    return taking
 
 
-def backend_problem(ref: HTTPBackendRef, namespace: str, services: Services) -> Problem | None:
-    """Return why requests for this backend, of a route in `namespace`, are answered 500."""
+def conflict(
+    ref: ParentRef, route: Route, services: Services, parented: Parented
+) -> Problem | None:
+    """Return which route decides in this one's stead, where not both can."""
+    ports = parent_ports(ref, route, services)
+    if isinstance(ports, Problem):
+        return None
+    namespace = route.metadata.namespace
+    name = parent_name(ref, namespace)
+    for port in ports:
+        deciding = decide(services[name], port, namespace, parented.get(name, ()))
+        if route not in deciding.routes:
+            first = deciding.routes[0]
+            why = (
+                f"{first.kind} goes before {route.kind}"
+                if first.kind != route.kind
+                else "it is the older one"
+            )
+            return Problem(
+                "Accepted",
+                "Conflicted",
+                f"port {port.port} of Service {name} follows {first.kind} "
+                f"{first.metadata.namespace}/{first.metadata.name} alone: {why}",
+            )
+    return None
+
+
+def backend_problem(ref: AnyBackendRef, route: Route, services: Services) -> Problem | None:
+    """Return why what is meant for a backend of this route is refused."""
     if (ref.group, ref.kind) != ("", "Service"):
         return Problem(
             "ResolvedRefs",
             "InvalidKind",
             f'{_kind(ref.group, ref.kind)} cannot be a backend, expected group "", kind Service',
         )
-    name = f"{ref.namespace or namespace}/{ref.name}"
+    name = f"{ref.namespace or route.metadata.namespace}/{ref.name}"
     service = services.get(name)
     if service is None:
         return Problem(
@@ -85,32 +121,45 @@ def backend_problem(ref: HTTPBackendRef, namespace: str, services: Services) -> 
             "BackendNotFound",
             f"Service {name} does not exist{_known(name, services)}",
         )
-    if all(port.port != ref.port for port in service.spec.ports):
+    port = next((port for port in service.spec.ports if port.port == ref.port), None)
+    if port is None:
         return Problem(
             "ResolvedRefs",
             "BackendNotFound",
             f"Service {name} has no port {ref.port}{_ports(service)}",
         )
+    # "If a Route is not able to send traffic to the backend using the specified protocol then the
+    # backend is considered invalid."
+    if not takes(port, route.kind):
+        return Problem(
+            "ResolvedRefs",
+            "UnsupportedProtocol",
+            f"port {port.port} of Service {name} is {port.app_protocol} ({protocol_of(port)}), to "
+            f"which a {route.kind} cannot lead",
+        )
     return None
 
 
-def unresolved(source: Source, services: Services) -> Iterator[Finding]:
+def unresolved(source: Source, services: Services, parented: Parented) -> Iterator[Finding]:
     """Yield what of a route does not resolve now."""
     route = source.resource
-    if not isinstance(route, HTTPRoute):
+    if not isinstance(route, get_args(Route)):
         return
-    namespace = route.metadata.namespace
     for index, parent in enumerate(route.spec.parent_refs):
-        found = parent_ports(parent, namespace, services)
-        if isinstance(found, Problem):
-            yield source.finding(("spec", "parentRefs", index), str(found), "unresolved")
+        found = parent_ports(parent, route, services)
+        problem = (
+            found if isinstance(found, Problem) else conflict(parent, route, services, parented)
+        )
+        if problem is not None:
+            yield source.finding(("spec", "parentRefs", index), str(problem), "unresolved")
     for number, rule in enumerate(route.spec.rules):
         for index, ref in enumerate(rule.backend_refs):
             path = ("spec", "rules", number, "backendRefs", index)
-            problem = backend_problem(ref, namespace, services)
+            problem = backend_problem(ref, route, services)
             if problem is not None:
-                yield source.finding(path, f"{problem}{_IN_FORCE}", "unresolved")
-            for place, item in enumerate(ref.filters):
+                message = f"{problem}{_IN_FORCE[route.kind]}"
+                yield source.finding(path, message, "unresolved")
+            for place, item in enumerate(ref.filters if isinstance(ref, HTTPBackendRef) else ()):
                 if item.type not in BACKEND_FILTERS:
                     problem = Problem(
                         "Accepted",

@@ -79,6 +79,16 @@ def label_key(text: str) -> str | None:
     return f"{_quoted(text)} is not a label key, expected such as app or example.com/app"
 
 
+def app_protocol(text: str) -> str | None:
+    """A qualified name, as the API server asks: an IANA service name, or one with a prefix."""
+    if label_key(text) is None:
+        return None
+    return (
+        f"{_quoted(text)} is not a protocol's name, expected such as http, grpc, tcp or "
+        "kubernetes.io/h2c"
+    )
+
+
 def label_value(text: str) -> str | None:
     if not text or (len(text) <= 63 and _LABEL_PART.fullmatch(text)):
         return None

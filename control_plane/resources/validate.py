@@ -1,17 +1,25 @@
 """
 What types cannot say about one resource: names, ranges, combinations.
 
-Each kind has one generator of problems, (path, message) pairs, in the order of its fields; the
-rules of HTTPRoute fill a file of their own, `http_route`.
+Each kind has one generator of problems, (path, message) pairs, in the order of its fields; those of
+routes fill files of their own, `http_route` and its like.
 """
 
 from collections.abc import Iterable, Iterator
 
-from . import syntax
+from . import grpc_route, http_route, syntax, tcp_route, tls_route
 from .duration import milliseconds
 from .finding import Finding, Path
-from .http_route import problems_of_route
-from .model import HTTPRoute, MeshConfig, Service, Workload, WorkloadRun
+from .model import (
+    GRPCRoute,
+    HTTPRoute,
+    MeshConfig,
+    Service,
+    TCPRoute,
+    TLSRoute,
+    Workload,
+    WorkloadRun,
+)
 from .parse import Source
 
 Problems = Iterator[tuple[Path, str]]
@@ -33,7 +41,13 @@ def problems(source: Source) -> Problems:
         case Service() as service:
             yield from _service(service)
         case HTTPRoute() as route:
-            yield from problems_of_route(route)
+            yield from http_route.problems_of_route(route)
+        case GRPCRoute() as route:
+            yield from grpc_route.problems_of_route(route)
+        case TLSRoute() as route:
+            yield from tls_route.problems_of_route(route)
+        case TCPRoute() as route:
+            yield from tcp_route.problems_of_route(route)
         case Workload() as workload:
             yield from _workload(workload)
         case MeshConfig() as mesh:
@@ -79,6 +93,9 @@ def _service(service: Service) -> Problems:
             yield (*path, index, "targetPort"), message
         elif isinstance(port.target_port, str) and (wrong := syntax.port_name(port.target_port)):
             yield (*path, index, "targetPort"), wrong
+        # core/v1: "valid values are either un-prefixed protocol names … or … other prefixed names"
+        if port.app_protocol is not None and (wrong := syntax.app_protocol(port.app_protocol)):
+            yield (*path, index, "appProtocol"), wrong
     yield from _labels(("spec", "selector"), spec.selector)
 
 

@@ -13,7 +13,7 @@ import re
 from functools import lru_cache
 from typing import Final
 
-from meshproxy.message import CHUNKED
+from meshproxy.message import CHUNKED, TUNNEL
 
 from . import MalformedError
 
@@ -47,8 +47,8 @@ def response_length(
     """
     Return what a response to `method` announces as its length, and what follows its head.
 
-    The first is meant for `ResponseHead.length`; the second is a number of bytes, `CHUNKED` or
-    `UNTIL_CLOSE`.  They differ for HEAD and 304, which announce what a GET would have had.
+    The first is meant for `ResponseHead.length`; the second is a number of bytes, `CHUNKED`,
+    `UNTIL_CLOSE` or `TUNNEL`.  They differ for HEAD and 304, which announce what a GET would have had.
 
     Raises:
         MalformedError: The fields contradict each other or cannot be trusted.
@@ -59,13 +59,14 @@ def response_length(
     # RFC 9112 section 6.3, in its order.
     # 1. "Any response to a HEAD request and any response with a 1xx, 204, or 304 status code is
     #    always terminated by the first empty line after the header fields".
+    #    But after a 101, what follows is another protocol (RFC 9110 section 15.2.2).
+    if status < 200 or status == 204:
+        return (TUNNEL, TUNNEL) if status == 101 else (None, 0)
     if method == b"HEAD" or status == 304:
         return announced, 0
-    if status < 200 or status == 204:
-        return None, 0
     # 2. "Any 2xx response to a CONNECT request implies that the connection will become a tunnel".
     if method == b"CONNECT" and status < 300:
-        return None, 0
+        return TUNNEL, TUNNEL
     # 3. and 4. Transfer-Encoding; `chunked` is the only coding that got past the check.
     if codings:
         return CHUNKED, CHUNKED

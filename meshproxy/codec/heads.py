@@ -9,7 +9,8 @@ we and the next hop could disagree about what was said.  The choices that are ou
   are ignored, others are obeyed.
 * A Host that is empty, repeated or, in HTTP/1.1, missing is malformed, also next to an absolute
   target, which overrides it.
-* Upgrade counts only when Connection names it, and never for ``h2c``.
+* Upgrade counts only when Connection names it, and not in a request with a body, which "MAY" be
+  ignored (RFC 9110 section 7.8); see `upgrade.py` for what is never relayed.
 * A reason phrase may be missing together with the space before it.
 """
 
@@ -18,7 +19,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final
 
-from meshproxy.message import Field, Fields, RequestHead, ResponseHead
+from meshproxy.message import TUNNEL, Field, Fields, RequestHead, ResponseHead
 
 from . import MalformedError
 from .fields import (
@@ -39,6 +40,7 @@ from .fields import (
 from .framing import UNTIL_CLOSE, request_length, response_length
 from .limits import Limits
 from .target import check_authority, is_origin_form, read_target
+from .upgrade import read_protocols
 
 _NO_OPTIONS: Final[frozenset[bytes]] = frozenset()
 _CLOSE: Final = frozenset({b"close"})
@@ -76,12 +78,6 @@ def _keep_alive(options: frozenset[bytes], *, http10: bool) -> bool:
     return not http10 or b"keep-alive" in options
 
 
-def _upgrade_wanted(lines: list[bytes]) -> bytes | None:
-    """Return the protocols of Upgrade but ``h2c``, which would tunnel past every policy."""
-    protocols = [protocol.strip(b" \t") for line in lines for protocol in line.split(b",")]
-    return b", ".join(p for p in protocols if p and p.lower() != b"h2c") or None
-
-
 _METHODS: Final = frozenset(
     {b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"CONNECT", b"OPTIONS", b"TRACE", b"PATCH"}
 )
@@ -116,8 +112,10 @@ def read_request_head(lines: list[bytes], limits: Limits) -> tuple[RequestHead, 
         raise _well_formed_but(lines, "fields-too-large", f"{len(lines) - 1} field lines")
     if is_origin_form(raw_target) and method != b"CONNECT":  # as nearly always: one call less
         scheme, named, path = b"http", None, raw_target
+        length = None
     else:
         scheme, named, path = read_target(method, raw_target)
+        length = TUNNEL if method == b"CONNECT" else None
     # The field lines.
     fields, special = read_fields(lines[1:])
     hosts = special.pop(HOST, ())
@@ -126,7 +124,7 @@ def read_request_head(lines: list[bytes], limits: Limits) -> tuple[RequestHead, 
         check_authority(authority)
     else:
         authority = _authority(named, hosts, http10=http10)
-    head = RequestHead(method, authority, path, fields, None, scheme)
+    head = RequestHead(method, authority, path, fields, length, scheme)
     # After CONNECT the bytes are a tunnel's or, when it is refused, of unknown kind: either way
     # not the next request (CVE-2025-64763).
     keep_alive = not http10 and method != b"CONNECT"
@@ -153,8 +151,10 @@ def _read_special(head: RequestHead, special: Special, *, http10: bool) -> froze
         # RFC 9110 section 10.1.1: ignored in HTTP/1.0, and pointless without a body.
         check_expectation(values(special, EXPECT))
         head.expect_continue = not http10 and bool(head.length)
-    if UPGRADE in special and b"upgrade" in options and not http10:
-        head.upgrade = _upgrade_wanted(values(special, UPGRADE))
+    if UPGRADE in special and b"upgrade" in options and not (http10 or head.length):
+        head.upgrade = read_protocols(values(special, UPGRADE))
+        if head.upgrade is not None:
+            head.length = TUNNEL
     return options
 
 

@@ -4,7 +4,7 @@ HTTP/1.1: two readers that push words into a sink, and writers that join bytes.
 **Theory of operation.**  A reader holds one buffer of bytes and a state; the state says which
 step takes the next bytes out of the buffer:
 
-    request    HEAD → (SIZED | CHUNKED) → ENDED ─ next() → HEAD …
+    request    HEAD → (SIZED | CHUNKED | SWITCHING ─ decline()) → ENDED ─ next() → HEAD …
     response   IDLE ─ expect() → HEAD → (SIZED | CHUNKED | UNTIL_CLOSE) → IDLE …
     both       any state → DEAF: malformed, or closed; nothing is read or said any more
 
@@ -16,6 +16,12 @@ or `expect`, from within any callback, and after every call out the step looks a
 the first has its response, so responses cannot overtake each other and nothing is queued but
 bytes.  The connection stops reading from the socket when `held` grows.
 
+**Switching protocols.**  After a request that asks for it nothing is read until the answer has
+come: what the client says early would be data of the new protocol, or the next request, and which
+of the two is not the client's to decide.  If the answer switches, whoever carries the tunnel takes
+what is `held` and the connection along (`surrender`); otherwise the request was one without a body
+(`decline`).
+
 One empty line before a request is skipped (RFC 9112 section 2.2), a second one is not.  What is
 malformed ends the connection; `heads`, `fields`, `framing`, `target` and `chunked` say what is.
 """
@@ -23,11 +29,10 @@ malformed ends the connection; `heads`, `fields`, `framing`, `target` and `chunk
 from http import HTTPStatus
 from typing import Final
 
-from meshproxy.message import CHUNKED, Fields, RequestHead, ResponseHead
+from meshproxy.message import CHUNKED, TUNNEL, Fields, RequestHead, ResponseHead
 
 from . import MalformedError, RequestSink, ResponseSink
 from .chunked import ChunkReader, encode_chunk, encode_last_chunk
-from .framing import UNTIL_CLOSE
 from .heads import check_unfinished_head, read_request_head, read_response_head
 from .limits import LIMITS, Limits
 
@@ -41,6 +46,7 @@ __all__ = [
     "encode_last_chunk",
     "encode_request_head",
     "encode_response_head",
+    "encode_switch",
 ]
 
 # States; plain numbers because they are compared several times per message.
@@ -51,6 +57,7 @@ _UNTIL_CLOSE: Final = 3
 _ENDED: Final = 4  # of a request: wait for next(); of a response: bytes are left over
 _IDLE: Final = 5  # of a response: wait for expect()
 _DEAF: Final = 6
+_SWITCHING: Final = 7  # of a request: wait for decline() or surrender()
 
 
 class RequestReader:
@@ -137,7 +144,7 @@ class RequestReader:
             self._state = _CHUNKED
         else:
             self._missing = length or 0
-            self._state = _SIZED
+            self._state = _SIZED if length != TUNNEL else _SWITCHING
         self._sink.on_request_head(head)
         if not length and self._state == _SIZED:
             self._state = _ENDED
@@ -207,6 +214,19 @@ class RequestReader:
         self._blank_line_skipped = False
         if self.held:
             self.feed(b"")
+
+    # …unless the request asks to switch protocols.
+
+    def decline(self) -> None:
+        """The answer does not switch: the request has ended with its head."""
+        if self._state == _SWITCHING:
+            self._state = _ENDED
+
+    def surrender(self) -> bytes:
+        """The answer switches: return what the client has said early, and read no more."""
+        early = self.held
+        self.close()
+        return early
 
     def close(self) -> None:
         """Say nothing any more, whatever arrives."""
@@ -318,7 +338,7 @@ class ResponseReader:
             state = _CHUNKED
         else:
             self._missing = follows
-            state = _UNTIL_CLOSE if follows == UNTIL_CLOSE else _SIZED
+            state = _SIZED if follows >= 0 else _UNTIL_CLOSE  # or a tunnel: see `surrender`
         self._state = state
         self._sink.on_response_head(head)
         if not follows and self._state == _SIZED:
@@ -389,6 +409,12 @@ class ResponseReader:
             where = "before a byte of" if self.untouched else "inside"
             self._fail("upstream-closed", f"the connection ended {where} the response")
 
+    def surrender(self) -> bytes:
+        """After the head of a tunnel: return what came with it, and read no more."""
+        rest = self._buffer
+        self.close()
+        return rest
+
     def _fail(self, code: str, detail: str) -> None:
         self.close()
         self._sink.on_response_malformed(MalformedError(code, detail))
@@ -412,14 +438,14 @@ _USUAL_STATUS_LINES: Final = {
     for reason in (b"", status.phrase.encode())
 }
 _CHUNKED_LINE: Final = b"transfer-encoding: chunked"
+_UPGRADE_LINES: Final = b"Connection: Upgrade\r\nUpgrade: "
 
 
 def encode_request_head(head: RequestHead, *, trailers: bool = False) -> bytes:
     """
     Return a request head as it goes to the next hop; Host first (RFC 9110 section 7.2).
 
-    `mesh_fields` stay behind: they came from outside.  Upgrade too: relaying it means relaying
-    what comes after a 101.  With `trailers`, say that we understand trailers in the response.
+    `mesh_fields` stay behind: they came from outside.  With `trailers`, say that we understand trailers in the response.
     """
     lines = [
         b"%b %b HTTP/1.1\r\nhost: %b" % (head.method, head.path or head.authority, head.authority)
@@ -428,7 +454,12 @@ def encode_request_head(head: RequestHead, *, trailers: bool = False) -> bytes:
         lines.append(line)
     length = head.length
     if length is not None:
-        lines.append(_CHUNKED_LINE if length == CHUNKED else b"content-length: %d" % length)
+        if length >= 0:
+            lines.append(b"content-length: %d" % length)
+        elif length == CHUNKED:
+            lines.append(_CHUNKED_LINE)
+        elif head.upgrade is not None:
+            lines.append(_UPGRADE_LINES + head.upgrade)
     if head.expect_continue:
         lines.append(b"expect: 100-continue")
     if trailers:
@@ -467,6 +498,15 @@ def encode_response_head(head: ResponseHead, *, close: bool, http10: bool = Fals
 def encode_informational(head: ResponseHead) -> bytes:
     """Return a 1xx head; it has neither body nor say about the connection."""
     return b"\r\n".join([_status_line(head), *[field[2] for field in head.fields], b"\r\n"])
+
+
+def encode_switch(head: ResponseHead) -> bytes:
+    """Return the head that turns the connection into a tunnel: a 101, or a 2xx to CONNECT."""
+    lines = [_status_line(head), *[field[2] for field in head.fields]]
+    if head.upgrade is not None:
+        lines.append(_UPGRADE_LINES + head.upgrade)
+    lines.append(b"\r\n")
+    return b"\r\n".join(lines)
 
 
 def _status_line(head: ResponseHead) -> bytes:

@@ -53,6 +53,7 @@ from .http2_heads import (
 __all__ = [
     "CANCEL",
     "CAUTIOUS_STREAMS",
+    "CONNECT_ERROR",
     "INTERNAL_ERROR",
     "MAX_STREAMS",
     "NO_ERROR",
@@ -68,6 +69,7 @@ PROTOCOL_ERROR: Final = 0x1
 INTERNAL_ERROR: Final = 0x2
 REFUSED_STREAM: Final = 0x7
 CANCEL: Final = 0x8
+CONNECT_ERROR: Final = 0xA
 ENHANCE_YOUR_CALM: Final = 0xB
 
 STREAM_WINDOW: Final = 1024 * 1024
@@ -86,6 +88,7 @@ _SETTING_PUSH: Final = 2
 _SETTING_STREAMS: Final = 3
 _SETTING_WINDOW: Final = 4
 _SETTING_HEADERS: Final = 6
+_SETTING_CONNECT: Final = 8
 
 CAUTIOUS_STREAMS: Final = 100
 """What we take for a server's limit before it has said one (RFC 9113 section 6.5.2)."""
@@ -131,7 +134,8 @@ class ResponseStream(Sink, Protocol):
     A stream of a client.
 
     Attributes:
-        method: Of its request; the answer to HEAD has no body.
+        method: Of its request as it went out; the answer to HEAD has no body, the one to CONNECT
+            may open a tunnel.
     """
 
     method: bytes
@@ -351,6 +355,7 @@ class ServerSession(_Session):
                 _SETTING_STREAMS: MAX_STREAMS,
                 _SETTING_WINDOW: STREAM_WINDOW,
                 _SETTING_HEADERS: HEADER_LIST_LIMIT,
+                _SETTING_CONNECT: 1,  # RFC 8441 section 3: CONNECT with :protocol is understood
             }
         )
         engine.set_local_window_size(CONNECTION_WINDOW)
@@ -460,21 +465,30 @@ class ClientSession(_Session):
     Attributes:
         going_away: The peer takes no new requests on this connection.
         greeted: The peer's settings have arrived.
+        switches: The peer understands CONNECT with :protocol, which must not be sent otherwise
+            (RFC 8441 section 3); not known before it has greeted.
         streams: Those that are open.
     """
 
-    __slots__ = ("_admitted", "_header_limit", "_on_going_away", "going_away", "greeted", "streams")  # fmt: skip
+    __slots__ = ("_admitted", "_header_limit", "_on_going_away", "_on_greeted", "going_away", "greeted", "streams", "switches")  # fmt: skip
 
-    def __init__(self, on_going_away: Callable[[], None], admitted: int = CAUTIOUS_STREAMS) -> None:
+    def __init__(
+        self,
+        on_going_away: Callable[[], None],
+        admitted: int = CAUTIOUS_STREAMS,
+        on_greeted: Callable[[], None] = lambda: None,
+    ) -> None:
         """Begin; `admitted` holds until the peer says how many streams it takes."""
         engine = ngh2.Connection(ngh2.Role.CLIENT, _CONFIGURATION)
         super().__init__(engine, PEER)
         self._on_going_away = on_going_away
+        self._on_greeted = on_greeted
         self.streams: dict[int, ResponseStream] = {}
         self._admitted = admitted
         self._header_limit = HEADER_LIST_LIMIT
         self.going_away = False
         self.greeted = False
+        self.switches = False
         engine.initiate_connection(
             {
                 _SETTING_PUSH: 0,
@@ -522,11 +536,14 @@ class ClientSession(_Session):
 
     def _on_settings(self, event: ngh2.SettingsReceived) -> None:
         self._spend()
-        self.greeted = True
         current = self._engine.remote_settings
+        self.switches = bool(current.get(_SETTING_CONNECT))
         self._admitted = min(current.get(_SETTING_STREAMS, MAX_STREAMS), MAX_STREAMS)
         # Where nothing was announced we assume that the peer takes what we would.
         self._header_limit = event.settings.get(_SETTING_HEADERS, self._header_limit)
+        if not self.greeted:
+            self.greeted = True
+            self._on_greeted()
 
     def _on_informational(self, event: ngh2.InformationalResponseReceived) -> None:
         stream = self.streams.get(event.stream_id)

@@ -12,19 +12,34 @@ rules that `heads.py` has for HTTP/1.1, so that a request means the same on both
 that of the connection; Cookie may come in pieces and is put together (RFC 9113 section 8.2.3);
 field names are in lower case from here on, also on an HTTP/1.1 wire behind.  TE is not relayed but
 said anew: we always take trailers.
+
+**Upgrade** is CONNECT with `:protocol` here (RFC 8441; `upgrade.py`).  It has room for one protocol,
+so the first is the one that is asked for, and none for the method: that is GET, or what
+`x-mesh-method` says, for the few that upgrade another (`kubectl exec` does a POST).
 """
 
 from collections.abc import Sequence
 from typing import Final
 
-from meshproxy.message import CHUNKED, Field, Fields, RequestHead, ResponseHead
+from meshproxy.message import CHUNKED, TUNNEL, Field, Fields, RequestHead, ResponseHead
 
 from . import MalformedError
-from .fields import CONTENT_LENGTH, EXPECT, HOST, MESH, is_protected, read_fields, values
+from .fields import (
+    CONTENT_LENGTH,
+    EXPECT,
+    HOST,
+    MESH,
+    Special,
+    is_protected,
+    is_token,
+    read_fields,
+    values,
+)
 from .framing import content_length
 from .heads import check_expectation
 from .limits import LIMITS, Limits
 from .target import check_authority, read_target
+from .upgrade import first_of, read_protocols
 
 Header = tuple[bytes, bytes]
 Headers = list[Header]
@@ -40,6 +55,8 @@ _TRAILERS_WELCOME: Final = (b"te", b"trailers")
 _EXPECT: Final = (b"expect", b"100-continue")
 _STATUSES: Final = {b"%d" % status: status for status in range(100, 600)}
 _STATUS_HEADERS: Final = {status: (b":status", text) for text, status in _STATUSES.items()}
+_STATUS_HEADERS[101] = _STATUS_HEADERS[200]  # HTTP/2 has no 101 (RFC 8441 section 4)
+_METHOD: Final = b"x-mesh-method"
 
 
 # Reading ------------------------------------------------------------------------------------------
@@ -71,6 +88,8 @@ def read_request_head(
         raise MalformedError("malformed-request", f":scheme {scheme[:64]!r}")
 
     head = RequestHead(method, authority, path, _with_one_cookie(fields), scheme=scheme)
+    if method == b"CONNECT":
+        return _tunnel_request(head, pseudo.get(b":protocol"), special)
     if CONTENT_LENGTH in special:
         head.length = content_length(values(special, CONTENT_LENGTH))
     elif not ended:
@@ -79,6 +98,28 @@ def read_request_head(
     if EXPECT in special:
         check_expectation(values(special, EXPECT))
         head.expect_continue = not ended
+    return head
+
+
+def _tunnel_request(head: RequestHead, protocol: bytes | None, special: Special) -> RequestHead:
+    """Return the head of a CONNECT, which with a protocol means what Upgrade does in HTTP/1.1."""
+    if CONTENT_LENGTH in special:
+        raise MalformedError("malformed-request", "CONNECT with a body")
+    head.length = TUNNEL
+    head.mesh_fields = special.get(MESH)
+    if protocol is None:
+        if check_authority(head.authority) is None:
+            raise MalformedError("malformed-request", "CONNECT without a port")
+        return head
+    head.upgrade = read_protocols([protocol])
+    if head.upgrade is None or b"," in protocol:
+        raise MalformedError("not-implemented", f":protocol {protocol[:64]!r}")
+    head.method = b"GET"
+    for name, value, _line in special.get(MESH, ()):
+        if name == _METHOD:
+            if not is_token(value) or value == b"CONNECT":
+                raise MalformedError("malformed-request", f"method {value[:64]!r}")
+            head.method = value
     return head
 
 
@@ -99,7 +140,9 @@ def read_response_head(
     fields, special = read_fields(lines)
     fields += special.get(MESH, ())
     length: int | None = None
-    if status >= 200 and status != 204:
+    if method == b"CONNECT" and 200 <= status < 300:
+        length = TUNNEL
+    elif status >= 200 and status != 204:
         if CONTENT_LENGTH in special:
             length = content_length(values(special, CONTENT_LENGTH))
         elif method != b"HEAD" and status != 304:
@@ -126,14 +169,14 @@ def _check_size(lines: list[bytes], limits: Limits) -> None:
 
 
 def _path(method: bytes, path: bytes, limits: Limits) -> bytes:
-    """Return :path where it is a path; CONNECT has none (RFC 9113 section 8.5)."""
+    """Return :path where it is one; CONNECT has none (RFC 9113 section 8.5) but with :protocol."""
     if len(path) > limits.target:
         raise MalformedError("target-too-long", f":path of {len(path)} bytes")
-    if method == b"CONNECT":
+    if method == b"CONNECT" and not path:
         return b""
     if path[:1] != b"/" and path != b"*":  # `read_target` would take a whole URI
         raise MalformedError("malformed-request", f":path {path[:64]!r}")
-    read_target(method, path)
+    read_target(b"GET" if method == b"CONNECT" else method, path)
     return path
 
 
@@ -178,13 +221,14 @@ def _with_one_cookie(fields: Fields) -> Fields:
 
 def request_headers(head: RequestHead) -> Headers:
     """Return the header list of a request as it goes to the next hop; `mesh_fields` stay behind."""
+    if head.length == TUNNEL:
+        return _tunnel_headers(head)
     headers: Headers = [(b":method", head.method)]
-    if head.method != b"CONNECT":
-        headers.append((b":scheme", head.scheme))
-        headers.append((b":path", head.path))
+    headers.append((b":scheme", head.scheme))
+    headers.append((b":path", head.path))
     headers.append((b":authority", head.authority))
     headers += [field[:2] for field in head.fields]
-    if head.length is not None and head.length != CHUNKED:
+    if head.length is not None and head.length >= 0:
         headers.append((b"content-length", b"%d" % head.length))
     headers.append(_TRAILERS_WELCOME)
     if head.expect_continue:
@@ -192,11 +236,29 @@ def request_headers(head: RequestHead) -> Headers:
     return headers
 
 
+def _tunnel_headers(head: RequestHead) -> Headers:
+    """Return the header list of a request that asks to switch protocols (RFC 8441 section 4)."""
+    headers: Headers = [(b":method", b"CONNECT")]
+    if head.upgrade is not None:
+        headers.append((b":protocol", first_of(head.upgrade)))
+        headers.append((b":scheme", head.scheme))
+        headers.append((b":path", head.path))
+    headers.append((b":authority", head.authority))
+    headers += [field[:2] for field in head.fields]
+    if head.upgrade is not None and head.method != b"GET":
+        headers.append((_METHOD, head.method))
+    return headers
+
+
 def response_headers(head: ResponseHead) -> Headers:
-    """Return the header list of a response, informational ones included; the reason is lost."""
+    """
+    Return the header list of a response, informational ones included; the reason is lost.
+
+    A 101 is said as 200.
+    """
     headers = [_STATUS_HEADERS[head.status]]
     headers += [field[:2] for field in head.fields]
-    if head.length is not None and head.length != CHUNKED:
+    if head.length is not None and head.length >= 0:
         headers.append((b"content-length", b"%d" % head.length))
     return headers
 

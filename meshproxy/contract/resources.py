@@ -98,9 +98,15 @@ class ValueMatchSpec(Spec, frozen=True, kw_only=True):
 
 
 class MatchSpec(Spec, frozen=True, kw_only=True):
-    """Conditions on a request; all that are given must hold.  Empty matches every request."""
+    """
+    Conditions on a request; all that are given must hold.  Empty matches every request.
+
+    Attributes:
+        grpc: It is a gRPC call: a POST with one of gRPC's content types.
+    """
 
     path: PathMatchSpec | None = None
+    grpc: bool = False
     method: str | None = None
     headers: tuple[ValueMatchSpec, ...] = ()
     query: tuple[ValueMatchSpec, ...] = ()

@@ -1,13 +1,13 @@
 """
 An HTTP/1.1 connection that requests come from: bytes in, an exchange for each request.
 
-Life of a connection: head → exchange → response → (next head | close).  One request at a time:
-what a client sends ahead (pipelining, RFC 9112 section 9.3.2) waits in the reader.
+Life of a connection: head → exchange → response → (next head | close | tunnel).  One request at a
+time: what a client sends ahead (pipelining, RFC 9112 section 9.3.2) waits in the reader.  So does
+what it sends behind a request that asks to switch protocols, until the answer has come.
 """
 
 import asyncio
 import socket
-import struct
 from collections.abc import Callable
 from math import inf
 from typing import Any, Protocol
@@ -18,11 +18,25 @@ from meshproxy.codec.http1 import (
     encode_informational,
     encode_last_chunk,
     encode_response_head,
+    encode_switch,
 )
+from meshproxy.codec.upgrade import ACCEPT, KEY, websocket_accept
 from meshproxy.flow import Connection
 from meshproxy.local_reply import local_reply
-from meshproxy.message import CHUNKED, Fields, RequestHead, ResponseHead
+from meshproxy.message import (
+    CHUNKED,
+    TUNNEL,
+    Fields,
+    RequestHead,
+    ResponseHead,
+    field,
+    value_of,
+)
 from meshproxy.refusal import refusal
+from meshproxy.tunnel import channel_of, end_with_reset
+
+from . import tunnel
+from .tunnel import ClientTunnel
 
 FIRST_TIMEOUT = 60.0
 """Seconds for the first byte of a new connection."""
@@ -33,7 +47,7 @@ HEAD_TIMEOUT = 10.0
 IDLE_TIMEOUT = 3600.0
 """Seconds between requests; longer than any sane client's own, so that it closes first."""
 
-CLOSE_TIMEOUT = 60.0
+CLOSE_TIMEOUT = tunnel.CLOSE_TIMEOUT
 """Seconds for the end of an answer to leave before a closing connection is cut."""
 
 BODY_TIMEOUT = 60.0
@@ -69,7 +83,10 @@ class Owner(Protocol):
     draining: bool
     hop: str
 
-    def closed(self, connection: "Http1Connection") -> None: ...
+    def switched(self, connection: Connection, tunnel: ClientTunnel) -> None:
+        """The tunnel has taken the connection's place."""
+
+    def closed(self, connection: "Http1Connection | ClientTunnel") -> None: ...
     def malformed(self, code: str) -> None: ...
 
 
@@ -82,12 +99,14 @@ class Http1Connection(Connection):
         "_close",
         "_discarded",
         "_head_sent",
+        "_heard_end",
         "_last",
         "_lingering",
         "_owner",
         "_reader",
         "_request_open",
         "_response_open",
+        "_switching",
         "_turn_due",
         "_waits_for_continue",
         "deadline",
@@ -107,6 +126,7 @@ class Http1Connection(Connection):
         self._reader = RequestReader(self)
         self._last = False  # no request after the current one
         self._lingering = False
+        self._heard_end = False
         self._turn_due = False  # the next request waits until the client has read its answers
         self.deadline = inf  # of the loop's clock: when the listener's sweep ends the wait
         # For one request
@@ -118,6 +138,7 @@ class Http1Connection(Connection):
         self._close = False
         self._waits_for_continue = False
         self._discarded = 0
+        self._switching: RequestHead | None = None  # asks to switch, not answered yet
 
     @property
     def idle(self) -> bool:
@@ -155,6 +176,7 @@ class Http1Connection(Connection):
         """
         self._last = True
         self._close = True
+        self._heard_end = True
         if self.transport is None or not self.transport.can_write_eof():
             return False  # over TLS there is no half-close to keep
         listens = self._turn_due or (self._response_open and not self._request_open)
@@ -173,6 +195,10 @@ class Http1Connection(Connection):
         self._head_sent = False
         self._waits_for_continue = head.expect_continue
         self._close = self._last or not self._reader.keep_alive
+        if head.length == TUNNEL:
+            self._request_open = False  # as far as it is HTTP, it has been said
+            self._switching = head
+            self.deadline = inf
         self.exchange = exchange = self._begin(self)
         exchange.on_request_head(head)
 
@@ -221,6 +247,8 @@ class Http1Connection(Connection):
             self.write(encode_informational(head))
 
     def send_head(self, head: ResponseHead) -> None:
+        if self._switching is not None:
+            self._decline()
         http10 = self._reader.http10
         self._head_sent = True
         if self._waits_for_continue and self._request_open:
@@ -257,10 +285,51 @@ class Http1Connection(Connection):
         """The response cannot be completed: the client must not take what it has for all of it."""
         self.exchange = None
         self.flush()
-        if self._reader.http10 and (channel := self._socket()) is not None:
+        if self._reader.http10:
             # For HTTP/1.0 the end of the connection may be the end of the body; RST is no such end.
-            channel.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            end_with_reset(self.transport)
         self.abort()
+
+    # Switching protocols --------------------------------------------------------------------------
+
+    def switch(self, head: ResponseHead) -> ClientTunnel:
+        """
+        Send the head that opens a tunnel (101, or 2xx to CONNECT), and return the tunnel.
+
+        It has the transport from now on.  What the client has said early goes to the exchange
+        before this returns, its end included.
+        """
+        request, exchange = self._switching, self.exchange
+        assert request is not None
+        assert exchange is not None
+        self._switching = self.exchange = None
+        key = value_of(request.fields, KEY)
+        if key is not None and value_of(head.fields, ACCEPT) is None:
+            # An endpoint behind HTTP/2 has no part in this; see `codec/upgrade.py`.
+            head.fields = [*head.fields, field(b"Sec-WebSocket-Accept", websocket_accept(key))]
+        self.write(encode_switch(head))
+        early = self._reader.surrender()
+        successor = ClientTunnel(self.loop, self._owner, exchange)
+        successor.take_over(self)
+        successor.heard_end = self._heard_end
+        self._owner.switched(self, successor)
+        if early:
+            exchange.on_request_data(early)
+        if self._heard_end:
+            exchange.on_request_end(None)
+        return successor
+
+    def _decline(self) -> None:
+        """
+        The answer does not switch: the request was like any other.
+
+        But a client that has gone ahead has done so in the other protocol, or wants us to read
+        that as its next request: the connection ends.
+        """
+        self._switching = None
+        self._reader.decline()
+        if self._reader.held:
+            self._close = True
 
     # The next one, or the end ---------------------------------------------------------------------
 
@@ -333,14 +402,8 @@ class Http1Connection(Connection):
 
     def _listens(self) -> bool:
         """Say whether a half-closed client has taken, so far, what was written to it."""
-        channel = self._socket()
+        channel = channel_of(self.transport)
         return channel is None or not channel.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-
-    def _socket(self) -> socket.socket | None:
-        if self.transport is None:
-            return None
-        channel: socket.socket | None = self.transport.get_extra_info("socket")
-        return channel
 
     def on_lost(self, error: Exception | None) -> None:  # noqa: ARG002  # the hook's shape
         self._reader.close()

@@ -18,11 +18,18 @@ from typing import Protocol
 
 from meshproxy.codec import MalformedError
 from meshproxy.codec.budget import Allowance
-from meshproxy.codec.http2 import INTERNAL_ERROR, NO_ERROR, PROTOCOL_ERROR, ServerSession
+from meshproxy.codec.http2 import (
+    CONNECT_ERROR,
+    INTERNAL_ERROR,
+    NO_ERROR,
+    PROTOCOL_ERROR,
+    ServerSession,
+)
 from meshproxy.local_reply import local_reply
 from meshproxy.message import Fields, RequestHead, ResponseHead
 from meshproxy.multiplex import Link, Stream
 from meshproxy.refusal import refusal
+from meshproxy.tunnel import keep_alive
 
 from .http1 import CLOSE_TIMEOUT, FIRST_TIMEOUT, IDLE_TIMEOUT, Exchange
 
@@ -96,7 +103,20 @@ class Http2Stream(Stream):
         if not link.flush_due:
             link.flush_soon()
 
+    def switch(self, head: ResponseHead) -> "Http2Stream":
+        """Open the tunnel: both directions of this stream, each to its own end."""
+        self.responding = self.tunnel = True
+        if self.id:
+            link = self._link
+            link.session.send_head(self.id, head, ended=False)
+            link.flush_soon()
+            keep_alive(link.transport)
+        return self
+
     def send_end(self, trailers: Fields | None) -> None:
+        if self.tunnel and not self.ended:
+            super().send_end(None)
+            return
         self.exchange = None
         super().send_end(trailers)
         if not self.ended and self.id:
@@ -106,7 +126,8 @@ class Http2Stream(Stream):
     def reset(self) -> None:
         """The response cannot be completed: the client must not take what it has for all of it."""
         self.exchange = None
-        self.end_by_reset(INTERNAL_ERROR)
+        # RFC 9113 section 8.5: an error of the connection behind a tunnel is a CONNECT_ERROR.
+        self.end_by_reset(CONNECT_ERROR if self.tunnel else INTERNAL_ERROR)
 
     def end_early(self) -> bool:
         """After a flush: say whether the answer has left, so that the rest may be refused."""

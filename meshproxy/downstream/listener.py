@@ -22,6 +22,7 @@ from meshproxy.codec.sniff import sniff
 from meshproxy.contract.resources import ListenerSpec
 from meshproxy.contract.wire import ContractError
 from meshproxy.exchange import Authorities, Cluster, Exchange, Series, Surroundings
+from meshproxy.flow import Connection
 from meshproxy.identity.tls import peer_identity
 from meshproxy.local_reply import local_reply
 from meshproxy.message import Field, field
@@ -33,6 +34,7 @@ from . import http1
 from .arrival import Arrival
 from .http2 import Http2Connection
 from .sockets import Sockets
+from .tunnel import ClientTunnel
 
 log = logging.getLogger("meshproxy.listener")
 
@@ -52,7 +54,7 @@ PLAINTEXT = "plaintext"
 """`source` of requests that nobody vouched for."""
 
 
-Accepted = Arrival | http1.Http1Connection | Http2Connection
+Accepted = Arrival | http1.Http1Connection | Http2Connection | ClientTunnel
 
 
 class Environment(Surroundings, Protocol):
@@ -366,6 +368,10 @@ class Listener:
         return caller
 
     # The connections' owner -----------------------------------------------------------------------
+
+    def switched(self, connection: Connection, tunnel: ClientTunnel) -> None:
+        assert isinstance(connection, http1.Http1Connection)
+        self._connections[tunnel] = self._connections.pop(connection)
 
     def closed(self, connection: Accepted) -> None:
         if self._connections.pop(connection, None) is not None:

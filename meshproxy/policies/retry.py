@@ -15,7 +15,7 @@ and is sent again may charge a customer twice.  So, by default, only these are r
 
 Nothing is repeated that failed here for want of room or of a certificate (`overflow`,
 `not-ready`): asking again would only add to the crowd.  Nor is a head that is too large for the
-endpoint: it will not shrink.
+endpoint: it will not shrink; nor is an Upgrade that the endpoint cannot carry.
 
 At most `attempts` tries are made, the first included, and only while the request's body is
 still held in full.  The next try prefers another endpoint.  Case 2 is repeated at once; case 1
@@ -28,7 +28,7 @@ Called from: `Exchange.on_upstream_failed`, `Exchange.on_response_reset`.
 from collections.abc import Callable
 
 IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"})
-HOPELESS = frozenset({"overflow", "not-ready", "fields-too-large"})
+HOPELESS = frozenset({"overflow", "not-ready", "fields-too-large", "upgrade-not-supported"})
 ATTEMPTS = 3
 BACKOFF = 0.025
 """Seconds; upper bound of the first wait."""

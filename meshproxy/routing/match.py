@@ -11,6 +11,7 @@ import re
 from typing import Any, Final, Protocol
 from urllib.parse import unquote_to_bytes
 
+from meshproxy.codec.grpc import is_grpc
 from meshproxy.contract.resources import MatchSpec, PathMatchSpec, ValueMatchSpec
 from meshproxy.contract.wire import ContractError
 from meshproxy.message import RequestHead, value_of
@@ -50,6 +51,8 @@ class Match:
         # Cheapest first: the first that fails ends the comparison.
         if spec.method is not None:
             conditions.append(MethodMatch(spec.method))
+        if spec.grpc:
+            conditions.append(GrpcMatch())
         if spec.path is None:
             self.prefix = b""
         elif spec.path.type == "regex":
@@ -107,6 +110,15 @@ class MethodMatch:
 
     def holds(self, head: RequestHead) -> bool:
         return head.method == self._method
+
+
+class GrpcMatch:
+    """The request is a gRPC call."""
+
+    __slots__ = ()
+
+    def holds(self, head: RequestHead) -> bool:
+        return is_grpc(head.method, head.fields)
 
 
 class PathPattern:

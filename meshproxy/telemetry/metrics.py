@@ -115,6 +115,7 @@ class Metrics:
         config_applied_at: When it came into force, in seconds since the epoch; 0 before.
         config_refused: Updates that were refused.
         connected: Whether the discovery stream stands.
+        tunnels: How many exchanges have switched protocols and are still open.
         certificate_not_after: When the certificate ends, in seconds since the epoch; 0 without.
     """
 
@@ -123,6 +124,7 @@ class Metrics:
         self.config_applied_at = 0.0
         self.config_refused = 0
         self.connected = False
+        self.tunnels = 0
         self.certificate_not_after = 0.0
         self._max_series = max_series
         self._requests: dict[RequestKey, RequestSeries] = {}
@@ -297,6 +299,11 @@ class Metrics:
             "mesh_control_plane_connected",
             "1 while the stream to the control plane stands.",
             value=self.connected,
+        )
+        yield GaugeMetricFamily(
+            "mesh_tunnels_active",
+            "Exchanges that have switched protocols (WebSocket and the like) and are still open.",
+            value=self.tunnels,
         )
         yield CounterMetricFamily(
             "mesh_config_refused", "Config updates refused.", value=self.config_refused

@@ -1,27 +1,47 @@
 """
 An HTTP/1.1 connection that requests go to: one exchange at a time, many in its life.
 
-Life: dialled → (head → data* → end ⇄ response) → idle in the pool → … → lost.  It goes back to
+Life: dialled → (head → data* → end ⇄ response) → idle in the pool → … → (tunnel | lost).  It goes back to
 the pool only when request *and* response are complete and nothing else has arrived: bytes left
 over would become the answer to somebody else's request.
 """
 
 import asyncio
+import os
 from typing import Protocol
 
 from meshproxy.codec import MalformedError
 from meshproxy.codec.http1 import ResponseReader, encode_last_chunk, encode_request_head
+from meshproxy.codec.upgrade import (
+    ACCEPT,
+    KEY,
+    WEBSOCKET,
+    was_asked_for,
+    websocket_accept,
+    websocket_key,
+)
 from meshproxy.exchange import Exchange
 from meshproxy.flow import Connection
 from meshproxy.identity.tls import refused_our_certificate
-from meshproxy.message import CHUNKED, Fields, RequestHead, ResponseHead
+from meshproxy.message import (
+    CHUNKED,
+    TUNNEL,
+    Fields,
+    RequestHead,
+    ResponseHead,
+    field,
+    value_of,
+)
+
+from .tunnel import EndpointTunnel
 
 
 class Owner(Protocol):
     """The pool that dialled the connection."""
 
     def idle(self, connection: "Http1Connection") -> None: ...
-    def lost(self, connection: "Http1Connection") -> None: ...
+    def switched(self, connection: Connection, tunnel: EndpointTunnel) -> None: ...
+    def lost(self, connection: "Http1Connection | EndpointTunnel") -> None: ...
 
 
 class Http1Connection(Connection):
@@ -32,6 +52,7 @@ class Http1Connection(Connection):
         "_complete",
         "_exchange",
         "_heard",
+        "_key",
         "_owner",
         "_reader",
         "_request_open",
@@ -53,6 +74,7 @@ class Http1Connection(Connection):
         self._response_paused = False
         self._heard = False  # a byte of the response has arrived
         self._chunked = False
+        self._key: bytes | None = None  # of a WebSocket, made by us
         self._complete = False  # the response has ended; what becomes of us is decided next
 
     def __repr__(self) -> str:
@@ -75,7 +97,20 @@ class Http1Connection(Connection):
     def send_head(self, head: RequestHead) -> None:
         self._reader.expect(head.method)
         self._chunked = head.length == CHUNKED
+        if head.upgrade is not None:
+            head = self._with_key(head)
         self.write(encode_request_head(head))
+
+    def _with_key(self, head: RequestHead) -> RequestHead:
+        """Return a head with what HTTP/1.1 wants of a WebSocket and HTTP/2 has not."""
+        self._key = None
+        if head.upgrade != WEBSOCKET or value_of(head.fields, KEY) is not None:
+            return head
+        self._key = websocket_key(os.urandom(16))
+        fields = [*head.fields, field(b"Sec-WebSocket-Key", self._key)]
+        with_key = RequestHead(head.method, head.authority, head.path, fields, head.length)
+        with_key.upgrade = head.upgrade
+        return with_key
 
     def send_data(self, data: bytes) -> None:
         if self._chunked:
@@ -110,8 +145,8 @@ class Http1Connection(Connection):
             self._exchange.on_response_informational(head)
 
     def on_response_head(self, head: ResponseHead) -> None:
-        if head.status == 101:  # nobody asked for another protocol
-            self.on_response_malformed(MalformedError("upstream-protocol-error", "unasked 101"))
+        if head.length == TUNNEL:
+            self._switch(head)
         elif self._exchange is not None:
             self._exchange.on_response_head(head)
 
@@ -129,6 +164,38 @@ class Http1Connection(Connection):
     def on_response_malformed(self, error: MalformedError) -> None:
         self._fail(error.code)
         self.abort()
+
+    def _switch(self, head: ResponseHead) -> None:
+        """The endpoint leaves HTTP, if it was asked to."""
+        exchange = self._exchange
+        if exchange is None:
+            return
+        why = self._unasked(head, exchange.head)
+        if why:
+            self.on_response_malformed(MalformedError("upstream-protocol-error", why))
+            return
+        self._exchange = None
+        rest = self._reader.surrender()
+        tunnel = EndpointTunnel(self.loop, self._owner, exchange)
+        tunnel.take_over(self)
+        self._owner.switched(self, tunnel)
+        exchange.on_upstream_switched(tunnel)
+        exchange.on_response_head(head)
+        if rest:
+            tunnel.on_bytes(rest)
+
+    def _unasked(self, head: ResponseHead, request: RequestHead) -> str:
+        """Say what is wrong with an answer that switches protocols; nothing if it may."""
+        if head.status != 101:  # the codec has seen to it that this is a 2xx to CONNECT
+            return ""
+        if not was_asked_for(head.upgrade, request.upgrade):
+            return f"101 to {head.upgrade!r}, asked for {request.upgrade!r}"
+        if self._key is not None:
+            if value_of(head.fields, ACCEPT) != websocket_accept(self._key):
+                return "wrong Sec-WebSocket-Accept"
+            # The answer to a question that the client has not asked (RFC 8441 section 5).
+            head.fields = [f for f in head.fields if f[0] != ACCEPT]
+        return ""
 
     def _give_back(self) -> None:
         """The response is complete; is the connection fit for another request?"""

@@ -21,15 +21,18 @@ from meshproxy.codec import MalformedError
 from meshproxy.codec.http2 import (
     CANCEL,
     CAUTIOUS_STREAMS,
+    CONNECT_ERROR,
     MAX_STREAMS,
     PROTOCOL_ERROR,
     REFUSED_STREAM,
     ClientSession,
 )
+from meshproxy.codec.upgrade import first_of
 from meshproxy.exchange import Exchange
 from meshproxy.identity.tls import refused_our_certificate
-from meshproxy.message import Fields, RequestHead, ResponseHead
+from meshproxy.message import TUNNEL, Fields, RequestHead, ResponseHead
 from meshproxy.multiplex import Link, Stream
+from meshproxy.tunnel import keep_alive
 
 PINGS = 3
 """Pings that a silent sidecar may leave unanswered, one for each sweep of the pool."""
@@ -65,6 +68,10 @@ class Http2Stream(Stream):
     def send_head(self, head: RequestHead) -> None:
         link = self._link
         self.method = head.method
+        if head.length == TUNNEL:
+            if not self._may_switch(head):
+                return
+            self.method = b"CONNECT"
         self.finished = not head.length
         try:
             self.id = link.session.send_head(self, head, ended=self.finished)
@@ -75,10 +82,32 @@ class Http2Stream(Stream):
         if not link.flush_due:
             link.flush_soon()
 
+    def _may_switch(self, head: RequestHead) -> bool:
+        """
+        Say whether a request that asks to switch protocols may be sent now.
+
+        Otherwise it goes out, or fails, when the peer has said what it understands.
+        """
+        link = self._link
+        if head.upgrade is None:
+            return True
+        if not link.session.greeted:
+            link.ungreeted.append((self, head))
+            return False
+        if not link.session.switches:
+            link.loop.call_soon(partial(self._fail, "upgrade-not-supported"))
+            return False
+        return True
+
+    def send_late(self, head: RequestHead) -> None:
+        """The peer has said what it understands."""
+        if self.exchange is not None:
+            self.send_head(head)
+
     def reset(self) -> None:
         """Nobody waits for the answer any more."""
         self.exchange = None
-        self.end_by_reset(CANCEL)
+        self.end_by_reset(CONNECT_ERROR if self.tunnel else CANCEL)
 
     # The response ---------------------------------------------------------------------------------
 
@@ -89,8 +118,15 @@ class Http2Stream(Stream):
 
     def on_response_head(self, head: ResponseHead) -> None:
         self.responding = True
-        if self.exchange is not None:
-            self.exchange.on_response_head(head)
+        exchange = self.exchange
+        if exchange is None:
+            return
+        if head.length == TUNNEL:
+            self.tunnel = True
+            keep_alive(self._link.transport)
+            if exchange.head.upgrade is not None:  # RFC 8441 section 5: what HTTP/1.1 says with 101
+                head.status, head.upgrade = 101, first_of(exchange.head.upgrade)
+        exchange.on_response_head(head)
 
     def on_response_data(self, data: bytes) -> None:
         if self.exchange is not None:
@@ -98,6 +134,10 @@ class Http2Stream(Stream):
         self.took(len(data))
 
     def on_response_end(self, trailers: Fields | None) -> None:
+        if self.tunnel and not self.finished and self.exchange is not None:
+            self.ended = True
+            self.exchange.on_response_end(None)
+            return
         exchange, self.exchange = self.exchange, None
         self.ended = True
         self._link.served += 1
@@ -159,9 +199,10 @@ class Http2Connection(Link):
     Attributes:
         served: Responses that were complete.
         idle_since: Since when, as far as the sweeps have seen, nothing was asked.
+        ungreeted: What waits for the peer to say whether it understands extended CONNECT.
     """
 
-    __slots__ = ("_heard", "_owner", "_retired", "_served_before", "_to_sidecar", "_unanswered", "idle_since", "served")  # fmt: skip
+    __slots__ = ("_heard", "_owner", "_retired", "_served_before", "_to_sidecar", "_unanswered", "idle_since", "served", "ungreeted")  # fmt: skip
 
     session: ClientSession
 
@@ -172,7 +213,8 @@ class Http2Connection(Link):
         self._owner = owner
         # What another sidecar admits we know before it says so.
         admitted = MAX_STREAMS if to_sidecar else CAUTIOUS_STREAMS
-        self.session = ClientSession(self._on_going_away, admitted)
+        self.session = ClientSession(self._on_going_away, admitted, self._on_greeted)
+        self.ungreeted: list[tuple[Http2Stream, RequestHead]] = []
         self._to_sidecar = to_sidecar
         self._retired = False
         self._heard = False  # since the last sweep
@@ -222,6 +264,11 @@ class Http2Connection(Link):
         stream.exchange = exchange
         exchange.on_upstream_ready(stream)
         return True
+
+    def _on_greeted(self) -> None:
+        waiting, self.ungreeted = self.ungreeted, []
+        for stream, head in waiting:
+            stream.send_late(head)
 
     def stream_gone(self) -> None:
         if self._retired and not self.session.streams:
@@ -279,5 +326,8 @@ class Http2Connection(Link):
         self.session.closed = True
         for stream in list(self.session.streams.values()):
             stream.on_lost(code)
+        for waiting, _head in self.ungreeted:
+            waiting.on_lost("connect-failed")  # nothing of it was sent
+        self.ungreeted.clear()
         self.blocked_streams.clear()
         self._owner.lost(self)

@@ -28,6 +28,7 @@ from meshproxy.telemetry.metrics import ConnectionSeries
 
 from .http1 import Http1Connection
 from .http2 import Http2Connection
+from .tunnel import EndpointTunnel
 
 log = logging.getLogger("meshproxy.upstream")
 
@@ -82,7 +83,7 @@ class Pool:
         # What we expect to be negotiated, so that a burst of requests dials once and not eight
         # times; what was negotiated last knows better.
         self._sharing = cluster.mtls or cluster.protocol == "http2"
-        self._connections: set[Http1Connection | Http2Connection] = set()
+        self._connections: set[Http1Connection | Http2Connection | EndpointTunnel] = set()
         self.waiting: deque[Exchange] = deque()
         self._dials: set[asyncio.Task[None]] = set()
         self._counts = environment.connections_to("outbound" if cluster.mtls else "inbound")
@@ -150,7 +151,13 @@ class Pool:
         if connection in self._shared:
             self._shared.remove(connection)
 
-    def lost(self, connection: Http1Connection | Http2Connection) -> None:
+    def switched(self, connection: Connection, tunnel: EndpointTunnel) -> None:
+        """A connection has left HTTP for good: it still counts, but never comes back."""
+        assert isinstance(connection, Http1Connection)
+        self._connections.discard(connection)
+        self._connections.add(tunnel)
+
+    def lost(self, connection: Http1Connection | Http2Connection | EndpointTunnel) -> None:
         """A connection is gone."""
         if connection in self._connections:
             self._connections.discard(connection)

@@ -172,6 +172,7 @@ def test_stream_errors(case: str) -> None:
     assert all(exchange.words[-1] == "on_request_reset" for exchange in scene.exchanges)
 
 
+CONNECT = (":method", "CONNECT")
 MALFORMED: dict[str, Headers] = {
     "8.2.1 a name in upper case": [*GET, ("Upper", "x")],
     "8.2.1 a name with a space": [*GET, ("a b", "x")],
@@ -200,9 +201,17 @@ MALFORMED: dict[str, Headers] = {
     "8.3.1 user information in :authority": [*GET[:2], (":authority", "u@catalog"), GET[3]],
     "8.3.1 Host of another than :authority": [*GET, ("host", "other")],
     "8.3.1 Host twice": [*GET, ("host", "catalog"), ("host", "catalog")],
-    "8.5 :protocol, which was not offered": [
-        (":method", "CONNECT"), (":protocol", "websocket"), *GET[1:],
+    "8441 4 :protocol without CONNECT": [GET[0], (":protocol", "websocket"), *GET[1:]],
+    "8441 4 :protocol without :path": [CONNECT, (":protocol", "websocket"), *GET[1:3]],
+    "8441 4 :protocol without :scheme": [CONNECT, (":protocol", "websocket"), *GET[2:]],
+    "8441 4 :protocol twice": [CONNECT, (":protocol", "a"), (":protocol", "a"), *GET[1:]],
+    "8441 4 a :protocol that is none": [CONNECT, (":protocol", "a b"), *GET[1:]],
+    "8441 4 an empty :protocol": [CONNECT, (":protocol", ""), *GET[1:]],
+    "8441 4 a body announced": [
+        CONNECT, (":protocol", "a"), *GET[1:], ("content-length", "5"),
     ],
+    "8.5 CONNECT without a port": [CONNECT, GET[2]],
+    "8.5 CONNECT with a :scheme": [CONNECT, GET[1], (":authority", "catalog:80")],
     "8.5 CONNECT with a :path": [(":method", "CONNECT"), *GET[1:]],
     "9110 Content-Length that is no number": [*GET, ("content-length", "+0")],
     "9110 Content-Length twice": [*GET, ("content-length", "0"), ("content-length", "1")],

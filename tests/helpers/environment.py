@@ -30,6 +30,7 @@ class Environment:
         self.trust_domain = "test.mesh"
         self.metrics = Metrics()
         self.exchanges = 0
+        self.tunnels = 0
         self.now: Callable[[], float] = time.monotonic
         self.random: Callable[[], float] = lambda: 0.5
         self.server_context: ssl.SSLContext | None = None

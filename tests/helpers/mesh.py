@@ -34,15 +34,16 @@ def source(text: str) -> Source:
     return only
 
 
-def service(name: str, namespace: str = "default", port: int = 80) -> str:
+def service(name: str, namespace: str = "default", port: int = 80, app_protocol: str = "") -> str:
     """Return the YAML of a Service whose endpoints are labelled with its name."""
+    said = f", appProtocol: {app_protocol}" if app_protocol else ""
     return f"""
 apiVersion: v1
 kind: Service
 metadata: {{name: {name}, namespace: {namespace}}}
 spec:
   selector: {{app: {name}}}
-  ports: [{{port: {port}, targetPort: http}}]
+  ports: [{{port: {port}, targetPort: http{said}}}]
 """
 
 
@@ -61,14 +62,34 @@ spec:
 
 
 def route(
-    name: str, parent: str, rules: str, namespace: str = "default", home: str = "default"
+    name: str,
+    parent: str,
+    rules: str,
+    namespace: str = "default",
+    home: str = "default",
+    kind: str = "HTTPRoute",
 ) -> str:
-    """Return the YAML of an HTTPRoute; `rules` is one line of YAML."""
+    """Return the YAML of an HTTPRoute, or of another kind; `rules` is one line of YAML."""
     return f"""
 apiVersion: gateway.networking.k8s.io/v1
-kind: HTTPRoute
+kind: {kind}
 metadata: {{name: {name}, namespace: {namespace}}}
 spec:
   parentRefs: [{{group: "", kind: Service, name: {parent}, namespace: {home}}}]
   rules: {rules}
 """
+
+
+def tcp_route(
+    name: str, parent: str, *backends: str, namespace: str = "default", home: str = "default"
+) -> str:
+    """Return the YAML of a TCPRoute to port 80 of each backend."""
+    refs = ", ".join(f"{{name: {backend}, namespace: {home}, port: 80}}" for backend in backends)
+    return route(name, parent, f"[{{backendRefs: [{refs}]}}]", namespace, home, "TCPRoute")
+
+
+def tls_route(name: str, parent: str, hostnames: str, *backends: str) -> str:
+    """Return the YAML of a TLSRoute to port 80 of each backend; `hostnames` is one line of YAML."""
+    refs = ", ".join(f"{{name: {backend}, port: 80}}" for backend in backends)
+    text = route(name, parent, f"[{{backendRefs: [{refs}]}}]", kind="TLSRoute")
+    return f"{text}  hostnames: {hostnames}\n"

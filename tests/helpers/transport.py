@@ -15,19 +15,25 @@ class FakeSocket:
     Attributes:
         error: What SO_ERROR tells.
         lingers: What SO_LINGER was set to.
+        options: Other options that were set.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, family: int = socket.AF_INET) -> None:
+        self.family = family
         self.error = 0
         self.lingers: bytes | None = None
+        self.options: dict[int, int] = {}
 
     def getsockopt(self, level: int, option: int) -> int:
         assert (level, option) == (socket.SOL_SOCKET, socket.SO_ERROR)
         return self.error
 
-    def setsockopt(self, level: int, option: int, value: bytes) -> None:
-        assert (level, option) == (socket.SOL_SOCKET, socket.SO_LINGER)
-        self.lingers = value
+    def setsockopt(self, level: int, option: int, value: bytes | int) -> None:
+        if isinstance(value, bytes):
+            assert (level, option) == (socket.SOL_SOCKET, socket.SO_LINGER)
+            self.lingers = value
+        else:
+            self.options[option] = value
 
 
 class FakeTransport:
@@ -39,6 +45,7 @@ class FakeTransport:
         state: `open`, `closing` (after close) or `aborted`.
         ended: The writing half was closed.
         socket: For who asks for it; None for nobody.
+        protocol: Who has taken over.
     """
 
     def __init__(self, *, tls: bool = False) -> None:
@@ -48,9 +55,13 @@ class FakeTransport:
         self._reading = True
         self.ended = False
         self.socket: FakeSocket | None = None
+        self.protocol: object = None
         self._tls = tls
 
     def set_write_buffer_limits(self, high: int, low: int) -> None: ...
+
+    def set_protocol(self, protocol: object) -> None:
+        self.protocol = protocol
 
     def write(self, data: bytes) -> None:
         self.sent += data

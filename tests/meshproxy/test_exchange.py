@@ -18,9 +18,17 @@ from meshproxy.contract.resources import (
     VirtualHostSpec,
 )
 from meshproxy.exchange import REPLAY_LIMIT, Caller, Cluster, Endpoint, Exchange, Series
-from meshproxy.message import Field, RequestHead, ResponseHead, field
+from meshproxy.message import TUNNEL, Field, RequestHead, ResponseHead, field
 from meshproxy.routing.table import Authorities, VirtualHost, compile_virtual_host
 from tests.helpers.recorder import Recorder
+
+
+class Client(Recorder):
+    """A connection that stays what it is when protocols are switched, as an HTTP/2 stream does."""
+
+    def switch(self, head: ResponseHead) -> "Client":
+        self.heard.append(("switch", head))
+        return self
 
 
 class FakeEndpoint:
@@ -60,6 +68,7 @@ class FakeSurroundings:
 
     def __init__(self) -> None:
         self.exchanges = 0
+        self.tunnels = 0
         self.time = 100.0
         self.now: Callable[[], float] = lambda: self.time
         self.random: Callable[[], float] = lambda: 0.5
@@ -112,7 +121,7 @@ class Scene:
     """A client, a caller with one virtual host, two endpoints, and an exchange between them."""
 
     def __init__(self, *routes: RouteSpec) -> None:
-        self.client = Recorder()
+        self.client = Client()
         self.first, self.second = FakeEndpoint(), FakeEndpoint()
         clusters: dict[str, Cluster] = {"catalog": FakeCluster(self.first, self.second)}
         forward = RouteSpec(name="all", backends=(BackendSpec(cluster="catalog"),))
@@ -389,18 +398,149 @@ def test_a_404_tells_an_unknown_service_from_a_request_no_rule_wants() -> None:
 
 
 @pytest.mark.parametrize("known", [True, False])
-@pytest.mark.parametrize("method", [b"CONNECT", b"GET"])
-def test_what_this_version_does_not_offer_is_refused_clearly(method: bytes, known: bool) -> None:
-    """CONNECT and Upgrade are not passed on half-understood, wherever they should lead."""
+def test_what_this_version_does_not_offer_is_refused_clearly(known: bool) -> None:
+    """CONNECT is not passed on half-understood, wherever it should lead."""
     scene = Scene()
     if not known:
         scene.caller.virtual_host = None
-    head = RequestHead(method, b"catalog", b"/", [])
-    head.upgrade = None if method == b"CONNECT" else b"websocket"
-    scene.exchange.on_request_head(head)
-    scene.exchange.on_request_end(None)
+    scene.exchange.on_request_head(RequestHead(b"CONNECT", b"catalog:80", b"", [], TUNNEL))
 
     assert scene.status == 501
+
+
+class Switching(Scene):
+    """A client that asks to switch protocols, and the endpoint that it is sent to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = RequestHead(b"GET", b"catalog", b"/chat", [], TUNNEL)
+        self.asked.upgrade = b"websocket"
+        self.exchange.on_request_head(self.asked)
+
+    def switch(self, stream: Recorder) -> None:
+        """Let the endpoint switch."""
+        head = ResponseHead(101, [], TUNNEL)
+        head.upgrade = b"websocket"
+        self.exchange.on_response_head(head)
+
+
+def test_a_tunnel_ends_when_both_directions_have() -> None:
+    """Either first; it is counted once, with the code 101."""
+    for client_first in (True, False):
+        scene = Switching()
+        stream = scene.first.lend()
+        scene.switch(stream)
+        assert scene.client.words == ["switch", "resume_request"]
+        assert scene.caller.surroundings.tunnels == 1
+        exchange = scene.exchange
+        exchange.on_request_data(b"a")
+        exchange.on_response_data(b"b")
+        if client_first:
+            exchange.on_request_end(None)
+            exchange.on_response_data(b"c")
+            assert not scene.caller.counted
+            exchange.on_response_end(None)
+        else:
+            exchange.on_response_end(None)
+            exchange.on_request_data(b"c")
+            assert not scene.caller.counted
+            exchange.on_request_end(None)
+
+        assert stream.words[0] == "send_head"
+        assert stream.words[1:] == [
+            "send_data",
+            *([] if client_first else ["send_data"]),
+            "send_end",
+        ]
+        assert scene.client.words[-1] == "send_end"
+        assert scene.caller.counted == [("all", "default/catalog", "v1", 101, "-")]
+        assert scene.at_rest()
+        assert scene.caller.surroundings.tunnels == 0
+        exchange.on_response_reset("upstream-closed", reused=False)
+        exchange.on_request_reset()
+        assert len(scene.caller.counted) == 1
+
+
+def test_nothing_goes_ahead_of_the_switch() -> None:
+    """What is said early waits, and within limits; the endpoint hears it after its own 101."""
+    scene = Switching()
+    scene.exchange.on_request_data(b"early")
+    stream = scene.first.lend()
+    scene.exchange.on_request_data(b"x" * REPLAY_LIMIT)
+    scene.exchange.on_request_end(None)
+    assert stream.words == ["send_head"]
+    assert scene.client.words == ["pause_request"]
+    scene.switch(stream)
+
+    assert [call[1] for call in stream.heard[1:]] == [b"early", b"x" * REPLAY_LIMIT, None]
+    assert scene.client.words == ["pause_request", "switch", "resume_request"]
+
+
+def test_what_is_said_early_to_an_endpoint_that_declines_is_dropped() -> None:
+    """It would be its next request; the one that asked has ended without a body."""
+    scene = Switching()
+    stream = scene.first.lend()
+    scene.exchange.on_request_data(b"GET /admin HTTP/1.1")
+    scene.exchange.on_response_head(ResponseHead(200, [], 2))
+    scene.exchange.on_request_data(b"more")
+    scene.exchange.on_request_end(None)
+    scene.exchange.on_response_data(b"ok")
+    scene.exchange.on_response_end(None)
+
+    assert set(stream.words) == {"send_head", "send_end"}
+    assert scene.client.words == ["send_head", "send_data", "send_end"]
+    assert scene.caller.counted[0][3:] == (200, "-")
+
+
+def test_a_tunnel_that_breaks_off_is_torn_on_the_other_side() -> None:
+    """Also when one direction has ended before."""
+    for ended in (False, True):
+        scene = Switching()
+        stream = scene.first.lend()
+        scene.switch(stream)
+        if ended:
+            scene.exchange.on_request_end(None)
+        scene.exchange.on_response_reset("upstream-reset", reused=False)
+        assert scene.client.words[-1] == "reset"
+        assert scene.caller.counted[0][3:] == (101, "UR")
+
+        scene = Switching()
+        stream = scene.first.lend()
+        scene.switch(stream)
+        if ended:
+            scene.exchange.on_response_end(None)
+        scene.exchange.on_request_reset()
+        assert stream.words[-1] == "reset"
+        assert scene.caller.counted[0][3:] == (101, "DC")
+        assert scene.caller.surroundings.tunnels == 0
+
+
+def test_a_tunnel_begins_with_the_pauses_of_both_sides() -> None:
+    """Whoever carries it from now on does not know what was said to the one before."""
+    scene = Switching()
+    stream = scene.first.lend()
+    stream.blocked = scene.client.blocked = True
+    scene.switch(stream)
+
+    assert scene.client.words == ["switch", "pause_request"]
+    assert stream.words == ["send_head", "pause_response"]
+
+
+def test_a_switch_is_not_asked_for_twice() -> None:
+    """On a reused connection that was closed nobody knows; where nothing was sent, it may be."""
+    scene = Switching()
+    scene.first.lend()
+    scene.exchange.on_response_reset("upstream-closed", reused=True)
+    assert scene.status == 502
+
+    scene = Switching()
+    scene.exchange.on_request_data(b"early")
+    scene.first.waiting.pop().on_upstream_failed("connect-failed")
+    scene.caller.surroundings.tick()
+    stream = scene.second.lend()
+    assert stream.words == ["send_head"]
+    scene.switch(stream)
+    assert stream.heard[1] == ("send_data", b"early")
 
 
 def test_a_stream_that_is_full_keeps_the_client_paused() -> None:

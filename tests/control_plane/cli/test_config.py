@@ -13,6 +13,7 @@ from meshproxy.contract import wire
 from meshproxy.contract.resources import (
     BackendSpec,
     ClusterSpec,
+    DestinationSpec,
     EndpointSpec,
     EndpointsSpec,
     HeaderModifierSpec,
@@ -23,6 +24,9 @@ from meshproxy.contract.resources import (
     RedirectSpec,
     RouteSpec,
     Snapshot,
+    TcpBackendSpec,
+    TcpRouteSpec,
+    TcpRuleSpec,
     ValueMatchSpec,
     VirtualHostSpec,
 )
@@ -35,6 +39,21 @@ SNAPSHOT = Snapshot(
         VirtualHostSpec(
             name="catalog:80",
             routes=(RouteSpec(name="split", backends=(BackendSpec(cluster="c1"),)),),
+        ),
+    ),
+    tcp_routes=(
+        TcpRouteSpec(
+            name="db:5432",
+            rules=(
+                TcpRuleSpec(
+                    name="tls",
+                    server_names=("db.example",),
+                    backends=(
+                        TcpBackendSpec(cluster="c1", weight=3),
+                        TcpBackendSpec(cluster=None),
+                    ),
+                ),
+            ),
         ),
     ),
     clusters=(ClusterSpec(name="c1", service="default/catalog", mtls=True),),
@@ -55,7 +74,7 @@ def run(api: Api, *words: str) -> int:
 @pytest.mark.parametrize(
     ("section", "row"),
     [
-        ("listeners", "out outbound 127.0.0.1:15001 - -"),
+        ("listeners", "out outbound 127.0.0.1:15001 - detect -"),
         ("routes", "catalog:80 PathPrefix / c1 100% split"),
         ("clusters", "c1 default/catalog yes 1 5000ms 60000ms"),
         ("endpoints", "c1 127.0.0.1:9 1 - - spiffe://a"),
@@ -69,6 +88,48 @@ def test_each_section_is_a_table(
 
     assert run(api, "shop", section) == 0
     assert capsys.readouterr().out.splitlines()[1].split() == row.split()
+
+
+def test_connections_that_are_not_http_have_a_table_of_their_own(
+    api: Api, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Below the requests; as JSON both stand side by side."""
+    api.answers["/api/v1/proxies/default/shop/snapshot"] = (200, WIRE)
+
+    assert run(api, "shop", "routes") == 0
+    _, _, _, header, row = capsys.readouterr().out.splitlines()
+    assert header.startswith("CONNECTIONS TO")
+    assert row.split() == [
+        "db:5432",
+        "db.example",
+        "c1",
+        "75%,",
+        "refused",
+        "(unresolved)",
+        "25%",
+        "tls",
+    ]
+    assert run(api, "shop", "routes", "-o", "json") == 0
+    assert set(json.loads(capsys.readouterr().out)) == {"virtual_hosts", "tcp_routes"}
+
+
+def test_destinations_are_shown_where_there_are_any(
+    api: Api, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Only a proxy that connections are redirected to has them."""
+    destination = DestinationSpec(
+        name="a", direction="outbound", addresses=("10.0.0.1",), port=80, virtual_host="catalog:80"
+    )
+    api.answers["/api/v1/proxies"] = (200, [])
+    for destinations in ((), (destination,)):
+        snapshot = msgspec.structs.replace(SNAPSHOT, destinations=destinations)
+        page = json.loads(wire.encode(snapshot))
+        api.answers["/api/v1/proxies/default/shop/snapshot"] = (200, page)
+        assert run(api, "shop") == 0
+        assert ("\nDESTINATION " in capsys.readouterr().out) == bool(destinations)
+    assert run(api, "shop", "destinations") == 0
+    row = capsys.readouterr().out.splitlines()[1]
+    assert row.split() == ["a", "outbound", "10.0.0.1", "80", "detect", "catalog:80"]
 
 
 def test_without_a_section_all_are_shown(api: Api, capsys: pytest.CaptureFixture[str]) -> None:
@@ -118,6 +179,7 @@ def test_without_a_control_plane_the_proxy_is_asked(
     [
         (MatchSpec(), "PathPrefix /"),
         (MatchSpec(path=PathMatchSpec(type="prefix", value="/a")), "PathPrefix /a"),
+        (MatchSpec(grpc=True), "gRPC"),
         (MatchSpec(method="GET", path=PathMatchSpec(type="exact", value="/a")), "GET, Exact /a"),
         (
             MatchSpec(

@@ -3,7 +3,7 @@ import pytest
 from control_plane.generate.clusters import inbound
 from control_plane.generate.snapshot import generate
 from meshproxy.contract.resources import ClusterSpec
-from tests.helpers.mesh import TRUST, route, service, state, workload
+from tests.helpers.mesh import TRUST, route, service, state, tcp_route, workload
 
 MESH = "apiVersion: meshproxy.io/v1alpha1\nkind: MeshConfig\nmetadata: {name: m}\n"
 
@@ -38,7 +38,7 @@ def test_only_what_routes_lead_to() -> None:
 def test_the_own_app_is_reached_in_plaintext() -> None:
     """Over the loopback, under the workload's name."""
     mesh = state(workload("w"))
-    assert inbound(mesh.workloads["default/w"], mesh.services.values()) == (
+    assert inbound(mesh.workloads["default/w"], mesh.services, ()) == (
         ClusterSpec(name="inbound:8080", service="default/w"),
     )
 
@@ -61,6 +61,31 @@ def test_app_protocol_says_what_a_plain_app_speaks(said: str, protocol: str) -> 
     assert made["default/w:80"].protocol == "http1"
     plain = clusters(spoken, MESH + "spec: {mtls: DISABLED}")
     assert plain["default/w:80"].protocol == protocol
+
+
+GRPC = route("r", "w", "[{backendRefs: [{name: w, port: 80}]}]", kind="GRPCRoute")
+
+
+@pytest.mark.parametrize(
+    ("said", "protocol"), [("", "http2"), ("grpc", "http2"), ("http", "http1")]
+)
+def test_a_backend_of_a_grpc_route_speaks_http2(said: str, protocol: str) -> None:
+    """gRPC is nothing else; but who says what it speaks is believed."""
+    spoken = service("w", app_protocol=said)
+    assert clusters(spoken, GRPC)["inbound:8080"].protocol == protocol
+    plain = clusters(spoken, GRPC, MESH + "spec: {mtls: DISABLED}")
+    assert plain["default/w:80"].protocol == protocol
+
+
+def test_connections_need_clusters_too() -> None:
+    """Those of a TCPRoute, and of a port that may be anything."""
+    split = tcp_route("r", "a", "b", "c", "missing")
+    assert list(clusters(service("a"), service("b"), service("c"), split)) == [
+        "default/b:80",
+        "default/c:80",
+        "inbound:8080",
+    ]
+    assert "default/a:80" in clusters(service("a", app_protocol="tcp"))
 
 
 def test_services_that_lead_elsewhere_say_nothing_about_the_app() -> None:

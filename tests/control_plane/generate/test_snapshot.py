@@ -12,7 +12,7 @@ from control_plane.store import State
 from meshproxy.contract import wire
 from meshproxy.contract.resources import Snapshot
 from tests.helpers.golden import assert_golden
-from tests.helpers.mesh import TRUST, route, service, state, workload
+from tests.helpers.mesh import TRUST, route, service, state, tcp_route, tls_route, workload
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -51,6 +51,42 @@ TEXTS = (
         namespace="other",
     ),
 )
+# Everything that is not an HTTPRoute, in a mesh of its own.
+PROTOCOLS = state(
+    service("shop"),
+    service("books"),
+    service("books-v2"),
+    service("db", app_protocol="postgresql"),
+    service("db-new", app_protocol="postgresql"),
+    service("legacy", app_protocol="https"),
+    service("static", app_protocol="http"),
+    workload("shop"),
+    workload("books"),
+    workload("db"),
+    route(
+        "books",
+        "books",
+        "[{name: get, matches: [{method: {service: shop.v1.Books, method: GetBook}}, "
+        "{method: {service: shop.v1.Books}, headers: [{name: x-preview, value: 'yes'}]}], "
+        "backendRefs: [{name: books-v2, port: 80}]}, {backendRefs: [{name: books, port: 80}]}]",
+        kind="GRPCRoute",
+    ),
+    tcp_route("move", "db", "db", "db-new", "missing"),
+    tls_route("old", "legacy", "['*.legacy.example', legacy.example]", "legacy"),
+    placements={
+        f"default/{name}": Placement(
+            app_ports={8080: 20000 + index},
+            inbound_ports={8080: 21000 + index},
+            outbound_port=22000 + index,
+            admin_port=23000 + index,
+            service_ports={
+                f"default/{service}:80": 24000 + 10 * index + number
+                for number, service in enumerate(["books", "db", "legacy", "shop", "static"])
+            },
+        )
+        for index, name in enumerate(["shop", "books", "db"])
+    },
+)
 RICH = state(*TEXTS, placements=PLACED)
 
 
@@ -58,6 +94,14 @@ RICH = state(*TEXTS, placements=PLACED)
 def test_golden(name: str) -> None:
     """What each proxy of a small mesh is told, to the byte."""
     assert_golden(generate(RICH, name, TRUST), GOLDEN / f"{name.replace('/', '-')}.json")
+
+
+@pytest.mark.parametrize("name", ["shop", "books", "db"])
+def test_golden_of_every_protocol(name: str) -> None:
+    """gRPC, TCP, TLS, what says that it is HTTP and what says nothing: who calls, who is called."""
+    snapshot = generate(PROTOCOLS, f"default/{name}", TRUST)
+    assert_consistent(snapshot)
+    assert_golden(snapshot, GOLDEN / f"protocols-{name}.json")
 
 
 def test_an_unknown_workload_is_an_error() -> None:
@@ -77,14 +121,23 @@ def test_the_order_of_files_does_not_matter(texts: list[str]) -> None:
 def assert_consistent(snapshot: Snapshot) -> None:
     """What is referred to is there, and what is there is referred to."""
     hosts = {host.name for host in snapshot.virtual_hosts}
+    streams = {one.name for one in snapshot.tcp_routes}
     clusters = {cluster.name for cluster in snapshot.clusters}
     assert {one.virtual_host for one in snapshot.listeners} - {None} <= hosts
-    assert clusters == {
+    assert {one.tcp_route for one in snapshot.listeners} - {None} <= streams
+    requested = {
         backend.cluster
         for host in snapshot.virtual_hosts
         for one in host.routes
         for backend in one.backends
-    } - {None}
+    }
+    connected = {
+        backend.cluster
+        for one in snapshot.tcp_routes
+        for rule in one.rules
+        for backend in rule.backends
+    }
+    assert clusters == (requested | connected) - {None}
     assert clusters == {one.cluster for one in snapshot.endpoints}
     domains = [domain for host in snapshot.virtual_hosts for domain in host.domains]
     assert len([d for d in domains if d != "*"]) == len({d for d in domains if d != "*"})
@@ -114,4 +167,5 @@ def test_an_empty_mesh_still_has_its_own_ports() -> None:
     snapshot = generate(alone, "default/a", TRUST)
     assert snapshot.listeners == ()
     assert [host.name for host in snapshot.virtual_hosts] == ["inbound:8080"]
+    assert [one.name for one in snapshot.tcp_routes] == ["inbound:8080"]
     assert_consistent(snapshot)

@@ -168,9 +168,3 @@ def test_parents_are_needed_and_named_once() -> None:
     assert messages(twice) == [
         "f.yaml:6: HTTPRoute/default/r: spec.parentRefs[1]: is the same as parentRefs[0]"
     ]
-
-
-def test_rule_names_are_unique() -> None:
-    """A name is a metric label: two rules under one could not be told apart."""
-    (only,) = messages(route("r", "a", "[{name: x}, {name: x}]"))
-    assert only.endswith('spec.rules[1].name: "x" is also the name of rules[0]')

@@ -46,10 +46,14 @@ def test_findings_of_all_documents_are_reported() -> None:
 @pytest.mark.parametrize(
     ("head", "expected"),
     [
-        ("kind: Foo", 'f.yaml:1: Foo: kind: "Foo" is not a kind of resource, expected one of HTTP'),
+        ("kind: Foo", 'f.yaml:1: Foo: kind: "Foo" is not a kind of resource, expected one of GRPC'),
         ("kind: Gateway", "f.yaml:1: Gateway: kind: Gateway is not supported yet, expected one of"),
-        ("kind: GRPCRoute", "f.yaml:1: GRPCRoute: kind: GRPCRoute is not supported yet"),
-        ("apiVersion: v1", "f.yaml:1: kind: is missing, expected one of HTTPRoute, MeshConfig"),
+        (
+            "kind: TCPRoute",
+            "f.yaml:1: TCPRoute: apiVersion: is missing, expected gateway.networking.k8s.io/v1",
+        ),
+        ("kind: GRPCRout", 'f.yaml:1: GRPCRout: kind: "GRPCRout" is not a kind of resource, did'),
+        ("apiVersion: v1", "f.yaml:1: kind: is missing, expected one of GRPCRoute, HTTPRoute"),
         ("kind: Service", "f.yaml:1: Service: apiVersion: is missing, expected v1"),
         ("apiVersion: v2\nkind: Service", 'f.yaml:1: Service: apiVersion: "v2" has no Service'),
         ("kind: [a]", "f.yaml:1: kind: is missing"),
@@ -88,6 +92,9 @@ HEADS = st.sampled_from(
     [
         ("v1", "Service"),
         ("gateway.networking.k8s.io/v1", "HTTPRoute"),
+        ("gateway.networking.k8s.io/v1", "GRPCRoute"),
+        ("gateway.networking.k8s.io/v1", "TLSRoute"),
+        ("gateway.networking.k8s.io/v1alpha2", "TCPRoute"),
         ("meshproxy.io/v1alpha1", "Workload"),
         ("meshproxy.io/v1alpha1", "MeshConfig"),
         ("v1", "Pod"),

@@ -4,7 +4,7 @@ import pytest
 
 from control_plane.placement import Placements
 from control_plane.resources.collection import choose, examine, state_of
-from tests.helpers.mesh import route, service
+from tests.helpers.mesh import route, service, tcp_route, tls_route
 
 
 def unresolved(*texts: str) -> list[str]:
@@ -81,6 +81,79 @@ def test_parents_that_do_not_resolve(old: str, new: str, condition: str) -> None
     """A route attached to nothing says so."""
     (only,) = unresolved(route("r", "a", "[{}]").replace(old, new), service("a"))
     assert "spec.parentRefs[0]: Accepted=False (" + condition in only
+
+
+@pytest.mark.parametrize(
+    ("kind", "consequence"),
+    [
+        ("HTTPRoute", "requests is answered 500"),
+        ("GRPCRoute", "requests is answered UNAVAILABLE"),
+        ("TCPRoute", "connections is refused"),
+    ],
+)
+def test_the_consequence_is_that_of_the_kind(kind: str, consequence: str) -> None:
+    """What becomes of the share of a backend that is not there."""
+    text = route("r", "a", "[{backendRefs: [{name: b, port: 80}]}]", kind=kind)
+    (only,) = unresolved(text, service("a"))
+    assert only.endswith(f"(in force: its share of {consequence})")
+
+
+def test_of_two_kinds_on_one_port_one_is_ignored_and_says_so() -> None:
+    """GEP-1294: the rejected routes have Accepted=False with the reason Conflicted."""
+    texts = [service("a"), route("r", "a", "[{}]"), tcp_route("t", "a", "a")]
+    assert unresolved(*texts) == [
+        (
+            "2.yaml:6: TCPRoute/default/t: spec.parentRefs[0]: Accepted=False (Conflicted): port 80 "
+            "of Service default/a follows HTTPRoute default/r alone: HTTPRoute goes before TCPRoute"
+        )
+    ]
+    grpc = route("g", "a", "[{}]", kind="GRPCRoute")
+    assert [line.split(": ")[1] for line in unresolved(*texts, grpc)] == [
+        "HTTPRoute/default/r",
+        "TCPRoute/default/t",
+    ]
+
+
+def test_of_two_tcp_routes_the_younger_says_so() -> None:
+    """There is nothing that would tell their connections apart; of TLSRoutes there is."""
+    (only,) = unresolved(service("a"), tcp_route("t", "a", "a"), tcp_route("u", "a", "a"))
+    assert "TCPRoute/default/u: spec.parentRefs[0]: Accepted=False (Conflicted)" in only
+    assert only.endswith("follows TCPRoute default/t alone: it is the older one")
+    names = (tls_route("t", "a", "[t]", "a"), tls_route("u", "a", "[u]", "a"))
+    assert unresolved(service("a"), *names) == []
+
+
+def test_routes_for_different_callers_do_not_conflict() -> None:
+    """A consumer's route replaces the producer's, whatever its kind."""
+    consumer = tcp_route("t", "a", "a", namespace="other")
+    assert unresolved(service("a"), route("r", "a", "[{}]"), consumer) == []
+
+
+@pytest.mark.parametrize(
+    ("said", "kind"),
+    [("tcp", "HTTPRoute"), ("https", "GRPCRoute"), ("http", "TCPRoute")],
+)
+def test_app_protocol_can_rule_a_route_out(said: str, kind: str) -> None:
+    """As parent and as backend: nobody finds a path in opaque bytes."""
+    text = route("r", "a", "[{backendRefs: [{name: a, port: 80}]}]", kind=kind)
+    parent, backend = unresolved(text, service("a", app_protocol=said))
+    assert (
+        f"spec.parentRefs[0]: Accepted=False (NotAllowedByListeners): the appProtocol of Service "
+        f"default/a allows no {kind}: port 80 is {said}"
+    ) in parent
+    assert (
+        "spec.rules[0].backendRefs[0]: ResolvedRefs=False (UnsupportedProtocol): port 80 of "
+        f"Service default/a is {said} ("
+    ) in backend
+
+
+def test_one_port_that_takes_the_route_is_enough() -> None:
+    """The others keep what their appProtocol says."""
+    two = service("a").replace(
+        "[{port: 80, targetPort: http}]",
+        "[{port: 80, name: x}, {port: 81, name: y, appProtocol: tcp}]",
+    )
+    assert unresolved(two, route("r", "a", "[{}]")) == []
 
 
 def test_filters_that_a_backend_cannot_carry() -> None:

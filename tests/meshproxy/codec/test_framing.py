@@ -4,7 +4,7 @@ import pytest
 
 from meshproxy.codec import MalformedError
 from meshproxy.codec.framing import UNTIL_CLOSE, content_length, request_length, response_length
-from meshproxy.message import CHUNKED
+from meshproxy.message import CHUNKED, TUNNEL
 
 NOTHING: list[bytes] = []
 
@@ -94,7 +94,9 @@ def test_transfer_encoding_is_one_plain_chunked(
         (b"GET", 204, [b"0"], NOTHING, (None, 0)),
         (b"GET", 100, NOTHING, NOTHING, (None, 0)),
         # Rule 2: a tunnel
-        (b"CONNECT", 200, NOTHING, NOTHING, (None, 0)),
+        (b"CONNECT", 200, NOTHING, NOTHING, (TUNNEL, TUNNEL)),
+        (b"GET", 101, NOTHING, NOTHING, (TUNNEL, TUNNEL)),
+        (b"HEAD", 101, NOTHING, NOTHING, (TUNNEL, TUNNEL)),
         (b"CONNECT", 403, [b"5"], NOTHING, (5, 5)),
         # Rules 4, 6 and 8
         (b"GET", 200, NOTHING, [b"chunked"], (CHUNKED, CHUNKED)),

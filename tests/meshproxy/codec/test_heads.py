@@ -10,7 +10,7 @@ from meshproxy.codec import MalformedError, heads
 from meshproxy.codec.heads import check_unfinished_head, read_request_head, read_response_head
 from meshproxy.codec.limits import LIMITS
 from meshproxy.codec.target import read_target
-from meshproxy.message import CHUNKED, RequestHead, ResponseHead
+from meshproxy.message import CHUNKED, TUNNEL, RequestHead, ResponseHead
 
 
 def request(*lines: bytes) -> tuple[RequestHead, bool, bool]:
@@ -93,13 +93,21 @@ def test_http10_may_do_without_host_when_the_target_names_one() -> None:
         ([b"Connection: upgrade", b"Upgrade: h2c"], None),
         ([b"Connection: upgrade, http2-settings", b"Upgrade: H2C, websocket"], b"websocket"),
         ([b"Connection: upgrade", b"Upgrade: websocket", b"Upgrade: h2c"], b"websocket"),
+        ([b"Connection: upgrade", b"Upgrade: own/1", b"Content-Length: 0"], b"own/1"),
+        ([b"Connection: upgrade", b"Upgrade: own/1", b"Content-Length: 1"], None),
+        ([b"Connection: upgrade", b"Upgrade: own/1", b"Transfer-Encoding: chunked"], None),
     ],
 )
 def test_upgrade(lines: list[bytes], upgrade: bytes | None) -> None:
-    """Upgrade counts when Connection names it (RFC 9110 section 7.8), and never for h2c."""
-    head, _, _ = request(*lines)
+    """
+    Upgrade counts when Connection names it (RFC 9110 section 7.8), in a request without a body, and
+    never for h2c.
+    """
+    head, keep_alive, _ = request(*lines)
     assert upgrade == head.upgrade
+    assert (head.length == TUNNEL) is (upgrade is not None)
     assert b"upgrade" not in names(head)
+    assert keep_alive
 
 
 def test_http10_cannot_expect_or_upgrade() -> None:
@@ -127,6 +135,9 @@ def test_after_connect_nothing_is_a_request() -> None:
     """Bytes behind a CONNECT belong to a tunnel, or to nobody."""
     head, keep_alive, _ = read_request_head([b"CONNECT b:1 HTTP/1.1", b"Host: b:1"], LIMITS)
     assert (head.authority, head.path, keep_alive) == (b"b:1", b"", False)
+    assert (head.length, head.upgrade) == (TUNNEL, None)
+    lines = [b"CONNECT b:1 HTTP/1.1", b"Host: b:1", b"Connection: upgrade", b"Upgrade: own"]
+    assert read_request_head(lines, LIMITS)[0].upgrade is None
 
 
 @pytest.mark.parametrize(
@@ -170,7 +181,7 @@ def test_switching_protocols_ends_http() -> None:
     """A 101 says to what, and the connection carries no further request."""
     line = b"HTTP/1.1 101 Switching Protocols"
     head, follows, keep_alive = response(b"Upgrade: websocket", status=line)
-    assert (head.upgrade, head.length, follows, keep_alive) == (b"websocket", None, 0, False)
+    assert (head.upgrade, head.length, follows, keep_alive) == (b"websocket", TUNNEL, TUNNEL, False)
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from meshproxy.codec.http1 import (
     encode_request_head,
     encode_response_head,
 )
-from meshproxy.message import CHUNKED, RequestHead, ResponseHead, field
+from meshproxy.message import CHUNKED, TUNNEL, RequestHead, ResponseHead, field
 
 from .recorder import (
     Recorder,
@@ -299,8 +299,8 @@ def test_many_pipelined_requests_need_no_stack() -> None:
 
 
 def test_after_the_last_request_nothing_is_read() -> None:
-    """Connection: close, HTTP/1.0, CONNECT: what comes behind is not a request."""
-    for last in (LAST, get(b"Connection: close"), b"CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n"):
+    """Connection: close, HTTP/1.0: what comes behind is not a request."""
+    for last in (LAST, get(b"Connection: close")):
         sink = Requests()
         sink.feed([last + GET])
         assert sink.names() == ["head", "end"]
@@ -480,12 +480,14 @@ def test_responses_round_trip(head: ResponseHead, close: bool) -> None:
 
 
 def test_nothing_from_outside_is_written_as_ours() -> None:
-    """Mesh fields, Upgrade and what was hop by hop end with the hop they came from."""
+    """Mesh fields and what was hop by hop end with the hop they came from; Upgrade is said anew."""
     sink = Requests(answer=False)
     heads: list[RequestHead] = []
     sink.on_request_head = heads.append  # type: ignore[method-assign, assignment]
     sink.feed([get(b"X-Mesh-Peer: a", b"Connection: upgrade, x-own", b"Upgrade: b", b"X-Own: c", b"TE: d", b"Keep: e")])  # fmt: skip
-    assert encode_request_head(heads[0]) == b"GET / HTTP/1.1\r\nhost: a\r\nKeep: e\r\n\r\n"
+    assert encode_request_head(heads[0]) == (
+        b"GET / HTTP/1.1\r\nhost: a\r\nKeep: e\r\nConnection: Upgrade\r\nUpgrade: b\r\n\r\n"
+    )
 
 
 @pytest.mark.parametrize(
@@ -508,7 +510,8 @@ def test_response_framing(length: int | None, close: bool, http10: bool, lines: 
 
 def test_connect_and_asterisk_are_written_in_their_forms() -> None:
     """CONNECT names the authority, OPTIONS may name the server."""
-    assert encode_request_head(RequestHead(b"CONNECT", b"a:1", b"", [])).startswith(b"CONNECT a:1 HTTP/1.1\r\n")  # fmt: skip
+    connect = RequestHead(b"CONNECT", b"a:1", b"", [], TUNNEL)
+    assert encode_request_head(connect) == b"CONNECT a:1 HTTP/1.1\r\nhost: a:1\r\n\r\n"
     assert encode_request_head(RequestHead(b"OPTIONS", b"a", b"*", [])).startswith(b"OPTIONS * HTTP/1.1\r\n")  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from meshproxy.codec.http2_heads import (
     trailer_headers,
 )
 from meshproxy.codec.limits import LIMITS
-from meshproxy.message import CHUNKED, RequestHead, ResponseHead, field
+from meshproxy.message import CHUNKED, TUNNEL, RequestHead, ResponseHead, field
 
 PSEUDO: list[Header] = [
     (b":method", b"GET"),
@@ -191,8 +191,70 @@ def test_writing_a_request() -> None:
         (b"te", b"trailers"),
         (b"expect", b"100-continue"),
     ]
-    connect = request_headers(RequestHead(b"CONNECT", b"a:80", b"", []))
-    assert [name for name, _ in connect] == [b":method", b":authority", b"te"]
+    connect = request_headers(RequestHead(b"CONNECT", b"a:80", b"", [], TUNNEL))
+    assert [name for name, _ in connect] == [b":method", b":authority"]
+
+
+def upgrade(method: bytes = b"GET", protocols: bytes = b"websocket") -> RequestHead:
+    head = RequestHead(method, b"catalog", b"/chat", [field(b"x-a", b"b")], TUNNEL)
+    head.upgrade = protocols
+    return head
+
+
+def test_upgrade_is_connect_with_a_protocol() -> None:
+    """RFC 8441 section 4: the first of the protocols; another method than GET rides in a field."""
+    expected = [
+        (b":method", b"CONNECT"),
+        (b":protocol", b"websocket"),
+        (b":scheme", b"http"),
+        (b":path", b"/chat"),
+        (b":authority", b"catalog"),
+        (b"x-a", b"b"),
+    ]
+    assert request_headers(upgrade()) == expected
+    assert request_headers(upgrade(protocols=b"websocket, own/1")) == expected
+    assert request_headers(upgrade(b"POST")) == [*expected, (b"x-mesh-method", b"POST")]
+
+
+@pytest.mark.parametrize("method", [b"GET", b"POST", b"OPTIONS"])
+def test_connect_with_a_protocol_is_upgrade(method: bytes) -> None:
+    """What one sidecar says the other understands; its body only begins when it has switched."""
+    head = read_request_head(request_headers(upgrade(method, b"own/1")), ended=False)
+    assert (head.method, head.path, head.authority) == (method, b"/chat", b"catalog")
+    assert (head.upgrade, head.length, head.expect_continue) == (b"own/1", TUNNEL, False)
+    assert head.fields == [field(b"x-a", b"b")]
+
+
+EXTENDED = [(b":method", b"CONNECT"), (b":protocol", b"websocket"), *PSEUDO[1:]]
+
+
+@pytest.mark.parametrize(
+    ("headers", "code"),
+    [
+        ([*EXTENDED, (b"content-length", b"0")], "malformed-request"),
+        ([*EXTENDED, (b"x-mesh-method", b"CONNECT")], "malformed-request"),
+        ([*EXTENDED, (b"x-mesh-method", b"GET /")], "malformed-request"),
+        ([EXTENDED[0], (b":protocol", b"a b"), *EXTENDED[2:]], "malformed-request"),
+        ([EXTENDED[0], (b":protocol", b"h2c"), *EXTENDED[2:]], "not-implemented"),
+        ([EXTENDED[0], (b":protocol", b"TLS/1.2"), *EXTENDED[2:]], "not-implemented"),
+        ([EXTENDED[0], (b":protocol", b"a, b"), *EXTENDED[2:]], "not-implemented"),
+        ([(b":method", b"CONNECT"), (b":authority", b"catalog")], "malformed-request"),
+        ([*EXTENDED[:2], EXTENDED[2], (b":path", b"*"), EXTENDED[4]], "malformed-request"),
+    ],
+)
+def test_what_connect_must_not_be(headers: list[tuple[bytes, bytes]], code: str) -> None:
+    """With a length, another method than it may stand for, or a protocol that hides requests."""
+    with pytest.raises(MalformedError) as caught:
+        read_request_head(headers, ended=False)
+    assert caught.value.code == code
+
+
+def test_the_answer_to_connect_opens_a_tunnel() -> None:
+    """2xx does, anything else is an answer like others; what HTTP/1.1 says with 101 is 200 here."""
+    for status, length in ((b"200", TUNNEL), (b"204", TUNNEL), (b"403", CHUNKED)):
+        head = read_response_head([(b":status", status)], b"CONNECT", ended=False)
+        assert head.length == length
+    assert response_headers(ResponseHead(101, [], TUNNEL)) == [(b":status", b"200")]
 
 
 def test_writing_a_response() -> None:

@@ -18,7 +18,9 @@ from meshproxy.downstream.http1 import (
     LINGER_TIMEOUT,
     Http1Connection,
 )
-from meshproxy.message import CHUNKED, RequestHead, ResponseHead, field
+from meshproxy.downstream.tunnel import ClientTunnel
+from meshproxy.flow import Connection
+from meshproxy.message import CHUNKED, TUNNEL, RequestHead, ResponseHead, field
 from tests.helpers.recorder import Recorder
 from tests.helpers.transport import FakeLoop, FakeSocket, arrive, connected
 
@@ -32,11 +34,15 @@ class FakeListener:
     def __init__(self) -> None:
         self.draining = False
         self.hop = "outbound of default/storefront"
-        self.gone: list[Http1Connection] = []
+        self.gone: list[Http1Connection | ClientTunnel] = []
+        self.tunnels: list[ClientTunnel] = []
         self.refused: list[str] = []
 
-    def closed(self, connection: Http1Connection) -> None:
+    def closed(self, connection: Http1Connection | ClientTunnel) -> None:
         self.gone.append(connection)
+
+    def switched(self, connection: Connection, tunnel: ClientTunnel) -> None:
+        self.tunnels.append(tunnel)
 
     def malformed(self, code: str) -> None:
         self.refused.append(code)
@@ -455,3 +461,113 @@ def test_slow_sides_are_passed_on() -> None:
     assert not scene.transport.is_reading()
     scene.connection.resume_request()
     assert scene.transport.is_reading()
+
+
+# Switching protocols ------------------------------------------------------------------------------
+
+UPGRADE = b"GET /chat HTTP/1.1\r\nHost: catalog\r\nConnection: Upgrade\r\nUpgrade: %b\r\n%b\r\n"
+SWITCHED = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: own\r\n\r\n"
+
+
+def switching(protocol: bytes = b"own") -> ResponseHead:
+    head = ResponseHead(101, [], TUNNEL)
+    head.upgrade = protocol
+    return head
+
+
+def test_behind_a_request_to_switch_nothing_is_read() -> None:
+    """Neither as data nor as a request, until the answer has come; then it is the tunnel's."""
+    scene = Scene()
+    scene.arrive(UPGRADE % (b"own", b"") + b"early")
+    scene.arrive(GET % 1)
+    [exchange] = scene.exchanges
+    assert exchange.words == ["on_request_head"]
+    assert scene.patience == inf
+    tunnel = scene.connection.switch(switching())
+    assert scene.sent == SWITCHED
+    assert scene.listener.tunnels == [tunnel]
+    assert exchange.heard[1:] == [("on_request_data", b"early" + GET % 1)]
+    arrive(tunnel, b"more")
+    assert exchange.heard[-1] == ("on_request_data", b"more")
+    assert scene.transport.protocol is tunnel
+    assert scene.connection.transport is None
+
+
+def test_a_client_that_ended_before_the_switch_has_ended_in_the_tunnel() -> None:
+    """A half-close is kept, and what was said before it."""
+    scene = Scene()
+    scene.arrive(UPGRADE % (b"own", b"") + b"early")
+    assert scene.connection.eof_received()
+    assert scene.exchanges[0].words == ["on_request_head"]
+    tunnel = scene.connection.switch(switching())
+    assert scene.exchanges[0].words[1:] == ["on_request_data", "on_request_end"]
+    tunnel.send_data(b"answer")
+    tunnel.send_end(None)
+    assert scene.sent == SWITCHED + b"answer"
+    assert scene.transport.state == "closing"
+
+
+def test_what_waits_for_a_switch_is_bounded() -> None:
+    """Who says too much early is not read from until the answer has come."""
+    scene = Scene()
+    scene.arrive(UPGRADE % (b"own", b""))
+    scene.arrive(b"x" * HELD_LIMIT)
+    assert scene.transport.is_reading()
+    scene.arrive(b"x")
+    assert not scene.transport.is_reading()
+
+
+def test_an_answer_that_does_not_switch_is_like_any_other() -> None:
+    """And the connection goes on; but what was said early is never read as a request."""
+    scene = Scene()
+    scene.arrive(UPGRADE % (b"own", b""))
+    scene.answer()
+    assert scene.sent == b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
+    assert scene.connection.idle
+    scene.arrive(GET % 1)
+    assert len(scene.exchanges) == 2
+
+    scene = Scene()
+    scene.arrive(UPGRADE % (b"own", b"") + GET % 1)
+    scene.answer()
+    assert b"connection: close" in scene.sent
+    assert (len(scene.exchanges), scene.transport.state) == (1, "closing")
+
+
+def test_connect_opens_a_tunnel_as_well() -> None:
+    """With any 2xx, which has neither length nor protocol; refused, it ends the connection."""
+    connect = b"CONNECT catalog:80 HTTP/1.1\r\nHost: catalog:80\r\n\r\nearly"
+    scene = Scene()
+    scene.arrive(connect)
+    scene.connection.switch(ResponseHead(200, [], TUNNEL))
+    assert scene.sent == b"HTTP/1.1 200 OK\r\n\r\n"
+    assert scene.exchanges[0].heard[1:] == [("on_request_data", b"early")]
+
+    scene = Scene()
+    scene.arrive(connect)
+    scene.answer(501)
+    assert b"connection: close" in scene.sent
+    assert (len(scene.exchanges), scene.transport.state) == (1, "closing")
+
+
+@pytest.mark.parametrize("proved", [False, True])
+def test_a_websocket_gets_the_proof_that_its_client_waits_for(proved: bool) -> None:
+    """From an endpoint behind HTTP/2, which has none, or as the endpoint made it."""
+    scene = Scene()
+    key = b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+    scene.arrive(UPGRADE % (b"websocket", key))
+    head = switching(b"websocket")
+    if proved:
+        head.fields = [field(b"Sec-WebSocket-Accept", b"theirs")]
+    scene.connection.switch(head)
+    accept = b"theirs" if proved else b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
+    assert scene.sent.count(b"Sec-WebSocket-Accept: ") == 1
+    assert b"\r\nSec-WebSocket-Accept: " + accept + b"\r\n" in scene.sent
+
+
+def test_a_client_that_goes_before_the_answer_resets() -> None:
+    """Like any other."""
+    scene = Scene()
+    scene.arrive(UPGRADE % (b"own", b""))
+    scene.connection.connection_lost(ConnectionResetError())
+    assert scene.exchanges[0].words[-1] == "on_request_reset"

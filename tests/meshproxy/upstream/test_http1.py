@@ -4,9 +4,11 @@ import ssl
 
 import pytest
 
+from meshproxy.codec.upgrade import websocket_accept
 from meshproxy.exchange import Exchange
-from meshproxy.message import CHUNKED, RequestHead, field
+from meshproxy.message import CHUNKED, TUNNEL, Field, RequestHead, field
 from meshproxy.upstream.http1 import Http1Connection
+from meshproxy.upstream.tunnel import EndpointTunnel
 from tests.helpers.recorder import Recorder
 from tests.helpers.transport import FakeLoop, arrive, connected
 
@@ -20,6 +22,10 @@ class FakeExchange(Recorder):
         super().__init__()
         self.head = RequestHead(method, b"catalog", b"/", [], length)
         self.failure: tuple[str, bool] | None = None
+        self.tunnel: EndpointTunnel | None = None
+
+    def on_upstream_switched(self, upstream: EndpointTunnel) -> None:
+        self.tunnel = upstream
 
     def on_upstream_ready(self, upstream: Http1Connection) -> None:
         upstream.send_head(self.head)
@@ -259,3 +265,114 @@ def test_the_recorder_stands_in_for_an_exchange() -> None:
     said = {"on_response_informational", "on_response_head", "on_response_data", "on_response_end",
             "on_response_reset", "on_upstream_ready", "on_upstream_blocked", "on_upstream_writable"}  # fmt: skip
     assert said <= set(dir(Exchange))
+
+
+# Switching protocols ------------------------------------------------------------------------------
+
+SWITCHED = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: %b\r\n%b\r\n"
+
+
+class Switching(Scene):
+    """A connection that was asked to switch."""
+
+    def __init__(
+        self, upgrade: bytes | None = b"own", *fields: Field, method: bytes = b"GET"
+    ) -> None:
+        super().__init__()
+        self.exchange = FakeExchange(method, TUNNEL)
+        self.exchange.head.upgrade = upgrade
+        self.exchange.head.fields = list(fields)
+        self.connection.lend(self.exchange)  # type: ignore[arg-type]
+        self.loop.turn()
+
+
+def test_the_request_says_what_it_wants() -> None:
+    """Upgrade is of one connection, so it is made anew."""
+    scene = Switching(b"own/1, other")
+    assert scene.transport.sent == (
+        b"GET / HTTP/1.1\r\nhost: catalog\r\nConnection: Upgrade\r\nUpgrade: own/1, other\r\n\r\n"
+    )
+
+
+def test_after_the_switch_the_connection_is_a_tunnel() -> None:
+    """Also for what came with the 101; it never goes back to the pool."""
+    scene = Switching()
+    scene.arrive(SWITCHED % (b"own", b"") + b"first")
+    exchange, tunnel = scene.exchange, scene.exchange.tunnel
+    assert tunnel is not None
+    assert exchange.words == ["on_response_head", "on_response_data"]
+    assert exchange.heard[1] == ("on_response_data", b"first")
+    assert scene.pool.heard == [("switched", scene.connection, tunnel)]
+    assert scene.transport.protocol is tunnel
+    tunnel.send_data(b"x")
+    scene.loop.turn()
+    assert scene.transport.sent.endswith(b"\r\n\r\nx")
+    assert not scene.connection.usable
+
+
+@pytest.mark.parametrize(
+    ("asked", "answer"),
+    [
+        (b"own", b"HTTP/1.1 101 Switching Protocols\r\n\r\n"),
+        (b"own", SWITCHED % (b"other", b"")),
+        (b"own", SWITCHED % (b"own, h2c", b"")),
+        (b"websocket", SWITCHED % (b"websocket", b"Sec-WebSocket-Accept: wrong\r\n")),
+        (b"websocket", SWITCHED % (b"websocket", b"")),
+        (None, SWITCHED % (b"own", b"")),
+    ],
+)
+def test_a_switch_to_something_else_fails_the_attempt(asked: bytes | None, answer: bytes) -> None:
+    """RFC 9110 section 7.8; and not a byte behind it is passed on."""
+    scene = Switching(asked, method=b"GET" if asked else b"CONNECT")
+    scene.arrive(answer + b"secret")
+    assert scene.exchange.failure == ("upstream-protocol-error", False)
+    assert scene.exchange.words == []
+    assert scene.transport.state == "aborted"
+
+
+def test_a_tunnel_may_be_declined() -> None:
+    """Then the connection goes on as HTTP, once the exchange has said that this was the request."""
+    scene = Switching()
+    scene.arrive(b"HTTP/1.1 200 OK\r\nUpgrade: own\r\nContent-Length: 2\r\n\r\n")
+    scene.connection.send_end(None)
+    scene.arrive(b"ok")
+    assert scene.exchange.words == ["on_response_head", "on_response_data", "on_response_end"]
+    assert scene.given_back == 1
+    assert scene.lend().words == []
+    assert scene.transport.state == "open"
+
+
+def test_any_2xx_to_connect_opens_a_tunnel() -> None:
+    """It has no Upgrade."""
+    scene = Switching(None, method=b"CONNECT")
+    scene.arrive(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+    assert scene.exchange.words == ["on_response_head", "on_response_data"]
+    assert scene.exchange.tunnel is not None
+
+
+def test_a_websocket_from_http2_gets_a_key() -> None:
+    """And what proves that the endpoint has read it stays here: nobody else has asked."""
+    scene = Switching(b"websocket")
+    [key] = [
+        line.partition(b": ")[2]
+        for line in scene.transport.sent.split(b"\r\n")
+        if line.startswith(b"Sec-WebSocket-Key: ")
+    ]
+    proof = b"Sec-WebSocket-Accept: " + websocket_accept(key) + b"\r\nX-Own: a\r\n"
+    scene.arrive(SWITCHED % (b"websocket", proof))
+    assert [f[0] for f in scene.exchange.heard[0][1].fields] == [b"x-own"]
+    assert scene.exchange.head.fields == []
+
+
+def test_a_websocket_with_a_key_keeps_it() -> None:
+    """The client proves the endpoint by itself; so does the next one on the same connection."""
+    key = field(b"Sec-WebSocket-Key", b"theirs")
+    scene = Switching(b"websocket")
+    scene.arrive(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
+    scene.connection.send_end(None)
+    scene = Switching(b"websocket", key)
+    assert scene.transport.sent.count(b"Sec-WebSocket-Key") == 1
+    scene.arrive(SWITCHED % (b"websocket", b"Sec-WebSocket-Accept: proof\r\n"))
+    assert [f[:2] for f in scene.exchange.heard[0][1].fields] == [
+        (b"sec-websocket-accept", b"proof")
+    ]

@@ -5,8 +5,6 @@ import errno
 import socket
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import closing
-from types import SimpleNamespace
-from typing import cast
 
 import pytest
 import uvloop
@@ -15,8 +13,8 @@ from aiohttp import web
 from control_plane.cli.local.allocation import FIRST, LAST
 from control_plane.cli.local.reservation import ADDRESS, reserve
 from meshproxy.contract.resources import ListenerSpec
-from meshproxy.downstream.listener import Environment, Listener
-from meshproxy.telemetry.metrics import Metrics
+from meshproxy.downstream.listener import Listener
+from tests.helpers.environment import Environment
 
 
 @pytest.fixture
@@ -49,10 +47,7 @@ async def control_plane(port: int) -> None:
 async def sidecar(port: int) -> None:
     """Listen as a sidecar does."""
     spec = ListenerSpec(name="out", direction="outbound", address=ADDRESS, port=port)
-    process = SimpleNamespace(
-        workload="default/shop", loop=asyncio.get_running_loop(), metrics=Metrics()
-    )
-    listener = Listener(spec, cast("Environment", process))
+    listener = Listener(spec, Environment())
     listener.bind()
     listener.start()
     listener.close()

@@ -1,5 +1,4 @@
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from control_plane.generate.routes import attached, compiled
+from control_plane.generate.http_routes import compiled
 from control_plane.placement import Placements
 from control_plane.resources.collection import choose, examine, state_of
 from control_plane.resources.model import HTTPRoute
@@ -33,53 +32,17 @@ from tests.helpers.mesh import route, service, state
 def one(rule: str) -> RouteSpec:
     """Return what a route of one rule becomes."""
     mesh = state(service("a"), service("b"), route("r", "a", f"[{rule}]"))
-    (spec,) = compiled(mesh.routes.values(), mesh.services)
+    (spec,) = compiled(http_routes(mesh), mesh.services)
     return spec
 
 
-def names(routes: Sequence[HTTPRoute], mesh: State) -> list[str]:
-    return [spec.name.removeprefix("HTTPRoute/") for spec in compiled(routes, mesh.services)]
+def http_routes(mesh: State) -> list[HTTPRoute]:
+    return [route for route in mesh.routes.values() if isinstance(route, HTTPRoute)]
 
 
-# Which routes decide ------------------------------------------------------------------------------
-
-
-def deciding(mesh: State, namespace: str, port: int = 80) -> list[str]:
-    own = mesh.services["default/a"]
-    (found,) = (one for one in own.spec.ports if one.port == port)
-    routes = attached(own, found, namespace, mesh.routes.values(), mesh.services)
-    return sorted(route.metadata.name for route in routes)
-
-
-def test_consumer_routes_replace_producer_routes() -> None:
-    """For their own namespace alone; inside a group, all count."""
-    mesh = state(
-        service("a"),
-        route("producer-1", "a", "[{}]"),
-        route("producer-2", "a", "[{}]"),
-        route("consumer", "a", "[{}]", namespace="other"),
-    )
-    assert deciding(mesh, "default") == ["producer-1", "producer-2"]
-    assert deciding(mesh, "other") == ["consumer"]
-    assert deciding(mesh, "third") == ["producer-1", "producer-2"]
-
-
-def test_a_route_attaches_to_all_ports_or_to_one() -> None:
-    """By number or by name."""
-    two = service("a").replace(
-        "[{port: 80, targetPort: http}]", "[{port: 80, name: x}, {port: 81, name: y}]"
-    )
-    by_port = route("number", "a", "[{}]").replace("name: a", "name: a, port: 81")
-    by_name = route("section", "a", "[{}]").replace("name: a", "name: a, sectionName: x")
-    mesh = state(two, route("both", "a", "[{}]"), by_port, by_name)
-    assert deciding(mesh, "default", 80) == ["both", "section"]
-    assert deciding(mesh, "default", 81) == ["both", "number"]
-
-
-def test_a_parent_that_does_not_resolve_attaches_nothing() -> None:
-    """A route for a Gateway of the same name is not for the Service."""
-    text = route("r", "a", "[{}]").replace("kind: Service", "kind: Gateway")
-    assert deciding(state(service("a"), text), "default") == []
+def names(mesh: State) -> list[str]:
+    found = compiled(http_routes(mesh), mesh.services)
+    return [spec.name.removeprefix("HTTPRoute/") for spec in found]
 
 
 # Order --------------------------------------------------------------------------------------------
@@ -108,9 +71,7 @@ def test_the_most_specific_match_is_first(order: list[int]) -> None:
     """Whatever the order in the file, and whether in one rule each or in one for all."""
     rules = ", ".join(f"{{name: m{n}, matches: [{BY_PRECEDENCE[n]}]}}" for n in order)
     mesh = state(service("a"), route("r", "a", f"[{rules}]"))
-    assert names(list(mesh.routes.values()), mesh) == [
-        f"default/r/m{n}" for n in range(len(BY_PRECEDENCE))
-    ]
+    assert names(mesh) == [f"default/r/m{n}" for n in range(len(BY_PRECEDENCE))]
 
 
 def dated(name: str, created: str, namespace: str = "default") -> str:
@@ -129,7 +90,7 @@ def test_ties_go_to_the_oldest_then_by_name(order: list[int]) -> None:
         dated("a", "", namespace="other"),
     ]
     mesh = state(service("a"), *(texts[index] for index in order))
-    assert names(list(mesh.routes.values()), mesh) == [
+    assert names(mesh) == [
         "default/z/0",
         "default/b/0",
         "default/c/0",
@@ -144,7 +105,7 @@ def test_within_a_route_the_first_rule_and_match_wins() -> None:
         service("a"),
         route("r", "a", "[{matches: [{method: GET}, {method: PUT}]}, {matches: [{method: POST}]}]"),
     )
-    found = compiled(mesh.routes.values(), mesh.services)
+    found = compiled(http_routes(mesh), mesh.services)
     assert [spec.match.method for spec in found] == ["GET", "PUT", "POST"]
 
 
@@ -319,9 +280,7 @@ def test_whatever_validates_compiles_in_the_proxy(rules: list[JSON], name: str) 
     if any(finding.severity == "error" for finding in mesh.findings):
         return
 
-    host = VirtualHostSpec(
-        name="default/a:80", routes=compiled(mesh.routes.values(), mesh.services)
-    )
+    host = VirtualHostSpec(name="default/a:80", routes=compiled(http_routes(mesh), mesh.services))
 
     received = wire.decode(wire.encode(host), VirtualHostSpec)
     assert len(compile_virtual_host(received, {"default/a:80": "a"}).routes) == len(host.routes)

@@ -1,24 +1,19 @@
 """
-From HTTPRoutes to the ordered routes of one service port, as one namespace sees it.
+HTTPRoutes to the ordered routes of one service port.
 
-The Gateway API's rules for a mesh (GEP-1226, GEP-1294, GEP-1324) that decide here:
+The Gateway API's rules that decide here:
 
-* A route attaches to a Service through `parentRefs`, to all of its ports or to one.
-* As soon as one is attached, a request that no rule matches is answered 404: there is no
+* As soon as one route is attached, a request that no rule matches is answered 404: there is no
   fall-through to the Service's own endpoints.
-* A *producer* route (in the Service's namespace) holds for every client; a *consumer* route (in
-  another) only for clients in its own namespace, where the consumer routes *replace* the producer
-  routes.
-* `hostnames` are ignored.
+* `hostnames` are ignored (GEP-1294).
 * Of all matches the most specific wins; see `_precedence`.
 """
 
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
+from control_plane.resources.attachment import Services, age
 from control_plane.resources.model import (
-    HTTPBackendRef,
-    HTTPHeaderFilter,
     HTTPHeaderMatch,
     HTTPPathModifier,
     HTTPQueryParamMatch,
@@ -28,20 +23,8 @@ from control_plane.resources.model import (
     HTTPRouteMatch,
     HTTPRouteRule,
     HTTPURLRewriteFilter,
-    Service,
-    ServicePort,
-)
-from control_plane.resources.references import (
-    BACKEND_FILTERS,
-    Problem,
-    Services,
-    backend_problem,
-    parent_ports,
 )
 from meshproxy.contract.resources import (
-    BackendSpec,
-    HeaderModifierSpec,
-    HeaderSpec,
     MatchSpec,
     PathMatchSpec,
     PathRewriteSpec,
@@ -51,54 +34,8 @@ from meshproxy.contract.resources import (
     ValueMatchSpec,
 )
 
-
-def cluster_name(service: str, port: int) -> str:
-    """Return the name that the virtual host and the cluster of a service port share."""
-    return f"{service}:{port}"
-
-
-def by_parent(routes: Iterable[HTTPRoute]) -> dict[str, list[HTTPRoute]]:
-    """Return the routes that name each Service, so that not every route is asked for each one."""
-    found: dict[str, list[HTTPRoute]] = {}
-    for route in routes:
-        names = {
-            f"{ref.namespace or route.metadata.namespace}/{ref.name}"
-            for ref in route.spec.parent_refs
-        }
-        for name in names:
-            found.setdefault(name, []).append(route)
-    return found
-
-
-def attached(
-    service: Service,
-    port: ServicePort,
-    namespace: str,
-    routes: Iterable[HTTPRoute],
-    services: Services,
-) -> list[HTTPRoute]:
-    """Return the routes that decide for clients in `namespace`, in no particular order."""
-    producers: list[HTTPRoute] = []
-    consumers: list[HTTPRoute] = []
-    for route in routes:
-        if not _attaches(route, service, port, services):
-            continue
-        if route.metadata.namespace == service.metadata.namespace:
-            producers.append(route)
-        elif route.metadata.namespace == namespace:
-            consumers.append(route)
-    return consumers or producers
-
-
-def _attaches(route: HTTPRoute, service: Service, port: ServicePort, services: Services) -> bool:
-    here = (service.metadata.namespace, service.metadata.name)
-    for ref in route.spec.parent_refs:
-        if (ref.namespace or route.metadata.namespace, ref.name) != here:
-            continue
-        ports = parent_ports(ref, route.metadata.namespace, services)
-        if not isinstance(ports, Problem) and port in ports:
-            return True
-    return False
+from .backends import http_backend
+from .headers import request_headers, response_headers
 
 
 def compiled(routes: Iterable[HTTPRoute], services: Services) -> tuple[RouteSpec, ...]:
@@ -108,7 +45,7 @@ def compiled(routes: Iterable[HTTPRoute], services: Services) -> tuple[RouteSpec
         for number, rule in enumerate(route.spec.rules):
             # "If no matches are specified, the default is a prefix path match on '/'."
             for position, match in enumerate(rule.matches or (HTTPRouteMatch(),)):
-                key = (*_precedence(match), *_age(route), number, position)
+                key = (*_precedence(match), *age(route), number, position)
                 ranked.append((key, _route(route, number, rule, match, services)))
     ranked.sort(key=lambda pair: pair[0])
     return tuple(spec for _, spec in ranked)
@@ -148,18 +85,6 @@ def _precedence(match: HTTPRouteMatch) -> tuple[int, int, int, int, int]:
     )
 
 
-def _age(route: HTTPRoute) -> tuple[bool, str, str]:
-    """
-    "If ties still exist across multiple Routes: the oldest Route based on creation timestamp; the
-    Route appearing first in alphabetical order by '{namespace}/{name}'."
-
-    A route out of a file has no timestamp; it counts as younger than one that has.
-    """
-    metadata = route.metadata
-    created = metadata.creation_timestamp
-    return created is None, created or "", f"{metadata.namespace}/{metadata.name}"
-
-
 # One rule, one match ------------------------------------------------------------------------------
 
 
@@ -174,9 +99,9 @@ def _route(
         match=_match(match),
         redirect=_redirect(redirect.request_redirect) if redirect else None,
         rewrite=_rewrite(rewrite.url_rewrite) if rewrite else None,
-        request_headers=_request_headers(rule.filters),
-        response_headers=_response_headers(rule.filters),
-        backends=tuple(_backend(ref, metadata.namespace, services) for ref in rule.backend_refs),
+        request_headers=request_headers(rule.filters),
+        response_headers=response_headers(rule.filters),
+        backends=tuple(http_backend(ref, route, services) for ref in rule.backend_refs),
     )
 
 
@@ -217,45 +142,11 @@ def _values(matches: Iterable[ValueMatch]) -> tuple[ValueMatchSpec, ...]:
     )
 
 
-def _backend(ref: HTTPBackendRef, namespace: str, services: Services) -> BackendSpec:
-    resolved = backend_problem(ref, namespace, services) is None
-    # "Implementations MUST NOT skip filters": a backend with one that we lack answers 500.
-    if not resolved or any(item.type not in BACKEND_FILTERS for item in ref.filters):
-        return BackendSpec(cluster=None, weight=ref.weight)
-    assert ref.port is not None
-    return BackendSpec(
-        cluster=cluster_name(f"{ref.namespace or namespace}/{ref.name}", ref.port),
-        weight=ref.weight,
-        request_headers=_request_headers(ref.filters),
-        response_headers=_response_headers(ref.filters),
-    )
-
-
 # Filters ------------------------------------------------------------------------------------------
 
 
 def _first(filters: Iterable[HTTPRouteFilter], kind: str) -> HTTPRouteFilter | None:
     return next((item for item in filters if item.type == kind), None)
-
-
-def _request_headers(filters: Iterable[HTTPRouteFilter]) -> HeaderModifierSpec | None:
-    found = _first(filters, "RequestHeaderModifier")
-    return _headers(found.request_header_modifier) if found else None
-
-
-def _response_headers(filters: Iterable[HTTPRouteFilter]) -> HeaderModifierSpec | None:
-    found = _first(filters, "ResponseHeaderModifier")
-    return _headers(found.response_header_modifier) if found else None
-
-
-def _headers(modifier: HTTPHeaderFilter | None) -> HeaderModifierSpec | None:
-    if modifier is None:
-        return None
-    return HeaderModifierSpec(
-        set=tuple(HeaderSpec(name=one.name, value=one.value) for one in modifier.set),
-        add=tuple(HeaderSpec(name=one.name, value=one.value) for one in modifier.add),
-        remove=modifier.remove,
-    )
 
 
 def _redirect(redirect: HTTPRequestRedirectFilter | None) -> RedirectSpec | None:

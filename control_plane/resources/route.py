@@ -1,0 +1,63 @@
+"""
+What the Gateway API asks of routes of every kind: parents, names of rules, backends.
+
+In a cluster, the CRDs' CEL expressions enforce it; files have only us.  The limits are those of
+the kubebuilder markers in apis/v1/*route_types.go and shared_types.go.
+"""
+
+from collections.abc import Iterator, Sequence
+
+from . import syntax
+from .finding import Path
+from .model import AnyBackendRef, ParentRef, Route
+
+Problems = Iterator[tuple[Path, str]]
+
+MAX_PARENTS = 32
+MAX_ITEMS = 16
+"""Of rules, backendRefs, filters, headers."""
+
+
+def problems_of_parents(parents: Sequence[ParentRef]) -> Problems:
+    """Yield what is wrong with `spec.parentRefs`."""
+    if not parents:
+        yield ("spec", "parentRefs"), "is missing, expected at least one Service"
+    for index, parent in enumerate(parents):
+        path: Path = ("spec", "parentRefs", index)
+        yield from _reference(path, parent.name, parent.namespace)
+        if parent in parents[:index]:
+            yield path, f"is the same as parentRefs[{parents.index(parent)}]"
+    yield from at_most(("spec", "parentRefs"), parents, MAX_PARENTS)
+
+
+def problems_of_rule_names(route: Route) -> Problems:
+    """Yield what is wrong with the names of rules: they are metric labels, and told apart by."""
+    names: dict[str, int] = {}
+    for number, rule in enumerate(route.spec.rules):
+        path: Path = ("spec", "rules", number, "name")
+        if rule.name is None:
+            continue
+        if wrong := syntax.dns_name(rule.name):
+            yield path, wrong
+        if names.setdefault(rule.name, number) != number:
+            yield path, f'"{rule.name}" is also the name of rules[{names[rule.name]}]'
+
+
+def problems_of_backend(path: Path, ref: AnyBackendRef) -> Problems:
+    """Yield what is wrong with a backendRef by itself."""
+    yield from _reference(path, ref.name, ref.namespace)
+    if (ref.group, ref.kind) == ("", "Service") and ref.port is None:
+        yield (*path, "port"), "is missing, expected the port of the Service"
+
+
+def at_most(path: Path, items: Sequence[object], limit: int) -> Problems:
+    """Yield that a list is too long, if it is."""
+    if len(items) > limit:
+        yield path, f"has {len(items)} items, expected at most {limit}"
+
+
+def _reference(path: Path, name: str, namespace: str | None) -> Problems:
+    if not 1 <= len(name) <= 253:
+        yield (*path, "name"), f"has {len(name)} characters, expected 1 to 253"
+    if namespace is not None and (wrong := syntax.dns_label(namespace)):
+        yield (*path, "namespace"), wrong

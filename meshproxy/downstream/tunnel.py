@@ -1,0 +1,112 @@
+"""
+A client's connection after it has left HTTP/1.1: the downstream of one exchange, to its end.
+
+Draining leaves it alone: only the two ends know when a tunnel is done.  Who drains waits for it as
+for every exchange, and cuts it when the time is up.
+"""
+
+import asyncio
+from math import inf
+from typing import Protocol
+
+from meshproxy.flow import Connection
+from meshproxy.message import Fields
+from meshproxy.tunnel import Tunnel
+
+CLOSE_TIMEOUT = 60.0
+"""Seconds for the last bytes to leave before a connection that has ended both ways is cut."""
+
+
+class Exchange(Protocol):
+    """What takes the client's bytes and returns others: `meshproxy.exchange`."""
+
+    def on_request_data(self, data: bytes) -> None: ...
+    def on_request_end(self, trailers: Fields | None) -> None: ...
+    def on_request_reset(self) -> None: ...
+    def on_downstream_blocked(self) -> None: ...
+    def on_downstream_writable(self) -> None: ...
+
+
+class Owner(Protocol):
+    """The listener that accepted the connection."""
+
+    def switched(self, connection: Connection, tunnel: "ClientTunnel") -> None:
+        """The tunnel has taken the connection's place."""
+
+    def closed(self, connection: "ClientTunnel") -> None: ...
+
+
+class ClientTunnel(Tunnel):
+    """
+    The client's end of a tunnel.
+
+    Attributes:
+        deadline: Of the loop's clock: when the listener's sweep ends the wait.
+    """
+
+    __slots__ = ("_exchange", "_owner", "deadline")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, owner: Owner, exchange: Exchange) -> None:
+        super().__init__(loop)
+        self._owner = owner
+        self._exchange: Exchange | None = exchange
+        self.deadline = inf
+
+    def __repr__(self) -> str:
+        state = "lost" if self.transport is None else "open"
+        return f"<ClientTunnel {state}, said end {self.said_end}, heard end {self.heard_end}>"
+
+    # The exchange says ----------------------------------------------------------------------------
+
+    def reset(self) -> None:
+        self._exchange = None
+        self.abort()
+
+    def pause_request(self) -> None:
+        self.pause_reading()
+
+    def resume_request(self) -> None:
+        self.resume_reading()
+
+    # The client says ------------------------------------------------------------------------------
+
+    def on_bytes(self, data: bytes) -> None:
+        if self._exchange is not None:
+            self._exchange.on_request_data(data)
+
+    def on_end(self) -> None:
+        if self._exchange is not None:
+            self._exchange.on_request_end(None)
+
+    def on_torn(self, error: Exception | None) -> None:  # noqa: ARG002  # the hook's shape
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            exchange.on_request_reset()
+
+    def on_gone(self) -> None:
+        self._owner.closed(self)
+
+    # One side is slower than the other ------------------------------------------------------------
+
+    def on_blocked(self) -> None:
+        if self._exchange is not None:
+            self._exchange.on_downstream_blocked()
+
+    def on_writable(self) -> None:
+        if self._exchange is not None:
+            self._exchange.on_downstream_writable()
+
+    # The end --------------------------------------------------------------------------------------
+
+    def drain(self) -> None:
+        """It ends when its two ends have done."""
+
+    def close(self) -> None:
+        """Close once everything written has left, but do not wait for a client that never reads."""
+        self.deadline = self.loop.time() + CLOSE_TIMEOUT
+        super().close()
+
+    def expire(self) -> None:
+        """The deadline has passed."""
+        self.deadline = inf
+        self.abort()

@@ -1,0 +1,102 @@
+"""The referee as a whole: what it is told, that it runs, that it leaves nothing behind."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from bench.compare import Race, main, peers, workloads
+from bench.site import Site
+from bench.workloads import everything
+
+ROOT = Path(__file__).parent.parent.parent
+COMMAND = [sys.executable, "-m", "bench.compare", "--workload", "h1-small", "--seconds", "1"]
+NO_ENVOY = ["--envoy", "/no/such/envoy"]
+
+needs_nginx = pytest.mark.skipif(
+    shutil.which("nginx", path=os.environ["PATH"] + ":/usr/sbin") is None,
+    reason="nginx, the app behind all peers, is not installed (apt install nginx-light)",
+)
+needs_wrk = pytest.mark.skipif(shutil.which("wrk") is None, reason="wrk is not installed")
+
+
+def test_workloads_by_name_and_by_group() -> None:
+    """A group is all that is in it; nothing asked for is everything."""
+    assert [one.name for one in workloads(["down"])] == ["down"]
+    assert [one.name for one in workloads(["bulk", "start"])] == ["down", "up", "start"]
+    assert workloads([]) == list(everything())
+
+
+def test_an_unknown_workload_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
+    """What there is to choose from is listed."""
+    with pytest.raises(SystemExit) as caught:
+        main(["--workload", "h3"])
+    assert caught.value.code == 2
+    assert "h1-small" in capsys.readouterr().err
+
+
+def test_a_peer_that_takes_no_part_is_remarked(tmp_path: Path) -> None:
+    """Who is missing stands at each workload that it would have been in."""
+    race = Race(Site(tmp_path), peers(["ours"], None))
+    race.missing["haproxy"] = "haproxy is not installed (apt install haproxy)"
+    results = race.run(workloads(["start"])[0], rounds=1, seconds=0.1)
+    assert results.samples == {}
+    assert results.remarks == {"haproxy": "haproxy is not installed (apt install haproxy)"}
+
+
+@needs_nginx
+@needs_wrk
+@pytest.mark.integration
+def test_a_short_race(tmp_path: Path) -> None:
+    """One round: figures of ours, Envoy named as missing with how to get it, nothing left behind."""
+    done = subprocess.run(
+        [*COMMAND, *NO_ENVOY, "--rounds", "1", "--peers", "ours", "envoy", "-o", "json"],
+        cwd=ROOT,
+        env=os.environ | {"TMPDIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    ours = found["workloads"]["h1-small"]["peers"]["ours"]
+    assert ours["failed"] == 0
+    assert ours["metrics"]["cpu_us"]["median"] > 0
+    assert ours["metrics"]["rps"]["median"] > 0
+    assert "make bench" in found["missing"]["envoy"]
+    assert "envoy" in found["workloads"]["h1-small"]["remarks"]
+    assert {target["met"] for target in found["targets"]} == {None}
+    assert found["machine"]["versions"].keys() == {"ours"}
+    assert not list(tmp_path.iterdir())
+
+
+@needs_nginx
+@needs_wrk
+@pytest.mark.integration
+def test_ctrl_c_leaves_nothing_behind(tmp_path: Path) -> None:
+    """Interrupted in the midst of a load: 130, no process, no folder."""
+    bench = subprocess.Popen(
+        [*COMMAND, "--rounds", "50", "--peers", "ours"],
+        cwd=ROOT,
+        env=os.environ | {"TMPDIR": str(tmp_path)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert bench.stderr
+    while not (line := bench.stderr.readline()).startswith("h1-small 1/50"):
+        assert line, f"ended with {bench.wait(10)}"
+    started = psutil.Process(bench.pid).children(recursive=True)
+    assert started
+    bench.send_signal(signal.SIGINT)
+    bench.stderr.close()
+    assert bench.wait(30) == 130
+    assert not any(process.is_running() for process in started)
+    assert not list(tmp_path.iterdir())
