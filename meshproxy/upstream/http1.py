@@ -3,7 +3,9 @@ An HTTP/1.1 connection that requests go to: one exchange at a time, many in its 
 
 Life: dialled → (head → data* → end ⇄ response) → idle in the pool → … → (tunnel | lost).  It goes back to
 the pool only when request *and* response are complete and nothing else has arrived: bytes left
-over would become the answer to somebody else's request.
+over would become the answer to somebody else's request.  Nor does it go back when the request had
+trailers: servers exist (aiohttp 3.14) that take the last of them for a header field of the next
+request, which is another client's.
 """
 
 import asyncio
@@ -57,6 +59,7 @@ class Http1Connection(Connection):
         "_reader",
         "_request_open",
         "_response_paused",
+        "_said_trailers",
         "idle_since",
         "served",
     )
@@ -68,6 +71,7 @@ class Http1Connection(Connection):
         self._reader = ResponseReader(self)
         self.served = 0
         self.idle_since = 0.0
+        self._said_trailers = False
         # For one exchange
         self._exchange: Exchange | None = None
         self._request_open = False
@@ -123,6 +127,7 @@ class Http1Connection(Connection):
     def send_end(self, trailers: Fields | None) -> None:
         if self._chunked:
             self.write(encode_last_chunk(trailers))
+            self._said_trailers = bool(trailers)
         self._request_open = False
 
     def reset(self) -> None:
@@ -204,7 +209,7 @@ class Http1Connection(Connection):
             self.resume_reading()
         if self._request_open:
             self.abort()  # a server that has answered early may never read the rest
-        elif not self._reader.keep_alive or not self._reader.idle:
+        elif not self._reader.keep_alive or not self._reader.idle or self._said_trailers:
             self.close()
         else:
             self._owner.idle(self)

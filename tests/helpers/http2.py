@@ -72,6 +72,10 @@ class Wire:
     def settings_ack(self) -> bytes:
         return bytes(SettingsFrame(0, flags=["ACK"]).serialize())
 
+    def remember(self, size: int) -> None:
+        """Refer only to so much of what was said before, as the peer's SETTINGS ask."""
+        self._encoder.header_table_size = min(size, 4096)
+
     def headers(self, stream: int, headers: Headers, *, end: bool = True) -> bytes:
         """Return HEADERS; a block that is too large for one frame continues in others."""
         block = self._encoder.encode(headers)

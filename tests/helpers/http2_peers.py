@@ -55,16 +55,19 @@ class Stream:
     async def body(self, data: bytes, *, end: bool = True) -> None:
         """Send within the windows that the other side grants."""
         connection = self._end
-        while data:
+        start = 0
+        while start < len(data):
             room = min(self.window, connection.window, FRAME)
             if room <= 0:
                 connection.moved.clear()
                 await connection.moved.wait()
                 continue
-            part, data = data[:room], data[room:]
+            part = data[start : start + room]
+            start += len(part)
             self.window -= len(part)
             connection.window -= len(part)
-            connection.write(connection.wire.data(self.number, part, end=end and not data))
+            last = end and start == len(data)
+            connection.write(connection.wire.data(self.number, part, end=last))
             await connection.writer.drain()
 
     def end(self) -> None:
@@ -164,6 +167,7 @@ class End:
 
     def _on_frame(self, heard: Heard) -> None:
         if heard.kind == "Settings" and "ACK" not in heard.frame.flags:
+            self.wire.remember(heard.frame.settings.get(1, 4096))
             before = self.initial_window
             self.initial_window = heard.frame.settings.get(4, before)
             for stream in self.streams.values():

@@ -83,6 +83,17 @@ def test_a_body_of_unknown_length_goes_out_in_chunks() -> None:
     assert body == b"10\r\n" + b"x" * 16 + b"\r\n0\r\nx-sum: 1\r\n\r\n"
 
 
+def test_a_connection_that_has_heard_trailers_is_not_lent_again() -> None:
+    """A server may take them for part of the next request, which would be another client's."""
+    scene = Scene()
+    exchange = scene.lend(b"POST", CHUNKED)
+    scene.connection.send_end([field(b"x-sum", b"1")])
+    scene.arrive(OK)
+
+    assert exchange.words[-1] == "on_response_end"
+    assert (scene.given_back, scene.connection.usable) == (0, False)
+
+
 def test_informational_heads_pass() -> None:
     """They precede the answer and are none."""
     scene = Scene()
