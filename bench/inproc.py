@@ -131,7 +131,7 @@ class Sidecar:
         listener = self._mesh.listeners["bench"]
         ends = []
         for _ in range(count):
-            arrival = Arrival(self._loop, listener, tls=False)
+            arrival = Arrival(self._loop, listener, listener.destination)
             listener.arrived(arrival)
             arrival.identity = identity
             ends.append(End(listener.successor(arrival, http2=http2)))

@@ -65,6 +65,10 @@ class Environment:
     def client_context(self) -> ssl.SSLContext | None:
         return self._certificates.client
 
+    @property
+    def trunk_context(self) -> ssl.SSLContext | None:
+        return self._certificates.trunk
+
     def later(self, seconds: float, callback: Callable[[], None]) -> None:
         self.loop.call_later(seconds, callback)
 

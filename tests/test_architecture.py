@@ -14,7 +14,7 @@ RINGS = (
     ("message", "refusal", "contract", "backoff", "interpreter", "one_line", "private_file"),
     ("codec", "routing", "policies"),
     ("local_reply",),
-    ("exchange",),
+    ("exchange", "relay"),
     ("flow", "multiplex", "tunnel", "identity"),
     ("telemetry",),
     ("upstream", "downstream"),
@@ -34,6 +34,7 @@ INNER = (
     "policies",
     "local_reply",
     "exchange",
+    "relay",
 )
 FORBIDDEN_INSIDE = {
     "asyncio",

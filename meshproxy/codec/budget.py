@@ -65,3 +65,9 @@ PEER: Final = Allowance(control=(10_000, 1_000), torn=(10_000, 1_000))
 Another sidecar, or the app beside us.  A wave of cancelled calls must not take down the connection
 that all others share, and what a mesh peer could do with this much it can do with requests.
 """
+
+TRUNK: Final = Allowance(control=(10_000, 1_000), torn=(100_000, 50_000))
+"""
+Another sidecar, opaque connections only.  Each stream that is torn is an app's connection that was
+reset, which is an everyday way to end one: health checks do it, and so does a crashed server.
+"""

@@ -253,7 +253,7 @@ class _Session:
         except ngh2.NGH2Error:
             return 0
 
-    def send_data(self, stream_id: int, data: bytes) -> None:
+    def send_data(self, stream_id: int, data: bytes | memoryview) -> None:
         self._useful += 2  # the peer may credit it
         try:
             self._engine.send_data(stream_id, data)
@@ -477,10 +477,12 @@ class ClientSession(_Session):
         on_going_away: Callable[[], None],
         admitted: int = CAUTIOUS_STREAMS,
         on_greeted: Callable[[], None] = lambda: None,
+        *,
+        allowance: Allowance = PEER,
     ) -> None:
         """Begin; `admitted` holds until the peer says how many streams it takes."""
         engine = ngh2.Connection(ngh2.Role.CLIENT, _CONFIGURATION)
-        super().__init__(engine, PEER)
+        super().__init__(engine, allowance)
         self._on_going_away = on_going_away
         self._on_greeted = on_greeted
         self.streams: dict[int, ResponseStream] = {}

@@ -14,11 +14,13 @@ from typing import Protocol
 
 from meshproxy.contract.resources import ListenerSpec, Snapshot
 from meshproxy.contract.wire import ContractError
-from meshproxy.downstream import listener as downstream
+from meshproxy.downstream import destination as downstream
 from meshproxy.downstream.listener import Listener
 from meshproxy.downstream.sockets import Place
 from meshproxy.exchange import Cluster as ExchangeCluster
+from meshproxy.relay import Cluster as RelayCluster
 from meshproxy.routing.table import Authorities, VirtualHost, compile_virtual_host
+from meshproxy.routing.tcp import TcpRoute, compile_tcp_route
 from meshproxy.upstream import cluster as upstream
 from meshproxy.upstream.cluster import Cluster
 
@@ -34,6 +36,7 @@ class Prepared:
     snapshot: Snapshot
     clusters: dict[str, Cluster]
     hosts: dict[str, VirtualHost[ExchangeCluster]]
+    tcp_routes: dict[str, TcpRoute[RelayCluster]]
     authorities: Authorities[ExchangeCluster]
     listeners: dict[str, Listener]
     opened: list[Listener]
@@ -75,14 +78,19 @@ class Mesh:
         """
         clusters = self._compile_clusters(snapshot)
         hosts = self._compile_virtual_hosts(snapshot, clusters)
+        tcp_routes = self._compile_tcp_routes(snapshot, clusters)
         authorities: Authorities[ExchangeCluster] = _by_authority(snapshot, hosts)
         for spec in snapshot.listeners:
             if spec.virtual_host is not None and spec.virtual_host not in hosts:
                 raise ContractError(
                     f"listener/{spec.name} virtual_host", f"there is no {spec.virtual_host!r}"
                 )
+            if spec.tcp_route is not None and spec.tcp_route not in tcp_routes:
+                raise ContractError(
+                    f"listener/{spec.name} tcp_route", f"there is no {spec.tcp_route!r}"
+                )
         listeners, opened = self._bind(snapshot)
-        return Prepared(snapshot, clusters, hosts, authorities, listeners, opened)
+        return Prepared(snapshot, clusters, hosts, tcp_routes, authorities, listeners, opened)
 
     def commit(self, prepared: Prepared) -> None:
         """Obey what was prepared; nothing here can fail."""
@@ -91,7 +99,8 @@ class Mesh:
         self._hosts = hosts
         for spec in snapshot.listeners:
             host = None if spec.virtual_host is None else hosts[spec.virtual_host]
-            prepared.listeners[spec.name].obey(spec, host, prepared.authorities)
+            route = None if spec.tcp_route is None else prepared.tcp_routes[spec.tcp_route]
+            prepared.listeners[spec.name].obey(spec, host, prepared.authorities, route)
         self._adopt_listeners(prepared.listeners, prepared.opened)
         self.snapshot = snapshot
 
@@ -137,6 +146,20 @@ class Mesh:
                 where = f"virtual_host/{spec.name} {error.path}"
                 raise ContractError(where, error.reason) from None
         return hosts
+
+    def _compile_tcp_routes(
+        self, snapshot: Snapshot, clusters: Mapping[str, Cluster]
+    ) -> dict[str, TcpRoute[RelayCluster]]:
+        routes: dict[str, TcpRoute[RelayCluster]] = {}
+        for spec in snapshot.tcp_routes:
+            if spec.name in routes:
+                raise ContractError(f"tcp_route/{spec.name}", "is given twice")
+            try:
+                routes[spec.name] = compile_tcp_route(spec, clusters)
+            except ContractError as error:
+                where = f"tcp_route/{spec.name} {error.path}"
+                raise ContractError(where, error.reason) from None
+        return routes
 
     # Bind -----------------------------------------------------------------------------------------
 

@@ -7,11 +7,14 @@ takes over the transport, and nothing of the choice remains on the path of a req
 """
 
 import asyncio
+from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 from meshproxy.flow import Connection
-from meshproxy.identity.tls import ALPN_HTTP1, ALPN_HTTP2, protocol
+from meshproxy.identity.tls import ALPN_HTTP1, ALPN_HTTP2, ALPN_TCP, protocol
 
+from .destination import Destination
 from .http1 import FIRST_TIMEOUT, HEAD_TIMEOUT
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -19,7 +22,7 @@ PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 
 class Successor(Protocol):
-    """`http1.Http1Connection` or `http2.Http2Connection`."""
+    """`Http1Connection`, `Http2Connection`, `TrunkConnection` or `TcpConnection`."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None: ...
     def on_bytes(self, data: bytes) -> None: ...
@@ -34,22 +37,34 @@ class Owner(Protocol):
     def closed(self, connection: "Arrival") -> None: ...
 
     def successor(self, arrival: "Arrival", *, http2: bool) -> Successor:
-        """Return what goes on with the connection."""
+        """Return what goes on with the connection, if it speaks HTTP."""
+
+    def trunk(self, arrival: "Arrival") -> Successor:
+        """Return what goes on with a connection that carries a peer's opaque ones."""
 
 
 class Arrival(Connection):
     """
     Attributes:
+        destination: What it is meant for.
         tls: Whether the connection is encrypted.
         identity: The peer's, as the listener has found it proved.
         deadline: Of the loop's clock: when the listener's sweep ends the wait.
     """
 
-    __slots__ = ("_early", "_owner", "deadline", "identity", "tls")
+    __slots__ = ("_early", "_owner", "deadline", "destination", "identity", "tls")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, owner: Owner, *, tls: bool) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        owner: Owner,
+        destination: Destination,
+        *,
+        tls: bool = False,
+    ) -> None:
         super().__init__(loop)
         self._owner = owner
+        self.destination = destination
         self._early = b""
         self.tls = tls
         self.identity: str | None = None
@@ -58,22 +73,25 @@ class Arrival(Connection):
     def on_connected(self) -> None:
         self._owner.arrived(self)
         agreed = protocol(self.transport) if self.tls else None
-        if agreed in (ALPN_HTTP1, ALPN_HTTP2):
-            self._hand_over(http2=agreed == ALPN_HTTP2)
+        if agreed == ALPN_TCP:
+            self._hand_over(self._owner.trunk)
+        elif agreed in (ALPN_HTTP1, ALPN_HTTP2):
+            self._hand_over(partial(self._owner.successor, http2=agreed == ALPN_HTTP2))
 
     def on_bytes(self, data: bytes) -> None:
         self._early += data
         if self._early.startswith(PREFACE[: len(self._early)]) and len(self._early) < len(PREFACE):
             self.deadline = min(self.deadline, self.loop.time() + HEAD_TIMEOUT)
             return
-        self._hand_over(http2=self._early.startswith(PREFACE))
+        http2 = self._early.startswith(PREFACE)
+        self._hand_over(partial(self._owner.successor, http2=http2))
 
-    def _hand_over(self, *, http2: bool) -> None:
+    def _hand_over(self, choose: Callable[["Arrival"], Successor]) -> None:
         transport = self.transport
         if transport is None or transport.is_closing():
             return
         self.transport = None
-        successor = self._owner.successor(self, http2=http2)
+        successor = choose(self)
         transport.set_protocol(successor)  # type: ignore[arg-type]  # it is a BufferedProtocol
         successor.connection_made(transport)
         if self._early:

@@ -14,7 +14,7 @@ import asyncio
 from collections.abc import Callable
 from functools import partial
 from math import inf
-from typing import Protocol
+from typing import Any, ClassVar, Protocol
 
 from meshproxy.codec import MalformedError
 from meshproxy.codec.budget import Allowance
@@ -44,6 +44,12 @@ class Owner(Protocol):
 
     def closed(self, connection: "Http2Connection") -> None: ...
     def malformed(self, code: str) -> None: ...
+
+
+class AnsweredEarly(Protocol):
+    """A stream whose request is still open although it has been answered."""
+
+    def end_early(self) -> bool: ...
 
 
 class Http2Stream(Stream):
@@ -176,20 +182,21 @@ class Http2Connection(Link):
     __slots__ = ("_draining", "answered_early", "begin", "deadline", "owner")
 
     session: ServerSession
+    stream_type: ClassVar[Any] = Http2Stream  # a class: takes the connection and a number
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
         owner: Owner,
-        begin: Callable[[Http2Stream], Exchange],
+        begin: Callable[[Any], Any],  # a stream of `stream_type`, and what answers it
         allowance: Allowance,
     ) -> None:
         super().__init__(loop)
         self.owner = owner
         self.begin = begin
-        self.session = ServerSession(partial(Http2Stream, self), allowance)
+        self.session = ServerSession(partial(self.stream_type, self), allowance)
         self.deadline = inf
-        self.answered_early: list[Http2Stream] = []
+        self.answered_early: list[AnsweredEarly] = []
         self._draining = False
 
     def __repr__(self) -> str:

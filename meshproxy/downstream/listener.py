@@ -13,7 +13,6 @@ import errno
 import logging
 import socket
 import ssl
-from typing import Protocol
 
 from meshproxy.codec.budget import PEER, STRANGER
 from meshproxy.codec.http1 import encode_response_head
@@ -21,19 +20,22 @@ from meshproxy.codec.sniff import Protocol as Wire
 from meshproxy.codec.sniff import sniff
 from meshproxy.contract.resources import ListenerSpec
 from meshproxy.contract.wire import ContractError
-from meshproxy.exchange import Authorities, Cluster, Exchange, Series, Surroundings
+from meshproxy.exchange import Authorities, Cluster, Exchange
 from meshproxy.flow import Connection
 from meshproxy.identity.tls import peer_identity
 from meshproxy.local_reply import local_reply
-from meshproxy.message import Field, field
 from meshproxy.refusal import refusal
+from meshproxy.relay import Cluster as RelayCluster
+from meshproxy.relay import Relay
 from meshproxy.routing.table import VirtualHost
-from meshproxy.telemetry.metrics import Metrics
+from meshproxy.routing.tcp import TcpRoute
 
 from . import http1
 from .arrival import Arrival
+from .destination import PLAINTEXT, Destination, Environment
 from .http2 import Http2Connection
-from .sockets import Sockets
+from .tcp import TcpConnection
+from .trunk import TrunkConnection
 from .tunnel import ClientTunnel
 
 log = logging.getLogger("meshproxy.listener")
@@ -50,81 +52,7 @@ SWEEP = 1.0
 PEEK = 24
 """Enough for the longest thing that is told apart: the HTTP/2 preface."""
 
-PLAINTEXT = "plaintext"
-"""`source` of requests that nobody vouched for."""
-
-
-Accepted = Arrival | http1.Http1Connection | Http2Connection | ClientTunnel
-
-
-class Environment(Surroundings, Protocol):
-    """
-    What listeners need of the process.
-
-    Attributes:
-        workload: ``namespace/name`` of the app beside us.
-        version: Its version label.
-        identity: Its SPIFFE ID.
-        trust_domain: The only one whose identities count.
-        server_context: TLS for the next inbound connection; None before there is a certificate.
-        sockets: Where listening sockets come from.
-        drain_seconds: How long who is idle may stay when no more connections are accepted.
-    """
-
-    workload: str
-    version: str
-    identity: str
-    trust_domain: str
-    metrics: Metrics
-    loop: asyncio.AbstractEventLoop
-    sockets: Sockets
-    drain_seconds: float
-
-    @property
-    def server_context(self) -> ssl.SSLContext | None: ...
-
-
-class Caller:
-    """Who sends requests on a connection, and where they may go (see `exchange.Caller`)."""
-
-    __slots__ = (
-        "_listener", "_series", "authorities", "direction", "hop", "identity", "identity_field",
-        "surroundings", "virtual_host",
-    )  # fmt: skip
-
-    def __init__(self, listener: "Listener", identity: str | None) -> None:
-        self._listener = listener
-        self._series: dict[tuple[str, str, str], Series] = {}
-        self.surroundings: Surroundings = listener.environment
-        self.virtual_host = listener.virtual_host
-        self.authorities = listener.authorities
-        self.direction: str = listener.spec.direction
-        self.hop = listener.hop
-        self.identity = identity
-        self.identity_field: Field | None = None
-        if self.direction == "inbound" and identity is not None:
-            by = listener.environment.identity
-            self.identity_field = field(
-                b"x-forwarded-client-cert", f"By={by};URI={identity}".encode()
-            )
-
-    def series(self, route: str, service: str, version: str) -> Series:
-        try:
-            return self._series[route, service, version]
-        except KeyError:
-            series = self._series[route, service, version] = self._new_series(
-                route, service, version
-            )
-            return series
-
-    def _new_series(self, route: str, service: str, version: str) -> Series:
-        environment = self._listener.environment
-        if self.direction == "inbound":
-            source = self.identity or PLAINTEXT
-            service, version = environment.workload, environment.version
-        else:
-            source = environment.workload
-        return environment.metrics.requests(self.direction, source, service, version, route, "http")
+Accepted = Arrival | http1.Http1Connection | Http2Connection | ClientTunnel | TcpConnection
 
 
 class Listener:
@@ -132,7 +60,7 @@ class Listener:
     One listening socket and the connections it accepted.
 
     Attributes:
-        virtual_host: Serves every request, or None to choose by authority.
+        destination: What its connections are meant for.
         draining: No new connections; the open ones end with their current or next request.
         sockets: What it accepts from; none before `bind` and after `drain`.
     """
@@ -140,15 +68,13 @@ class Listener:
     def __init__(self, spec: ListenerSpec, environment: Environment) -> None:
         self.spec = spec
         self.environment = environment
-        self.hop = f"{spec.direction} of {environment.workload}"
-        self.virtual_host: VirtualHost[Cluster] | None = None
-        self.authorities: Authorities
+        self.destination = Destination(environment, spec)
+        self.hop = self.destination.hop
         self.draining = False
         self._loop = environment.loop
         self.sockets: list[socket.socket] = []
         self._connections: dict[Accepted, bool] = {}  # and whether it is encrypted
         self._greeting: set[asyncio.Task[None]] = set()
-        self._callers: dict[str | None, Caller] = {}
         self._counts = environment.metrics.connection("downstream", spec.direction)
         self._sweep: asyncio.TimerHandle | None = None
         self._last_call: asyncio.TimerHandle | None = None
@@ -188,6 +114,7 @@ class Listener:
         spec: ListenerSpec,
         virtual_host: VirtualHost[Cluster] | None,
         authorities: Authorities,
+        tcp_route: TcpRoute[RelayCluster] | None = None,
     ) -> None:
         """
         Serve by this configuration from now on, on the same socket.
@@ -195,11 +122,7 @@ class Listener:
         When STRICT arrives, whoever speaks plaintext finishes the current request, no more.
         """
         self.spec = spec
-        self.virtual_host = virtual_host
-        self.authorities = authorities
-        for caller in self._callers.values():
-            caller.virtual_host = virtual_host
-            caller.authorities = authorities
+        self.destination.obey(spec, virtual_host, authorities, tcp_route)
         for connection in list(self._connections):
             if self._unwanted(connection):
                 connection.drain()
@@ -221,7 +144,8 @@ class Listener:
                 self._pause_accepting(listening, error)
                 return False
             sock.setblocking(False)
-            task = self._loop.create_task(self._greet(sock))
+            greeting = self._greet(sock) if self.spec.mtls != "disabled" else self._open(sock)
+            task = self._loop.create_task(greeting)
             self._greeting.add(task)
             task.add_done_callback(self._greeting.discard)
         return True
@@ -236,6 +160,19 @@ class Listener:
     def _resume_accepting(self, listening: socket.socket) -> None:
         if listening in self.sockets:
             self._loop.add_reader(listening.fileno(), self._on_acceptable, listening)
+
+    async def _open(self, sock: socket.socket) -> None:
+        """Nothing needs to be known before the first byte is read."""
+        try:
+            await self._loop.connect_accepted_socket(lambda: self._greeter(self.destination), sock)
+        except OSError:  # the client gave up meanwhile
+            sock.close()
+
+    def _greeter(self, destination: Destination) -> Arrival | TcpConnection:
+        """Return what hears the first bytes of a plaintext connection."""
+        if destination.opaque:
+            return TcpConnection(self._loop, self, destination.caller(None))
+        return Arrival(self._loop, self, destination)
 
     # Greeting: the first bytes decide -------------------------------------------------------------
 
@@ -257,27 +194,26 @@ class Listener:
             raise
 
     async def _hand_over(self, sock: socket.socket) -> None:
-        context: ssl.SSLContext | None = None
-        if self.spec.mtls != "disabled":
-            wire = await self._peek(sock)
-            if wire is None:
+        destination = self.destination
+        wire = await self._peek(sock)
+        if wire is None:
+            sock.close()
+        elif wire is Wire.TLS:
+            context = self.environment.server_context
+            if context is None:
                 sock.close()
                 return
-            if wire is Wire.TLS:
-                context = self.environment.server_context
-                if context is None:
-                    sock.close()
-                    return
-            elif self.spec.mtls == "strict":
-                await self._refuse_plaintext(sock, wire)
-                return
-        await self._loop.connect_accepted_socket(
-            lambda: Arrival(self._loop, self, tls=context is not None),
-            sock,
-            ssl=context,
-            ssl_handshake_timeout=HELLO_TIMEOUT if context else None,
-            ssl_shutdown_timeout=http1.LINGER_TIMEOUT if context else None,
-        )
+            await self._loop.connect_accepted_socket(
+                lambda: Arrival(self._loop, self, destination, tls=True),
+                sock,
+                ssl=context,
+                ssl_handshake_timeout=HELLO_TIMEOUT,
+                ssl_shutdown_timeout=http1.LINGER_TIMEOUT,
+            )
+        elif self.spec.mtls == "strict":
+            await self._refuse_plaintext(sock, wire)
+        else:
+            await self._loop.connect_accepted_socket(lambda: self._greeter(destination), sock)
 
     async def _peek(self, sock: socket.socket) -> Wire | None:
         """Look at the first bytes without taking them; None when the client left too early."""
@@ -333,11 +269,16 @@ class Listener:
         if self._unwanted(arrival):
             arrival.drain()
 
+    def opened(self, connection: TcpConnection) -> None:
+        """A client's opaque connection stands."""
+        self._connections[connection] = False
+        self._counts.opened += 1
+
     def successor(
         self, arrival: Arrival, *, http2: bool
     ) -> http1.Http1Connection | Http2Connection:
         """Return what goes on with a connection, now that it is known what it speaks."""
-        caller = self.caller(arrival.identity)
+        caller = arrival.destination.caller(arrival.identity)
         connection: http1.Http1Connection | Http2Connection
         if http2:
             known = arrival.identity is not None or self.spec.direction == "outbound"
@@ -351,21 +292,27 @@ class Listener:
             connection = http1.Http1Connection(
                 self._loop, self, lambda connection: Exchange(connection, caller)
             )
+        self._succeed(arrival, connection)
+        return connection
+
+    def trunk(self, arrival: Arrival) -> TrunkConnection:
+        """Return what goes on with a peer's connection that carries opaque ones."""
+        destination = arrival.destination
+        caller = destination.caller(arrival.identity)
+        connection = TrunkConnection(
+            self._loop, self, lambda stream: Relay(stream, caller), destination.port
+        )
+        self._succeed(arrival, connection)
+        return connection
+
+    def _succeed(self, arrival: Arrival, connection: Accepted) -> None:
         del self._connections[arrival]
         self._connections[connection] = arrival.tls
         if self.draining and isinstance(connection, Http2Connection):
             self._loop.call_soon(connection.drain)
-        return connection
 
     def _unwanted(self, connection: Accepted) -> bool:
         return self.spec.mtls == "strict" and not self._connections[connection]
-
-    def caller(self, identity: str | None) -> Caller:
-        """Return who calls: one object per proved identity, so that its counters are shared."""
-        caller = self._callers.get(identity)
-        if caller is None:
-            caller = self._callers[identity] = Caller(self, identity)
-        return caller
 
     # The connections' owner -----------------------------------------------------------------------
 

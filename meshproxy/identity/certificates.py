@@ -76,6 +76,7 @@ class Certificates:
         self._renew_at = 0.0
         self._server: ssl.SSLContext | None = None
         self._client: ssl.SSLContext | None = None
+        self._trunk: ssl.SSLContext | None = None
         self._replaced = asyncio.Event()
         self._renewed = asyncio.Event()
 
@@ -99,6 +100,11 @@ class Certificates:
     def client(self) -> ssl.SSLContext | None:
         """Context for dialling peers; ask anew for each connection."""
         return self._client
+
+    @property
+    def trunk(self) -> ssl.SSLContext | None:
+        """Context for dialling trunks to peers; ask anew for each connection."""
+        return self._trunk
 
     @property
     def file(self) -> Path | None:
@@ -204,7 +210,7 @@ class Certificates:
         if text == self.roots:
             return
         if self._certificate is not None:
-            self._server, self._client = _contexts(self._certificate, self._key, text)
+            self._server, self._client, self._trunk = _contexts(self._certificate, self._key, text)
         else:
             _check_roots(text)
         self.roots = text
@@ -216,7 +222,7 @@ class Certificates:
         except OSError as error:
             raise x509.CertificateError(f"{certificate}: cannot be read: {error}") from error
         if self.roots:
-            self._server, self._client = _contexts(certificate, key, self.roots)
+            self._server, self._client, self._trunk = _contexts(certificate, key, self.roots)
         self._certificate, self._key = certificate, key
         self._facts = facts
         self.not_after = facts.not_after
@@ -271,12 +277,13 @@ class Certificates:
 
 def _contexts(
     certificate: Path, key: Path | None, roots: str
-) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+) -> tuple[ssl.SSLContext, ssl.SSLContext, ssl.SSLContext]:
     _check_roots(roots)
     try:
         return (
             tls.server_context(certificate, key, roots),
             tls.client_context(certificate, key, roots),
+            tls.trunk_context(certificate, key, roots),
         )
     except (ssl.SSLError, OSError) as error:
         raise x509.CertificateError(f"{certificate}: not usable with its key: {error}") from error

@@ -19,8 +19,10 @@ ALPN_HTTP2 = "mesh-h2"
 """HTTP/2 between two sidecars."""
 ALPN_HTTP1 = "mesh-h1"
 """HTTP/1.1 between two sidecars."""
+ALPN_TCP = "mesh-tcp"
+"""CONNECT streams over HTTP/2: opaque connections between two sidecars."""
 ALPN = [ALPN_HTTP2, ALPN_HTTP1]
-"""In the order in which we like them."""
+"""For requests, in the order in which we like them."""
 
 
 class Transport(Protocol):
@@ -43,13 +45,23 @@ def server_context(certificate: Path, key: Path | None, roots: str) -> ssl.SSLCo
         OSError: A file cannot be read.
     """
     context = _mutual(ssl.PROTOCOL_TLS_SERVER, certificate, key, roots)
+    context.set_alpn_protocols([*ALPN, ALPN_TCP])
     context.num_tickets = 0
     return context
 
 
 def client_context(certificate: Path, key: Path | None, roots: str) -> ssl.SSLContext:
     """Return the context with which a sidecar dials its peers; as `server_context`."""
-    return _mutual(ssl.PROTOCOL_TLS_CLIENT, certificate, key, roots)
+    context = _mutual(ssl.PROTOCOL_TLS_CLIENT, certificate, key, roots)
+    context.set_alpn_protocols(ALPN)
+    return context
+
+
+def trunk_context(certificate: Path, key: Path | None, roots: str) -> ssl.SSLContext:
+    """Return the context with which a sidecar dials trunks to its peers; as `server_context`."""
+    context = _mutual(ssl.PROTOCOL_TLS_CLIENT, certificate, key, roots)
+    context.set_alpn_protocols([ALPN_TCP])
+    return context
 
 
 def plane_context(roots: str, certificate: Path | None = None) -> ssl.SSLContext:
@@ -74,7 +86,6 @@ def _mutual(
     side: ssl._SSLMethod, certificate: Path, key: Path | None, roots: str
 ) -> ssl.SSLContext:
     context = _verifying(side, roots)
-    context.set_alpn_protocols(ALPN)
     context.load_cert_chain(certificate, key)
     return context
 

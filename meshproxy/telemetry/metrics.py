@@ -36,6 +36,8 @@ _LABELS: Final = ("direction", "source", "destination", "version", "route", "pro
 
 RequestKey = tuple[str, str, str, str, str, str]
 """direction, source, destination, version, route, protocol"""
+TcpKey = tuple[str, str, str, str]
+"""direction, source, destination, route"""
 
 
 # Counting -----------------------------------------------------------------------------------------
@@ -90,6 +92,34 @@ class ConnectionSeries:
         return self.opened - self.closed
 
 
+class TcpSeries:
+    """
+    The opaque connections that share a source, a destination and a route.
+
+    Attributes:
+        opened: Connections that began.
+        received: Bytes from downstream, as they come.
+        sent: Bytes to downstream.
+        flags: How many ended with a response flag.
+    """
+
+    __slots__ = ("flags", "opened", "received", "sent")
+
+    def __init__(self) -> None:
+        self.opened = 0
+        self.received = 0
+        self.sent = 0
+        self.flags: dict[str, int] = {}
+
+    def ended(self, flag: str) -> None:
+        """Count one connection that is over; `flag` is a refusal's, or ``-``."""
+        self.flags[flag] = self.flags.get(flag, 0) + 1
+
+    @property
+    def active(self) -> int:
+        return self.opened - sum(self.flags.values())
+
+
 class _Counter:
     """Counts by labels, up to `cap` combinations of them."""
 
@@ -129,6 +159,7 @@ class Metrics:
         self._max_series = max_series
         self._requests: dict[RequestKey, RequestSeries] = {}
         self._overflow: RequestSeries | None = None
+        self._tcp: dict[TcpKey, TcpSeries] = {}
         self._connections: dict[tuple[str, str], ConnectionSeries] = {}
         self._refusals = _Counter(2, 256)
         self._handshake_failures = _Counter(2, 64)
@@ -154,6 +185,13 @@ class Metrics:
                 return self._overflow
             series = self._requests[key] = RequestSeries()
         return series
+
+    def tcp(self, direction: str, source: str, destination: str, route: str) -> TcpSeries:
+        """Return the series of opaque connections; the same object for the same labels."""
+        key = (direction, source, destination, route)
+        if key not in self._tcp and len(self._tcp) >= self._max_series:
+            key = (OVERFLOW,) * 4
+        return self._tcp.setdefault(key, TcpSeries())
 
     def refused(self, direction: str, code: str) -> None:
         """Count a response that the proxy made itself; `code` is one of `refusal.py`."""
@@ -205,6 +243,7 @@ class Metrics:
 
     def _collect(self, now: float) -> Iterator["Metric"]:
         yield from self._collect_requests()
+        yield from self._collect_tcp()
         yield from self._collect_counters()
         yield from self._collect_connections()
         yield from self._collect_state(now)
@@ -236,6 +275,32 @@ class Metrics:
             cumulative = list(zip(_LE, accumulate(buckets), strict=True))
             duration.add_metric(labels, cumulative, seconds)
         yield duration
+
+    def _collect_tcp(self) -> Iterator["Metric"]:
+        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+        labels = ("direction", "source", "destination", "route")
+        total = CounterMetricFamily(
+            "mesh_tcp_connections",
+            "Opaque connections that ended, by how they did.",
+            labels=(*labels, "flag"),
+        )
+        active = GaugeMetricFamily(
+            "mesh_tcp_connections_active", "Opaque connections open now.", labels=labels
+        )
+        sent = CounterMetricFamily(
+            "mesh_tcp_sent_bytes", "Bytes from endpoints to clients.", labels=labels
+        )
+        received = CounterMetricFamily(
+            "mesh_tcp_received_bytes", "Bytes from clients to endpoints.", labels=labels
+        )
+        for key, series in list(self._tcp.items()):
+            for flag, count in list(series.flags.items()):
+                total.add_metric((*key, flag), count)
+            active.add_metric(key, series.active)
+            sent.add_metric(key, series.sent)
+            received.add_metric(key, series.received)
+        yield from (total, active, sent, received)
 
     def _collect_counters(self) -> Iterable["Metric"]:
         from prometheus_client.core import CounterMetricFamily

@@ -9,10 +9,12 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from meshproxy.contract.resources import ClusterSpec, EndpointSpec
-from meshproxy.exchange import Endpoint as ExchangeEndpoint
 from meshproxy.policies.load_balancing import LeastRequest
+from meshproxy.relay import Relay
 
 from . import pool
+from .tcp import Sockets
+from .trunk import TrunkPool
 
 
 class Environment(pool.Environment, Protocol):
@@ -29,20 +31,92 @@ class Endpoint:
         active: Attempts under way, waiting for a connection included.
     """
 
-    __slots__ = ("acquire", "active", "forget", "pool", "spec", "version", "weight")
+    __slots__ = (
+        "_environment",
+        "_opaque",
+        "acquire",
+        "active",
+        "cluster",
+        "forget",
+        "pool",
+        "spec",
+        "version",
+        "weight",
+    )
 
     def __init__(self, cluster: ClusterSpec, spec: EndpointSpec, environment: Environment) -> None:
+        self._environment = environment
+        self.cluster = cluster
         self.spec = spec
         self.weight = spec.weight
         self.version = spec.version
         self.active = 0
         self.pool = pool.Pool(cluster, spec, environment)
+        self._opaque: TrunkPool | Sockets | None = None  # made when first needed: most never are
         # The pool's own methods: delegates would be one call more per request.
         self.acquire = self.pool.acquire
         self.forget = self.pool.forget
 
     def __repr__(self) -> str:
         return f"<Endpoint {self.spec.address}:{self.spec.port} active {self.active}>"
+
+    # Opaque connections: through a trunk to a peer, otherwise as they are ------------------------
+
+    def connect(self, relay: Relay) -> None:
+        """Answer the relay with `on_upstream_ready` or `on_upstream_failed`, now or later."""
+        if self._opaque is None:
+            kind = TrunkPool if self.cluster.mtls else Sockets
+            self._opaque = kind(self.cluster, self.spec, self._environment)
+        self._opaque.connect(relay)
+
+    def disconnect(self, relay: Relay) -> None:
+        """The relay waits no longer."""
+        if self._opaque is not None:
+            self._opaque.disconnect(relay)
+
+    # As configured --------------------------------------------------------------------------------
+
+    def adopt(self, cluster: ClusterSpec, spec: EndpointSpec) -> None:
+        """Obey a new spec of the same server."""
+        self.cluster = cluster
+        self.spec = spec
+        self.weight, self.version = spec.weight, spec.version
+        for connections in (self.pool, self._opaque):
+            if connections is not None:
+                connections.cluster, connections.endpoint = cluster, spec
+
+    def sweep(self, now: float) -> None:
+        self.pool.sweep(now)
+        if isinstance(self._opaque, TrunkPool):
+            self._opaque.sweep(now)
+
+    def retire(self) -> None:
+        """Keep nothing that is not in use."""
+        self.pool.retire()
+        if isinstance(self._opaque, TrunkPool):
+            self._opaque.retire()
+
+    def close(self) -> None:
+        """End everything now."""
+        self.pool.close()
+        if self._opaque is not None:
+            self._opaque.close()
+
+    def statistics(self) -> dict[str, Any]:
+        """Return its state, for `/clusters`."""
+        spec, opaque = self.spec, self._opaque
+        statistics = {
+            "address": f"{spec.address}:{spec.port}",
+            "workload": spec.workload,
+            "version": self.version,
+            "weight": self.weight,
+            "identities": spec.identities,
+            "active": self.active,
+            **self.pool.statistics(),
+        }
+        if opaque is not None:
+            statistics["trunks" if self.cluster.mtls else "tcp"] = opaque.statistics()
+        return statistics
 
 
 class Cluster:
@@ -60,7 +134,7 @@ class Cluster:
     def __repr__(self) -> str:
         return f"<Cluster {self.spec.name} {list(self.endpoints)}>"
 
-    def pick(self, avoid: ExchangeEndpoint | None) -> Endpoint | None:
+    def pick(self, avoid: object) -> Endpoint | None:
         """Choose the endpoint for an attempt; another one than `avoid` if there is one."""
         assert avoid is None or isinstance(avoid, Endpoint)
         return self._balancer.pick(self.endpoints, self._environment.random, avoid)
@@ -78,30 +152,28 @@ class Cluster:
             if endpoint is None:
                 endpoint = Endpoint(spec, wanted, self._environment)
             else:
-                endpoint.spec = endpoint.pool.endpoint = wanted
-                endpoint.weight, endpoint.version = wanted.weight, wanted.version
-                endpoint.pool.cluster = spec
+                endpoint.adopt(spec, wanted)
             adopted.append(endpoint)
         kept = {id(endpoint) for endpoint in adopted}
         for endpoint in self.endpoints:
             if id(endpoint) not in kept:
-                endpoint.pool.retire()
+                endpoint.retire()
         self.endpoints = tuple(adopted)
 
     def sweep(self, now: float) -> None:
         """Close connections that nobody has needed for long."""
         for endpoint in self.endpoints:
-            endpoint.pool.sweep(now)
+            endpoint.sweep(now)
 
     def close(self) -> None:
         """End everything now."""
         for endpoint in self.endpoints:
-            endpoint.pool.close()
+            endpoint.close()
 
     def retire(self) -> None:
         """The cluster is gone from the configuration: finish what runs, keep nothing."""
         for endpoint in self.endpoints:
-            endpoint.pool.retire()
+            endpoint.retire()
 
     def statistics(self) -> dict[str, Any]:
         """Return its state, for `/clusters`."""
@@ -109,18 +181,7 @@ class Cluster:
             "name": self.spec.name,
             "service": self.service,
             "mtls": self.spec.mtls,
-            "endpoints": [
-                {
-                    "address": f"{endpoint.spec.address}:{endpoint.spec.port}",
-                    "workload": endpoint.spec.workload,
-                    "version": endpoint.version,
-                    "weight": endpoint.weight,
-                    "identities": endpoint.spec.identities,
-                    "active": endpoint.active,
-                    **endpoint.pool.statistics(),
-                }
-                for endpoint in self.endpoints
-            ],
+            "endpoints": [endpoint.statistics() for endpoint in self.endpoints],
         }
 
 

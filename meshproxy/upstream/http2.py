@@ -18,6 +18,7 @@ from functools import partial
 from typing import Protocol
 
 from meshproxy.codec import MalformedError
+from meshproxy.codec.budget import PEER, Allowance
 from meshproxy.codec.http2 import (
     CANCEL,
     CAUTIOUS_STREAMS,
@@ -207,13 +208,20 @@ class Http2Connection(Link):
     session: ClientSession
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, owner: Owner, *, to_sidecar: bool = False
+        self,
+        loop: asyncio.AbstractEventLoop,
+        owner: Owner,
+        *,
+        to_sidecar: bool = False,
+        allowance: Allowance = PEER,
     ) -> None:
         super().__init__(loop)
         self._owner = owner
         # What another sidecar admits we know before it says so.
         admitted = MAX_STREAMS if to_sidecar else CAUTIOUS_STREAMS
-        self.session = ClientSession(self._on_going_away, admitted, self._on_greeted)
+        self.session = ClientSession(
+            self._on_going_away, admitted, self._on_greeted, allowance=allowance
+        )
         self.ungreeted: list[tuple[Http2Stream, RequestHead]] = []
         self._to_sidecar = to_sidecar
         self._retired = False

@@ -44,6 +44,8 @@ class Environment(Protocol):
 
     @property
     def client_context(self) -> ssl.SSLContext | None: ...
+    @property
+    def trunk_context(self) -> ssl.SSLContext | None: ...
     def connections_to(self, direction: str) -> ConnectionSeries: ...
     def handshake_failed(self, reason: str) -> None: ...
 
@@ -222,7 +224,7 @@ class Pool:
             DialError: It did not work; says why.
         """
         endpoint, cluster, environment = self.endpoint, self.cluster, self._environment
-        context = environment.client_context if cluster.mtls else None
+        context = self._context if cluster.mtls else None
         if cluster.mtls and context is None:
             raise DialError("not-ready")
         try:
@@ -243,7 +245,7 @@ class Pool:
             environment.handshake_failed(error.reason or "other")
             raise DialError("handshake-failed") from None
         except (OSError, ValueError) as error:  # ValueError: an address that is no address
-            self._warn(f"cannot connect: {_reason(error)}")
+            self._warn(f"cannot connect: {reason(error)}")
             raise DialError("connect-failed") from None
         connection = dialled.connection
         if connection is None:
@@ -251,18 +253,27 @@ class Pool:
             raise DialError("connect-failed" if dialled.failure is None else dialled.failure)
         return connection
 
-    def accepts(self, transport: asyncio.Transport) -> bool:
-        """Say whether the other end is who it should be; whoever is not hears nothing from us."""
+    @property
+    def _context(self) -> ssl.SSLContext | None:
+        """TLS for the next connection to a peer."""
+        return self._environment.client_context
+
+    def objection(self, transport: asyncio.Transport) -> str | None:
+        """
+        Return what is wrong with the other end, or None when it is who it should be.
+
+        Whoever is not hears nothing from us.
+        """
         if not self.cluster.mtls:
-            return True
+            return None
         expected = self.endpoint.identities
         proved = peer_identity(transport, self._environment.trust_domain)
         if proved is not None and proved in expected:
-            return True
+            return None
         wanted = " or ".join(expected) or "nobody"
         self._warn(f"proved to be {proved or 'nobody'}, expected {wanted}")
         self._environment.handshake_failed("peer-identity-mismatch")
-        return False
+        return "peer-identity-mismatch"
 
     def successor(self, transport: asyncio.Transport) -> Http1Connection | Http2Connection:
         """Return what goes on with a new connection, by the protocol it turned out to speak."""
@@ -324,7 +335,7 @@ class Pool:
             connection.abort()
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
     """Return what the system calls it, with its number: ``Connection refused (errno 111)``."""
     number = getattr(error, "errno", None)
     if (
@@ -353,8 +364,8 @@ class _Dialled(Connection):
     def on_connected(self) -> None:
         transport = self.transport
         assert transport is not None
-        if not self._pool.accepts(transport):
-            self.failure = "peer-identity-mismatch"
+        self.failure = self._pool.objection(transport)
+        if self.failure is not None:
             self.abort()
             return
         self.connection = connection = self._pool.successor(transport)

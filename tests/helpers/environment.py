@@ -19,7 +19,7 @@ async def until(condition: Callable[[], object], seconds: float = 5.0) -> None:
 class Environment:
     """
     Attributes:
-        server_context, client_context: None until the test sets them: no certificate yet.
+        server_context, client_context, trunk_context: None until the test sets them: no certificate yet.
     """
 
     def __init__(self) -> None:
@@ -35,6 +35,7 @@ class Environment:
         self.random: Callable[[], float] = lambda: 0.5
         self.server_context: ssl.SSLContext | None = None
         self.client_context: ssl.SSLContext | None = None
+        self.trunk_context: ssl.SSLContext | None = None
         self.sockets = Sockets()
         self.drain_seconds = 5.0
         self.refusals: list[tuple[str, str]] = []

@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from meshproxy.contract.resources import ListenerSpec
 from meshproxy.downstream.arrival import PREFACE, Arrival
+from meshproxy.downstream.destination import Destination
 from meshproxy.downstream.http1 import FIRST_TIMEOUT, HEAD_TIMEOUT
 from tests.helpers.recorder import Recorder
 from tests.helpers.transport import FakeLoop, FakeTransport
@@ -37,6 +39,7 @@ class Listener:
     def __init__(self) -> None:
         self.admits = True
         self.chosen: list[tuple[bool, Recorder]] = []
+        self.trunks: list[Recorder] = []
         self.gone: list[Arrival] = []
 
     def arrived(self, arrival: Arrival) -> None:
@@ -47,15 +50,30 @@ class Listener:
         self.chosen.append((http2, Recorder()))
         return self.chosen[-1][1]
 
+    def trunk(self, arrival: Arrival) -> Any:
+        self.trunks.append(Recorder())
+        return self.trunks[-1]
+
     def closed(self, connection: Arrival) -> None:
         self.gone.append(connection)
+
+
+def destination(**options: Any) -> Destination:
+    """Return a place of a listener that leads nowhere."""
+    spec = ListenerSpec(name="a", direction="outbound", address="127.0.0.1", port=80, **options)
+    surroundings: Any = FakeEnvironment()
+    return Destination(surroundings, spec)
+
+
+class FakeEnvironment:
+    workload = "default/storefront"
 
 
 class Scene:
     def __init__(self, agreed: str | None = None, *, tls: bool = False) -> None:
         self.loop = FakeLoop()
         self.listener = Listener()
-        self.arrival = Arrival(self.loop.as_loop, self.listener, tls=tls)
+        self.arrival = Arrival(self.loop.as_loop, self.listener, destination(), tls=tls)
         self.transport = Transport(agreed)
 
     def connect(self) -> None:
@@ -74,6 +92,15 @@ def test_the_handshake_says_it(agreed: str, http2: bool) -> None:
     assert chosen == http2
     assert scene.transport.protocol is successor
     assert successor.words == ["connection_made"]
+
+
+def test_trunks_are_agreed_upon_too() -> None:
+    """A connection that carries opaque ones is none that carries requests."""
+    scene = Scene("mesh-tcp", tls=True)
+    scene.connect()
+    assert scene.listener.chosen == []
+    [successor] = scene.listener.trunks
+    assert scene.transport.protocol is successor
 
 
 @given(st.lists(st.integers(1, 30), max_size=5), st.booleans())

@@ -157,7 +157,7 @@ async def test_mutual_tls_proves_who_calls(
     async with listening(environment, mode) as listener:
         assert await ask(listener.spec.port, mutual.client()) == 500
         assert await ask(listener.spec.port, mutual.client()) == 500
-        caller = listener.caller(STOREFRONT)
+        caller = listener.destination.caller(STOREFRONT)
 
     assert caller.identity_field is not None
     assert caller.identity_field[1] == f"By={CATALOG};URI={STOREFRONT}".encode()

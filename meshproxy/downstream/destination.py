@@ -1,0 +1,181 @@
+"""
+Where the connections of a listener are meant to go, and who makes them.
+
+A plain listener leads to one place, so it has one `Destination`.  A captured one serves many: for
+each connection it asks the kernel where it was meant to go and takes the destination of that
+address.  Everything behind the accept loop sees a destination and does not care which it was.
+
+A destination lives as long as its place is configured.  New configuration is written into it
+(`obey`), so connections that are open follow it with their next request; an opaque connection has
+chosen its route when it began and keeps it.
+"""
+
+import asyncio
+import ssl
+from typing import Protocol
+
+from meshproxy.contract.resources import DestinationSpec, ListenerSpec
+from meshproxy.contract.resources import Protocol as Spoken
+from meshproxy.exchange import Authorities, Cluster, Series, Surroundings
+from meshproxy.message import Field, field
+from meshproxy.relay import Cluster as RelayCluster
+from meshproxy.relay import Series as RelaySeries
+from meshproxy.routing.table import VirtualHost
+from meshproxy.routing.tcp import TcpRoute
+from meshproxy.telemetry.metrics import Metrics
+
+from .sockets import Sockets
+
+PLAINTEXT = "plaintext"
+"""`source` of requests that nobody vouched for."""
+
+
+class Environment(Surroundings, Protocol):
+    """
+    What listeners need of the process.
+
+    Attributes:
+        workload: ``namespace/name`` of the app beside us.
+        version: Its version label.
+        identity: Its SPIFFE ID.
+        trust_domain: The only one whose identities count.
+        server_context: TLS for the next inbound connection; None before there is a certificate.
+        sockets: Where listening sockets come from.
+        drain_seconds: How long who is idle may stay when no more connections are accepted.
+    """
+
+    workload: str
+    version: str
+    identity: str
+    trust_domain: str
+    metrics: Metrics
+    loop: asyncio.AbstractEventLoop
+    sockets: Sockets
+    drain_seconds: float
+
+    @property
+    def server_context(self) -> ssl.SSLContext | None: ...
+
+
+class Caller:
+    """
+    Who sends requests on a connection, and where they may go (see `exchange.Caller`).
+
+    The same for opaque connections (see `relay.Caller`).
+    """
+
+    __slots__ = (
+        "_connections", "_destination", "_series", "authorities", "direction", "hop", "identity",
+        "identity_field", "surroundings", "tcp_route", "virtual_host",
+    )  # fmt: skip
+
+    def __init__(self, destination: "Destination", identity: str | None) -> None:
+        self._destination = destination
+        self._series: dict[tuple[str, str, str], Series] = {}
+        self._connections: dict[tuple[str, str], RelaySeries] = {}
+        self.surroundings: Surroundings = destination.environment
+        self.virtual_host = destination.virtual_host
+        self.authorities = destination.authorities
+        self.tcp_route = destination.tcp_route
+        self.direction: str = destination.direction
+        self.hop = destination.hop
+        self.identity = identity
+        self.identity_field: Field | None = None
+        if self.direction == "inbound" and identity is not None:
+            by = destination.environment.identity
+            self.identity_field = field(
+                b"x-forwarded-client-cert", f"By={by};URI={identity}".encode()
+            )
+
+    def series(self, route: str, service: str, version: str) -> Series:
+        try:
+            return self._series[route, service, version]
+        except KeyError:
+            source, called, version = self._between(service, version)
+            series = self._series[route, service, version] = (
+                self._destination.environment.metrics.requests(
+                    self.direction, source, called, version, route, "http"
+                )
+            )
+            return series
+
+    def connections(self, route: str, service: str) -> RelaySeries:
+        """Return what counts the opaque connections to a service over a route."""
+        try:
+            return self._connections[route, service]
+        except KeyError:
+            source, called, _ = self._between(service, "")
+            series = self._connections[route, service] = self._destination.environment.metrics.tcp(
+                self.direction, source, called, route
+            )
+            return series
+
+    def _between(self, service: str, version: str) -> tuple[str, str, str]:
+        """Return source, destination and its version, as metrics call them."""
+        environment = self._destination.environment
+        if self.direction == "inbound":
+            return self.identity or PLAINTEXT, environment.workload, environment.version
+        return environment.workload, service, version
+
+
+class Destination:
+    """
+    One place that connections are meant for, and what is known about it.
+
+    Attributes:
+        port: Of the service, or of the app; what a peer must ask a tunnel for.
+        protocol: What clients speak, where somebody has said so.
+        virtual_host: Serves every request, or None to choose by authority.
+        tcp_route: Of connections that are not HTTP; None where there are none.
+        hop: Name of this proxy's role in a refusal: ``outbound of default/storefront``.
+    """
+
+    __slots__ = (
+        "_callers", "authorities", "direction", "environment", "hop", "port", "protocol",
+        "tcp_route", "virtual_host",
+    )  # fmt: skip
+
+    def __init__(self, environment: Environment, spec: ListenerSpec | DestinationSpec) -> None:
+        self.environment = environment
+        self.direction: str = spec.direction
+        self.hop = f"{spec.direction} of {environment.workload}"
+        self.port = spec.port
+        self.protocol: Spoken = spec.protocol
+        self.virtual_host: VirtualHost[Cluster] | None = None
+        self.tcp_route: TcpRoute[RelayCluster] | None = None
+        self.authorities: Authorities
+        self._callers: dict[str | None, Caller] = {}
+
+    def __repr__(self) -> str:
+        return f"<Destination {self.direction} :{self.port} {self.protocol}>"
+
+    @property
+    def opaque(self) -> bool:
+        """Nothing in the first bytes of a connection could change where it goes."""
+        route = self.tcp_route
+        return self.protocol == "tcp" and (route is None or not route.by_name)
+
+    def obey(
+        self,
+        spec: ListenerSpec | DestinationSpec,
+        virtual_host: VirtualHost[Cluster] | None,
+        authorities: Authorities,
+        tcp_route: TcpRoute[RelayCluster] | None = None,
+    ) -> None:
+        """Be what this configuration says from now on."""
+        self.port = spec.port
+        self.protocol = spec.protocol
+        self.virtual_host = virtual_host
+        self.authorities = authorities
+        self.tcp_route = tcp_route
+        for caller in self._callers.values():
+            caller.virtual_host = virtual_host
+            caller.authorities = authorities
+            caller.tcp_route = tcp_route
+
+    def caller(self, identity: str | None) -> Caller:
+        """Return who calls: one object per proved identity, so that its counters are shared."""
+        caller = self._callers.get(identity)
+        if caller is None:
+            caller = self._callers[identity] = Caller(self, identity)
+        return caller

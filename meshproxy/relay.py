@@ -1,0 +1,397 @@
+"""
+One opaque connection: the story of everything that is not HTTP, in one file.
+
+Read the methods from top to bottom: they stand in the order in which a connection meets them.
+`exchange.py` tells the same of a request; this story is shorter, because nobody looks inside.
+
+    downstream ──on_downstream_*──▶ Relay ──send_*──▶ upstream
+    downstream ◀──send_*─────────── Relay ◀─on_upstream_*── upstream
+
+Both sides are streams of bytes with two halves: `data* → end` in each direction, independent of
+the other, and `reset`, which ends both at once.  A side is a socket (`downstream/tcp.py`,
+`upstream/tcp.py`) or a CONNECT stream between two sidecars (`downstream/tunnel.py`,
+`upstream/tunnel.py`); neither knows what the other is.  So a connection through two sidecars is
+two relays with a tunnel between them.
+
+**Nothing is lost in silence.**  What cannot be delivered ends in a reset, never in an end: the end
+of a stream of bytes means "this was all", and an app may act on it.
+
+Nothing in this file waits.  "Later" is always another method, named `on_…`.
+"""
+
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from meshproxy.policies.retry import Retry
+from meshproxy.refusal import refusal
+from meshproxy.routing.split import Backend
+from meshproxy.routing.tcp import TcpRoute, TcpRule
+
+EARLY_LIMIT: Final = 64 * 1024
+"""Bytes kept while it is not known whether the endpoint is there, to say them to another one."""
+
+_RETRY: Final = Retry()
+
+Bytes = bytes | memoryview
+"""A view is valid during the call that it is an argument of: who keeps it makes a copy."""
+
+
+# The neighbours, as far as this file knows them ---------------------------------------------------
+
+
+class Side(Protocol):
+    """
+    One of the two streams of bytes.
+
+    Attributes:
+        blocked: It does not leave as fast as it comes: please pause.
+    """
+
+    blocked: bool
+
+    def send_data(self, data: Bytes) -> None: ...
+    def send_end(self) -> None:
+        """Nothing more will be sent; what the other end says is still welcome."""
+
+    def reset(self) -> None:
+        """End both halves, in a way that cannot be taken for an end."""
+
+    def pause(self) -> None: ...
+    def resume(self) -> None: ...
+
+
+class Downstream(Side, Protocol):
+    """Where the connection comes from."""
+
+    def established(self) -> None:
+        """The endpoint is there."""
+
+    def refuse(self, code: str) -> None:
+        """There will be no connection, and why; a reset, to who cannot be told."""
+
+
+class Endpoint(Protocol):
+    """
+    One server.
+
+    Attributes:
+        active: Attempts under way, for the load balancer.
+    """
+
+    active: int
+
+    def connect(self, relay: "Relay") -> None:
+        """Answer with `on_upstream_ready` or `on_upstream_failed`, now or later."""
+
+    def disconnect(self, relay: "Relay") -> None:
+        """The relay no longer waits."""
+
+
+class Cluster(Protocol):
+    """A named set of equal servers."""
+
+    service: str
+
+    def pick(self, avoid: Endpoint | None) -> Endpoint | None: ...
+
+
+class Series(Protocol):
+    """
+    Counts the connections of one kind.
+
+    Attributes:
+        opened: Connections that began.
+        received: Bytes from downstream.
+        sent: Bytes to downstream.
+    """
+
+    opened: int
+    received: int
+    sent: int
+
+    def ended(self, flag: str) -> None: ...
+
+
+class Surroundings(Protocol):
+    """What a relay may ask of the process around it; a fake one in tests."""
+
+    random: Callable[[], float]
+
+    def later(self, seconds: float, callback: Callable[[], None]) -> None: ...
+    def retried(self, service: str, reason: str) -> None: ...
+    def retry_skipped(self, service: str, reason: str) -> None: ...
+    def refused(self, direction: str, code: str) -> None: ...
+
+
+class Caller(Protocol):
+    """
+    Who makes the connection, and where it may go.
+
+    Attributes:
+        direction: `inbound` or `outbound`.
+        tcp_route: None where nothing but HTTP is known.
+    """
+
+    direction: str
+
+    @property
+    def surroundings(self) -> Surroundings: ...
+    @property
+    def tcp_route(self) -> TcpRoute[Cluster] | None: ...
+    def connections(self, route: str, service: str) -> Series: ...
+
+
+class Relay:
+    """One opaque connection, over all attempts to reach an endpoint."""
+
+    __slots__ = (
+        "attempts",
+        "caller",
+        "cluster",
+        "connected",
+        "done",
+        "downstream",
+        "downstream_ended",
+        "downstream_paused",
+        "early",
+        "early_size",
+        "endpoint",
+        "previous",
+        "rule",
+        "series",
+        "upstream",
+        "upstream_ended",
+    )
+
+    cluster: Cluster
+
+    def __init__(self, downstream: Downstream, caller: Caller) -> None:
+        # For the whole connection
+        self.downstream = downstream
+        self.caller = caller
+        self.done = False
+        self.rule: TcpRule[Cluster] | None = None
+        self.series: Series | None = None  # None: no route, so nothing to count it under
+        # What the client has said before anybody listened
+        self.early: list[bytes] | None = []  # None: said for good, or too much to be kept
+        self.early_size = 0
+        self.downstream_ended = False
+        self.downstream_paused = False
+        # The current attempt
+        self.attempts = 0
+        self.endpoint: Endpoint | None = None
+        self.previous: Endpoint | None = None
+        self.upstream: Side | None = None
+        self.connected = False
+        self.upstream_ended = False
+
+    # 1. A connection has been accepted: where does it go? -----------------------------------------
+
+    def begin(self, server_name: str | None = None) -> None:
+        """Choose by the name in its ClientHello, if it has one, then by weight."""
+        caller = self.caller
+        route = caller.tcp_route
+        self.rule = rule = None if route is None else route.find(server_name)
+        if rule is None:
+            return self.refuse("no-route")
+        split = rule.split
+        backend: Backend[Cluster] | None = None
+        if split is not None:
+            backend = split.only or split.choose(caller.surroundings.random())
+        if backend is None or backend.cluster is None:
+            return self.refuse("unresolved-backend")
+        self.cluster = cluster = backend.cluster
+        self._count(rule.name, cluster.service)
+        return self.begin_attempt()
+
+    def _count(self, route: str, service: str) -> Series:
+        self.series = series = self.caller.connections(route, service)
+        series.opened += 1
+        series.received += self.early_size
+        return series
+
+    # 2. Choose an endpoint and reach it -----------------------------------------------------------
+
+    def begin_attempt(self) -> None:
+        if self.done:
+            return None
+        self.attempts += 1
+        endpoint = self.cluster.pick(self.previous)
+        if endpoint is None:
+            return self.refuse("no-healthy-endpoint")
+        self.endpoint = endpoint
+        endpoint.active += 1
+        return endpoint.connect(self)
+
+    def on_upstream_ready(self, upstream: Side) -> None:
+        """There is a way: say what the client has said, whether or not the endpoint is there."""
+        self.upstream = upstream
+        if self.early:
+            for data in self.early:
+                upstream.send_data(data)
+            if self.early_size > EARLY_LIMIT:
+                self.early = None
+        if self.downstream_ended:
+            upstream.send_end()
+        if self.downstream.blocked:
+            upstream.pause()
+        if upstream.blocked:
+            self.on_upstream_blocked()
+        else:
+            self._resume_downstream()
+
+    def on_upstream_connected(self) -> None:
+        """The endpoint is there: whatever happens from now on happens to the client, too."""
+        self.connected = True
+        self.early = None
+        self.downstream.established()
+
+    def on_upstream_failed(self, code: str) -> None:
+        """The endpoint was not reached, and has heard nothing."""
+        if self.done:
+            return
+        self.upstream = None
+        self._end_attempt()
+        self._retry_or_refuse(code, heard=False)
+
+    # 3. Bytes both ways ---------------------------------------------------------------------------
+
+    def on_downstream_data(self, data: Bytes) -> None:
+        if self.done:
+            return
+        series = self.series
+        if series is not None:
+            series.received += len(data)
+        upstream = self.upstream
+        early = self.early
+        if early is not None:
+            self.early_size += len(data)
+            data = bytes(data)
+            early.append(data)
+            if self.early_size > EARLY_LIMIT:
+                if upstream is not None:
+                    self.early = None
+                elif not self.downstream_paused:
+                    self.downstream_paused = True
+                    self.downstream.pause()
+        if upstream is not None:
+            upstream.send_data(data)
+
+    def on_upstream_data(self, data: Bytes) -> None:
+        if self.series is not None:
+            self.series.sent += len(data)
+        self.downstream.send_data(data)
+
+    # 4. One side is slower than the other ---------------------------------------------------------
+
+    def on_downstream_blocked(self) -> None:
+        if self.upstream is not None:
+            self.upstream.pause()
+
+    def on_downstream_writable(self) -> None:
+        if self.upstream is not None:
+            self.upstream.resume()
+
+    def on_upstream_blocked(self) -> None:
+        if not self.downstream_paused:
+            self.downstream_paused = True
+            self.downstream.pause()
+
+    def on_upstream_writable(self) -> None:
+        self._resume_downstream()
+
+    def _resume_downstream(self) -> None:
+        if self.downstream_paused:
+            self.downstream_paused = False
+            self.downstream.resume()
+
+    # 5. One half ends, the other goes on ----------------------------------------------------------
+
+    def on_downstream_end(self) -> None:
+        """The client has said all; the answer may still come."""
+        if self.done:
+            return
+        self.downstream_ended = True
+        if self.upstream is not None:
+            self.upstream.send_end()
+            if self.upstream_ended:
+                self._finish("-")
+
+    def on_upstream_end(self) -> None:
+        """The endpoint has said all; the client may go on."""
+        if self.done:
+            return
+        self.upstream_ended = True
+        self.downstream.send_end()
+        if self.downstream_ended:
+            self._finish("-")
+
+    # 6. What can go wrong -------------------------------------------------------------------------
+
+    def on_upstream_reset(self, code: str) -> None:
+        """
+        The way to the endpoint has gone.
+
+        Args:
+            code: Why, as in `refusal.py`.
+        """
+        if self.done:
+            return
+        self.upstream = None
+        self._end_attempt()
+        if self.connected:
+            self._finish(refusal(code).flag)
+            self.downstream.reset()
+            return
+        # What was sent ahead may have arrived; where nothing was, nothing can be repeated.
+        heard = refusal(code).processed and bool(self.early_size or self.downstream_ended)
+        self._retry_or_refuse(code, heard=heard)
+
+    def on_downstream_reset(self) -> None:
+        """The client has gone."""
+        if self.done:
+            return
+        upstream, self.upstream = self.upstream, None
+        endpoint = self.endpoint
+        if upstream is not None:
+            upstream.reset()
+        elif endpoint is not None:
+            endpoint.disconnect(self)
+        self._finish(refusal("downstream-closed").flag)
+
+    def _retry_or_refuse(self, code: str, *, heard: bool) -> None:
+        if not _RETRY.wants(b"", self.attempts, code, sent=heard, reused=False):
+            return self.refuse(code)
+        surroundings = self.caller.surroundings
+        if self.early is None:
+            surroundings.retry_skipped(self.cluster.service, "body-too-large")
+            return self.refuse(code)
+        surroundings.retried(self.cluster.service, code)
+        wait = _RETRY.wait(self.attempts, sent=False, random=surroundings.random)
+        return surroundings.later(wait, self.begin_attempt)
+
+    def refuse(self, code: str) -> None:
+        """There is no connection to be had."""
+        self.caller.surroundings.refused(self.caller.direction, code)
+        if self.series is None:
+            self._count("-" if self.rule is None else self.rule.name, "-")
+        self._finish(refusal(code).flag)
+        self.downstream.refuse(code)
+
+    # 7. The end: give back, count -----------------------------------------------------------------
+
+    def _end_attempt(self) -> None:
+        endpoint = self.endpoint
+        if endpoint is not None:
+            endpoint.active -= 1
+            self.previous = endpoint
+            self.endpoint = None
+
+    def _finish(self, flag: str) -> None:
+        self.done = True
+        self.early = None
+        self._end_attempt()
+        if self.downstream_paused:
+            self._resume_downstream()
+        if self.series is not None:
+            self.series.ended(flag)

@@ -1,0 +1,196 @@
+"""
+TCP connections to one endpoint that is no mesh peer: to the app beside us, for the most part.
+
+Each opaque connection gets one of its own, dialled when it begins and closed when it ends.
+"""
+
+import asyncio
+import logging
+from typing import Protocol
+
+from meshproxy.contract.resources import ClusterSpec, EndpointSpec
+from meshproxy.flow import RECEIVED
+from meshproxy.message import Fields
+from meshproxy.relay import Bytes, Relay
+from meshproxy.telemetry.metrics import ConnectionSeries
+from meshproxy.tunnel import Tunnel, keep_alive
+
+from .pool import reason
+
+log = logging.getLogger("meshproxy.upstream")
+
+
+class Environment(Protocol):
+    """What dialling needs of the process."""
+
+    loop: asyncio.AbstractEventLoop
+
+    def connections_to(self, direction: str) -> ConnectionSeries: ...
+
+
+class Sockets:
+    """
+    The TCP connections to one endpoint.
+
+    Attributes:
+        cluster, endpoint: As configured now.
+    """
+
+    __slots__ = ("_counts", "_dials", "_environment", "_failing", "_open", "cluster", "endpoint")
+
+    def __init__(
+        self, cluster: ClusterSpec, endpoint: EndpointSpec, environment: Environment
+    ) -> None:
+        self.cluster = cluster
+        self.endpoint = endpoint
+        self._environment = environment
+        self._failing = ""  # why the last dial failed, as it was logged
+        self._dials: dict[Relay, asyncio.Task[None]] = {}
+        self._open: set[TcpConnection] = set()
+        self._counts = environment.connections_to("inbound")
+
+    def statistics(self) -> dict[str, int]:
+        """Return how many there are, for `/clusters`."""
+        return {"connections": len(self._open), "dialling": len(self._dials)}
+
+    def connect(self, relay: Relay) -> None:
+        """Answer the relay with `on_upstream_ready` or `on_upstream_failed`, later."""
+        self._dials[relay] = self._environment.loop.create_task(self._dial(relay))
+
+    def disconnect(self, relay: Relay) -> None:
+        """The relay waits no longer."""
+        dial = self._dials.pop(relay, None)
+        if dial is not None:
+            dial.cancel()
+
+    async def _dial(self, relay: Relay) -> None:
+        loop, endpoint = self._environment.loop, self.endpoint
+        connection = TcpConnection(loop, self, relay)
+        task = asyncio.current_task()
+        assert task is not None
+        # Not `asyncio.timeout`: it could strike after the connection was made, while this task has
+        # not yet been told, and uvloop would then drop the connection without a word to it.
+        connection.limit = loop.call_later(
+            self.cluster.connect_timeout / 1000, self._on_timeout, relay, task
+        )
+        try:
+            await loop.create_connection(lambda: connection, endpoint.address, endpoint.port)
+        except (OSError, ValueError) as error:  # ValueError: an address that is no address
+            if self._dials.pop(relay, None) is not None:
+                self._warn(f"cannot connect: {reason(error)}")
+                relay.on_upstream_failed("connect-failed")
+        finally:
+            connection.limit.cancel()
+
+    def _on_timeout(self, relay: Relay, task: "asyncio.Task[None]") -> None:
+        if self._dials.pop(relay, None) is not None:
+            task.cancel()
+            self._warn(f"no connection within {self.cluster.connect_timeout} ms")
+            relay.on_upstream_failed("connect-timeout")
+
+    def opened(self, connection: "TcpConnection", relay: Relay) -> bool:
+        """Say whether anybody still wants the connection."""
+        if self._dials.pop(relay, None) is None:
+            return False
+        self._open.add(connection)
+        self._counts.opened += 1
+        if self._failing:
+            self._failing = ""
+            log.info("%s: connected again", self._where)
+        return True
+
+    def closed(self, connection: "TcpConnection") -> None:
+        if connection in self._open:
+            self._open.remove(connection)
+            self._counts.closed += 1
+
+    def close(self) -> None:
+        """End everything now."""
+        for relay in list(self._dials):
+            self.disconnect(relay)
+        for connection in list(self._open):
+            connection.abort()
+
+    @property
+    def _where(self) -> str:
+        return f"{self.cluster.name} at {self.endpoint.address}:{self.endpoint.port}"
+
+    def _warn(self, why: str) -> None:
+        """Log why dialling fails: once, until it succeeds or fails for another reason."""
+        level = logging.DEBUG if why == self._failing else logging.WARNING
+        self._failing = why
+        log.log(level, "%s: %s", self._where, why)
+
+
+class TcpConnection(Tunnel):
+    """
+    A dialled connection; the upstream of a relay.
+
+    Attributes:
+        limit: Ends the dial when it takes too long.
+    """
+
+    __slots__ = ("_owner", "_relay", "limit")
+
+    limit: asyncio.TimerHandle
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, owner: Sockets, relay: Relay) -> None:
+        super().__init__(loop)
+        self._owner = owner
+        self._relay: Relay | None = relay
+
+    def on_connected(self) -> None:
+        # Here and not when `create_connection` returns: the first bytes come before that.
+        self.limit.cancel()
+        relay = self._relay
+        assert relay is not None
+        if not self._owner.opened(self, relay):
+            self.reset()
+            return
+        keep_alive(self.transport)
+        relay.on_upstream_ready(self)
+        relay.on_upstream_connected()
+
+    def buffer_updated(self, nbytes: int) -> None:
+        if self._relay is not None:
+            self._relay.on_upstream_data(RECEIVED[:nbytes])
+
+    def on_bytes(self, data: bytes) -> None:
+        if self._relay is not None:
+            self._relay.on_upstream_data(data)
+
+    def on_end(self) -> None:
+        if self._relay is not None:
+            self._relay.on_upstream_end()
+
+    def on_torn(self, error: Exception | None) -> None:
+        relay, self._relay = self._relay, None
+        if relay is not None:
+            relay.on_upstream_reset("upstream-closed" if error is None else "upstream-reset")
+
+    def on_gone(self) -> None:
+        self._owner.closed(self)
+
+    def on_blocked(self) -> None:
+        if self._relay is not None:
+            self._relay.on_upstream_blocked()
+
+    def on_writable(self) -> None:
+        if self._relay is not None:
+            self._relay.on_upstream_writable()
+
+    def send_data(self, data: Bytes) -> None:
+        super().send_data(bytes(data))
+
+    def send_end(self, trailers: Fields | None = None) -> None:
+        super().send_end(trailers)
+
+    def reset(self) -> None:
+        self._relay = None
+        self.abort()
+
+    def pause(self) -> None:
+        self.pause_reading()
+
+    def resume(self) -> None:
+        self.resume_reading()

@@ -1,0 +1,192 @@
+"""
+Opaque connections to another sidecar: CONNECT streams on a trunk, a connection of their own.
+
+One mutual TLS handshake then serves any number of TCP connections, each of which keeps its two
+halves (see `downstream/trunk.py`, the other end).  They do not share the connection that requests
+use: a bulk transfer would queue ahead of them.
+
+**Nobody waits for an answer.**  A stream is opened and used at once, before the peer has said 200;
+so a connection costs no round trip more than without us.  What was said in the meantime is kept by
+the relay, in case the peer cannot reach its app and another endpoint has to be asked.
+
+**Fairness.**  nghttp2 serves streams strictly one after another unless they say that they may be
+interleaved: ``priority: u=3, i`` (RFC 9218 section 4.2).
+"""
+
+import asyncio
+import ssl
+from typing import Final, cast
+
+from meshproxy.codec import MalformedError
+from meshproxy.codec.budget import TRUNK
+from meshproxy.codec.http2 import CANCEL, CONNECT_ERROR, PROTOCOL_ERROR, REFUSED_STREAM
+from meshproxy.exchange import Exchange
+from meshproxy.identity.tls import ALPN_TCP, protocol
+from meshproxy.message import TUNNEL, Fields, RequestHead, ResponseHead, field
+from meshproxy.multiplex import Stream
+from meshproxy.refusal import REFUSALS
+from meshproxy.relay import Relay
+from meshproxy.tunnel import keep_alive
+
+from .http2 import Http2Connection
+from .pool import Pool
+
+_INTERLEAVED: Final = field(b"priority", b"u=3, i")
+
+
+class TrunkPool(Pool):
+    """The trunks to one endpoint; dialled and shared as the connections of requests are."""
+
+    __slots__ = ()
+
+    def connect(self, relay: Relay) -> None:
+        """Answer the relay with `on_upstream_ready` or `on_upstream_failed`, now or later."""
+        # To a pool, requests and relays are the same: somebody who waits for a connection.
+        self.acquire(cast("Exchange", relay))
+
+    def disconnect(self, relay: Relay) -> None:
+        """The relay waits no longer."""
+        self.forget(cast("Exchange", relay))
+
+    @property
+    def _context(self) -> ssl.SSLContext | None:
+        return self._environment.trunk_context
+
+    def objection(self, transport: asyncio.Transport) -> str | None:
+        objection = super().objection(transport)
+        if objection is None and protocol(transport) != ALPN_TCP:
+            self._warn("the sidecar there carries no opaque connections")
+            objection = "handshake-failed"
+        return objection
+
+    def successor(self, transport: asyncio.Transport) -> "TrunkConnection":  # noqa: ARG002
+        return TrunkConnection(self._environment.loop, self)
+
+
+class TrunkStream(Stream):
+    """
+    One opaque connection; the upstream of a relay.
+
+    Attributes:
+        exchange: The relay; None when it has taken its leave.
+    """
+
+    __slots__ = ()
+
+    _link: "TrunkConnection"
+    exchange: Relay | None
+
+    def open(self, authority: bytes) -> None:
+        """
+        Ask for the endpoint.
+
+        Raises:
+            MalformedError: The connection takes no more streams.
+        """
+        self.method = b"CONNECT"
+        head = RequestHead(b"CONNECT", authority, b"", [_INTERLEAVED], length=TUNNEL)
+        self.id = self._link.session.send_head(self, head, ended=False)
+        self._link.flush_soon()
+
+    # Told by the peer -----------------------------------------------------------------------------
+
+    def on_response_informational(self, head: ResponseHead) -> None:
+        """Nothing that TCP could say."""
+
+    def on_response_head(self, head: ResponseHead) -> None:
+        relay = self.exchange
+        if relay is None:
+            return
+        if head.status == 200:
+            relay.on_upstream_connected()
+            return
+        self.exchange = None
+        self.end_by_reset(CANCEL)
+        relay.on_upstream_failed(_code_of(head))
+
+    def on_response_data(self, data: bytes) -> None:
+        if self.exchange is not None:
+            self.exchange.on_upstream_data(data)
+        self.took(len(data))
+
+    def on_response_end(self, trailers: Fields | None) -> None:  # noqa: ARG002  # TCP has none
+        self.ended = True
+        self._link.served += 1
+        if self.exchange is not None:
+            self.exchange.on_upstream_end()
+
+    def on_response_malformed(self, error: MalformedError) -> None:
+        self.end_by_reset(PROTOCOL_ERROR)
+        self._lose(error.code)
+
+    def on_closed(self, code: int) -> None:
+        self.gone()
+        self._lose("stream-refused" if code == REFUSED_STREAM else "upstream-reset")
+        self._link.stream_gone()
+
+    def on_lost(self, code: str) -> None:
+        """The connection has gone."""
+        self.gone()
+        self._lose(code)
+
+    def _lose(self, code: str) -> None:
+        relay, self.exchange = self.exchange, None
+        if relay is not None:
+            relay.on_upstream_reset(code)
+
+    def on_blocked(self) -> None:
+        if self.exchange is not None:
+            self.exchange.on_upstream_blocked()
+
+    def on_writable(self) -> None:
+        if self.exchange is not None:
+            self.exchange.on_upstream_writable()
+
+    # Told by the relay ----------------------------------------------------------------------------
+
+    def send_end(self, trailers: Fields | None = None) -> None:
+        super().send_end(trailers)
+
+    def reset(self) -> None:
+        self.exchange = None
+        self.end_by_reset(CONNECT_ERROR)
+
+
+class TrunkConnection(Http2Connection):
+    """One trunk to one endpoint."""
+
+    __slots__ = ("_authority",)
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, owner: TrunkPool) -> None:
+        super().__init__(loop, owner, to_sidecar=True, allowance=TRUNK)
+        address, port = owner.endpoint.address, owner.endpoint.port
+        self._authority = (
+            f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+        ).encode()
+
+    def on_connected(self) -> None:
+        super().on_connected()
+        keep_alive(self.transport)
+
+    def lend(self, exchange: Exchange) -> bool:
+        """Give a relay a stream; return False when there is no room for one."""
+        if self.room <= 0:
+            return False
+        relay = cast("Relay", exchange)
+        stream = TrunkStream(self)
+        stream.exchange = relay
+        try:
+            stream.open(self._authority)
+        except MalformedError as error:
+            relay.on_upstream_failed(error.code)
+        else:
+            relay.on_upstream_ready(stream)
+        return True
+
+
+def _code_of(head: ResponseHead) -> str:
+    """Return why a peer has refused; what it calls a reason that we do not know is not passed on."""
+    fields = [*head.fields, *(head.mesh_fields or ())]
+    said = [value for name, value, _ in fields if name == b"x-mesh-refusal"]
+    code = said[0].decode("ascii", "replace") if said else ""
+    return code if code in REFUSALS else "stream-refused"

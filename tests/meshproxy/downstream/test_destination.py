@@ -1,0 +1,89 @@
+"""What a connection is meant for, and who makes it."""
+
+from typing import Any
+
+import pytest
+
+from meshproxy.contract.resources import (
+    ListenerSpec,
+    RouteSpec,
+    TcpRouteSpec,
+    TcpRuleSpec,
+    VirtualHostSpec,
+)
+from meshproxy.downstream.destination import Destination
+from meshproxy.exchange import Cluster
+from meshproxy.relay import Cluster as RelayCluster
+from meshproxy.routing.table import Authorities, VirtualHost, compile_virtual_host
+from meshproxy.routing.tcp import TcpRoute, compile_tcp_route
+from tests.helpers.environment import Environment
+
+PEER = "spiffe://test.mesh/ns/default/sa/storefront"
+HOST: VirtualHost[Cluster] = compile_virtual_host(
+    VirtualHostSpec(name="inbound", routes=(RouteSpec(name="all"),)), {}
+)
+NOBODY: Authorities[Cluster] = Authorities([])
+
+
+def spec(**options: Any) -> ListenerSpec:
+    fields: dict[str, Any] = {"direction": "inbound", "port": 5672} | options
+    return ListenerSpec(name="a", address="127.0.0.1", **fields)
+
+
+def route(*names: str) -> TcpRoute[RelayCluster]:
+    return compile_tcp_route(
+        TcpRouteSpec(name="r", rules=(TcpRuleSpec(name="all", server_names=names),)), {}
+    )
+
+
+@pytest.fixture
+async def environment() -> Environment:
+    return Environment()
+
+
+async def test_configuration_reaches_who_is_connected(environment: Environment) -> None:
+    """Callers follow the destination; they are the same objects as before."""
+    destination = Destination(environment, spec())
+    destination.obey(spec(), HOST, NOBODY)
+    caller = destination.caller(PEER)
+    assert (caller.virtual_host, caller.tcp_route) == (HOST, None)
+    tcp = route()
+    destination.obey(spec(port=5673, protocol="tcp"), None, NOBODY, tcp)
+    assert destination.caller(PEER) is caller
+    assert (caller.virtual_host, caller.tcp_route, caller.authorities) == (None, tcp, NOBODY)
+    assert repr(destination) == "<Destination inbound :5673 tcp>"
+
+
+@pytest.mark.parametrize(
+    ("protocol", "tcp_route", "opaque"),
+    [
+        ("tcp", route(), True),
+        ("tcp", None, True),
+        ("tcp", route("a.b"), False),
+        ("detect", route(), False),
+        ("http", None, False),
+    ],
+)
+async def test_when_no_byte_has_to_be_seen(
+    environment: Environment, protocol: Any, tcp_route: Any, opaque: bool
+) -> None:
+    """Only where nothing in them could change anything."""
+    destination = Destination(environment, spec())
+    destination.obey(spec(protocol=protocol), None, NOBODY, tcp_route)
+    assert destination.opaque == opaque
+
+
+async def test_connections_are_counted_by_who_makes_them(environment: Environment) -> None:
+    """Inbound the source is the proved identity, outbound the app beside us."""
+    inbound = Destination(environment, spec())
+    inbound.obey(spec(), HOST, NOBODY)
+    for identity in (PEER, PEER, None):
+        inbound.caller(identity).connections("all", "app").opened += 1
+    outbound = Destination(environment, spec(direction="outbound"))
+    outbound.obey(spec(), HOST, NOBODY)
+    outbound.caller(None).connections("all", "default/broker").opened += 1
+    assert {key: series.opened for key, series in environment.metrics._tcp.items()} == {
+        ("inbound", PEER, "default/catalog", "all"): 2,
+        ("inbound", "plaintext", "default/catalog", "all"): 1,
+        ("outbound", "default/catalog", "default/broker", "all"): 1,
+    }

@@ -1,0 +1,309 @@
+"""The story of an opaque connection, with its neighbours played by recorders."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from meshproxy.contract.resources import TcpBackendSpec, TcpRouteSpec, TcpRuleSpec
+from meshproxy.relay import EARLY_LIMIT, Cluster, Endpoint, Relay
+from meshproxy.routing.tcp import TcpRoute, compile_tcp_route
+from meshproxy.telemetry.metrics import TcpSeries
+from tests.helpers.recorder import Recorder
+
+
+class FakeEndpoint:
+    """Reached when the test says so."""
+
+    def __init__(self) -> None:
+        self.active = 0
+        self.waiting: list[Relay] = []
+
+    def connect(self, relay: Relay) -> None:
+        self.waiting.append(relay)
+
+    def disconnect(self, relay: Relay) -> None:
+        self.waiting.remove(relay)
+
+    def way(self) -> Recorder:
+        """Give the relay that waits a side that is not yet known to lead anywhere."""
+        side = Recorder()
+        self.waiting.pop(0).on_upstream_ready(side)
+        return side
+
+
+class FakeCluster:
+    service = "default/broker"
+
+    def __init__(self, *endpoints: FakeEndpoint) -> None:
+        self.endpoints = endpoints
+
+    def pick(self, avoid: Endpoint | None) -> Endpoint | None:
+        others = [endpoint for endpoint in self.endpoints if endpoint is not avoid]
+        return next(iter(others or self.endpoints), None)
+
+
+class FakeSurroundings:
+    def __init__(self) -> None:
+        self.random: Callable[[], float] = lambda: 0.5
+        self.due: list[Callable[[], None]] = []
+        self.retries: list[str] = []
+        self.skipped: list[str] = []
+        self.refusals: list[str] = []
+
+    def later(self, seconds: float, callback: Callable[[], None]) -> None:
+        self.due.append(callback)
+
+    def retried(self, service: str, reason: str) -> None:
+        self.retries.append(reason)
+
+    def retry_skipped(self, service: str, reason: str) -> None:
+        self.skipped.append(reason)
+
+    def refused(self, direction: str, code: str) -> None:
+        self.refusals.append(code)
+
+
+class FakeCaller:
+    direction = "outbound"
+
+    def __init__(self, route: TcpRoute[Cluster] | None) -> None:
+        self.surroundings = FakeSurroundings()
+        self.tcp_route = route
+        self.counted: dict[tuple[str, str], TcpSeries] = {}
+
+    def connections(self, route: str, service: str) -> TcpSeries:
+        return self.counted.setdefault((route, service), TcpSeries())
+
+
+class Scene:
+    def __init__(self, *rules: TcpRuleSpec, endpoints: int = 2) -> None:
+        self.endpoints = [FakeEndpoint() for _ in range(endpoints)]
+        clusters: dict[str, Cluster] = {"broker": FakeCluster(*self.endpoints)}
+        rules = rules or (TcpRuleSpec(name="all", backends=(TcpBackendSpec(cluster="broker"),)),)
+        self.caller = FakeCaller(compile_tcp_route(TcpRouteSpec(name="r", rules=rules), clusters))
+        self.surroundings = self.caller.surroundings
+        self.client: Any = Recorder()
+        self.relay = Relay(self.client, self.caller)
+
+    def connect(self) -> Recorder:
+        """Begin, and let the first endpoint be there."""
+        self.relay.begin()
+        side = self.endpoints[0].way()
+        self.relay.on_upstream_connected()
+        return side
+
+    def tick(self) -> None:
+        due, self.surroundings.due = self.surroundings.due, []
+        for callback in due:
+            callback()
+
+    @property
+    def series(self) -> TcpSeries:
+        return self.caller.counted["all", "default/broker"]
+
+
+def test_bytes_and_ends_pass_in_both_directions() -> None:
+    """Each half on its own; the last one ends the story, which is counted."""
+    scene = Scene()
+    server = scene.connect()
+    relay = scene.relay
+    relay.on_downstream_data(b"ask")
+    relay.on_downstream_end()
+    relay.on_upstream_data(b"answer")
+    assert not relay.done
+    assert scene.series.active == 1
+    relay.on_upstream_end()
+
+    assert server.heard == [("send_data", b"ask"), ("send_end",)]
+    assert scene.client.heard == [("established",), ("send_data", b"answer"), ("send_end",)]
+    assert (scene.series.received, scene.series.sent, scene.series.flags) == (3, 6, {"-": 1})
+    assert scene.endpoints[0].active == 0
+
+
+def test_the_server_may_end_first() -> None:
+    """The client goes on, and all of it arrives."""
+    scene = Scene()
+    server = scene.connect()
+    scene.relay.on_upstream_end()
+    scene.relay.on_downstream_data(b"more")
+    scene.relay.on_downstream_end()
+    assert server.heard == [("send_data", b"more"), ("send_end",)]
+    assert scene.relay.done
+
+
+def test_what_comes_early_waits_and_keeps_its_order() -> None:
+    """Also an end, and views that are valid only while they are shown."""
+    scene = Scene()
+    scene.relay.begin()
+    buffer = bytearray(b"one")
+    scene.relay.on_downstream_data(memoryview(buffer))
+    buffer[:] = b"xxx"
+    scene.relay.on_downstream_data(b"two")
+    scene.relay.on_downstream_end()
+    server = scene.endpoints[0].way()
+    assert server.heard == [("send_data", b"one"), ("send_data", b"two"), ("send_end",)]
+
+
+def test_a_client_that_says_much_too_early_is_paused() -> None:
+    """Until somebody takes it; nothing of it is lost."""
+    scene = Scene()
+    scene.relay.begin()
+    scene.relay.on_downstream_data(b"x" * EARLY_LIMIT)
+    assert scene.client.words == []
+    scene.relay.on_downstream_data(b"y")
+    assert scene.client.words == ["pause"]
+    server = scene.endpoints[0].way()
+    assert scene.client.words == ["pause", "resume"]
+    assert sum(len(call[1]) for call in server.heard) == EARLY_LIMIT + 1
+
+
+@pytest.mark.parametrize("said", [b"", b"ask"])
+def test_another_endpoint_is_asked_when_one_is_not_there(said: bytes) -> None:
+    """Also when bytes were sent ahead: it is known that nobody has heard them."""
+    scene = Scene()
+    scene.relay.begin()
+    if said:
+        scene.relay.on_downstream_data(said)
+    scene.endpoints[0].way()
+    scene.relay.on_upstream_failed("connect-failed")
+    assert (scene.surroundings.retries, scene.client.words) == (["connect-failed"], [])
+    scene.tick()
+    server = scene.endpoints[1].way()
+    assert server.heard == ([("send_data", said)] if said else [])
+    assert (scene.endpoints[0].active, scene.endpoints[1].active) == (0, 1)
+
+
+def test_nothing_is_said_twice_that_may_have_been_heard() -> None:
+    """A tunnel lost before the answer: bytes that went ahead may have arrived."""
+    silent = Scene()
+    silent.relay.begin()
+    silent.endpoints[0].way()
+    silent.relay.on_upstream_reset("upstream-closed")
+    assert silent.surroundings.retries == ["upstream-closed"]
+
+    talking = Scene()
+    talking.relay.begin()
+    talking.endpoints[0].way()
+    talking.relay.on_downstream_data(b"pay")
+    talking.relay.on_upstream_reset("upstream-closed")
+    assert talking.surroundings.retries == []
+    assert talking.client.heard == [("refuse", "upstream-closed")]
+
+
+def test_what_is_not_kept_cannot_be_said_again() -> None:
+    """The missed attempt is counted as such."""
+    scene = Scene()
+    scene.relay.begin()
+    scene.endpoints[0].way()
+    scene.relay.on_downstream_data(b"x" * (EARLY_LIMIT + 1))
+    scene.relay.on_upstream_failed("connect-failed")
+    assert scene.surroundings.skipped == ["body-too-large"]
+    assert scene.client.heard == [("refuse", "connect-failed")]
+
+
+def test_attempts_come_to_an_end() -> None:
+    """Then the client is refused, with the flag of the last failure."""
+    scene = Scene()
+    scene.relay.begin()
+    for _ in range(3):
+        scene.tick()
+        scene.relay.on_upstream_failed("connect-timeout")
+    assert scene.surroundings.refusals == ["connect-timeout"]
+    assert scene.client.heard == [("refuse", "connect-timeout")]
+    assert scene.series.flags == {"UF": 1}
+
+
+def test_a_reset_is_passed_on_as_one() -> None:
+    """From either side; never as an end."""
+    scene = Scene()
+    scene.connect()
+    scene.relay.on_upstream_reset("upstream-reset")
+    assert scene.client.words == ["established", "reset"]
+    assert scene.series.flags == {"UR": 1}
+
+    scene = Scene()
+    server = scene.connect()
+    scene.relay.on_downstream_reset()
+    assert server.words == ["reset"]
+    assert scene.series.flags == {"DC": 1}
+    assert scene.endpoints[0].active == 0
+
+
+def test_a_client_that_leaves_early_is_not_connected() -> None:
+    """While an endpoint is dialled, and while another attempt is waited for."""
+    scene = Scene()
+    scene.relay.begin()
+    scene.relay.on_downstream_reset()
+    assert scene.endpoints[0].waiting == []
+
+    scene = Scene()
+    scene.relay.begin()
+    scene.relay.on_upstream_failed("connect-failed")
+    scene.relay.on_downstream_reset()
+    scene.tick()
+    assert scene.endpoints[1].waiting == []
+
+
+def test_the_slower_side_pauses_the_other() -> None:
+    """In both directions, and from the moment of the connection on."""
+    scene = Scene()
+    server = scene.connect()
+    relay = scene.relay
+    relay.on_upstream_blocked()
+    relay.on_upstream_blocked()
+    relay.on_upstream_writable()
+    relay.on_downstream_blocked()
+    relay.on_downstream_writable()
+    assert scene.client.words == ["established", "pause", "resume"]
+    assert server.words == ["pause", "resume"]
+
+    scene = Scene()
+    scene.client.blocked = True
+    assert scene.connect().words == ["pause"]
+
+
+@pytest.mark.parametrize(
+    ("scene", "code", "flag", "labels"),
+    [
+        (Scene(TcpRuleSpec(name="r", server_names=("a.b",))), "no-route", "NR", ("-", "-")),
+        (Scene(TcpRuleSpec(name="r")), "unresolved-backend", "NC", ("r", "-")),
+        (
+            Scene(TcpRuleSpec(name="r", backends=(TcpBackendSpec(cluster=None),))),
+            "unresolved-backend",
+            "NC",
+            ("r", "-"),
+        ),
+        (Scene(endpoints=0), "no-healthy-endpoint", "UH", ("all", "default/broker")),
+    ],
+    ids=["no rule", "no backend", "unresolved", "no endpoint"],
+)
+def test_refusals_are_told_and_counted(
+    scene: Scene, code: str, flag: str, labels: tuple[str, str]
+) -> None:
+    """Under the route that was found, as far as one was."""
+    scene.relay.begin()
+    assert scene.client.heard == [("refuse", code)]
+    assert scene.surroundings.refusals == [code]
+    assert {key: series.flags for key, series in scene.caller.counted.items()} == {
+        labels: {flag: 1}
+    }
+    assert scene.relay.done
+
+
+def test_without_a_route_there_is_none() -> None:
+    """A listener that knows HTTP alone."""
+    scene = Scene()
+    scene.caller.tcp_route = None
+    scene.relay.begin()
+    assert scene.client.heard == [("refuse", "no-route")]
+
+
+def test_the_name_decides() -> None:
+    """The rule that asks for it takes the connection."""
+    named = TcpRuleSpec(
+        name="named", server_names=("a.b",), backends=(TcpBackendSpec(cluster="broker"),)
+    )
+    scene = Scene(named, TcpRuleSpec(name="rest"))
+    scene.relay.begin("a.b")
+    assert list(scene.caller.counted) == [("named", "default/broker")]
