@@ -15,7 +15,16 @@ import pytest
 from control_plane.cli.local import namespace
 from control_plane.cli.local.network import mark_of
 from tests.helpers.namespaces import needs_namespaces
-from tests.helpers.running_mesh import MESH, MESHCTL, ROOT, RunningMesh, route, service, shop, workload
+from tests.helpers.running_mesh import (
+    MESH,
+    MESHCTL,
+    ROOT,
+    RunningMesh,
+    route,
+    service,
+    shop,
+    workload,
+)
 
 pytestmark = [
     pytest.mark.integration,
@@ -132,7 +141,10 @@ def test_one_instance_by_its_own_address(mesh: RunningMesh) -> None:
 def test_an_app_calls_its_own_service_through_the_mesh(mesh: RunningMesh) -> None:
     """The sidecar chooses its own pod, and the call comes in as anybody's would."""
     said = curl(mesh, "catalog-v1", "http://catalog-v1/")
-    assert said == f"catalog-v1 called by By=spiffe://test.mesh/ns/default/sa/catalog;{identity('catalog')}"
+    assert (
+        said
+        == f"catalog-v1 called by By=spiffe://test.mesh/ns/default/sa/catalog;{identity('catalog')}"
+    )
 
 
 def test_an_app_calls_itself_without_the_mesh(mesh: RunningMesh) -> None:
@@ -150,8 +162,22 @@ def test_a_server_that_speaks_first(mesh: RunningMesh, family: int) -> None:
 def test_what_is_unknown_passes(mesh: RunningMesh) -> None:
     """ALLOW_ANY: an address that is no service's is reached as it is, and counted as that."""
     port = json.loads((mesh.run / "control-plane.json").read_text())["discovery"]
-    assert curl(mesh, "door", "-k", "-o", "/dev/null", "-w", "%{ssl_verify_result}", f"https://{port['address']}:{port['port']}/") != ""
-    stat = mesh.inside("door", "curl", "-s", f"http://{mesh.placement('door')['address']}:15000/metrics").stdout
+    assert (
+        curl(
+            mesh,
+            "door",
+            "-k",
+            "-o",
+            "/dev/null",
+            "-w",
+            "%{ssl_verify_result}",
+            f"https://{port['address']}:{port['port']}/",
+        )
+        != ""
+    )
+    stat = mesh.inside(
+        "door", "curl", "-s", f"http://{mesh.placement('door')['address']}:15000/metrics"
+    ).stdout
     assert 'destination="passthrough"' in stat
     # No way out of the mesh: said at once.
     assert attempt(mesh, "door", "203.0.113.9", 80) == "ConnectionResetError"
@@ -161,18 +187,31 @@ def test_plaintext_from_a_stranger_is_refused(mesh: RunningMesh) -> None:
     """STRICT: who comes from beside the mesh has no certificate; undeclared ports have no policy."""
     place = mesh.placement("catalog-v1")
     answer = subprocess.run(
-        ["curl", "-s", "-m", "10", "-i", f"http://{place['address']}:8080/"], capture_output=True, text=True, check=False
+        ["curl", "-s", "-m", "10", "-i", f"http://{place['address']}:8080/"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert "x-mesh-refusal: mtls-required" in answer.stdout
     for port in (22, 15001, 15006):
-        done = subprocess.run([sys.executable, "-c", TRY, place["address"], str(port), "GET / HTTP/1.1\r\n\r\n"], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [sys.executable, "-c", TRY, place["address"], str(port), "GET / HTTP/1.1\r\n\r\n"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         assert "200" not in done.stdout
 
 
 def test_capturing_ports_do_not_loop(mesh: RunningMesh) -> None:
     """A connection that wanted to go to the sidecar itself is refused, and costs nothing after it."""
     place = mesh.placement("door")
-    for host, port in (("127.0.0.1", 15001), ("::1", 15001), ("127.0.0.1", 15006), (place["address"], 15006)):
+    for host, port in (
+        ("127.0.0.1", 15001),
+        ("::1", 15001),
+        ("127.0.0.1", 15006),
+        (place["address"], 15006),
+    ):
         assert attempt(mesh, "door", host, port, "GET / HTTP/1.1\r\nHost: a\r\n\r\n") != ""
     sidecar = mesh.sidecar("door")
     mesh.until(lambda: sidecar.num_fds() < 64, "connections to be closed")
@@ -204,7 +243,9 @@ def test_sidecars_and_apps_are_who_they_should_be(mesh: RunningMesh) -> None:
 
 def test_edits_reach_namespaces(mesh: RunningMesh) -> None:
     """A new service has a name and an address at once, a new workload a namespace; both can go."""
-    mesh.write("late.yaml", f"{service('late', {'app': 'late'})}---{workload('late', {'app': 'late'})}")
+    mesh.write(
+        "late.yaml", f"{service('late', {'app': 'late'})}---{workload('late', {'app': 'late'})}"
+    )
     mesh.until(
         lambda: curl(mesh, "door", "http://late/").startswith("late called by"), "the new service"
     )
@@ -222,28 +263,45 @@ def test_a_dead_sidecar_fails_closed_and_without_rules_it_is_plain(mesh: Running
     sidecar = mesh.sidecar("door")
     sidecar.suspend()  # so that nobody starts another one meanwhile
     sidecar.kill()
-    assert attempt(mesh, "door", place["address"], 8080) in ("ConnectionRefusedError", "ConnectionResetError")
-    assert attempt(mesh, "door", addresses(mesh, "catalog")[0], 80) in ("ConnectionRefusedError", "ConnectionResetError")
-    mesh.until(lambda: curl(mesh, "door", "http://catalog/").startswith("catalog-v1"), "a new sidecar")
+    assert attempt(mesh, "door", place["address"], 8080) in (
+        "ConnectionRefusedError",
+        "ConnectionResetError",
+    )
+    assert attempt(mesh, "door", addresses(mesh, "catalog")[0], 80) in (
+        "ConnectionRefusedError",
+        "ConnectionResetError",
+    )
+    mesh.until(
+        lambda: curl(mesh, "door", "http://catalog/").startswith("catalog-v1"), "a new sidecar"
+    )
 
 
 def gone(mesh: RunningMesh) -> bool:
     left = namespace.named(mark_of(mesh.run))
     links = subprocess.run(["ip", "link"], capture_output=True, text=True, check=True).stdout
-    return not left and mark_of(mesh.run) not in links and not list(namespace.FILES.glob(f"{mark_of(mesh.run)}*"))
+    return (
+        not left
+        and mark_of(mesh.run) not in links
+        and not list(namespace.FILES.glob(f"{mark_of(mesh.run)}*"))
+    )
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_nothing_is_left(tmp_path: Path, number: int) -> None:
     """However `meshctl` ends, its processes, namespaces, cables and files end too."""
-    files = {"mesh.yaml": MESH, "all.yaml": f"{service('a', {'app': 'a'})}---{workload('a', {'app': 'a'})}"}
+    files = {
+        "mesh.yaml": MESH,
+        "all.yaml": f"{service('a', {'app': 'a'})}---{workload('a', {'app': 'a'})}",
+    }
     with RunningMesh(tmp_path, files, "--netns") as mesh:
         family = mesh.family()
         assert not gone(mesh)
         mesh.process.send_signal(number)
         mesh.process.wait(30)
     deadline = time.monotonic() + 30
-    while not gone(mesh) or any(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in family):
+    while not gone(mesh) or any(
+        process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in family
+    ):
         assert time.monotonic() < deadline, "something is left"
         time.sleep(0.05)
 
@@ -251,13 +309,17 @@ def test_nothing_is_left(tmp_path: Path, number: int) -> None:
 def test_the_demo_runs_as_it_is(tmp_path: Path) -> None:
     """The very files of the demo; each app calls the others by name, without a proxy to know of."""
     command = [*MESHCTL, "up", "-f", "configs/demo", "--netns", "--run-dir", str(tmp_path / "run")]
-    running = subprocess.Popen([*command, "--for", "600s"], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    running = subprocess.Popen(
+        [*command, "--for", "600s"], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
     try:
         assert running.stdout is not None
         for line in running.stdout:
             if "http://storefront/" in line:
                 break
-        done = subprocess.run(line.split()[1:], capture_output=True, text=True, check=False, timeout=30)
+        done = subprocess.run(
+            line.split()[1:], capture_output=True, text=True, check=False, timeout=30
+        )
         assert '"stars"' in done.stdout, done.stderr
     finally:
         running.send_signal(signal.SIGTERM)
