@@ -1,8 +1,8 @@
 """`meshproxy`: the sidecar's command line."""
 
 import argparse
-import asyncio
 import ctypes
+import gc
 import logging
 import os
 import signal
@@ -22,14 +22,26 @@ if TYPE_CHECKING:
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
 
 
+LEVELS = ("debug", "info", "warning", "error")
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; exits with 0, 1 (it did not work) or 2 (usage)."""
+    # Imports make many objects and no garbage: a collector that looks at them every 700 allocations
+    # takes a tenth of the start.  Hence, too, what is large is imported below, not above.
+    gc.set_threshold(50_000, 50, 1_000)
     parser = argparse.ArgumentParser(prog="meshproxy", description="A readable sidecar proxy.")
     parser.add_argument("--version", action="version", version=f"meshproxy {__version__}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     run = verbs.add_parser("run", help="run a sidecar until SIGTERM or SIGINT")
     run.add_argument("--bootstrap", type=Path, required=True, metavar="FILE", help="JSON or YAML")
-    run.add_argument("--log-level", default="info", choices=("debug", "info", "warning", "error"))
+    run.add_argument("--log-level", default="info", choices=LEVELS)
+    run.add_argument(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="processes that serve traffic; counts more than the bootstrap's `workers` (default 1)",
+    )
     run.add_argument(
         "--takeover",
         default="auto",
@@ -37,6 +49,10 @@ def main(arguments: list[str] | None = None) -> None:
         help="hot restart: take over from the sidecar that serves with the same state directory, if"
         " there is one (auto, the default); fail without one (require); do not (never)",
     )
+    worker = verbs.add_parser("worker")  # no help: a parent starts it, nobody else
+    worker.add_argument("--channel", type=int, required=True)
+    worker.add_argument("--number", type=int, required=True)
+    worker.add_argument("--log-level", default="info", choices=LEVELS)
     verbs.add_parser("intercept", help="capture the traffic of an app, or let it go")
     words = sys.argv[1:] if arguments is None else arguments
     if words[:1] == ["intercept"]:  # it has options of its own, and a sidecar needs none of it
@@ -44,21 +60,43 @@ def main(arguments: list[str] | None = None) -> None:
 
         sys.exit(command.main(words[1:]))
     options = parser.parse_args(words)
+    if options.verb == "worker":
+        log_to_standard_error(options.log_level, f"worker {options.number} ")
+        sys.exit(_work(options.channel))
     log_to_standard_error(options.log_level)
-    sys.exit(_run(options.bootstrap, options.takeover))
+    sys.exit(_run(options.bootstrap, options.takeover, options.workers))
 
 
-def _run(path: Path, takeover: "Takeover") -> int:
-    from meshproxy.config.bootstrap import BootstrapError, read
+def _work(channel: int) -> int:
+    _tune_malloc()
+    import uvloop
+
+    from meshproxy.lifecycle.channel import ChannelError
+    from meshproxy.lifecycle.worker import work
+
+    try:
+        uvloop.run(work(channel))
+    except ChannelError as error:
+        logging.getLogger("meshproxy").error("%s", error)
+        return 1
+    return 0
+
+
+def _run(path: Path, takeover: "Takeover", workers: int | None) -> int:
+    from meshproxy.config.bootstrap import BootstrapError, read, with_workers
 
     try:
         bootstrap = read(path.absolute())  # so that messages name the folder, too
+        if workers is not None:
+            bootstrap = with_workers(bootstrap, workers)
     except BootstrapError as error:
         print(f"meshproxy: {error}", file=sys.stderr)
         return 2
     if warning := advice(sys.version_info[:3]):
         logging.getLogger("meshproxy").warning(warning)
     _tune_malloc()
+    import asyncio
+
     import uvloop
 
     from meshproxy.contract.wire import ContractError

@@ -123,6 +123,9 @@ class Admin:
     def switched(self, connection: Connection, tunnel: ClientTunnel) -> None:  # noqa: ARG002  # the word's shape
         raise AssertionError("no page switches protocols")
 
+    def started_over(self, connection: Connection, early: bytes) -> None:  # noqa: ARG002  # the word's shape
+        raise AssertionError("no page accepts CONNECT")
+
     def malformed(self, code: str) -> None:
         """Nothing to count: these are not the mesh's requests."""
 
@@ -157,7 +160,7 @@ class _Visit:
 
     def on_request_head(self, head: RequestHead) -> None:
         self._head = head
-        if head.length == TUNNEL:  # no other protocol is spoken here
+        if head.length in (None, TUNNEL):  # no other protocol is spoken here
             self.on_request_end(None)
 
     def on_request_data(self, data: bytes) -> None: ...

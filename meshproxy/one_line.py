@@ -19,15 +19,15 @@ def one_line(text: str) -> str:
 class OneLineFormatter(logging.Formatter):
     """One record, one line; only the traceback of a mistake of ours, which is not data, has more."""
 
-    def __init__(self) -> None:
-        super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
+    def __init__(self, who: str = "") -> None:
+        super().__init__(f"%(asctime)s %(levelname)s {who}%(name)s: %(message)s")
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
         return one_line(super().formatMessage(record))
 
 
-def log_to_standard_error(level: str) -> None:
-    """Set up logging for a whole process."""
+def log_to_standard_error(level: str, who: str = "") -> None:
+    """Set up logging for a whole process; `who` stands before the name in each line."""
     handler = logging.StreamHandler()
-    handler.setFormatter(OneLineFormatter())
+    handler.setFormatter(OneLineFormatter(who))
     logging.basicConfig(level=level.upper(), handlers=[handler])

@@ -2,13 +2,15 @@
 The composition root: builds the parts of one proxy, starts them, drains them, stops them.
 
     start   bootstrap → certificate → last good snapshot (or the static one) → listeners → admin
-    live    discovery hands over snapshots; `Mesh.adopt` obeys each of them whole or not at all
+    live    discovery hands over snapshots; each is obeyed whole or not at all
     drain   SIGTERM or a successor: no new connections; requests under way finish, up to the drain
             time
     stop    whatever is left is closed
 
 A process that is started beside one that serves (with the same state directory) takes over from
 it: it gets ready on the sockets of the other, and only then accepts (`lifecycle/takeover.py`).
+
+Traffic is served by this process (`traffic.py`) or by workers that it leads (`lifecycle/crew.py`).
 """
 
 import asyncio
@@ -31,12 +33,13 @@ from meshproxy.lifecycle import takeover
 from meshproxy.lifecycle.takeover import Door, Predecessor, TakeoverError
 from meshproxy.private_file import PrivateFileError
 from meshproxy.telemetry.metrics import Metrics
-from meshproxy.traffic import Traffic
 
 if TYPE_CHECKING:
     import socket
 
     from meshproxy.config.discovery_client import DiscoveryClient
+    from meshproxy.lifecycle.crew import Crew
+    from meshproxy.traffic import Traffic
 
 log = logging.getLogger("meshproxy")
 
@@ -65,7 +68,7 @@ class Proxy:
         self._metrics = Metrics()
         self._certificates = Certificates(bootstrap.identity, bootstrap.state)
         self._sockets = Sockets()
-        self._traffic = Traffic(bootstrap, self._certificates, self._metrics, self._sockets)
+        self._traffic = self._new_traffic()
         self._snapshot = Snapshot()
         self._admin = Admin(self._loop)
         self._discovery: DiscoveryClient | None = None
@@ -75,6 +78,17 @@ class Proxy:
         self._configured = False
         self._draining = False
         self.finished = asyncio.Event()
+
+    def _new_traffic(self) -> "Traffic | Crew":
+        """Return what serves: this process, or several that it leads; the words are the same."""
+        parts = (self._bootstrap, self._certificates, self._metrics, self._sockets)
+        if self._bootstrap.workers == 1:
+            from meshproxy.traffic import Traffic  # a parent of workers needs none of it
+
+            return Traffic(*parts)
+        from meshproxy.lifecycle.crew import Crew
+
+        return Crew(*parts)
 
     # Start ----------------------------------------------------------------------------------------
 
@@ -263,7 +277,8 @@ class Proxy:
         page("/healthz/live", "text", lambda: (200, b"live\n"))
         page("/healthz/ready", "text", self._page_ready)
         page("/config", "json", lambda: (200, as_json(self._snapshot)))
-        page("/clusters", "json", self._page_clusters)
+        # Workers have to be asked, which a page can only wait for in a thread.
+        page("/clusters", "json", self._page_clusters, slow=self._bootstrap.workers > 1)
         page("/certs", "json", lambda: (200, as_json(self._certificates.described())))
 
     def _page_metrics(self) -> tuple[int, bytes]:
@@ -280,6 +295,8 @@ class Proxy:
         if not self._configured:
             error = self._discovery.last_error if self._discovery else None
             return 503, f"no configuration yet{f': {error}' if error else ''}\n".encode()
+        if not self._traffic.ready:
+            return 503, b"not all workers are ready\n"
         return 503, b"no valid certificate\n"
 
     def _page_clusters(self) -> tuple[int, bytes]:

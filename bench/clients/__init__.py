@@ -6,11 +6,13 @@ Each runs in a process of its own, whose CPU nobody counts.
 
 import json
 import subprocess
+from pathlib import Path
 from typing import Any
 
 from bench.programs import python
 
 PREFIX = "JSON "
+_ROOT = Path(__file__).parent.parent.parent  # where `python -m bench…` finds us
 
 
 class LoadError(Exception):
@@ -26,7 +28,7 @@ def run(command: list[str], seconds: float) -> str:
     """
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, check=False, timeout=seconds + 30
+            command, cwd=_ROOT, capture_output=True, text=True, check=False, timeout=seconds + 30
         )
     except subprocess.TimeoutExpired as error:
         raise LoadError(f"{command[0]} did not end within {error.timeout:.0f} s") from None

@@ -1,10 +1,9 @@
 """meshproxy, as users run it: `python -m meshproxy run` on a static bootstrap."""
 
-import importlib.util
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final, Literal
+from typing import Literal
 
 import meshproxy
 from bench.process import Process
@@ -30,9 +29,6 @@ from meshproxy.identity.tls import ALPN_HTTP2
 
 from . import Side
 
-TCP: Final = importlib.util.find_spec("meshproxy.downstream.tcp") is not None
-"""Whether this version carries connections that are not HTTP."""
-
 
 class Ours:
     name = "ours"
@@ -43,9 +39,7 @@ class Ours:
     def version(self) -> str:
         return meshproxy.__version__
 
-    def lacks(self, service: Service) -> str | None:
-        if service.protocol == "tcp" and not TCP:
-            return "this version does not carry opaque TCP yet"
+    def lacks(self, service: Service) -> str | None:  # noqa: ARG002
         return None
 
     def start(

@@ -34,7 +34,11 @@ class MalformedError(Exception):
 
 
 class RequestSink(Protocol):
-    """Hears the requests of one connection."""
+    """
+    Hears the requests of one connection.
+
+    A head whose `length` is None is a whole request: neither data nor an end follows it.
+    """
 
     def on_request_head(self, head: RequestHead) -> None: ...
     def on_request_data(self, data: bytes) -> None: ...

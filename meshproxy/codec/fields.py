@@ -1,5 +1,7 @@
 """
-Field lines of HTTP/1.1: from bytes to `Field` tuples, strictly, and mostly from memory.
+Fields as they stand on a wire: from bytes to `Field` tuples, strictly, and mostly from memory.
+
+A field of HTTP/1.1 is a line, one of HTTP/2 a pair; both are read by the same rules.
 
 The parts of a message that are about the connection (framing, Host, hop-by-hop fields) are set
 apart from those that travel on, because a proxy that copies the former has been tricked before:
@@ -9,15 +11,15 @@ see RFC 9110 section 7.6.1 and RFC 9112 section 11.2.
 its value, and the line is put together anew from the two.  So the writers may copy lines without
 looking at them: nothing that was read can start a new line or end a head.
 
-**The cache.** Clients repeat themselves: of the eight or so lines of a request, all but a few are
-the same, byte for byte, as in the request before.  Those are looked up rather than parsed.  Lines
-that differ every time, or that hold a secret, never enter the cache; of those only the name is
+**The caches.** Clients repeat themselves: of the eight or so lines of a request, all but a few are
+the same, byte for byte, as in the request before.  Those are looked up rather than parsed, lines
+in one cache, pairs in another.  Lines that differ every time, or that hold a secret, never enter the cache; of those only the name is
 looked up.  Date and Content-Length do: the one changes once a second, the other repeats often
 enough, and when they fill the cache, reading some lines anew costs far less than they have saved.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from meshproxy.message import Field, Fields, is_mesh_field
@@ -34,6 +36,13 @@ EXPECT: Final = 5
 UPGRADE: Final = 6
 MESH: Final = 7
 DROPPED: Final = 8
+COOKIE: Final = 9  # of HTTP/2, where it may come in pieces; in HTTP/1.1 it is like any other
+
+LONG: Final = 16
+"""Added to the kind of a field of HTTP/2 that is longer than `LONGEST_CACHED`."""
+
+Header = tuple[bytes, bytes]
+"""Name, in lower case, and value: a field of HTTP/2."""
 
 Entry = tuple[int, Field]
 """A kind from the list above, and the field."""
@@ -65,10 +74,10 @@ _PROTECTED: Final = frozenset(
 )  # fmt: skip
 _PROTECTED_PREFIXES: Final = (b"content-", b"if-", b"x-forwarded-", b"x-b3-")
 
-# Lines worth remembering are short, public and the same every time.  Full, the two caches hold
-# less than a megabyte.
+# Lines worth remembering are short, public and the same every time.  Full, the three caches hold
+# about a megabyte.
 _MOST_CACHED: Final = 1024
-_LONGEST_CACHED: Final = 160
+LONGEST_CACHED: Final = 160
 _NEVER_CACHED: Final = frozenset(
     {
         b"age", b"authorization", b"b3", b"baggage", b"content-range", b"cookie", b"etag", b"expires", b"forwarded", b"grpc-timeout", b"idempotency-key",
@@ -102,11 +111,9 @@ class _Lines(dict[bytes, Entry]):
         if not colon or (known is None and not is_token(name)):
             raise MalformedError("malformed-request", _why_no_name(line, name, colon))
         lower, kind, cacheable = known or _learn_name(name)
-        value = value.strip(b" \t")
-        if _control_byte(value):
-            raise MalformedError("malformed-request", f"control byte in the value of {name!r}")
+        value = _checked(name, value)
         entry = (kind, (lower, value, name + b": " + value))
-        if cacheable and len(line) <= _LONGEST_CACHED:
+        if cacheable and len(line) <= LONGEST_CACHED:
             # Starting over when full costs a parse per line once in a while; a cleverer cache
             # would cost every look-up.
             if len(self) >= _MOST_CACHED:
@@ -115,7 +122,37 @@ class _Lines(dict[bytes, Entry]):
         return entry
 
 
+class _Headers(dict[Header, Entry]):
+    """Fields of HTTP/2 that were read before."""
+
+    def __missing__(self, header: Header) -> Entry:
+        """
+        Read one field.
+
+        Raises:
+            MalformedError: Its name is no token, or its value holds a control byte.
+        """
+        name, value = header
+        known = _names.get(name)
+        if known is None and not is_token(name):
+            raise MalformedError("malformed-request", _why_no_name(name, name, b":"))
+        lower, kind, cacheable = known or _learn_name(name)
+        value = _checked(name, value)
+        line = name + b": " + value
+        if name == b"cookie":
+            kind = COOKIE
+        if len(line) > LONGEST_CACHED:
+            return kind + LONG, (lower, value, line)
+        entry = (kind, (lower, value, line))
+        if cacheable:
+            if len(self) >= _MOST_CACHED:
+                self.clear()
+            self[header] = entry
+        return entry
+
+
 _lines: Final = _Lines()
+_headers: Final = _Headers()
 _names: dict[bytes, tuple[bytes, int, bool]] = {}
 
 # RFC 9110 section 5.6.2.
@@ -144,6 +181,41 @@ def read_fields(lines: Iterable[bytes]) -> tuple[Fields, Special]:
     return fields, special
 
 
+def read_headers(headers: Sequence[Header]) -> tuple[Fields, Special, int]:
+    """
+    Read fields of HTTP/2: `read_fields` for pairs, with two differences.
+
+    What is dropped is not returned; cookies count as end-to-end fields and as special ones; and the third thing returned is no
+    less than the bytes of all fields together, an estimate that costs nothing.
+
+    Raises:
+        MalformedError: One of them is not a field.
+    """
+    fields: Fields = []
+    special: Special = {}
+    size = LONGEST_CACHED * len(headers)
+    for header in headers:
+        kind, field = _headers[header]
+        if not kind:
+            fields.append(field)
+            continue
+        if kind >= LONG:
+            kind -= LONG
+            size += len(field[2])
+        if kind in (END_TO_END, COOKIE):
+            fields.append(field)
+        if kind not in (END_TO_END, DROPPED):
+            special.setdefault(kind, []).append(field)
+    return fields, special, size
+
+
+def _checked(name: bytes, value: bytes) -> bytes:
+    value = value.strip(b" \t")
+    if _control_byte(value):
+        raise MalformedError("malformed-request", f"control byte in the value of {name!r}")
+    return value
+
+
 def values(special: Special, kind: int) -> list[bytes]:
     """Return the values of all fields of one kind."""
     if kind not in special:
@@ -161,7 +233,7 @@ def _learn_name(name: bytes) -> tuple[bytes, int, bool]:
         raise MalformedError("malformed-request", f"{name[:64]!r} poses as another field")
     cacheable = not (kind == MESH or lower in _NEVER_CACHED or _never_cached_part(lower))
     known = (lower, kind, cacheable)
-    if len(name) <= _LONGEST_CACHED:
+    if len(name) <= LONGEST_CACHED:
         if len(_names) >= _MOST_CACHED:
             _names.clear()
         _names[name] = known

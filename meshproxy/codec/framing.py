@@ -13,7 +13,7 @@ import re
 from functools import lru_cache
 from typing import Final
 
-from meshproxy.message import CHUNKED, TUNNEL
+from meshproxy.message import CHUNKED, TUNNEL, Fields
 
 from . import MalformedError
 
@@ -96,6 +96,23 @@ def check_transfer_encoding(lengths: list[bytes], codings: list[bytes], *, http1
         raise MalformedError("malformed-request", f"Transfer-Encoding is {codings[0][:64]!r}")
 
 
+def length_of(fields: Fields) -> int:
+    """
+    Return the one number that the Content-Length fields agree on.
+
+    Raises:
+        MalformedError: They do not agree, or one is not a plain decimal number.
+    """
+    if len(fields) == 1:
+        return _one_length(fields[0][1])
+    return content_length([value for _name, value, _line in fields])
+
+
+@lru_cache(maxsize=512)  # 0.1 µs instead of 1 for a length that was seen lately
+def _one_length(text: bytes) -> int:
+    return content_length([text])
+
+
 def content_length(lengths: list[bytes]) -> int:
     """
     Return the one number that the Content-Length lines agree on.
@@ -113,7 +130,6 @@ def content_length(lengths: list[bytes]) -> int:
     return _number(text)
 
 
-@lru_cache(maxsize=512)  # 0.1 µs instead of 0.7 for a length that was seen lately
 def _number(text: bytes) -> int:
     if not _digits(text) or (number := int(text)) > _LARGEST:
         raise MalformedError("malformed-request", f"Content-Length is {text[:64]!r}")

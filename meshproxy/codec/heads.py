@@ -37,9 +37,9 @@ from .fields import (
     read_fields,
     values,
 )
-from .framing import UNTIL_CLOSE, request_length, response_length
+from .framing import UNTIL_CLOSE, length_of, request_length, response_length
 from .limits import Limits
-from .target import check_authority, is_origin_form, read_target
+from .target import PLAIN, check_authority, is_origin_form, read_target
 from .upgrade import read_protocols
 
 _NO_OPTIONS: Final[frozenset[bytes]] = frozenset()
@@ -83,6 +83,9 @@ _METHODS: Final = frozenset(
 )
 
 
+_WITH_BODY: Final = frozenset({b"GET", b"POST", b"PUT", b"DELETE", b"PATCH"})
+"""Requests whose response has a body unless its status says otherwise."""
+
 _later_version: Final = re.compile(rb"HTTP/[2-9]\.[0-9]").fullmatch
 
 
@@ -110,7 +113,10 @@ def read_request_head(lines: list[bytes], limits: Limits) -> tuple[RequestHead, 
         raise _well_formed_but(lines, "target-too-long", f"target of {len(raw_target)} bytes")
     if len(lines) > limits.fields + 1:
         raise _well_formed_but(lines, "fields-too-large", f"{len(lines) - 1} field lines")
-    if is_origin_form(raw_target) and method != b"CONNECT":  # as nearly always: one call less
+    plain = raw_target[:1] == b"/" and not raw_target.strip(PLAIN)
+    if (
+        plain or is_origin_form(raw_target)
+    ) and method != b"CONNECT":  # as nearly always: one call less
         scheme, named, path = b"http", None, raw_target
         length = None
     else:
@@ -222,9 +228,12 @@ def read_response_head(
     if len(lines) > limits.fields:
         raise MalformedError("fields-too-large", f"{len(lines)} field lines")
     fields, special = read_fields(lines)
-    lengths = values(special, CONTENT_LENGTH) if CONTENT_LENGTH in special else []
-    codings = values(special, TRANSFER_ENCODING) if TRANSFER_ENCODING in special else []
-    length, follows = response_length(method, status, lengths, codings, http10=http10)
+    length: int | None
+    if status == 200 and method in _WITH_BODY and CONTENT_LENGTH in special and TRANSFER_ENCODING not in special:  # fmt: skip
+        length = follows = length_of(special[CONTENT_LENGTH])  # as nearly always
+    else:
+        lengths, codings = values(special, CONTENT_LENGTH), values(special, TRANSFER_ENCODING)
+        length, follows = response_length(method, status, lengths, codings, http10=http10)
     keep_alive = not http10
     if CONNECTION in special:
         options = _connection_options(values(special, CONNECTION))

@@ -139,16 +139,17 @@ class RequestReader:
         lines = buffer[:end].split(b"\r\n")
         head, self.keep_alive, self.http10 = read_request_head(lines, self._limits)
         length = head.length
-        if length == CHUNKED:
+        if length is None:
+            self._state = _ENDED  # that was all of it: no end follows
+        elif length == CHUNKED:
             self._chunks = ChunkReader(self._limits)
             self._state = _CHUNKED
         else:
-            self._missing = length or 0
+            self._missing = length
             self._state = _SIZED if length != TUNNEL else _SWITCHING
         self._sink.on_request_head(head)
-        if not length and self._state == _SIZED:
-            self._state = _ENDED
-            self._sink.on_request_end(None)
+        if length == 0 and self._state == _SIZED:
+            self._end(None)
         return self._state != _DEAF
 
     def _skip_blank_line(self) -> bool:
@@ -476,7 +477,7 @@ def encode_response_head(head: ResponseHead, *, close: bool, http10: bool = Fals
     an empty one says 0.  HTTP/1.0 knows no chunks: there `CHUNKED` means until the end of the
     connection, which the caller closes.
     """
-    lines = [_status_line(head)]
+    lines = [_USUAL_STATUS_LINES.get((head.status, head.reason)) or _status_line(head)]
     for _name, _value, line in head.fields:  # a comprehension would be one call more
         lines.append(line)
     length = head.length

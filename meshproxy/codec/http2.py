@@ -46,7 +46,6 @@ from .http2_heads import (
     read_trailers,
     request_headers,
     response_headers,
-    size_of,
     trailer_headers,
 )
 
@@ -121,7 +120,7 @@ class Sink(Protocol):
 
 
 class RequestStream(Sink, Protocol):
-    """A stream of a server."""
+    """A stream of a server; like a `RequestSink`, it hears no end where there is no body."""
 
     def on_request_head(self, head: RequestHead) -> None: ...
     def on_request_data(self, data: bytes) -> None: ...
@@ -191,16 +190,11 @@ class _Session:
     def _dispatch(self) -> None:
         handlers = self._handlers
         for event in self._engine.events():
+            handlers[event.__class__](self, event)
             if self.closed:
                 return
-            handler = handlers.get(event.__class__)
-            if handler is None:
-                self._spend()
-            else:
-                handler(self, event)
 
-    # By class of event.  What is not in here moves no request along, and costs.
-    _handlers: ClassVar[dict[type[ngh2.Event], Callable[[Any, Any], None]]] = {}
+    _handlers: ClassVar["_Handlers"]
 
     def _spend(self) -> None:
         """The peer made us do something that serves no request."""
@@ -332,6 +326,17 @@ def _on_reset(session: _Session, event: ngh2.StreamReset) -> None:
     """Nothing yet: the next event says that the stream is closed, with the same code."""
 
 
+def _on_other(session: _Session, _: ngh2.Event) -> None:
+    session._spend()  # noqa: SLF001 - of this file
+
+
+class _Handlers(dict[type[ngh2.Event], Callable[[Any, Any], None]]):
+    """What to do, by class of event.  What is not in here moves no request along, and costs."""
+
+    def __missing__(self, _kind: type[ngh2.Event]) -> Callable[[Any, Any], None]:
+        return _on_other
+
+
 class ServerSession(_Session):
     """
     The end that requests come to; `open_stream` makes the sink of each.
@@ -378,7 +383,7 @@ class ServerSession(_Session):
             stream.on_request_malformed(error)
             return
         stream.on_request_head(head)
-        if ended and not self.closed:
+        if ended and head.length is not None and not self.closed:
             stream.on_request_end(None)
 
     def _on_data(self, event: ngh2.DataReceived) -> None:
@@ -447,15 +452,17 @@ class ServerSession(_Session):
     def _send_goaway(self) -> None:
         self._engine.send_goaway(NO_ERROR, last_stream_id=self._last)
 
-    _handlers = {
-        ngh2.RequestReceived: _on_head,
-        ngh2.DataReceived: _on_data,
-        ngh2.TrailersReceived: _on_trailers,
-        ngh2.StreamClosed: _on_stream_closed,
-        ngh2.StreamReset: _on_reset,
-        ngh2.PingAcknowledged: _on_ping_answered,
-        ngh2.ConnectionClosed: _on_connection_closed,
-    }
+    _handlers = _Handlers(
+        {
+            ngh2.RequestReceived: _on_head,
+            ngh2.DataReceived: _on_data,
+            ngh2.TrailersReceived: _on_trailers,
+            ngh2.StreamClosed: _on_stream_closed,
+            ngh2.StreamReset: _on_reset,
+            ngh2.PingAcknowledged: _on_ping_answered,
+            ngh2.ConnectionClosed: _on_connection_closed,
+        }
+    )
 
 
 class ClientSession(_Session):
@@ -517,14 +524,13 @@ class ClientSession(_Session):
             MalformedError: The peer would not take it, and might close the connection over it:
                 `fields-too-large`; or it takes no request at all any more: `stream-refused`.
         """
-        # What the pseudo-header fields and our own add is bounded, but for these two.
-        size = size_of(head.fields) + len(head.path) + len(head.authority) + 512
+        headers, size = request_headers(head)
         if size > self._header_limit:
             raise MalformedError(
                 "fields-too-large", f"{size} bytes, the peer takes {self._header_limit}"
             )
         try:
-            stream_id = self._engine.send_request(request_headers(head), end_stream=ended)
+            stream_id = self._engine.send_request(headers, end_stream=ended)
         except ngh2.NGH2Error as error:
             raise MalformedError("stream-refused", str(error)) from None
         self.streams[stream_id] = stream
@@ -609,17 +615,19 @@ class ClientSession(_Session):
         elif stream is not None:
             stream.on_closed(code)
 
-    _handlers = {
-        ngh2.ResponseReceived: _on_head,
-        ngh2.DataReceived: _on_data,
-        ngh2.TrailersReceived: _on_trailers,
-        ngh2.StreamClosed: _on_stream_closed,
-        ngh2.StreamReset: _on_reset,
-        ngh2.InformationalResponseReceived: _on_informational,
-        ngh2.SettingsReceived: _on_settings,
-        ngh2.GoAwayReceived: _on_goaway,
-        ngh2.ConnectionClosed: _on_connection_closed,
-    }
+    _handlers = _Handlers(
+        {
+            ngh2.ResponseReceived: _on_head,
+            ngh2.DataReceived: _on_data,
+            ngh2.TrailersReceived: _on_trailers,
+            ngh2.StreamClosed: _on_stream_closed,
+            ngh2.StreamReset: _on_reset,
+            ngh2.InformationalResponseReceived: _on_informational,
+            ngh2.SettingsReceived: _on_settings,
+            ngh2.GoAwayReceived: _on_goaway,
+            ngh2.ConnectionClosed: _on_connection_closed,
+        }
+    )
 
 
 def _fault_of_upstream(error: MalformedError) -> MalformedError:

@@ -15,33 +15,35 @@ said anew: we always take trailers.
 
 **Upgrade** is CONNECT with `:protocol` here (RFC 8441; `upgrade.py`).  It has room for one protocol,
 so the first is the one that is asked for, and none for the method: that is GET, or what
-`x-mesh-method` says, for the few that upgrade another (`kubectl exec` does a POST).
+`x-mesh-method` says, for the few that upgrade another (`kubectl exec` does a POST).  Nor is there a
+2xx that does *not* open a tunnel: an app's 200 goes as 501 with the true one in `x-mesh-status`.
 """
 
 from collections.abc import Sequence
 from typing import Final
 
-from meshproxy.message import CHUNKED, TUNNEL, Field, Fields, RequestHead, ResponseHead
+from meshproxy.message import CHUNKED, TUNNEL, Fields, RequestHead, ResponseHead
 
 from . import MalformedError
 from .fields import (
     CONTENT_LENGTH,
+    COOKIE,
     EXPECT,
     HOST,
     MESH,
+    Header,
     Special,
     is_protected,
     is_token,
-    read_fields,
+    read_headers,
     values,
 )
-from .framing import content_length
+from .framing import length_of
 from .heads import check_expectation
 from .limits import LIMITS, Limits
-from .target import check_authority, read_target
+from .target import PLAIN, check_authority, is_origin_form, read_target
 from .upgrade import first_of, read_protocols
 
-Header = tuple[bytes, bytes]
 Headers = list[Header]
 
 FIELD_OVERHEAD: Final = 32
@@ -50,6 +52,10 @@ FIELD_OVERHEAD: Final = 32
 HEADER_LIST_LIMIT: Final = LIMITS.head + FIELD_OVERHEAD * (LIMITS.fields + 8)
 """The size of header lists that we announce: every head that HTTP/1.1 admits fits in."""
 
+_USUAL_ORDER: Final = (b":method", b":scheme", b":path", b":authority")
+_LINE_OVERHEAD: Final = FIELD_OVERHEAD - 2  # a line has ": " between name and value
+_OWN_SIZE: Final = 512  # pseudo-header fields but for path and authority, and fields of ours
+
 _COOKIE: Final = b"cookie"
 _TRAILERS_WELCOME: Final = (b"te", b"trailers")
 _EXPECT: Final = (b"expect", b"100-continue")
@@ -57,6 +63,7 @@ _STATUSES: Final = {b"%d" % status: status for status in range(100, 600)}
 _STATUS_HEADERS: Final = {status: (b":status", text) for text, status in _STATUSES.items()}
 _STATUS_HEADERS[101] = _STATUS_HEADERS[200]  # HTTP/2 has no 101 (RFC 8441 section 4)
 _METHOD: Final = b"x-mesh-method"
+_STATUS: Final = b"x-mesh-status"
 
 
 # Reading ------------------------------------------------------------------------------------------
@@ -71,34 +78,64 @@ def read_request_head(
     Raises:
         MalformedError: It is not a request, or larger than what we take.
     """
-    pseudo: dict[bytes, bytes] = {}
+    if len(headers) < 4:
+        method, scheme, path, authority, protocol, rest = _pseudo_header_fields(headers)
+    else:
+        (first, method), (second, scheme), (third, path), (fourth, authority), *rest = headers
+        protocol = None
+        if (first, second, third, fourth) != _USUAL_ORDER:
+            method, scheme, path, authority, protocol, rest = _pseudo_header_fields(headers)
+    plain = path[:1] == b"/" and not path.strip(PLAIN)
+    if method == b"CONNECT" or len(path) > limits.target or not (plain or is_origin_form(path)):
+        path = _path(method, path, limits)
+    if scheme not in (b"http", b"https"):
+        raise MalformedError("malformed-request", f":scheme {scheme[:64]!r}")
+    fields, special, size = read_headers(rest)
+    if size > limits.head or len(rest) > limits.fields:
+        _check_size(rest, limits)
+    if authority is None or HOST in special:
+        authority = _authority(authority, special.get(HOST, []))
+    else:
+        check_authority(authority)
+    head = RequestHead(method, authority, path, fields, None if ended else CHUNKED, scheme)
+    if special:  # not so in most requests
+        _read_special(head, special, ended=ended)
+    if method == b"CONNECT":
+        return _tunnel_request(head, protocol, special)
+    return head
+
+
+def _pseudo_header_fields(
+    headers: Sequence[Header],
+) -> tuple[bytes, bytes, bytes, bytes | None, bytes | None, Sequence[Header]]:
+    """Return method, scheme, path, authority and protocol, and the fields that are none of these."""
+    # They come first, each once, and no others: nghttp2 has seen to it.
+    pseudo = {}
     for name, value in headers:
         if name[:1] != b":":
             break
         pseudo[name] = value
-    # Pseudo-header fields come first, each once: nghttp2 has seen to it.
-    lines = [name + b": " + value for name, value in headers[len(pseudo) :]]
-    method = pseudo.get(b":method", b"")
-    path = _path(method, pseudo.get(b":path", b""), limits)
-    _check_size(lines, limits)
-    fields, special = read_fields(lines)
-    authority = _authority(pseudo.get(b":authority"), special.get(HOST, []))
-    scheme = pseudo.get(b":scheme", b"http")
-    if scheme not in (b"http", b"https"):
-        raise MalformedError("malformed-request", f":scheme {scheme[:64]!r}")
+    return (
+        pseudo.get(b":method", b""),
+        pseudo.get(b":scheme", b"http"),
+        pseudo.get(b":path", b""),
+        pseudo.get(b":authority"),
+        pseudo.get(b":protocol"),
+        headers[len(pseudo) :],
+    )
 
-    head = RequestHead(method, authority, path, _with_one_cookie(fields), scheme=scheme)
-    if method == b"CONNECT":
-        return _tunnel_request(head, pseudo.get(b":protocol"), special)
+
+def _read_special(head: RequestHead, special: Special, *, ended: bool) -> None:
+    """Put into the head what the special fields say."""
+    if len(special.get(COOKIE, ())) > 1:
+        head.fields = _with_one_cookie(head.fields, special[COOKIE])
     if CONTENT_LENGTH in special:
-        head.length = content_length(values(special, CONTENT_LENGTH))
-    elif not ended:
-        head.length = CHUNKED
-    head.mesh_fields = special.get(MESH)
+        head.length = length_of(special[CONTENT_LENGTH])
+    if MESH in special:
+        head.mesh_fields = special[MESH]
     if EXPECT in special:
         check_expectation(values(special, EXPECT))
         head.expect_continue = not ended
-    return head
 
 
 def _tunnel_request(head: RequestHead, protocol: bytes | None, special: Special) -> RequestHead:
@@ -106,7 +143,7 @@ def _tunnel_request(head: RequestHead, protocol: bytes | None, special: Special)
     if CONTENT_LENGTH in special:
         raise MalformedError("malformed-request", "CONNECT with a body")
     head.length = TUNNEL
-    head.mesh_fields = special.get(MESH)
+    head.expect_continue = False
     if protocol is None:
         if check_authority(head.authority) is None:
             raise MalformedError("malformed-request", "CONNECT without a port")
@@ -135,19 +172,33 @@ def read_response_head(
     status = _STATUSES.get(headers[0][1]) if headers and headers[0][0] == b":status" else None
     if status is None:
         raise MalformedError("upstream-protocol-error", "no valid :status")
-    lines = [name + b": " + value for name, value in headers[1:]]
-    _check_size(lines, limits)
-    fields, special = read_fields(lines)
-    fields += special.get(MESH, ())
+    fields, special, size = read_headers(headers[1:])
+    if size > limits.head or len(headers) > limits.fields:
+        _check_size(headers[1:], limits)
+    if len(special.get(COOKIE, ())) > 1:
+        fields = _with_one_cookie(fields, special[COOKIE])
+    if MESH in special:
+        if method == b"CONNECT":
+            status = _true_status(status, special)
+        fields += special[MESH]
     length: int | None = None
-    if method == b"CONNECT" and 200 <= status < 300:
+    if method == b"CONNECT" and headers[0][1][:1] == b"2":
         length = TUNNEL
     elif status >= 200 and status != 204:
         if CONTENT_LENGTH in special:
-            length = content_length(values(special, CONTENT_LENGTH))
+            length = length_of(special[CONTENT_LENGTH])
         elif method != b"HEAD" and status != 304:
             length = 0 if ended else CHUNKED
     return ResponseHead(status, fields, length)
+
+
+def _true_status(status: int, special: Special) -> int:
+    """Return the status of an answer that has declined a tunnel (see `declined`)."""
+    for field in special[MESH]:
+        if field[0] == _STATUS and status == 501 and field[1][:1] == b"2":
+            special[MESH].remove(field)
+            return _STATUSES.get(field[1], status)
+    return status
 
 
 def read_trailers(headers: Sequence[Header]) -> Fields | None:
@@ -157,14 +208,15 @@ def read_trailers(headers: Sequence[Header]) -> Fields | None:
     Raises:
         MalformedError: It is not a trailer section.
     """
-    fields, _ = read_fields([name + b": " + value for name, value in headers])
+    fields, _special, _size = read_headers(headers)
     return [field for field in fields if not is_protected(field[0])] or None
 
 
-def _check_size(lines: list[bytes], limits: Limits) -> None:
-    if len(lines) > limits.fields:
-        raise MalformedError("fields-too-large", f"{len(lines)} fields")
-    if sum(map(len, lines)) > limits.head:
+def _check_size(headers: Sequence[Header], limits: Limits) -> None:
+    if len(headers) > limits.fields:
+        raise MalformedError("fields-too-large", f"{len(headers)} fields")
+    # As much as they would take as lines, with ": " between name and value.
+    if sum(len(name) + len(value) + 2 for name, value in headers) > limits.head:
         raise MalformedError("fields-too-large", f"fields of more than {limits.head} bytes")
 
 
@@ -200,17 +252,14 @@ def _authority(named: bytes | None, hosts: Fields) -> bytes:
     return authority
 
 
-def _with_one_cookie(fields: Fields) -> Fields:
+def _with_one_cookie(fields: Fields, pieces: Fields) -> Fields:
     """
     Return `fields` with the pieces of Cookie as one.
 
     RFC 9113 section 8.2.3: they "MUST be concatenated into a single octet string using the
     two-octet delimiter" before they leave HTTP/2.  Joined here, everybody behind us sees one.
     """
-    if [field[0] for field in fields].count(_COOKIE) < 2:
-        return fields
-    pieces = [field[1] for field in fields if field[0] == _COOKIE]
-    whole = b"; ".join(pieces)
+    whole = b"; ".join([value for _name, value, _line in pieces])
     joined = [field for field in fields if field[0] != _COOKIE]
     joined.append((_COOKIE, whole, b"cookie: " + whole))
     return joined
@@ -219,35 +268,65 @@ def _with_one_cookie(fields: Fields) -> Fields:
 # Writing ------------------------------------------------------------------------------------------
 
 
-def request_headers(head: RequestHead) -> Headers:
-    """Return the header list of a request as it goes to the next hop; `mesh_fields` stay behind."""
-    if head.length == TUNNEL:
-        return _tunnel_headers(head)
-    headers: Headers = [(b":method", head.method)]
-    headers.append((b":scheme", head.scheme))
-    headers.append((b":path", head.path))
-    headers.append((b":authority", head.authority))
-    headers += [field[:2] for field in head.fields]
-    if head.length is not None and head.length >= 0:
-        headers.append((b"content-length", b"%d" % head.length))
+def request_headers(head: RequestHead) -> tuple[Headers, int]:
+    """
+    Return the header list of a request as it goes to the next hop, and its size.
+
+    `mesh_fields` stay behind.  The size is what the list counts, at most, against the peer's limit
+    (RFC 9113 section 6.5.2).
+    """
+    length = head.length
+    headers: Headers = (
+        [
+            (b":method", head.method),
+            (b":scheme", head.scheme),
+            (b":path", head.path),
+            (b":authority", head.authority),
+        ]
+        if length != TUNNEL
+        else _tunnel_headers(head)
+    )
+    size = _OWN_SIZE + len(head.path) + len(head.authority)
+    for name, value, line in head.fields:  # a comprehension would be a call
+        headers.append((name, value))
+        size += len(line) + _LINE_OVERHEAD
+    if length == TUNNEL:
+        if head.upgrade is not None and head.method != b"GET":
+            headers.append((_METHOD, head.method))
+        return headers, size
+    if length is not None and length != CHUNKED:
+        headers.append((b"content-length", b"%d" % length))
     headers.append(_TRAILERS_WELCOME)
     if head.expect_continue:
         headers.append(_EXPECT)
-    return headers
+    return headers, size
 
 
 def _tunnel_headers(head: RequestHead) -> Headers:
-    """Return the header list of a request that asks to switch protocols (RFC 8441 section 4)."""
-    headers: Headers = [(b":method", b"CONNECT")]
-    if head.upgrade is not None:
-        headers.append((b":protocol", first_of(head.upgrade)))
-        headers.append((b":scheme", head.scheme))
-        headers.append((b":path", head.path))
-    headers.append((b":authority", head.authority))
-    headers += [field[:2] for field in head.fields]
-    if head.upgrade is not None and head.method != b"GET":
-        headers.append((_METHOD, head.method))
-    return headers
+    """Return the pseudo-header fields of a request that asks to switch protocols (RFC 8441)."""
+    if head.upgrade is None:
+        return [(b":method", b"CONNECT"), (b":authority", head.authority)]
+    return [
+        (b":method", b"CONNECT"),
+        (b":protocol", first_of(head.upgrade)),
+        (b":scheme", head.scheme),
+        (b":path", head.path),
+        (b":authority", head.authority),
+    ]
+
+
+def declined(head: ResponseHead) -> ResponseHead:
+    """
+    Return an answer to CONNECT that does not open a tunnel, as HTTP/2 can say it.
+
+    Any 2xx would open one (RFC 9113 section 8.5), but in HTTP/1.1 a server may answer an Upgrade
+    with 200 and mean nothing but that.  The next sidecar gets to know the true status.
+    """
+    if not 200 <= head.status < 300:
+        return head
+    status = b"%d" % head.status
+    fields = [*head.fields, (_STATUS, status, _STATUS + b": " + status)]
+    return ResponseHead(501, fields, head.length)
 
 
 def response_headers(head: ResponseHead) -> Headers:
@@ -257,7 +336,8 @@ def response_headers(head: ResponseHead) -> Headers:
     A 101 is said as 200.
     """
     headers = [_STATUS_HEADERS[head.status]]
-    headers += [field[:2] for field in head.fields]
+    for name, value, _line in head.fields:  # a comprehension would be a call
+        headers.append((name, value))
     if head.length is not None and head.length >= 0:
         headers.append((b"content-length", b"%d" % head.length))
     return headers
@@ -266,9 +346,3 @@ def response_headers(head: ResponseHead) -> Headers:
 def trailer_headers(fields: Fields) -> Headers:
     """Return the header list of a trailer section."""
     return [field[:2] for field in fields]
-
-
-def size_of(fields: Sequence[Field]) -> int:
-    """Return what `fields` count against the peer's limit (RFC 9113 section 6.5.2)."""
-    # A line has ": " between name and value, which does not count.
-    return sum([len(field[2]) for field in fields]) + (FIELD_OVERHEAD - 2) * len(fields)

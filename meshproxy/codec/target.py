@@ -22,6 +22,11 @@ Target = tuple[bytes, bytes | None, bytes]
 _PATH: Final = rb"/(?:[!$&'(*)+,\-./0-9:;=@A-Z\[\]_a-z|~]++|%[0-9A-Fa-f]{2})*"
 _QUERY: Final = rb"\?[!$-;=?-~]*+"
 is_origin_form: Final = re.compile(_PATH + rb"(?:" + _QUERY + rb")?").fullmatch
+PLAIN: Final = b"/0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz-._~"
+"""
+Most paths hold nothing but these; ``path.strip(PLAIN)`` is empty then, which is found out in a
+quarter of the time that the pattern takes.
+"""
 _absolute_form: Final = re.compile(
     rb"(https?)://([^/?#]*)(.*)", re.IGNORECASE | re.DOTALL
 ).fullmatch

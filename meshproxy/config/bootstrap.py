@@ -106,6 +106,30 @@ def read(path: Path) -> Bootstrap:
     return bootstrap
 
 
+def with_workers(bootstrap: Bootstrap, workers: int) -> Bootstrap:
+    """
+    Return it with another number of workers, as the command line wants it.
+
+    Raises:
+        BootstrapError: That number is out of bounds.
+    """
+    try:
+        msgspec.convert(workers, Workers)
+    except msgspec.ValidationError as error:
+        raise BootstrapError(f"--workers: {error}, found {workers}") from None
+    return msgspec.structs.replace(bootstrap, workers=workers)
+
+
+def encode(bootstrap: Bootstrap) -> bytes:
+    """Return it as JSON, for another process of ours."""
+    return msgspec.json.encode(bootstrap, enc_hook=str)
+
+
+def decode(data: bytes) -> Bootstrap:
+    """Return what was encoded."""
+    return msgspec.json.decode(data, type=Bootstrap, dec_hook=_paths_relative_to(Path("/")))
+
+
 def _parse(path: Path, text: str) -> Any:
     if path.suffix not in (".yaml", ".yml"):
         try:

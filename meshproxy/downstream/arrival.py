@@ -61,11 +61,12 @@ class Arrival(Connection):
         destination: Destination,
         *,
         tls: bool = False,
+        early: bytes = b"",
     ) -> None:
         super().__init__(loop)
         self._owner = owner
         self.destination = destination
-        self._early = b""
+        self._early = early
         self.tls = tls
         self.identity: str | None = None
         self.deadline = loop.time() + FIRST_TIMEOUT
@@ -77,6 +78,18 @@ class Arrival(Connection):
             self._hand_over(self._owner.trunk)
         elif agreed in (ALPN_HTTP1, ALPN_HTTP2):
             self._hand_over(partial(self._owner.successor, http2=agreed == ALPN_HTTP2))
+
+    def take_over(self, connection: Connection) -> None:
+        """Go on with the transport of a connection that starts over (CONNECT)."""
+        self.transport, connection.transport = connection.transport, None
+        if self.transport is not None:
+            self.transport.set_protocol(self)
+            # Not now: a client may ask to start over a thousand times in one read.
+            self.loop.call_soon(self._on_early)
+
+    def _on_early(self) -> None:
+        if self._early and self.transport is not None:
+            self.on_bytes(b"")
 
     def on_bytes(self, data: bytes) -> None:
         self._early += data

@@ -86,12 +86,17 @@ class Owner(Protocol):
     def switched(self, connection: Connection, tunnel: ClientTunnel) -> None:
         """The tunnel has taken the connection's place."""
 
+    def started_over(self, connection: Connection, early: bytes) -> None:
+        """The client begins anew; `early` is what it has said of that."""
+
     def closed(self, connection: "Http1Connection | ClientTunnel") -> None: ...
     def malformed(self, code: str) -> None: ...
 
 
 class Http1Connection(Connection):
     """One client's connection."""
+
+    protocol = "http"
 
     __slots__ = (
         "_begin",
@@ -187,15 +192,16 @@ class Http1Connection(Connection):
     # The request ----------------------------------------------------------------------------------
 
     def on_request_head(self, head: RequestHead) -> None:
-        self._request_open = True
+        length = head.length
+        self._request_open = length is not None
         self._response_open = True
         self.deadline = inf
-        if head.length and not head.expect_continue:
+        if length and not head.expect_continue:
             self.deadline = self.loop.time() + BODY_TIMEOUT
         self._head_sent = False
         self._waits_for_continue = head.expect_continue
         self._close = self._last or not self._reader.keep_alive
-        if head.length == TUNNEL:
+        if length == TUNNEL:
             self._request_open = False  # as far as it is HTTP, it has been said
             self._switching = head
             self.deadline = inf
@@ -311,13 +317,27 @@ class Http1Connection(Connection):
         early = self._reader.surrender()
         successor = ClientTunnel(self.loop, self._owner, exchange)
         successor.take_over(self)
-        successor.heard_end = self._heard_end
+        if self._heard_end:
+            successor.heard_end = True
+            successor.look_after()
         self._owner.switched(self, successor)
         if early:
             exchange.on_request_data(early)
         if self._heard_end:
             exchange.on_request_end(None)
         return successor
+
+    def start_over(self, head: ResponseHead) -> bool:
+        """Send the head (200 to CONNECT), and let the listener read on with whatever follows."""
+        self._switching = self.exchange = None
+        self.write(encode_switch(head))
+        early = self._reader.surrender()
+        if self._heard_end:  # and said nothing of what it has asked leave for
+            self.close()
+        else:
+            self.flush()
+            self._owner.started_over(self, early)
+        return True
 
     def _decline(self) -> None:
         """

@@ -25,8 +25,9 @@ from meshproxy.codec.http2 import (
     PROTOCOL_ERROR,
     ServerSession,
 )
+from meshproxy.codec.http2_heads import declined
 from meshproxy.local_reply import local_reply
-from meshproxy.message import Fields, RequestHead, ResponseHead
+from meshproxy.message import TUNNEL, Fields, RequestHead, ResponseHead
 from meshproxy.multiplex import Link, Stream
 from meshproxy.refusal import refusal
 from meshproxy.tunnel import keep_alive
@@ -55,6 +56,8 @@ class AnsweredEarly(Protocol):
 class Http2Stream(Stream):
     """One request and its answer; the downstream of an exchange."""
 
+    protocol = "http2"
+
     __slots__ = ()
 
     _link: "Http2Connection"
@@ -63,7 +66,9 @@ class Http2Stream(Stream):
     # The request ----------------------------------------------------------------------------------
 
     def on_request_head(self, head: RequestHead) -> None:
-        self.method = head.method
+        # As it came over the wire, where Upgrade is CONNECT.
+        self.method = head.method if head.length != TUNNEL else b"CONNECT"
+        self.ended = head.length is None
         self.exchange = exchange = self._link.begin(self)
         exchange.on_request_head(head)
 
@@ -103,6 +108,8 @@ class Http2Stream(Stream):
         if not self.id:
             return
         self.responding = True
+        if self.method == b"CONNECT":
+            head = declined(head)
         self.finished = not head.length or self.method == b"HEAD" or head.status in (204, 304)
         link = self._link
         link.session.send_head(self.id, head, ended=self.finished)
@@ -118,6 +125,10 @@ class Http2Stream(Stream):
             link.flush_soon()
             keep_alive(link.transport)
         return self
+
+    def start_over(self, head: ResponseHead) -> bool:  # noqa: ARG002  # the word's shape
+        """A stream is no connection."""
+        return False
 
     def send_end(self, trailers: Fields | None) -> None:
         if self.tunnel and not self.ended:
@@ -146,6 +157,8 @@ class Http2Stream(Stream):
     # The end --------------------------------------------------------------------------------------
 
     def on_closed(self, code: int) -> None:  # noqa: ARG002  # why does not matter to the exchange
+        if self.tunnel and self.ended and self.finished:
+            self.exchange = None  # both halves have ended: that is no reset
         self.gone()
         exchange = self.exchange
         if exchange is not None:

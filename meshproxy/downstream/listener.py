@@ -15,6 +15,7 @@ import socket
 import ssl
 import struct
 from collections.abc import Coroutine
+from functools import partial
 from typing import Any
 
 from meshproxy.codec.budget import PEER, STRANGER
@@ -22,7 +23,6 @@ from meshproxy.codec.http1 import encode_response_head
 from meshproxy.codec.sniff import Protocol as Wire
 from meshproxy.codec.sniff import sniff
 from meshproxy.contract.resources import ListenerSpec
-from meshproxy.contract.wire import ContractError
 from meshproxy.exchange import Authorities, Cluster, Exchange
 from meshproxy.flow import Connection
 from meshproxy.identity.tls import peer_identity
@@ -38,6 +38,7 @@ from .arrival import Arrival
 from .captured import Captured, Unknown
 from .destination import PLAINTEXT, Destination, Environment
 from .http2 import Http2Connection
+from .sockets import cannot_listen
 from .tcp import TcpConnection
 from .trunk import TrunkConnection
 from .tunnel import ClientTunnel
@@ -328,13 +329,11 @@ class Listener:
             connection = Http2Connection(
                 self._loop,
                 self,
-                lambda stream: Exchange(stream, caller),
+                partial(Exchange, caller=caller),
                 PEER if known else STRANGER,
             )
         else:
-            connection = http1.Http1Connection(
-                self._loop, self, lambda connection: Exchange(connection, caller)
-            )
+            connection = http1.Http1Connection(self._loop, self, partial(Exchange, caller=caller))
         self._succeed(arrival, connection)
         return connection
 
@@ -343,7 +342,7 @@ class Listener:
         destination = arrival.destination
         caller = destination.caller(arrival.identity)
         connection = TrunkConnection(
-            self._loop, self, lambda stream: Relay(stream, caller), destination.port
+            self._loop, self, partial(Relay, caller=caller), destination.port
         )
         self._succeed(arrival, connection)
         return connection
@@ -362,6 +361,12 @@ class Listener:
     def switched(self, connection: Connection, tunnel: ClientTunnel) -> None:
         assert isinstance(connection, http1.Http1Connection)
         self._connections[tunnel] = self._connections.pop(connection)
+
+    def started_over(self, connection: Connection, early: bytes) -> None:
+        assert isinstance(connection, http1.Http1Connection)
+        arrival = Arrival(self._loop, self, self.destination, early=early)
+        self._connections[arrival] = self._connections.pop(connection)
+        arrival.take_over(connection)
 
     def closed(self, connection: Accepted) -> None:
         if self._connections.pop(connection, None) is not None:
@@ -427,13 +432,6 @@ class Listener:
             task.cancel()
         for connection in list(self._connections):
             connection.abort()
-
-
-def cannot_listen(spec: ListenerSpec, error: OSError) -> ContractError:
-    """Return the refusal of a snapshot whose listener has no place to listen on."""
-    where = f"{spec.address}:{spec.port}"
-    reason = f"cannot listen on {where}: {error.strerror or error}"
-    return ContractError(f"listener/{spec.name} port", reason)
 
 
 def _settle(future: "asyncio.Future[None]") -> None:

@@ -19,6 +19,9 @@ only then opened to siblings.
 import socket
 from collections.abc import Iterable, Sequence
 
+from meshproxy.contract.resources import ListenerSpec
+from meshproxy.contract.wire import ContractError
+
 BACKLOG = 4096
 
 Place = tuple[str, int]
@@ -88,6 +91,13 @@ def listen(
             sock.close()
         raise
     return opened
+
+
+def cannot_listen(spec: ListenerSpec, error: OSError) -> ContractError:
+    """Return the refusal of a snapshot whose listener has no place to listen on."""
+    where = f"{spec.address}:{spec.port}"
+    reason = f"cannot listen on {where}: {error.strerror or error}"
+    return ContractError(f"listener/{spec.name} port", reason)
 
 
 def _listen(place: Place, *, share: bool) -> socket.socket:

@@ -6,15 +6,19 @@ for every exchange, and cuts it when the time is up.
 """
 
 import asyncio
+import socket
 from math import inf
 from typing import Protocol
 
 from meshproxy.flow import Connection
 from meshproxy.message import Fields
-from meshproxy.tunnel import Tunnel
+from meshproxy.tunnel import Tunnel, channel_of
 
 CLOSE_TIMEOUT = 60.0
 """Seconds for the last bytes to leave before a connection that has ended both ways is cut."""
+
+HALF_CLOSED_LOOK = 30.0
+"""Seconds between two looks at whether a client that says no more is still there."""
 
 
 class Exchange(Protocol):
@@ -75,6 +79,7 @@ class ClientTunnel(Tunnel):
             self._exchange.on_request_data(data)
 
     def on_end(self) -> None:
+        self.look_after()
         if self._exchange is not None:
             self._exchange.on_request_end(None)
 
@@ -101,6 +106,10 @@ class ClientTunnel(Tunnel):
     def drain(self) -> None:
         """It ends when its two ends have done."""
 
+    def look_after(self) -> None:
+        """After the client's end: nobody reads from the socket, so nobody would hear of its death."""
+        self.deadline = self.loop.time() + HALF_CLOSED_LOOK
+
     def close(self) -> None:
         """Close once everything written has left, but do not wait for a client that never reads."""
         self.deadline = self.loop.time() + CLOSE_TIMEOUT
@@ -109,4 +118,10 @@ class ClientTunnel(Tunnel):
     def expire(self) -> None:
         """The deadline has passed."""
         self.deadline = inf
-        self.abort()
+        transport, channel = self.transport, channel_of(self.transport)
+        if transport is None or transport.is_closing() or channel is None:
+            super().abort()
+        elif channel.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            self.abort()
+        else:
+            self.look_after()

@@ -51,6 +51,7 @@ class Certificates:
         roots: PEM text of the trust bundle.
         not_after: When the certificate expires, in seconds since the epoch; 0 without one.
         last_error: Why the last attempt to renew failed, or None.
+        on_changed: Called after each change of certificate or roots.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class Certificates:
         self._server: ssl.SSLContext | None = None
         self._client: ssl.SSLContext | None = None
         self._trunk: ssl.SSLContext | None = None
+        self.on_changed: Callable[[], None] = _nobody
         self._replaced = asyncio.Event()
         self._renewed = asyncio.Event()
 
@@ -110,6 +112,11 @@ class Certificates:
     def file(self) -> Path | None:
         """The file with key and chain, for other contexts; None without a valid certificate."""
         return self._certificate if self.ready else None
+
+    @property
+    def files(self) -> tuple[Path | None, Path | None]:
+        """Where certificate and key in use lie, for another process of ours; the key may be None."""
+        return self._certificate, self._key
 
     async def until_ready(self) -> None:
         while not self.ready:
@@ -154,6 +161,23 @@ class Certificates:
             CertificateError: It is not a certificate of our identity, or not that of the key.
         """
         self._use(certificate, key, self._clock())
+
+    def follow(self, certificate: Path | None, key: Path | None, roots: str) -> None:
+        """
+        Use what another process of ours keeps fresh (a worker: what its parent does).
+
+        Raises:
+            CertificateError: It cannot be used; the old ones stay.
+        """
+        if certificate is None:
+            self.trust((roots,) if roots else ())
+            return
+        before, self.roots = self.roots, roots
+        try:
+            self._use(certificate, key, self._clock())
+        except x509.CertificateError:
+            self.roots = before
+            raise
 
     def load_cache(self) -> bool:
         """Use what an earlier run has left in the state directory; say whether it was usable."""
@@ -215,6 +239,7 @@ class Certificates:
             _check_roots(text)
         self.roots = text
         self._replaced.set()
+        self.on_changed()
 
     def _use(self, certificate: Path, key: Path | None, obtained: float) -> None:
         try:
@@ -232,6 +257,7 @@ class Certificates:
         share = 0.5 + 0.1 * (self._draw() - 0.5)
         self._renew_at = obtained + (facts.not_after - obtained) * share
         self._replaced.set()
+        self.on_changed()
 
     def _check(self, der: bytes) -> x509.Facts:
         facts = x509.read(der)
@@ -273,6 +299,10 @@ class Certificates:
         self.install(pair.key, await sign(pair.csr))
         left = self.not_after - self._clock()
         log.info("certificate of %s received, good for %.0f s", self.identity, left)
+
+
+def _nobody() -> None:
+    """Most proxies are one process: nobody else has to be told."""
 
 
 def _contexts(

@@ -8,8 +8,9 @@ issued): a resumed session would skip the verification against today's roots.
 """
 
 import ssl
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from meshproxy.contract.spiffe import SpiffeError, SpiffeId
 
@@ -23,6 +24,22 @@ ALPN_TCP = "mesh-tcp"
 """CONNECT streams over HTTP/2: opaque connections between two sidecars."""
 ALPN = [ALPN_HTTP2, ALPN_HTTP1]
 """For requests, in the order in which we like them."""
+
+_REMEMBERED: Final = 1024
+"""Peers' certificates, half a kilobyte each, whose identity need not be read again."""
+
+
+class _Session(ssl.SSLObject):
+    """
+    A TLS session that does not describe its peer's certificate in words.
+
+    The event loop asks for that after every handshake, for `get_extra_info("peercert")`, and OpenSSL
+    writes names, dates and extensions into a dict that nobody here reads: the identity comes from
+    the DER form.
+    """
+
+    def getpeercert(self, binary_form: bool = False) -> Any:
+        return super().getpeercert(binary_form=True) if binary_form else {}
 
 
 class Transport(Protocol):
@@ -87,6 +104,7 @@ def _mutual(
 ) -> ssl.SSLContext:
     context = _verifying(side, roots)
     context.load_cert_chain(certificate, key)
+    context.sslobject_class = _Session
     return context
 
 
@@ -120,8 +138,13 @@ def peer_identity(
     else:
         tls = connection.get_extra_info("ssl_object") if connection is not None else None
     der = tls.getpeercert(binary_form=True) if tls is not None else None
-    if der is None:
-        return None
+    return None if der is None else _identity_in(der, trust_domain)
+
+
+# The same peer comes with the same certificate for hours, and the same bytes say the same.  That
+# they are valid today is not remembered: OpenSSL has verified them in this handshake.
+@lru_cache(maxsize=_REMEMBERED)
+def _identity_in(der: bytes, trust_domain: str) -> str | None:
     try:
         return str(svid_identity(der, trust_domain))
     except (x509.CertificateError, SpiffeError):

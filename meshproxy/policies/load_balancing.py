@@ -65,9 +65,11 @@ class LeastRequest(Generic[E]):
         """
         count = len(endpoints)
         if endpoints is self._level and avoid is None:
-            # As nearly always: then places can be counted instead of measured.
-            place = int(random() * count)
-            other = int(random() * (count - 1))
+            # As nearly always: then places can be counted instead of measured.  One random number
+            # is enough for both draws: what is behind the point says nothing about what is before.
+            point = random() * count
+            place = int(point)
+            other = int((point - place) * (count - 1))
             first, second = endpoints[place], endpoints[other + 1 if other >= place else other]
             return second if second.active < first.active else first
         if count == 1:

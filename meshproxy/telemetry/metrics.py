@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Final
 
 from meshproxy import __version__
 
+from .counts import Counts, RequestCounts, RequestKey, TcpCounts, TcpKey
+
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
@@ -33,11 +35,6 @@ _LE: Final = (*(str(bound) for bound in BOUNDS), "+Inf")
 
 _OUTCOMES_PER_SERIES: Final = 64
 _LABELS: Final = ("direction", "source", "destination", "version", "route", "protocol")
-
-RequestKey = tuple[str, str, str, str, str, str]
-"""direction, source, destination, version, route, protocol"""
-TcpKey = tuple[str, str, str, str]
-"""direction, source, destination, route"""
 
 
 # Counting -----------------------------------------------------------------------------------------
@@ -130,10 +127,10 @@ class _Counter:
         self._overflow = (OVERFLOW,) * labels
         self.counts: dict[tuple[str, ...], int] = {}
 
-    def add(self, *labels: str) -> None:
+    def add(self, *labels: str, count: int = 1) -> None:
         if labels not in self.counts and len(self.counts) >= self._cap:
             labels = self._overflow
-        self.counts[labels] = self.counts.get(labels, 0) + 1
+        self.counts[labels] = self.counts.get(labels, 0) + count
 
 
 class Metrics:
@@ -162,6 +159,7 @@ class Metrics:
         self._tcp: dict[TcpKey, TcpSeries] = {}
         self._connections: dict[tuple[str, str], ConnectionSeries] = {}
         self._refusals = _Counter(2, 256)
+        self._grpc_ended = _Counter(5, max_series)
         self._handshake_failures = _Counter(2, 64)
         self._retries = _Counter(2, max_series)
         self._retries_skipped = _Counter(2, max_series)
@@ -180,9 +178,7 @@ class Metrics:
         series = self._requests.get(key)
         if series is None:
             if len(self._requests) >= self._max_series:
-                if self._overflow is None:
-                    self._overflow = RequestSeries()
-                return self._overflow
+                return self._overflow_series()
             series = self._requests[key] = RequestSeries()
         return series
 
@@ -193,9 +189,20 @@ class Metrics:
             key = (OVERFLOW,) * 4
         return self._tcp.setdefault(key, TcpSeries())
 
+    def _overflow_series(self) -> RequestSeries:
+        if self._overflow is None:
+            self._overflow = RequestSeries()
+        return self._overflow
+
     def refused(self, direction: str, code: str) -> None:
         """Count a response that the proxy made itself; `code` is one of `refusal.py`."""
         self._refusals.add(direction, code)
+
+    def grpc_ended(
+        self, direction: str, source: str, destination: str, route: str, status: str
+    ) -> None:
+        """Count a gRPC call by its status, which is not that of HTTP."""
+        self._grpc_ended.add(direction, source, destination, route, status)
 
     def connection(self, side: str, direction: str) -> ConnectionSeries:
         """Return the series of the ``downstream`` or ``upstream`` side."""
@@ -214,6 +221,71 @@ class Metrics:
     def retry_skipped(self, cluster: str, reason: str) -> None:
         """Count a retry that was possible but not made, and why."""
         self._retries_skipped.add(cluster, reason)
+
+    # One proxy of several processes ---------------------------------------------------------------
+
+    def counts(self) -> Counts:
+        """Return everything that was counted (not the state that others note here)."""
+        requests = [
+            RequestCounts(
+                None if series is self._overflow else key,
+                [(code, flag, count) for (code, flag), count in series.outcomes.items()],
+                series.buckets,
+                series.seconds,
+            )
+            for key, series in self.all_requests()
+        ]
+        connections = [
+            (side, direction, series.opened, series.closed)
+            for (side, direction), series in self._connections.items()
+        ]
+        counters = {
+            name: list(counter.counts.items())
+            for name, counter in vars(self).items()
+            if isinstance(counter, _Counter)
+        }
+        tcp = [
+            TcpCounts(key, series.opened, series.received, series.sent, dict(series.flags))
+            for key, series in self._tcp.items()
+        ]
+        return Counts(
+            requests=requests,
+            tcp=tcp,
+            connections=connections,
+            tunnels=self.tunnels,
+            counters=counters,
+        )
+
+    def note(self, other: "Metrics") -> None:
+        """Take over the state of the configuration that another one notes."""
+        self.config_version = other.config_version
+        self.config_applied_at = other.config_applied_at
+        self.config_refused = other.config_refused
+
+    def add(self, counts: Counts) -> None:
+        """Count what another process has counted."""
+        for counted in counts.requests:
+            series = self._overflow_series() if counted.key is None else self.requests(*counted.key)
+            for code, flag, count in counted.outcomes:
+                series.outcomes[code, flag] = series.outcomes.get((code, flag), 0) + count
+            series.buckets = [a + b for a, b in zip(series.buckets, counted.buckets, strict=True)]
+            series.seconds += counted.seconds
+        for part in counts.tcp:
+            opaque = self.tcp(*part.key)
+            opaque.opened += part.opened
+            opaque.received += part.received
+            opaque.sent += part.sent
+            for flag, count in part.flags.items():
+                opaque.flags[flag] = opaque.flags.get(flag, 0) + count
+        for side, direction, opened, closed in counts.connections:
+            connection = self.connection(side, direction)
+            connection.opened += opened
+            connection.closed += closed
+        self.tunnels += counts.tunnels
+        for name, counted_by_labels in counts.counters.items():
+            counter: _Counter = getattr(self, name)
+            for labels, count in counted_by_labels:
+                counter.add(*labels, count=count)
 
     # Telling --------------------------------------------------------------------------------------
 
@@ -311,6 +383,12 @@ class Metrics:
                 "Responses that the proxy made itself, by refusal code.",
                 ("direction", "code"),
                 self._refusals,
+            ),
+            (
+                "mesh_grpc_responses",
+                "gRPC calls by their status; - for those that ended without one.",
+                ("direction", "source", "destination", "route", "grpc_status"),
+                self._grpc_ended,
             ),
             (
                 "mesh_retries",

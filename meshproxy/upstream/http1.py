@@ -94,12 +94,12 @@ class Http1Connection(Connection):
 
     def lend(self, exchange: Exchange) -> None:
         self._exchange = exchange
-        self._request_open = True
         self._heard = False
         exchange.on_upstream_ready(self)
 
     def send_head(self, head: RequestHead) -> None:
         self._reader.expect(head.method)
+        self._request_open = head.length is not None  # without a body, that is all
         self._chunked = head.length == CHUNKED
         if head.upgrade is not None:
             head = self._with_key(head)

@@ -101,8 +101,12 @@ class Http2Stream(Stream):
         return True
 
     def send_late(self, head: RequestHead) -> None:
-        """The peer has said what it understands."""
-        if self.exchange is not None:
+        """The peer has said what it understands, and how many streams it takes."""
+        if self.exchange is None:
+            return
+        if self._link.room <= 0:
+            self._fail("stream-refused")
+        else:
             self.send_head(head)
 
     def reset(self) -> None:
@@ -168,12 +172,12 @@ class Http2Stream(Stream):
     def on_lost(self, code: str) -> None:
         """The connection has gone."""
         self.gone()
-        self._fail(code)
+        # Perhaps it was on its way out when we used it again; a reset, in contrast, is an answer.
+        self._fail(code, reused=self._link.served > 0 and not self.responding)
 
-    def _fail(self, code: str) -> None:
+    def _fail(self, code: str, *, reused: bool = False) -> None:
         exchange, self.exchange = self.exchange, None
         if exchange is not None:
-            reused = self._link.served > 0 and not self.responding
             exchange.on_response_reset(code, reused=reused)
 
     # One side is slower than the other ------------------------------------------------------------
@@ -266,7 +270,8 @@ class Http2Connection(Link):
 
     def lend(self, exchange: Exchange) -> bool:
         """Give the exchange a stream; return False when there is no room for one."""
-        if self.room <= 0:
+        transport = self.transport
+        if transport is None or self._retired or transport.is_closing() or self.session.room <= 0:
             return False
         stream = Http2Stream(self)
         stream.exchange = exchange

@@ -126,6 +126,7 @@ class End:
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
         serve: Callable[[Stream], Awaitable[None]] | None = None,
+        **settings: int,
     ) -> None:
         self.wire = Wire()
         self.writer = writer
@@ -137,7 +138,8 @@ class End:
         self._serve = serve
         self._next = 1
         self._tasks: set[asyncio.Task[None]] = set()
-        hello = self.wire.settings(s4=WINDOW, s3=1000) if serve else self.wire.hello(s4=WINDOW)
+        say = self.wire.settings if serve else self.wire.hello
+        hello = say(**{"s4": WINDOW, **({"s3": 1000} if serve else {}), **settings})
         self.write(hello + self.wire.window(0, 64 * WINDOW))
 
     def write(self, data: bytes) -> None:
@@ -215,12 +217,14 @@ class App:
 
 
 @asynccontextmanager
-async def http2_app(serve: Callable[[Stream], Awaitable[None]]) -> AsyncIterator[App]:
+async def http2_app(
+    serve: Callable[[Stream], Awaitable[None]], **settings: int
+) -> AsyncIterator[App]:
     """Serve with prior knowledge on a free port until the end of the block."""
     app = App()
 
     async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        end = End(reader, writer, serve)
+        end = End(reader, writer, serve, **settings)
         app.ends.append(end)
         await end.run()
 

@@ -33,10 +33,22 @@ def spiffe(account: str) -> str:
 
 
 class Sidecar:
-    """One sidecar process; `with` starts it and ends it."""
+    """
+    One sidecar process; `with` starts it and ends it.
+
+    Attributes:
+        settings: More of its bootstrap; what is changed counts for the next process.
+        process: The one that was started last.
+        relieved: Those that it, or others before it, took over from.
+    """
 
     def __init__(
-        self, directory: Path, name: str, snapshot: Snapshot, certificate: tuple[Path, Path] | None
+        self,
+        directory: Path,
+        name: str,
+        snapshot: Snapshot,
+        certificate: tuple[Path, Path] | None,
+        settings: dict[str, Any] | None = None,
     ) -> None:
         self.directory = directory / name
         self.directory.mkdir(mode=0o700)
@@ -47,27 +59,46 @@ class Sidecar:
         if certificate is not None:
             static |= {"certificate": str(certificate[0]), "key": str(certificate[1])}
         self._bootstrap = self.directory / "bootstrap.json"
-        self._bootstrap.write_text(
-            json.dumps(
-                {
-                    "workload": f"default/{name}",
-                    "identity": spiffe(name),
-                    "state": str(self.directory / "state"),
-                    "admin": {"address": "127.0.0.1", "port": self.admin},
-                    "drain_seconds": 5,
-                    "static": static,
-                }
-            )
-        )
+        self.settings = {
+            "workload": f"default/{name}",
+            "identity": spiffe(name),
+            "state": str(self.directory / "state"),
+            "admin": {"address": "127.0.0.1", "port": self.admin},
+            "drain_seconds": 5,
+            "static": static,
+            **(settings or {}),
+        }
         self.process: subprocess.Popen[bytes]
+        self.relieved: list[subprocess.Popen[bytes]] = []
 
     def start(self) -> None:
+        self.process = self.launch()
+        until_ready(self.admin, self.process, self.log)
+
+    def launch(self, *arguments: str) -> "subprocess.Popen[bytes]":
+        """Start a process, and wait for nothing."""
+        self._bootstrap.write_text(json.dumps(self.settings))
         with (self.directory / "log").open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "meshproxy", "run", "--bootstrap", str(self._bootstrap)],
+            return subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "meshproxy", "run"),
+                    *("--bootstrap", str(self._bootstrap), *arguments),
+                ],
                 stderr=log,
             )
-        until_ready(self.admin, self.process, self.log)
+
+    def restart(self) -> None:
+        """Start another process beside the one that serves, and wait until it has taken over."""
+        old, self.process = self.process, self.launch()
+        self.relieved.append(old)
+        took_over = f"took over from process {old.pid}\n"
+        deadline = time.monotonic() + STARTING
+        while took_over not in self.log():
+            assert self.process.poll() is None, (
+                f"ended with {self.process.returncode}:\n{self.log()}"
+            )
+            assert time.monotonic() < deadline, f"did not take over:\n{self.log()}"
+            time.sleep(0.02)
 
     def log(self) -> str:
         return (self.directory / "log").read_text()
@@ -95,9 +126,10 @@ class Sidecar:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait(15)
+        for process in (self.process, *self.relieved):
+            if process.poll() is None:
+                process.kill()
+            process.wait(15)
 
 
 def until_ready(admin: int, process: "subprocess.Popen[bytes]", log: Any) -> None:
@@ -145,6 +177,7 @@ class Pair:
         server_authority: TestAuthority | None = None,
         mtls: Any = "strict",
         app_protocol: Any = "http1",
+        settings: dict[str, Any] | None = None,
     ) -> None:
         authority = TestAuthority()
         self.authority = authority
@@ -216,9 +249,15 @@ class Pair:
         self.a_snapshot = a
         issuer = server_authority or authority
         self.a = Sidecar(
-            directory, "storefront", a, authority.issue(spiffe("storefront"), directory, "a")
+            directory,
+            "storefront",
+            a,
+            authority.issue(spiffe("storefront"), directory, "a"),
+            settings,
         )
-        self.b = Sidecar(directory, server, b, issuer.issue(spiffe(server), directory, "b"))
+        self.b = Sidecar(
+            directory, server, b, issuer.issue(spiffe(server), directory, "b"), settings
+        )
 
     def __enter__(self) -> Self:
         self.b.__enter__()

@@ -241,7 +241,7 @@ async def test_curl(mesh: Mesh, app: str, version: str, tmp_path: Path) -> None:
     assert out.read_bytes() == BODY
     await output_of("curl", "-sSf", version, "--compressed", "-o", out, url + "text.txt")
     assert out.read_bytes() == TEXT
-    await output_of("curl", "-sSf", version, "-H", "Expect: 100-continue", "-d", f"@{out}", "-o", tmp_path / "answer", url + "upload")  # fmt: skip
+    await output_of("curl", "-sSf", version, "--expect100-timeout", "0.1", "-H", "Expect: 100-continue", "-d", f"@{out}", "-o", tmp_path / "answer", url + "upload")  # fmt: skip
 
 
 # As a client --------------------------------------------------------------------------------------

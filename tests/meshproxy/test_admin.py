@@ -95,6 +95,17 @@ async def test_pipelined_requests_are_answered_in_order(port: int) -> None:
         assert [(await client.response()).status for _ in range(3)] == [200, 404, 503]
 
 
+@pytest.mark.parametrize(("line", "status"), [("GET /metrics", 200), (f"CONNECT {LOCAL}:80", 405)])
+async def test_no_other_protocol_is_spoken(port: int, line: str, status: int) -> None:
+    """A page is a page, whatever the visitor would rather have."""
+    async with connect(port) as client:
+        ask = (
+            f"{line} HTTP/1.1\r\nHost: {LOCAL}\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"
+        )
+        await client.send(ask.encode())
+        assert (await client.response()).status == status
+
+
 async def test_nonsense_is_answered_and_closed(port: int) -> None:
     """By the same codec as traffic."""
     async with connect(port) as client:

@@ -30,5 +30,10 @@ def test_a_record_cannot_pose_as_two() -> None:
     make = logging.getLogger("mesh").makeRecord
     plain = make("mesh", logging.INFO, "", 0, "field %s", ("a\nERROR forged",), None)
     assert OneLineFormatter().format(plain).endswith(r"INFO mesh: field a\nERROR forged")
+    assert (
+        OneLineFormatter("worker 2 ")
+        .format(plain)
+        .endswith(r"INFO worker 2 mesh: field a\nERROR forged")
+    )
     broken = make("mesh", logging.ERROR, "", 0, "failed", (), failure)
     assert "\nTraceback (most recent call last):\n" in OneLineFormatter().format(broken)

@@ -28,6 +28,7 @@ from meshproxy.contract.resources import (
 from meshproxy.contract.wire import ContractError
 from meshproxy.identity.x509 import CertificateError
 from meshproxy.proxy import Proxy
+from meshproxy.traffic import Traffic
 from tests.helpers.certificates import TestAuthority
 from tests.helpers.client import connect, get
 from tests.helpers.environment import until
@@ -99,7 +100,13 @@ class Scene:
             yield self.proxy
         finally:
             await self.proxy.stop()
-            await until(lambda: self.proxy._traffic.mesh.connections == 0)
+            await until(lambda: self.traffic.mesh.connections == 0)
+
+    @property
+    def traffic(self) -> Traffic:
+        traffic = self.proxy._traffic
+        assert isinstance(traffic, Traffic)
+        return traffic
 
     async def page(self, path: str) -> tuple[int, bytes]:
         response = await get(self.admin, path, "localhost")
@@ -265,7 +272,7 @@ async def test_draining_waits_for_what_runs(tmp_path: Path) -> None:
             response = await client.response()
             assert (response.body, response.header("connection")) == (b"/slow 0", "close")
             await draining
-            assert proxy._traffic.environment.exchanges == 0
+            assert scene.traffic.environment.exchanges == 0
 
 
 @pytest.mark.parametrize("hurried", [False, True])
@@ -286,5 +293,5 @@ async def test_a_drain_has_an_end(
                 await draining
             await proxy.stop()
             assert await client.rest() == b""
-            await until(lambda: proxy._traffic.environment.exchanges == 0)
+            await until(lambda: scene.traffic.environment.exchanges == 0)
     assert "1 requests cut" in caplog.text

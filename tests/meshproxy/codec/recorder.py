@@ -48,6 +48,8 @@ class Recorder:
 
     def on_request_head(self, head: RequestHead) -> None:
         self._hear(*say_request(head))
+        if head.length is None:  # the whole request: no end follows
+            self._hear("end", None)
 
     def on_response_head(self, head: ResponseHead) -> None:
         self._hear("head", *say_response(head))

@@ -21,6 +21,7 @@ from meshproxy.codec.http1 import (
     encode_last_chunk,
     encode_request_head,
     encode_response_head,
+    encode_switch,
 )
 from meshproxy.message import CHUNKED, TUNNEL, RequestHead, ResponseHead, field
 
@@ -657,3 +658,77 @@ def test_whole_pieces_are_handed_on_as_they_are() -> None:
     sink.feed([b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 131072\r\n\r\n", piece, piece])
     assert received[0] is piece
     assert received[1] is piece
+
+
+# Switching protocols ------------------------------------------------------------------------------
+
+ASK = get(b"Connection: Upgrade", b"Upgrade: own")
+CONNECT = b"CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n"
+SWITCHED = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: own\r\n\r\n"
+_PLACES = st.lists(st.integers(0, 200), max_size=6)
+
+
+@given(st.sampled_from([ASK, CONNECT]), st.binary(max_size=60), _PLACES)
+def test_behind_a_request_to_switch_nothing_is_read(
+    ask: bytes, early: bytes, places: list[int]
+) -> None:
+    """However the bytes come: they are held, and handed over as they are."""
+    sink = Requests()
+    sink.feed(cut(ask + early, places))
+    assert sink.names() == ["head"]
+    assert sink.reader.held == early
+    assert not sink.reader.in_head
+    assert sink.reader.surrender() == early
+    sink.feed([GET])
+    assert sink.names() == ["head"]
+
+
+def test_a_request_whose_switch_was_declined_has_ended() -> None:
+    """What comes next is the next request."""
+    sink = Requests()
+    sink.feed([ASK])
+    sink.reader.decline()
+    sink.reader.next()
+    sink.feed([GET])
+    assert sink.names() == ["head", "head", "end"]
+    sink.reader.decline()  # nothing to decline
+    assert sink.names() == ["head", "head", "end"]
+
+
+@given(st.binary(max_size=60), _PLACES)
+def test_what_follows_a_switch_is_handed_over(rest: bytes, places: list[int]) -> None:
+    """In the moment in which its head is known: not a byte of it is read as HTTP."""
+    sink = Responses()
+    taken = b""
+
+    def take(name: str) -> None:
+        nonlocal taken
+        assert name == "head"
+        taken = sink.reader.surrender()
+
+    sink.react = take
+    pieces = cut(SWITCHED + rest, places)
+    for piece in pieces:
+        if sink.words:
+            taken += piece  # no business of the reader's any more
+        else:
+            sink.feed([piece])
+    assert taken == rest
+    assert sink.words[0][1:] == (101, b"Switching Protocols", (), TUNNEL, b"own")
+    assert not sink.reader.keep_alive
+
+
+def test_without_anybody_to_take_it_a_tunnel_ends_with_the_connection() -> None:
+    """As with a body that the end of the connection ends: the end is no error."""
+    assert Responses(b"CONNECT").feed([b"HTTP/1.1 200 OK\r\n\r\nab", b"c"], eof=True)[1:] == [
+        ("data", b"abc"), ("end", None),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("upgrade", "lines"), [(b"own", b"Connection: Upgrade\r\nUpgrade: own\r\n"), (None, b"")])  # fmt: skip
+def test_the_head_that_opens_a_tunnel(upgrade: bytes | None, lines: bytes) -> None:
+    """No length, no coding; Upgrade where there is one (RFC 9110 sections 7.8 and 9.3.6)."""
+    head = ResponseHead(101 if upgrade else 200, [field(b"a", b"b")], TUNNEL)
+    head.upgrade = upgrade
+    start = b"101 Switching Protocols" if upgrade else b"200 OK"
+    assert encode_switch(head) == b"HTTP/1.1 " + start + b"\r\na: b\r\n" + lines + b"\r\n"

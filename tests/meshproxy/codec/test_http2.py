@@ -43,6 +43,8 @@ class Stream:
 
     def on_request_head(self, head: RequestHead) -> None:
         self._hear("head", head)
+        if head.length is None:  # the whole request: no end follows
+            self._hear("end", None)
 
     def on_response_head(self, head: ResponseHead) -> None:
         self._hear("head", head)

@@ -5,15 +5,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshproxy.codec import MalformedError
+from meshproxy.codec.fields import Header
 from meshproxy.codec.http2_heads import (
     HEADER_LIST_LIMIT,
-    Header,
+    declined,
     read_request_head,
     read_response_head,
     read_trailers,
     request_headers,
     response_headers,
-    size_of,
     trailer_headers,
 )
 from meshproxy.codec.limits import LIMITS
@@ -97,6 +97,8 @@ def test_what_is_malformed_beyond_what_the_library_refuses(headers: list[Header]
     [
         (with_(b":path", b"/" + b"a" * LIMITS.target), "target-too-long"),
         ([*PSEUDO, (b"a", b"b" * LIMITS.head)], "fields-too-large"),
+        ([*PSEUDO, (b"x-mesh-a", b"b" * LIMITS.head)], "fields-too-large"),
+        ([*PSEUDO, (b"cookie", b"b" * 65000), (b"a", b"b" * 600)], "fields-too-large"),
         ([*PSEUDO, *[(b"a", b"b")] * (LIMITS.fields + 1)], "fields-too-large"),
     ],
 )
@@ -105,6 +107,15 @@ def test_limits(headers: list[Header], code: str) -> None:
     with pytest.raises(MalformedError) as raised:
         read_request_head(headers, ended=True)
     assert raised.value.code == code
+
+
+def test_limits_are_exact() -> None:
+    """All that is counted, and no more than that: many short fields pass beside a long one."""
+    short = [(b"accept", b"*/*")] * 100
+    room = LIMITS.head - 100 * len(b"accept: */*") - len(b"a: ")
+    read_request_head([*PSEUDO, *short, (b"a", b"b" * room)], ended=True)
+    with pytest.raises(MalformedError):
+        read_request_head([*PSEUDO, *short, (b"a", b"b" * (room + 1))], ended=True)
 
 
 def test_host_stands_in_for_authority() -> None:
@@ -181,7 +192,7 @@ def test_writing_a_request() -> None:
     head = RequestHead(b"POST", b"catalog", b"/", [field(b"X-A", b"b")], length=3)
     head.expect_continue = True
     head.mesh_fields = [field(b"x-mesh-a", b"b")]
-    assert request_headers(head) == [
+    assert request_headers(head)[0] == [
         (b":method", b"POST"),
         (b":scheme", b"http"),
         (b":path", b"/"),
@@ -191,7 +202,7 @@ def test_writing_a_request() -> None:
         (b"te", b"trailers"),
         (b"expect", b"100-continue"),
     ]
-    connect = request_headers(RequestHead(b"CONNECT", b"a:80", b"", [], TUNNEL))
+    connect, _size = request_headers(RequestHead(b"CONNECT", b"a:80", b"", [], TUNNEL))
     assert [name for name, _ in connect] == [b":method", b":authority"]
 
 
@@ -211,15 +222,15 @@ def test_upgrade_is_connect_with_a_protocol() -> None:
         (b":authority", b"catalog"),
         (b"x-a", b"b"),
     ]
-    assert request_headers(upgrade()) == expected
-    assert request_headers(upgrade(protocols=b"websocket, own/1")) == expected
-    assert request_headers(upgrade(b"POST")) == [*expected, (b"x-mesh-method", b"POST")]
+    assert request_headers(upgrade())[0] == expected
+    assert request_headers(upgrade(protocols=b"websocket, own/1"))[0] == expected
+    assert request_headers(upgrade(b"POST"))[0] == [*expected, (b"x-mesh-method", b"POST")]
 
 
 @pytest.mark.parametrize("method", [b"GET", b"POST", b"OPTIONS"])
 def test_connect_with_a_protocol_is_upgrade(method: bytes) -> None:
     """What one sidecar says the other understands; its body only begins when it has switched."""
-    head = read_request_head(request_headers(upgrade(method, b"own/1")), ended=False)
+    head = read_request_head(request_headers(upgrade(method, b"own/1"))[0], ended=False)
     assert (head.method, head.path, head.authority) == (method, b"/chat", b"catalog")
     assert (head.upgrade, head.length, head.expect_continue) == (b"own/1", TUNNEL, False)
     assert head.fields == [field(b"x-a", b"b")]
@@ -257,6 +268,26 @@ def test_the_answer_to_connect_opens_a_tunnel() -> None:
     assert response_headers(ResponseHead(101, [], TUNNEL)) == [(b":status", b"200")]
 
 
+@pytest.mark.parametrize("status", [200, 204, 206, 301, 403, 503])
+def test_an_answer_that_declines_a_tunnel_is_no_2xx_on_the_wire(status: int) -> None:
+    """There it would open one; the next sidecar restores it, and only where it may mean that."""
+    head = declined(ResponseHead(status, [field(b"x-a", b"b")], 2 if status != 204 else None))
+    headers = response_headers(head)
+    assert headers[0][1][:1] != b"2"
+    restored = read_response_head(headers, b"CONNECT", ended=False)
+    assert (restored.status, restored.length) == (status, None if status == 204 else 2)
+    assert restored.fields == [field(b"x-a", b"b")]
+    if 200 <= status < 300:
+        assert read_response_head(headers, b"GET", ended=False).status == 501
+
+
+@pytest.mark.parametrize("lie", [b"101", b"2", b"20x", b"404", b"2000"])
+def test_no_other_status_is_restored(lie: bytes) -> None:
+    """Least of all one that opens a tunnel."""
+    headers = [(b":status", b"501"), (b"x-mesh-status", lie)]
+    assert read_response_head(headers, b"CONNECT", ended=True).status == 501
+
+
 def test_writing_a_response() -> None:
     """In-band framing is HTTP/2's own; an announced length travels."""
     assert response_headers(ResponseHead(200, [], CHUNKED)) == [(b":status", b"200")]
@@ -276,9 +307,10 @@ def test_fields_come_through_unchanged(pairs: list[Header]) -> None:
     """Values, order and multiplicity, through a head and back."""
     pairs = [pair for pair in pairs if not pair[0].startswith(b"x-mesh")]
     head = read_request_head([*PSEUDO, *pairs], ended=True)
-    assert [h for h in request_headers(head) if h[0].startswith(b"x-")] == pairs
-    counted = sum(len(name) + len(value) + 32 for name, value in pairs)
-    assert size_of(head.fields) == counted
+    headers, size = request_headers(head)
+    assert [header for header in headers if header[0].startswith(b"x-")] == pairs
+    counted = sum(len(name) + len(value) + 32 for name, value in headers)
+    assert counted <= size <= counted + 512
 
 
 def test_every_http1_head_fits_the_announced_limit() -> None:

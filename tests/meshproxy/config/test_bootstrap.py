@@ -65,6 +65,7 @@ def test_a_static_configuration_needs_no_control_plane(tmp_path: Path) -> None:
         ({"state": ""}, "state: expected a path"),
         ({"sate": "x"}, "unknown field `sate`, did you mean `state`"),
         ({"admin": {"prt": 1}}, "admin: .* unknown field `prt`, did you mean `port`"),
+        ({"workers": 0}, "workers: Expected `int` >= 1"),
         ({"drain_seconds": -1}, "drain_seconds: Expected `float` >= 0"),
         ({"admin": {"port": 70000}}, "admin.port: Expected `int` <= 65535"),
         ({"control_plane": None}, "expected exactly one of control_plane and static"),
@@ -83,6 +84,21 @@ def test_a_wrong_field_is_named_with_what_was_expected(
     with pytest.raises(BootstrapError, match=expected) as caught:
         bootstrap.read(path)
     assert str(caught.value).startswith(f"{path}: ")
+
+
+def test_for_another_process(tmp_path: Path) -> None:
+    """What a worker is told is what its parent has read, paths included."""
+    read = bootstrap.read(written(tmp_path, {**GOOD, "workers": 4}))
+    assert bootstrap.decode(bootstrap.encode(read)) == read
+
+
+def test_the_command_line_has_the_last_word_on_workers(tmp_path: Path) -> None:
+    """Within the same bounds."""
+    read = bootstrap.read(written(tmp_path, {**GOOD, "workers": 4}))
+    assert bootstrap.with_workers(read, 2).workers == 2
+    for wrong in (0, -1, 257):
+        with pytest.raises(BootstrapError, match=rf"--workers: Expected `int` .*, found {wrong}"):
+            bootstrap.with_workers(read, wrong)
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from meshproxy.contract.resources import (
     VirtualHostSpec,
 )
 from meshproxy.contract.wire import ContractError
+from meshproxy.downstream.sockets import listen
 from tests.helpers.client import connect, get
 from tests.helpers.environment import Environment, until
 from tests.helpers.origin import Conversation, Origin, hello, origin
@@ -326,3 +327,47 @@ async def test_rude_clients_and_apps_leave_nothing_behind(
         assert counts.active == left["connections"]
         assert len(app.requests) > 50
         assert [t for t in asyncio.all_tasks() if "_dial" in repr(t) or "_greet" in repr(t)] == []
+
+
+# In steps: several processes obey together, or nobody ---------------------------------------------
+
+
+async def test_prepared_and_discarded(mesh: Mesh, app: Origin) -> None:
+    """Nothing has changed, and the new port is nobody's."""
+    one, two = free_port(), free_port()
+    mesh.adopt(snapshot(app.port, listener(one)))
+    before = mesh.snapshot
+    prepared = mesh.prepare(snapshot(app.port, listener(one), listener(two, "more")))
+    mesh.discard(prepared)
+    assert mesh.snapshot is before
+    assert (await get(one)).status == 200
+    with pytest.raises(ConnectionRefusedError):
+        await get(two)
+
+
+async def test_handed_over_and_refused(mesh: Mesh, environment: Environment, app: Origin) -> None:
+    """A socket of another process survives a snapshot that cannot be obeyed, for the next one."""
+    one, taken = ("127.0.0.1", free_port()), ("127.0.0.1", free_port())
+    environment.sockets.hand(one, handed := listen(one))
+    others = listen(taken)
+    with pytest.raises(ContractError, match="in use"):
+        mesh.adopt(snapshot(app.port, listener(one[1]), listener(taken[1], "more")))
+    others[0].close()
+    mesh.adopt(snapshot(app.port, listener(one[1])))
+    assert mesh.sockets == {one: handed}
+    assert (await get(one[1])).status == 200
+
+
+async def test_held_back_until_opened(mesh: Mesh, app: Origin) -> None:
+    """Whoever connects waits in the queue; a listener that is gone again leaves nobody there."""
+    one, two = free_port(), free_port()
+    mesh.hold()
+    mesh.adopt(snapshot(app.port, listener(one), listener(two, "more")))
+    mesh.adopt(snapshot(app.port, listener(one)))
+    async with connect(one) as client:
+        await client.send(b"GET / HTTP/1.1\r\nHost: catalog\r\n\r\n")
+        with pytest.raises(ConnectionRefusedError):
+            await get(two)
+        assert mesh.connections == 0
+        mesh.open()
+        assert (await client.response()).status == 200

@@ -1,7 +1,7 @@
 """A connection that has just been accepted: which protocol takes over, however the bytes come."""
 
 import asyncio
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -11,6 +11,7 @@ from meshproxy.contract.resources import ListenerSpec
 from meshproxy.downstream.arrival import PREFACE, Arrival
 from meshproxy.downstream.destination import Destination
 from meshproxy.downstream.http1 import FIRST_TIMEOUT, HEAD_TIMEOUT
+from meshproxy.flow import Connection
 from tests.helpers.recorder import Recorder
 from tests.helpers.transport import FakeLoop, FakeTransport
 
@@ -158,3 +159,35 @@ def test_draining_closes_it() -> None:
     scene.arrival.drain()
     assert scene.transport.state == "closing"
     assert isinstance(scene.arrival, asyncio.BufferedProtocol)
+
+
+@given(st.sampled_from([PREFACE + b"x", b"GET / HTTP/1.1\r\n", b"PRI"]), st.integers(0, 30))
+def test_a_client_that_starts_over_is_met_as_if_it_had_just_come(data: bytes, at: int) -> None:
+    """With what it has said already; not before the turn of the loop has ended."""
+    loop, listener, transport = FakeLoop(), Listener(), Transport()
+    before = Connection(loop.as_loop)
+    before.connection_made(cast("asyncio.Transport", transport))
+    arrival = Arrival(loop.as_loop, listener, destination(), early=data[:at])
+    arrival.take_over(before)
+    assert before.transport is None
+    assert transport.protocol is arrival
+    assert listener.chosen == []
+    if data[at:]:
+        arrival.on_bytes(data[at:])
+    loop.turn()
+    if data == b"PRI":
+        assert listener.chosen == []
+        assert arrival.deadline == loop.now + HEAD_TIMEOUT
+        return
+    [(http2, successor)] = listener.chosen
+    assert http2 is data.startswith(PREFACE)
+    assert b"".join(call[1] for call in successor.heard if call[0] == "on_bytes") == data
+
+
+def test_a_client_that_has_gone_does_not_start_over() -> None:
+    """Nothing to take over, nothing to say."""
+    loop, listener = FakeLoop(), Listener()
+    arrival = Arrival(loop.as_loop, listener, destination(), early=b"GET")
+    arrival.take_over(Connection(loop.as_loop))
+    loop.turn()
+    assert listener.chosen == []

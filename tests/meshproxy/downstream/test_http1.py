@@ -36,7 +36,11 @@ class FakeListener:
         self.hop = "outbound of default/storefront"
         self.gone: list[Http1Connection | ClientTunnel] = []
         self.tunnels: list[ClientTunnel] = []
+        self.again: list[bytes] = []
         self.refused: list[str] = []
+
+    def started_over(self, connection: Connection, early: bytes) -> None:
+        self.again.append(early)
 
     def closed(self, connection: Http1Connection | ClientTunnel) -> None:
         self.gone.append(connection)
@@ -548,6 +552,22 @@ def test_connect_opens_a_tunnel_as_well() -> None:
     scene.answer(501)
     assert b"connection: close" in scene.sent
     assert (len(scene.exchanges), scene.transport.state) == (1, "closing")
+
+
+def test_a_client_may_start_over() -> None:
+    """What it has said behind its CONNECT is not lost; one that has ended begins nothing."""
+    connect = b"CONNECT catalog:80 HTTP/1.1\r\nHost: catalog:80\r\n\r\nearly"
+    scene = Scene()
+    scene.arrive(connect)
+    assert scene.connection.start_over(ResponseHead(200, [], TUNNEL))
+    assert scene.transport.sent == b"HTTP/1.1 200 OK\r\n\r\n"
+    assert scene.listener.again == [b"early"]
+
+    scene = Scene()
+    scene.arrive(connect)
+    scene.connection.eof_received()
+    assert scene.connection.start_over(ResponseHead(200, [], TUNNEL))
+    assert (scene.listener.again, scene.transport.state) == ([], "closing")
 
 
 @pytest.mark.parametrize("proved", [False, True])

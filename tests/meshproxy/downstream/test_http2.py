@@ -74,9 +74,7 @@ def test_many_at_once_each_with_its_own_answer() -> None:
     """Answers come in whatever order they are ready, in one write per turn."""
     scene = Scene()
     scene.arrive(b"".join(scene.client.headers(n, GET) for n in (1, 3, 5)))
-    assert [exchange.words for exchange in scene.exchanges] == [
-        ["on_request_head", "on_request_end"]
-    ] * 3
+    assert [exchange.words for exchange in scene.exchanges] == [["on_request_head"]] * 3
     writes = scene.transport.writes
     for stream in reversed(scene.streams):
         stream.send_head(ResponseHead(200, [field(b"x-a", b"b")], 2))
@@ -189,7 +187,7 @@ def test_a_torn_response_is_a_reset() -> None:
     scene.streams[0].reset()
     heard = scene.hear()
     assert [(h.kind, h.frame.error_code) for h in heard] == [("RstStream", 2)]
-    assert scene.exchanges[0].words == ["on_request_head", "on_request_end"]
+    assert scene.exchanges[0].words == ["on_request_head"]
 
 
 def test_an_answer_before_the_request_has_ended() -> None:

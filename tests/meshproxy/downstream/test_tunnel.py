@@ -1,8 +1,10 @@
 """The client's end of a tunnel: an exchange without heads."""
 
+import errno
+
 import pytest
 
-from meshproxy.downstream.tunnel import CLOSE_TIMEOUT, ClientTunnel
+from meshproxy.downstream.tunnel import CLOSE_TIMEOUT, HALF_CLOSED_LOOK, ClientTunnel
 from meshproxy.flow import Connection
 from tests.helpers.recorder import Recorder
 from tests.helpers.transport import FakeLoop, FakeSocket, FakeTransport, arrive, connected
@@ -74,3 +76,20 @@ def test_it_waits_for_nobody_s_clock_until_it_is_closing() -> None:
     assert scene.tunnel.deadline == scene.loop.now + CLOSE_TIMEOUT
     scene.tunnel.expire()
     assert scene.transport.state == "aborted"
+
+
+def test_a_client_that_says_no_more_is_looked_after() -> None:
+    """It may listen for hours; but one that has died in the meantime would hold its tunnel open."""
+    scene = Scene()
+    scene.tunnel.eof_received()
+    for _ in range(3):
+        assert scene.tunnel.deadline == scene.loop.now + HALF_CLOSED_LOOK
+        scene.loop.now += 2 * HALF_CLOSED_LOOK
+        scene.tunnel.expire()
+        assert scene.transport.state == "open"
+    assert scene.transport.socket is not None
+    scene.transport.socket.error = errno.ECONNRESET
+    scene.tunnel.expire()
+    assert scene.transport.state == "aborted"
+    scene.tunnel.connection_lost(None)
+    assert scene.exchange.words == ["on_request_end", "on_request_reset"]

@@ -259,3 +259,32 @@ def test_what_an_operator_may_know(tmp_path: Path) -> None:
         }
     ]
     assert "PRIVATE" not in json.dumps(described)
+
+
+def test_a_worker_follows_its_parent(tmp_path: Path) -> None:
+    """Roots and certificate as the parent has them; what is wrong changes nothing."""
+    parent, worker = Certificates(CATALOG, tmp_path), Certificates(CATALOG)
+    told: list[None] = []
+    parent.on_changed = lambda: told.append(None)
+    assert parent.files == (None, None)
+    worker.follow(None, None, "")
+    worker.follow(None, None, OTHER.pem)
+    assert [worker.ready] == [False]
+
+    parent.install(*answer())
+    assert told
+    worker.follow(*parent.files, parent.roots)
+    assert worker.ready
+    assert (worker.roots, worker.not_after) == (parent.roots, parent.not_after)
+
+    server = worker.server
+    stranger, key = ROOT.issue(REVIEWS, tmp_path, "reviews")
+    with pytest.raises(CertificateError, match="expected a certificate of"):
+        worker.follow(stranger, key, OTHER.pem)
+    assert (worker.roots, worker.server) == (parent.roots, server)
+
+    told.clear()
+    parent.trust((ROOT.pem, OTHER.pem))
+    assert told
+    worker.follow(*parent.files, parent.roots)
+    assert worker.roots == ROOT.pem + OTHER.pem

@@ -66,6 +66,23 @@ def test_an_identity_of_another_trust_domain_is_none(pair: Pair) -> None:
     assert tls.peer_identity(client, "other.local") is None
 
 
+def test_a_peer_that_comes_again_is_read_once(pair: Pair) -> None:
+    """The same certificate says the same, in whichever domain is asked for; OpenSSL verifies anew."""
+    tls._identity_in.cache_clear()
+    for _ in range(3):
+        client, _server = handshake(*pair)
+        assert tls.peer_identity(client, "mesh.local") == CATALOG
+        assert tls.peer_identity(client, "other.local") is None
+    assert tls._identity_in.cache_info().misses == 2
+
+
+def test_no_certificate_is_described_in_words(pair: Pair) -> None:
+    """What the event loop asks for after each handshake costs nothing; the bytes are there."""
+    for end in handshake(*pair):
+        assert end.getpeercert() == {}
+        assert end.getpeercert(binary_form=True)
+
+
 def test_without_tls_there_is_no_identity() -> None:
     """A plaintext transport proves nothing, nor does no transport."""
     assert tls.peer_identity(asyncio.Transport(), "mesh.local") is None

@@ -93,3 +93,12 @@ def test_the_leaf_of_a_chain_is_its_first_certificate() -> None:
             x509.leaf(nothing)
     with pytest.raises(CertificateError):
         x509.leaf("-----BEGIN CERTIFICATE-----\nabc\n-----END CERTIFICATE-----")
+
+
+@pytest.mark.parametrize(
+    "text", [b"2611220330Z", b"261122033000+0100", b"26112203300Z", b"2611220330 0Z"]
+)
+def test_other_times_are_no_times(text: bytes) -> None:
+    """RFC 5280 section 4.1.2.5.1: with seconds and in GMT, or it is not a certificate of ours."""
+    with pytest.raises(x509.CertificateError):
+        x509._time(x509._Value(x509._UTC_TIME, text))

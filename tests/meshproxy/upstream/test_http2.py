@@ -45,14 +45,15 @@ class Pool(Recorder):
 class Scene:
     """One connection, its server, and its pool's place, taken by a recorder."""
 
-    def __init__(self, *, to_sidecar: bool = False, **settings: int) -> None:
+    def __init__(self, *, to_sidecar: bool = False, greeted: bool = True, **settings: int) -> None:
         self.loop = FakeLoop()
         self.pool = Pool()
         self.connection = Http2Connection(self.loop.as_loop, self.pool, to_sidecar=to_sidecar)
         self.transport = connected(self.connection)
         self.server = Wire()
         self._read = 0
-        self.arrive(self.server.settings(**settings) + self.server.settings_ack())
+        if greeted:
+            self.arrive(self.server.settings(**settings) + self.server.settings_ack())
         self.hear()
 
     def lend(
@@ -170,6 +171,21 @@ def test_a_lost_connection_fails_every_attempt() -> None:
     assert scene.pool.words[-1] == "lost"
     assert not scene.connection.usable
     assert scene.connection.room == 0
+
+
+@pytest.mark.parametrize("say", [lambda s: s.reset(3, 2), lambda s: s.headers(3, [("a", "b")])])
+def test_a_reset_is_no_connection_that_was_closed_meanwhile(say: Any) -> None:
+    """The endpoint has looked at the request: on a connection that has served before, too."""
+    scene = Scene()
+    scene.lend()
+    scene.hear()
+    scene.answer(1)
+    exchange = scene.lend()
+    scene.hear()
+    scene.arrive(say(scene.server))
+    scene.hear()
+    assert exchange.failure is not None
+    assert exchange.failure[1] is False
 
 
 def test_a_server_that_does_not_believe_us() -> None:

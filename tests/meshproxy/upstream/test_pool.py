@@ -12,7 +12,7 @@ import pytest
 
 from meshproxy.contract.resources import ClusterSpec, EndpointSpec
 from meshproxy.identity import tls
-from meshproxy.message import RequestHead
+from meshproxy.message import TUNNEL, RequestHead
 from meshproxy.upstream.http1 import Http1Connection
 from meshproxy.upstream.pool import DIALS_AT_ONCE, Pool
 from tests.helpers.certificates import TestAuthority
@@ -28,14 +28,15 @@ CATALOG = "spiffe://test.mesh/ns/default/sa/catalog"
 class FakeExchange(Recorder):
     """Asks one thing and remembers what came of it."""
 
-    def __init__(self) -> None:
+    def __init__(self, head: RequestHead | None = None) -> None:
         super().__init__()
+        self.head = head or RequestHead(b"GET", b"catalog", b"/", [])
         self.upstream: Http1Connection | None = None
         self.failure: str | None = None
 
     def on_upstream_ready(self, upstream: Http1Connection) -> None:
         self.upstream = upstream
-        upstream.send_head(RequestHead(b"GET", b"catalog", b"/", []))
+        upstream.send_head(self.head)
         upstream.send_end(None)
 
     def on_upstream_failed(self, code: str) -> None:
@@ -108,6 +109,36 @@ async def test_limits_of_connections_and_of_the_line(environment: Environment, a
     await answered(exchanges[:10])
     assert app.connections <= 2
     pool.close()
+
+
+async def test_a_tunnel_counts_and_never_comes_back(environment: Environment) -> None:
+    """It is a connection of the endpoint's for as long as it lives, also for who closes the pool."""
+
+    async def switch(conversation: Conversation) -> None:
+        await conversation.send(
+            b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: own\r\n\r\n"
+        )
+        if await conversation.reader.read(1) == b"":
+            raise ConnectionError
+
+    def upgrade() -> FakeExchange:
+        head = RequestHead(b"GET", b"catalog", b"/", [], TUNNEL)
+        head.upgrade = b"own"
+        return FakeExchange(head)
+
+    async with origin(switch) as app:
+        pool = pool_of(app.port, environment, max_connections=2)
+        several = [upgrade() for _ in range(3)]
+        for exchange in several:
+            pool.acquire(exchange)  # type: ignore[arg-type]
+        await until(lambda: sum("on_response_head" in exchange.words for exchange in several) == 2)
+        assert pool.statistics() == {"connections": 2, "idle": 0, "dialling": 0, "waiting": 1}
+        [tunnel] = [call[1] for call in several[0].heard if call[0] == "on_upstream_switched"]
+        tunnel.reset()
+        await until(lambda: "on_response_head" in several[2].words)
+        pool.close()
+        await until(lambda: environment.connections_to("inbound").active == 0)
+        assert [exchange.failure for exchange in several[1:]] == ["upstream-closed"] * 2
 
 
 async def test_who_leaves_the_line_is_not_served(environment: Environment, app: Origin) -> None:
