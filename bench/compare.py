@@ -88,10 +88,10 @@ class Race:
         note(f"Without {name}: {reason}")
 
     def run(self, workload: Workload, rounds: int, seconds: float) -> Results:
-        """Load all peers in turns, after a turn that warms them up and does not count."""
+        """Load all peers in turns."""
         results = Results(workload)
         taking_part = self._taking_part(workload, results)
-        for number in range(rounds + 1):
+        for number in range(0 if workload.warm_up else 1, rounds + 1):
             shared: Figures = {}
             # Each begins once, so that nobody always runs in the wake of the same other.
             first = number % max(1, len(taking_part))

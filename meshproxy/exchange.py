@@ -22,6 +22,7 @@ Nothing in this file waits.  "Later" is always another method, named `on_…`.
 from collections.abc import Callable
 from typing import Final, Protocol, cast
 
+from meshproxy.codec import grpc
 from meshproxy.local_reply import local_reply
 from meshproxy.message import TUNNEL, Field, Fields, RequestHead, ResponseHead
 from meshproxy.policies.retry import Retry
@@ -31,6 +32,9 @@ from meshproxy.routing.table import Route, VirtualHost
 
 REPLAY_LIMIT: Final = 64 * 1024
 """Bytes of a request's body that are kept for another attempt (Linkerd's choice, too)."""
+
+NOTICEABLE: Final = 0.001
+"""Seconds: below that, a deadline is passed on as it came."""
 
 _RETRY: Final = Retry()
 
@@ -56,7 +60,15 @@ class DownstreamTunnel(Protocol):
 
 
 class Downstream(DownstreamTunnel, Protocol):
-    """Where the answer goes."""
+    """
+    Where the answer goes.
+
+    Attributes:
+        protocol: `http` or `http2`.
+    """
+
+    @property
+    def protocol(self) -> str: ...
 
     def send_informational(self, head: ResponseHead) -> None: ...
     def send_head(self, head: ResponseHead) -> None: ...
@@ -121,6 +133,13 @@ class Series(Protocol):
     def record(self, status: int, flag: str, seconds: float) -> None: ...
 
 
+class Timers(Protocol):
+    """Calls `on_deadline` of what was added, once its `deadline` has passed."""
+
+    def add(self, item: "Exchange") -> "set[Exchange]": ...
+    def drop(self, slot: "set[Exchange]", item: "Exchange") -> None: ...
+
+
 class Authorities(Protocol):
     """Finds the virtual host that serves an authority."""
 
@@ -133,6 +152,7 @@ class Surroundings(Protocol):
 
     Attributes:
         exchanges: How many are under way; a draining proxy waits for zero.
+        timers: One for all deadlines.
         tunnels: How many of them have switched protocols.
     """
 
@@ -140,6 +160,9 @@ class Surroundings(Protocol):
     tunnels: int
     now: Callable[[], float]
     random: Callable[[], float]
+
+    @property
+    def timers(self) -> Timers: ...
 
     def later(self, seconds: float, callback: Callable[[], None]) -> None: ...
     def retried(self, service: str, reason: str) -> None: ...
@@ -166,7 +189,8 @@ class Caller(Protocol):
     virtual_host: VirtualHost[Cluster] | None
     authorities: Authorities
 
-    def series(self, route: str, service: str, version: str) -> Series: ...
+    def series(self, route: str, service: str, version: str, protocol: str) -> Series: ...
+    def grpc_ended(self, route: str, service: str, status: str) -> None: ...
 
 
 class Exchange:
@@ -180,16 +204,20 @@ class Exchange:
         "body_size",
         "caller",
         "cluster",
+        "deadline",
         "done",
         "downstream",
         "endpoint",
+        "grpc_status",
         "head",
         "previous",
+        "protocol",
         "request_ended",
         "request_paused",
         "started",
         "status",
         "surroundings",
+        "timer",
         "trailers",
         "tunnel",
         "upstream",
@@ -198,6 +226,7 @@ class Exchange:
     head: RequestHead
     backend: Backend[Cluster]
     cluster: Cluster
+    deadline: float
 
     def __init__(self, downstream: Downstream, caller: Caller) -> None:
         # For the whole exchange
@@ -205,6 +234,8 @@ class Exchange:
         self.caller = caller
         self.surroundings = surroundings = caller.surroundings
         self.started = surroundings.now()
+        self.protocol = downstream.protocol  # or `grpc`, when the head has told
+        self.timer: set[Exchange] | None = None  # the slot in which the deadline waits
         self.done = False
         self._route: Route[Cluster] | None = None
         # The request so far
@@ -220,6 +251,7 @@ class Exchange:
         self.upstream: UpstreamTunnel | None = None
         # The response so far
         self.status = 0  # not 0: the client has seen the head of its answer
+        self.grpc_status: str | None = None  # None: not gRPC
         self.tunnel = _NO_TUNNEL
         surroundings.exchanges += 1
 
@@ -228,6 +260,8 @@ class Exchange:
     def on_request_head(self, head: RequestHead) -> None:
         """Begin; a head without a body is the whole request, and no end follows."""
         self.head = head
+        if head.method == b"POST" and head.length != TUNNEL and grpc.is_grpc(b"POST", head.fields):
+            self._begin_call(head)
         self.request_ended = head.length is None
         if head.method == b"CONNECT":
             return self._connect(head)
@@ -271,6 +305,15 @@ class Exchange:
         self.status = 200
         return self._finish("-")
 
+    def _begin_call(self, head: RequestHead) -> None:
+        """A gRPC call says how long its caller will wait, and its status comes at the end."""
+        self.protocol = "grpc"
+        self.grpc_status = grpc.NO_STATUS
+        timeout = grpc.timeout_of(head.fields)
+        if timeout is not None:
+            self.deadline = self.started + timeout
+            self.timer = self.surroundings.timers.add(self)
+
     def prepare(self, head: RequestHead, route: Route[Cluster], backend: Backend[Cluster]) -> None:
         """Make the head what the endpoint shall see."""
         if route.request_headers is not None:
@@ -299,6 +342,8 @@ class Exchange:
     def on_upstream_ready(self, upstream: Upstream) -> None:
         """A connection is ours: say all that the client has said so far."""
         self.upstream = upstream
+        if self.timer is not None:
+            self._pass_deadline_on()
         upstream.send_head(self.head)
         if self.body and self.head.length != TUNNEL:
             for data in self.body:
@@ -313,6 +358,17 @@ class Exchange:
             self.on_upstream_blocked()
         elif self.request_paused:
             self._resume_request()
+
+    def _pass_deadline_on(self) -> None:
+        """Who comes next may take what is left, where we have taken some of it."""
+        now = self.surroundings.now()
+        if now - self.started < NOTICEABLE:
+            return
+        left = self.deadline - now
+        fields = self.head.fields
+        for index, one in enumerate(fields):
+            if one[0] == grpc.TIMEOUT:
+                fields[index] = grpc.timeout_field(left)
 
     def on_upstream_failed(self, code: str) -> None:
         """No connection could be had; nothing of the request was sent."""
@@ -375,6 +431,8 @@ class Exchange:
     def on_response_head(self, head: ResponseHead) -> None:
         self.status = head.status
         early, self.body = self.body, None
+        if self.grpc_status is not None:  # an answer without a body has it in its head
+            self.grpc_status = grpc.status_of(head.fields) or grpc.NO_STATUS
         if head.mesh_fields is not None and self.caller.direction == "outbound":
             # The next sidecar's refusal.  Inbound, an app has said so, who is no mesh proxy.
             head.fields += head.mesh_fields
@@ -432,7 +490,8 @@ class Exchange:
             self.downstream.send_end(None)
             return
         self.upstream = None
-        self._end_attempt()
+        if trailers is not None and self.grpc_status is not None:
+            self.grpc_status = grpc.status_of(trailers) or self.grpc_status
         self._finish("-")
         self.downstream.send_end(None if self.tunnel else trailers)
 
@@ -483,15 +542,40 @@ class Exchange:
         """The client has gone."""
         if self.done:
             return
+        self._give_up_attempt()
+        why = refusal("downstream-closed")
+        if not self.status:  # what the client has seen of an answer it has seen
+            self.status = why.status
+        if self.grpc_status is not None:
+            self.grpc_status = str(why.grpc_status)
+        self._finish(why.flag)
+
+    def on_deadline(self) -> None:
+        """The time that the caller allowed has passed, and so may the work for it end."""
+        self.timer = None
+        self._give_up_attempt()
+        if not self.status:
+            self.refuse("deadline-exceeded")
+            return
+        # Too late for another answer, but for gRPC the status comes last.
+        why = refusal("deadline-exceeded")
+        self.surroundings.refused(self.caller.direction, why.code)
+        self.grpc_status = str(why.grpc_status)
+        self._finish(why.flag)
+        if self.downstream.protocol == "http2":
+            trailers = grpc.status_fields(why.grpc_status, f"{why.code}: {why.sentence}")
+            self.downstream.send_end(trailers)
+        else:  # gRPC-Web has it in its body
+            self.downstream.reset()
+
+    def _give_up_attempt(self) -> None:
+        """Nobody waits for its answer any more."""
         upstream, self.upstream = self.upstream, None
         if upstream is not None:
             upstream.reset()
         elif self.endpoint is not None:
             self.endpoint.forget(self)
         self._end_attempt()
-        if not self.status:  # what the client has seen of an answer it has seen
-            self.status = refusal("downstream-closed").status
-        self._finish("DC")
 
     def _retry_or_refuse(self, code: str, *, sent: bool, reused: bool) -> None:
         # Nobody but the two ends knows what a switch of protocols does: it is not idempotent.
@@ -512,6 +596,8 @@ class Exchange:
         head, body = local_reply(
             why, self.head, hop=self.caller.hop, attempt=self.attempts, detail=detail
         )
+        if self.grpc_status is not None:
+            self.grpc_status = str(why.grpc_status)
         self._answer(head, body, why.flag)
 
     def redirect(self, status: int, location: bytes) -> None:
@@ -547,6 +633,8 @@ class Exchange:
 
     def _finish(self, flag: str) -> None:
         self.done = True
+        if self.endpoint is not None:
+            self._end_attempt()
         self.body = None
         if self.tunnel:
             self.surroundings.tunnels -= 1
@@ -556,9 +644,13 @@ class Exchange:
         surroundings.exchanges -= 1
         route = self._route
         endpoint = self.previous
-        series = self.caller.series(
-            "-" if route is None else route.name,
-            self.cluster.service if self.attempts else "-",  # no attempt without a cluster
-            "" if endpoint is None else endpoint.version,
-        )
+        name = "-" if route is None else route.name
+        service = self.cluster.service if self.attempts else "-"  # no attempt without a cluster
+        version = "" if endpoint is None else endpoint.version
+        series = self.caller.series(name, service, version, self.protocol)
         series.record(self.status, flag, surroundings.now() - self.started)
+        if self.grpc_status is not None:
+            self.caller.grpc_ended(name, service, self.grpc_status)
+        if self.timer is not None:
+            surroundings.timers.drop(self.timer, self)
+            self.timer = None

@@ -42,29 +42,32 @@ class Turn:
     What leaves at the end of this turn of a loop.
 
     A callback of the loop costs more than a short message's way into it: one serves all.
+
+    Attributes:
+        waiting: Those that will be flushed; whoever is the first to wait calls `schedule` before.
     """
 
-    __slots__ = ("_loop", "_waiting")
+    __slots__ = ("_loop", "waiting")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._waiting: list[Flushed] = []
+        self.waiting: list[Flushed] = []
 
-    def flush_later(self, connection: Flushed) -> None:
-        """Flush it at the end of this turn."""
-        if not self._waiting:
-            self._loop.call_soon(self._end)
-        self._waiting.append(connection)
+    def schedule(self) -> None:
+        """Have an end of this turn."""
+        self._loop.call_soon(self._end)
 
     def _end(self) -> None:
-        waiting, self._waiting = self._waiting, []
+        waiting, self.waiting = self.waiting, []
         rest = iter(waiting)
         try:
             for connection in rest:
                 connection.flush()
         finally:
-            for connection in rest:  # none, unless one has raised: the others are not to blame
-                self.flush_later(connection)
+            others = list(rest)  # none, unless one has raised: they are not to blame
+            if others:
+                self.schedule()
+                self.waiting += others
 
 
 _turns: WeakKeyDictionary[Any, Turn] = WeakKeyDictionary()
@@ -145,7 +148,10 @@ class Connection(asyncio.BufferedProtocol):
             self._out = data = out + data
         else:
             self._out = data
-            self.turn.flush_later(self)
+            turn = self.turn
+            if not turn.waiting:
+                turn.schedule()
+            turn.waiting.append(self)
         if len(data) >= FLUSH_AT:
             self.flush()
 

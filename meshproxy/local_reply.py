@@ -7,11 +7,13 @@ trailers; a response without a body carries it in its head: gRPC over HTTP/2, "T
 
 import json
 
+from meshproxy.codec.grpc import CONTENT_TYPE, status_fields
 from meshproxy.message import Fields, RequestHead, ResponseHead, field, value_of
 from meshproxy.refusal import Refusal
 
 _TEXT = field(b"content-type", b"text/plain; charset=utf-8")
 _JSON = field(b"content-type", b"application/json")
+_GRPC = field(b"content-type", CONTENT_TYPE)
 
 
 def local_reply(
@@ -30,12 +32,8 @@ def local_reply(
     message = f"{why.sentence.removesuffix('.')}: {detail}." if detail else why.sentence
     code = field(b"x-mesh-refusal", why.code.encode())
     if request is not None and _is_grpc(request):
-        grpc: Fields = [
-            field(b"content-type", b"application/grpc"),
-            field(b"grpc-status", b"%d" % why.grpc_status),
-            field(b"grpc-message", f"{why.code}: {message} ({hop})".encode()),
-            code,
-        ]
+        status = status_fields(why.grpc_status, f"{why.code}: {message} ({hop})")
+        grpc: Fields = [_GRPC, *status, code]
         return ResponseHead(200, grpc, length=0), b""
     facts = {"code": why.code, "flag": why.flag, "hop": hop, "attempt": attempt}
     if request is not None and b"json" in (value_of(request.fields, b"accept") or b""):
@@ -48,4 +46,4 @@ def local_reply(
 
 def _is_grpc(request: RequestHead) -> bool:
     content_type = value_of(request.fields, b"content-type")
-    return content_type is not None and content_type.startswith(b"application/grpc")
+    return content_type is not None and content_type.startswith(CONTENT_TYPE)

@@ -187,7 +187,10 @@ class Link(Connection):
         """Flush at the end of this turn of the loop."""
         if not self.flush_due:
             self.flush_due = True
-            self.turn.flush_later(self)
+            turn = self.turn
+            if not turn.waiting:
+                turn.schedule()
+            turn.waiting.append(self)
 
     def flush(self) -> None:
         """Send now all that the peer's windows admit."""

@@ -63,6 +63,7 @@ _TABLE = (
     Refusal("upstream-closed", 502, 14, "UC", True, "The endpoint closed the connection before it answered in full."),
     Refusal("upstream-reset", 502, 14, "UR", True, "The endpoint gave up the request before it answered in full."),
     Refusal("upstream-protocol-error", 502, 13, "UPE", True, "The endpoint's answer is not valid HTTP."),
+    Refusal("deadline-exceeded", 504, 4, "UT", True, "The time that the caller allowed has passed."),
     # Never sent: the client had gone, or was being answered already
     Refusal("downstream-closed", 499, 1, "DC", True, "The client closed the connection before it was answered."),
 )  # fmt: skip

@@ -21,8 +21,10 @@ from meshproxy.config.snapshot import Mesh, Prepared
 from meshproxy.contract.resources import Snapshot
 from meshproxy.contract.spiffe import SpiffeId
 from meshproxy.downstream.sockets import Place, Sockets
+from meshproxy.exchange import Exchange
 from meshproxy.identity.certificates import Certificates
 from meshproxy.telemetry.metrics import ConnectionSeries, Metrics
+from meshproxy.timer_wheel import TimerWheel
 
 log = logging.getLogger("meshproxy")
 
@@ -55,6 +57,7 @@ class Environment:
         self.tunnels = 0
         self.now: Callable[[], float] = time.monotonic
         self.random: Callable[[], float] = random.random
+        self.timers: TimerWheel[Exchange] = TimerWheel(self.now, self.loop.call_later)
         self._certificates = certificates
 
     @property

@@ -10,6 +10,11 @@ from control_plane.generate.snapshot import generate
 from control_plane.placement import Placements
 from control_plane.resources.collection import choose, examine, state_of
 from control_plane.resources.model import (
+    KINDS,
+    GRPCHeaderMatch,
+    GRPCMethodMatch,
+    GRPCRoute,
+    GRPCRouteFilter,
     HTTPHeaderMatch,
     HTTPPathMatch,
     HTTPQueryParamMatch,
@@ -59,6 +64,35 @@ def test_the_reference_shows_every_match_and_every_filter() -> None:
     assert filters == literals(HTTPRouteFilter, "type")
     on_backends = {item.type for rule in rules for ref in rule.backend_refs for item in ref.filters}
     assert on_backends == BACKEND_FILTERS
+
+
+def test_the_reference_shows_every_way_to_match_a_grpc_call() -> None:
+    """Service, method, both; exact or not; and each filter, on the rule and on a backend."""
+    path = ROOT / "reference" / "grpc-route.yaml"
+    (source,) = examine(path.read_text(), path).sources
+    assert isinstance(source.resource, GRPCRoute)
+    rules = source.resource.spec.rules
+    matches = [match for rule in rules for match in rule.matches]
+    methods = [match.method for match in matches if match.method is not None]
+    assert {method.type for method in methods} == literals(GRPCMethodMatch, "type")
+    given = {(bool(method.service), bool(method.method)) for method in methods}
+    assert given == {(True, True), (True, False), (False, True)}
+    headers = {one.type for match in matches for one in match.headers}
+    assert headers == literals(GRPCHeaderMatch, "type")
+    filters = {item.type for rule in rules for item in rule.filters}
+    assert filters == literals(GRPCRouteFilter, "type")
+    on_backends = {item.type for rule in rules for ref in rule.backend_refs for item in ref.filters}
+    assert on_backends == BACKEND_FILTERS
+
+
+def test_the_reference_has_every_kind() -> None:
+    """One file for each, that says what it does and what it does not."""
+    shown = {
+        source.resource.kind
+        for path in (ROOT / "reference").glob("*.yaml")
+        for source in examine(path.read_text(), path).sources
+    }
+    assert shown == {kind for _, kind in KINDS}
 
 
 def test_every_app_of_the_examples_listens_where_it_is_told() -> None:

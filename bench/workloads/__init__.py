@@ -53,6 +53,8 @@ class Workload:
         hop: Which of the peers take part: the pairs, or the single hops.
         service: Name of the service that a peer must have for it.
         base: Name of the peer that ratios refer to.
+        needs: Programs of the load.
+        warm_up: A first turn that does not count fills caches and connections.
     """
 
     name: str
@@ -64,6 +66,7 @@ class Workload:
     service: str = "web"
     base: str = "envoy"
     needs: tuple[str, ...] = ()
+    warm_up: bool = True
 
 
 def everything() -> tuple[Workload, ...]:

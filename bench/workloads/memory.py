@@ -61,5 +61,6 @@ WORKLOADS = (
         ),
         _held,
         needs=("wrk",),
+        warm_up=False,
     ),
 )

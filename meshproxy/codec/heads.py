@@ -39,7 +39,7 @@ from .fields import (
 )
 from .framing import UNTIL_CLOSE, length_of, request_length, response_length
 from .limits import Limits
-from .target import check_authority, is_origin_form, read_target
+from .target import PLAIN, check_authority, is_origin_form, read_target
 from .upgrade import read_protocols
 
 _NO_OPTIONS: Final[frozenset[bytes]] = frozenset()
@@ -113,7 +113,10 @@ def read_request_head(lines: list[bytes], limits: Limits) -> tuple[RequestHead, 
         raise _well_formed_but(lines, "target-too-long", f"target of {len(raw_target)} bytes")
     if len(lines) > limits.fields + 1:
         raise _well_formed_but(lines, "fields-too-large", f"{len(lines) - 1} field lines")
-    if is_origin_form(raw_target) and method != b"CONNECT":  # as nearly always: one call less
+    plain = raw_target[:1] == b"/" and not raw_target.strip(PLAIN)
+    if (
+        plain or is_origin_form(raw_target)
+    ) and method != b"CONNECT":  # as nearly always: one call less
         scheme, named, path = b"http", None, raw_target
         length = None
     else:

@@ -477,7 +477,7 @@ def encode_response_head(head: ResponseHead, *, close: bool, http10: bool = Fals
     an empty one says 0.  HTTP/1.0 knows no chunks: there `CHUNKED` means until the end of the
     connection, which the caller closes.
     """
-    lines = [_status_line(head)]
+    lines = [_USUAL_STATUS_LINES.get((head.status, head.reason)) or _status_line(head)]
     for _name, _value, line in head.fields:  # a comprehension would be one call more
         lines.append(line)
     length = head.length

@@ -190,16 +190,11 @@ class _Session:
     def _dispatch(self) -> None:
         handlers = self._handlers
         for event in self._engine.events():
+            handlers[event.__class__](self, event)
             if self.closed:
                 return
-            handler = handlers.get(event.__class__)
-            if handler is None:
-                self._spend()
-            else:
-                handler(self, event)
 
-    # By class of event.  What is not in here moves no request along, and costs.
-    _handlers: ClassVar[dict[type[ngh2.Event], Callable[[Any, Any], None]]] = {}
+    _handlers: ClassVar["_Handlers"]
 
     def _spend(self) -> None:
         """The peer made us do something that serves no request."""
@@ -331,6 +326,17 @@ def _on_reset(session: _Session, event: ngh2.StreamReset) -> None:
     """Nothing yet: the next event says that the stream is closed, with the same code."""
 
 
+def _on_other(session: _Session, _: ngh2.Event) -> None:
+    session._spend()  # noqa: SLF001 - of this file
+
+
+class _Handlers(dict[type[ngh2.Event], Callable[[Any, Any], None]]):
+    """What to do, by class of event.  What is not in here moves no request along, and costs."""
+
+    def __missing__(self, _kind: type[ngh2.Event]) -> Callable[[Any, Any], None]:
+        return _on_other
+
+
 class ServerSession(_Session):
     """
     The end that requests come to; `open_stream` makes the sink of each.
@@ -446,15 +452,17 @@ class ServerSession(_Session):
     def _send_goaway(self) -> None:
         self._engine.send_goaway(NO_ERROR, last_stream_id=self._last)
 
-    _handlers = {
-        ngh2.RequestReceived: _on_head,
-        ngh2.DataReceived: _on_data,
-        ngh2.TrailersReceived: _on_trailers,
-        ngh2.StreamClosed: _on_stream_closed,
-        ngh2.StreamReset: _on_reset,
-        ngh2.PingAcknowledged: _on_ping_answered,
-        ngh2.ConnectionClosed: _on_connection_closed,
-    }
+    _handlers = _Handlers(
+        {
+            ngh2.RequestReceived: _on_head,
+            ngh2.DataReceived: _on_data,
+            ngh2.TrailersReceived: _on_trailers,
+            ngh2.StreamClosed: _on_stream_closed,
+            ngh2.StreamReset: _on_reset,
+            ngh2.PingAcknowledged: _on_ping_answered,
+            ngh2.ConnectionClosed: _on_connection_closed,
+        }
+    )
 
 
 class ClientSession(_Session):
@@ -607,17 +615,19 @@ class ClientSession(_Session):
         elif stream is not None:
             stream.on_closed(code)
 
-    _handlers = {
-        ngh2.ResponseReceived: _on_head,
-        ngh2.DataReceived: _on_data,
-        ngh2.TrailersReceived: _on_trailers,
-        ngh2.StreamClosed: _on_stream_closed,
-        ngh2.StreamReset: _on_reset,
-        ngh2.InformationalResponseReceived: _on_informational,
-        ngh2.SettingsReceived: _on_settings,
-        ngh2.GoAwayReceived: _on_goaway,
-        ngh2.ConnectionClosed: _on_connection_closed,
-    }
+    _handlers = _Handlers(
+        {
+            ngh2.ResponseReceived: _on_head,
+            ngh2.DataReceived: _on_data,
+            ngh2.TrailersReceived: _on_trailers,
+            ngh2.StreamClosed: _on_stream_closed,
+            ngh2.StreamReset: _on_reset,
+            ngh2.InformationalResponseReceived: _on_informational,
+            ngh2.SettingsReceived: _on_settings,
+            ngh2.GoAwayReceived: _on_goaway,
+            ngh2.ConnectionClosed: _on_connection_closed,
+        }
+    )
 
 
 def _fault_of_upstream(error: MalformedError) -> MalformedError:

@@ -41,7 +41,7 @@ from .fields import (
 from .framing import length_of
 from .heads import check_expectation
 from .limits import LIMITS, Limits
-from .target import check_authority, is_origin_form, read_target
+from .target import PLAIN, check_authority, is_origin_form, read_target
 from .upgrade import first_of, read_protocols
 
 Headers = list[Header]
@@ -85,7 +85,8 @@ def read_request_head(
         protocol = None
         if (first, second, third, fourth) != _USUAL_ORDER:
             method, scheme, path, authority, protocol, rest = _pseudo_header_fields(headers)
-    if method == b"CONNECT" or len(path) > limits.target or not is_origin_form(path):
+    plain = path[:1] == b"/" and not path.strip(PLAIN)
+    if method == b"CONNECT" or len(path) > limits.target or not (plain or is_origin_form(path)):
         path = _path(method, path, limits)
     if scheme not in (b"http", b"https"):
         raise MalformedError("malformed-request", f":scheme {scheme[:64]!r}")

@@ -21,8 +21,12 @@ Target = tuple[bytes, bytes | None, bytes]
 # lone `%` is common.  Possessive quantifiers: a target that does not match fails in one pass.
 _PATH: Final = rb"/(?:[!$&'(*)+,\-./0-9:;=@A-Z\[\]_a-z|~]++|%[0-9A-Fa-f]{2})*"
 _QUERY: Final = rb"\?[!$-;=?-~]*+"
-_origin_form: Final = re.compile(_PATH + rb"(?:" + _QUERY + rb")?").fullmatch
-_PLAIN: Final = b"/0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz-._~"
+is_origin_form: Final = re.compile(_PATH + rb"(?:" + _QUERY + rb")?").fullmatch
+PLAIN: Final = b"/0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz-._~"
+"""
+Most paths hold nothing but these; ``path.strip(PLAIN)`` is empty then, which is found out in a
+quarter of the time that the pattern takes.
+"""
 _absolute_form: Final = re.compile(
     rb"(https?)://([^/?#]*)(.*)", re.IGNORECASE | re.DOTALL
 ).fullmatch
@@ -34,14 +38,6 @@ _authority: Final = re.compile(
     rb"(?:[0-9A-Za-z_~.\-]{1,255}|\[(?=[0-9A-Fa-f.]*+:[0-9A-Fa-f.]*+:)[0-9A-Fa-f:.]{2,45}\])"
     rb"(?::([0-9]{1,5}))?"
 ).fullmatch
-
-
-def is_origin_form(target: bytes) -> bool:
-    """Say whether a target is a path with or without a query (RFC 9112 section 3.2.1)."""
-    # Nothing but plain bytes, as in most paths, is found out in a quarter of the time.
-    if target[:1] == b"/" and not target.strip(_PLAIN):
-        return True
-    return _origin_form(target) is not None
 
 
 def read_target(method: bytes, target: bytes) -> Target:

@@ -71,7 +71,7 @@ class Caller:
 
     def __init__(self, destination: "Destination", identity: str | None) -> None:
         self._destination = destination
-        self._series: dict[tuple[str, str, str], Series] = {}
+        self._series: dict[tuple[str, str, str, str], Series] = {}
         self._connections: dict[tuple[str, str], RelaySeries] = {}
         self.surroundings: Surroundings = destination.environment
         self.virtual_host = destination.virtual_host
@@ -87,17 +87,21 @@ class Caller:
                 b"x-forwarded-client-cert", f"By={by};URI={identity}".encode()
             )
 
-    def series(self, route: str, service: str, version: str) -> Series:
+    def series(self, route: str, service: str, version: str, protocol: str) -> Series:
+        key = (route, service, version, protocol)
         try:
-            return self._series[route, service, version]
+            return self._series[key]
         except KeyError:
             source, called, version = self._between(service, version)
-            series = self._series[route, service, version] = (
-                self._destination.environment.metrics.requests(
-                    self.direction, source, called, version, route, "http"
-                )
+            series = self._series[key] = self._destination.environment.metrics.requests(
+                self.direction, source, called, version, route, protocol
             )
             return series
+
+    def grpc_ended(self, route: str, service: str, status: str) -> None:
+        source, called, _ = self._between(service, "")
+        metrics = self._destination.environment.metrics
+        metrics.grpc_ended(self.direction, source, called, route, status)
 
     def connections(self, route: str, service: str) -> RelaySeries:
         """Return what counts the opaque connections to a service over a route."""

@@ -96,6 +96,8 @@ class Owner(Protocol):
 class Http1Connection(Connection):
     """One client's connection."""
 
+    protocol = "http"
+
     __slots__ = (
         "_begin",
         "_chunked",

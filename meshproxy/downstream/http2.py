@@ -56,6 +56,8 @@ class AnsweredEarly(Protocol):
 class Http2Stream(Stream):
     """One request and its answer; the downstream of an exchange."""
 
+    protocol = "http2"
+
     __slots__ = ()
 
     _link: "Http2Connection"

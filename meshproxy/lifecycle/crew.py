@@ -23,9 +23,11 @@ it was asked last stays in them, because a sum that falls looks like a restart t
 import asyncio
 import contextlib
 import logging
+import os
 import socket
 import sys
 from collections.abc import Awaitable, Iterable
+from pathlib import Path
 from typing import Any
 
 from msgspec import Raw
@@ -94,17 +96,23 @@ class Member:
         return f"<Member {self.number}, process {pid}, {'ready' if self.ready else 'not ready'}>"
 
     async def start(self) -> None:
+        """
+        Raises:
+            OSError: The machine has no room for another process.
+        """
+        self.process = None
         ours, theirs = socket.socketpair()
+        self._channel = Channel(ours)
         level = logging.getLevelName(logging.getLogger().level).lower()
         with theirs:
             self.process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "meshproxy", "worker"),
+                *(sys.executable, "-P", "-m", "meshproxy", "worker"),
                 *("--number", str(self.number), "--channel", str(theirs.fileno())),
                 *("--log-level", level),
                 stdin=asyncio.subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(),),
+                env=_environment(),
             )
-        self._channel = Channel(ours)
 
     async def ask(self, order: Order, sockets: Iterable[socket.socket] = ()) -> Answer:
         """
@@ -125,12 +133,15 @@ class Member:
             except TimeoutError:
                 log.error("worker %d does not answer: killed", self.number)
                 self.kill()
+                self.ready = False
                 raise ChannelError(f"no answer within {ANSWER_WITHIN:.0f} s") from None
+            except ChannelError:
+                self.ready = False
+                raise
 
-    async def ended(self) -> int:
-        """Wait for its end and return the exit status."""
-        assert self.process is not None
-        status = await self.process.wait()
+    async def ended(self) -> int | None:
+        """Wait for its end and return the exit status, or None if it never began."""
+        status = None if self.process is None else await self.process.wait()
         self.ready = False
         async with self._turn:
             if self._channel is not None:
@@ -173,7 +184,10 @@ class Crew:
 
     async def start(self) -> None:
         self._certificates.on_changed = self._on_certificates_changed
-        self._keeping = [self._loop.create_task(self._keep(member)) for member in self._members]
+        for member in self._members:
+            task = self._loop.create_task(self._keep(member))
+            task.add_done_callback(_on_kept)
+            self._keeping.append(task)
 
     def hold(self) -> None:
         """Accept nothing before `open`: another process still serves these ports."""
@@ -181,7 +195,7 @@ class Crew:
 
     async def open(self) -> None:
         """Accept from now on."""
-        async with self._change:
+        async with self._change:  # so what is to be told about certificates has been told
             self._holding = False
             await self._tell(Open())
 
@@ -197,13 +211,16 @@ class Crew:
                 log.error("worker %d cannot be started: %s", member.number, error)
                 member.kill()
             status = await member.ended()
+            if not self._ready:
+                self._someone.clear()
             self._departed.add(member.counts.of_the_dead())
             member.counts = Counts()
             if self._ending:
                 return
-            log.error(
-                "worker %d has died (status %d); another takes its place", member.number, status
-            )
+            if status is not None:
+                log.error(
+                    "worker %d has died (status %d); another takes its place", member.number, status
+                )
             if self._loop.time() - began > SETTLED:
                 backoff.reset()
             else:
@@ -247,27 +264,46 @@ class Crew:
         Raises:
             ContractError: One worker cannot; for all, the one before stays in force.
         """
-        await self._someone.wait()
         # Whoever waits for us may be cancelled; half of the crew must not stay behind.
         await asyncio.shield(self._loop.create_task(self._adopt(snapshot)))
 
     async def _adopt(self, snapshot: Snapshot) -> None:
+        for _ in range(2):  # a worker may die just now by chance, but hardly twice
+            await self._someone.wait()
+            if await self._obeyed(snapshot):
+                return
+        raise ContractError("", "workers die over it, and nobody can say why")
+
+    async def _obeyed(self, snapshot: Snapshot) -> bool:
+        """
+        Have all workers obey; say whether they did, or one has died instead of answering.
+
+        Raises:
+            ContractError: One of them cannot.
+        """
         async with self._change:
+            asked = len(self._ready)
             opened = self._open_places(snapshot)
             try:
                 await self._each(self._hand(member, opened) for member in self._ready)
-                for answer in await self._tell(Prepare(snapshot=snapshot)):
+                answers = await self._tell(Prepare(snapshot=snapshot))
+                for answer in answers:
                     if isinstance(answer, Failed):
                         raise ContractError(answer.path, answer.reason)
             except ContractError:
                 await self._tell(Discard())
                 self._give_back(opened)
                 raise
+            if not answers or len(answers) < asked:
+                await self._tell(Discard())
+                self._give_back(opened)
+                return False
             await self._tell(Commit())
             self._snapshot = snapshot
             self._places |= opened
             wanted = {(spec.address, spec.port) for spec in snapshot.listeners}
             _close({place: self._places.pop(place) for place in self._places.keys() - wanted})
+            return True
 
     def _open_places(self, snapshot: Snapshot) -> dict[Place, list[socket.socket]]:
         opened: dict[Place, list[socket.socket]] = {}
@@ -320,8 +356,8 @@ class Crew:
 
     @property
     def ready(self) -> bool:
-        """Whether all workers obey the configuration, with the certificate of today."""
-        return all(member.ready for member in self._members) and not self._telling
+        """Whether all workers obey the configuration."""
+        return all(member.ready for member in self._members)
 
     @property
     def _ready(self) -> list[Member]:
@@ -419,6 +455,19 @@ class Crew:
             member.kill()
         await asyncio.gather(*self._keeping, *self._telling, return_exceptions=True)
         _close(self._places)
+
+
+def _on_kept(task: "asyncio.Task[None]") -> None:
+    """A mistake of ours must not end in silence; the proxy is not ready any more, and says why."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.critical("a worker is kept no longer", exc_info=error)
+
+
+def _environment() -> dict[str, str]:
+    """Return one in which this very program is found, never another in the current directory (-P)."""
+    root = str(Path(__file__).parent.parent.parent)
+    path = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
 
 
 def _close(places: dict[Place, list[socket.socket]]) -> None:

@@ -148,24 +148,21 @@ class VirtualHost(Generic[C]):
         if b"?" in path:
             path = path.partition(b"?")[0]
         found = self._fallback
-        exact, prefixes = self._exact, self._prefix
-        if path in exact:
-            found = _first(exact[path], head, found)
+        if self._exact and path in self._exact:
+            found = _first(self._exact[path], head, found)
         if self._anywhere:
             found = _first(self._anywhere, head, found)
+        prefixes = self._prefix
         if prefixes:
-            lengths, longest = self._lengths, self._longest_prefix
-            cut = path.find(b"/", self._shortest_prefix)
-            while 0 < cut <= longest:
-                # Nearly all routes have no condition but their path: found without a call.
-                if cut in lengths and (prefix := path[:cut]) in prefixes:
-                    place = (places := prefixes[prefix])[0]
-                    if place[1].match.conditions:
+            lengths, end = self._lengths, self._longest_prefix + 1
+            cut = path.find(b"/", self._shortest_prefix, end)
+            while cut > 0:
+                if cut in lengths:
+                    places = prefixes.get(path[:cut])
+                    if places is not None:
                         found = _first(places, head, found)
-                    elif found is None or place[0] < found[0]:
-                        found = place
-                cut = path.find(b"/", cut + 1)
-            if cut < 0 and path in prefixes:
+                cut = path.find(b"/", cut + 1, end)
+            if len(path) in lengths and path in prefixes:
                 found = _first(prefixes[path], head, found)
         if self._unfiled:
             found = _first(self._unfiled, head, found)

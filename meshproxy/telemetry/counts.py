@@ -5,9 +5,13 @@ Lists, not dicts, because most keys are tuples and JSON knows only text.
 """
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 RequestKey = tuple[str, str, str, str, str, str]
 """direction, source, destination, version, route, protocol"""
+
+TcpKey = tuple[str, str, str, str]
+"""direction, source, destination, route"""
 
 
 class RequestCounts(Struct, frozen=True, array_like=True):
@@ -17,6 +21,16 @@ class RequestCounts(Struct, frozen=True, array_like=True):
     outcomes: list[tuple[int | str, str, int]]
     buckets: list[int]
     seconds: float
+
+
+class TcpCounts(Struct, frozen=True, array_like=True):
+    """One `metrics.TcpSeries`."""
+
+    key: TcpKey
+    opened: int
+    received: int
+    sent: int
+    flags: dict[str, int]
 
 
 class Counts(Struct, frozen=True, kw_only=True):
@@ -30,6 +44,7 @@ class Counts(Struct, frozen=True, kw_only=True):
     """
 
     requests: list[RequestCounts] = []
+    tcp: list[TcpCounts] = []
     connections: list[tuple[str, str, int, int]] = []
     tunnels: int = 0
     counters: dict[str, list[tuple[tuple[str, ...], int]]] = {}
@@ -39,4 +54,5 @@ class Counts(Struct, frozen=True, kw_only=True):
         closed = [
             (side, direction, opened, opened) for side, direction, opened, _ in self.connections
         ]
-        return Counts(requests=self.requests, connections=closed, counters=self.counters)
+        ended = [replace(series, opened=sum(series.flags.values())) for series in self.tcp]
+        return Counts(requests=self.requests, tcp=ended, connections=closed, counters=self.counters)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final
 
 from meshproxy import __version__
 
-from .counts import Counts, RequestCounts, RequestKey
+from .counts import Counts, RequestCounts, RequestKey, TcpCounts, TcpKey
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
@@ -35,9 +35,6 @@ _LE: Final = (*(str(bound) for bound in BOUNDS), "+Inf")
 
 _OUTCOMES_PER_SERIES: Final = 64
 _LABELS: Final = ("direction", "source", "destination", "version", "route", "protocol")
-
-TcpKey = tuple[str, str, str, str]
-"""direction, source, destination, route"""
 
 
 # Counting -----------------------------------------------------------------------------------------
@@ -162,6 +159,7 @@ class Metrics:
         self._tcp: dict[TcpKey, TcpSeries] = {}
         self._connections: dict[tuple[str, str], ConnectionSeries] = {}
         self._refusals = _Counter(2, 256)
+        self._grpc_ended = _Counter(5, max_series)
         self._handshake_failures = _Counter(2, 64)
         self._retries = _Counter(2, max_series)
         self._retries_skipped = _Counter(2, max_series)
@@ -199,6 +197,12 @@ class Metrics:
     def refused(self, direction: str, code: str) -> None:
         """Count a response that the proxy made itself; `code` is one of `refusal.py`."""
         self._refusals.add(direction, code)
+
+    def grpc_ended(
+        self, direction: str, source: str, destination: str, route: str, status: str
+    ) -> None:
+        """Count a gRPC call by its status, which is not that of HTTP."""
+        self._grpc_ended.add(direction, source, destination, route, status)
 
     def connection(self, side: str, direction: str) -> ConnectionSeries:
         """Return the series of the ``downstream`` or ``upstream`` side."""
@@ -240,8 +244,16 @@ class Metrics:
             for name, counter in vars(self).items()
             if isinstance(counter, _Counter)
         }
+        tcp = [
+            TcpCounts(key, series.opened, series.received, series.sent, dict(series.flags))
+            for key, series in self._tcp.items()
+        ]
         return Counts(
-            requests=requests, connections=connections, tunnels=self.tunnels, counters=counters
+            requests=requests,
+            tcp=tcp,
+            connections=connections,
+            tunnels=self.tunnels,
+            counters=counters,
         )
 
     def note(self, other: "Metrics") -> None:
@@ -258,6 +270,13 @@ class Metrics:
                 series.outcomes[code, flag] = series.outcomes.get((code, flag), 0) + count
             series.buckets = [a + b for a, b in zip(series.buckets, counted.buckets, strict=True)]
             series.seconds += counted.seconds
+        for part in counts.tcp:
+            opaque = self.tcp(*part.key)
+            opaque.opened += part.opened
+            opaque.received += part.received
+            opaque.sent += part.sent
+            for flag, count in part.flags.items():
+                opaque.flags[flag] = opaque.flags.get(flag, 0) + count
         for side, direction, opened, closed in counts.connections:
             connection = self.connection(side, direction)
             connection.opened += opened
@@ -364,6 +383,12 @@ class Metrics:
                 "Responses that the proxy made itself, by refusal code.",
                 ("direction", "code"),
                 self._refusals,
+            ),
+            (
+                "mesh_grpc_responses",
+                "gRPC calls by their status; - for those that ended without one.",
+                ("direction", "source", "destination", "route", "grpc_status"),
+                self._grpc_ended,
             ),
             (
                 "mesh_retries",

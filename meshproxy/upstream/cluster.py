@@ -6,6 +6,7 @@ connections and counters; those that left finish what they have and take nothing
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 from meshproxy.contract.resources import ClusterSpec, EndpointSpec
@@ -120,9 +121,14 @@ class Endpoint:
 
 
 class Cluster:
-    """A named set of equal servers."""
+    """
+    A named set of equal servers.
 
-    __slots__ = ("_balancer", "_environment", "endpoints", "service", "spec")
+    Attributes:
+        pick: Chooses the endpoint for an attempt; another one than its argument if there is one.
+    """
+
+    __slots__ = ("_balancer", "_environment", "endpoints", "pick", "service", "spec")
 
     def __init__(self, spec: ClusterSpec, environment: Environment) -> None:
         self.spec = spec
@@ -130,14 +136,13 @@ class Cluster:
         self.endpoints: Sequence[Endpoint] = ()
         self._environment = environment
         self._balancer: LeastRequest[Endpoint] = LeastRequest()
+        # A method would be one call more per request.
+        self.pick: Callable[[Any], Endpoint | None] = partial(
+            self._balancer.pick, (), environment.random
+        )
 
     def __repr__(self) -> str:
         return f"<Cluster {self.spec.name} {list(self.endpoints)}>"
-
-    def pick(self, avoid: object) -> Endpoint | None:
-        """Choose the endpoint for an attempt; another one than `avoid` if there is one."""
-        assert avoid is None or isinstance(avoid, Endpoint)
-        return self._balancer.pick(self.endpoints, self._environment.random, avoid)
 
     def adopt(self, spec: ClusterSpec, endpoints: Sequence[EndpointSpec]) -> None:
         """Obey a new spec: what stayed keeps its connections and counters."""
@@ -159,6 +164,7 @@ class Cluster:
             if id(endpoint) not in kept:
                 endpoint.retire()
         self.endpoints = tuple(adopted)
+        self.pick = partial(self._balancer.pick, self.endpoints, self._environment.random)
 
     def sweep(self, now: float) -> None:
         """Close connections that nobody has needed for long."""

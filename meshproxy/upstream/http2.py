@@ -270,7 +270,8 @@ class Http2Connection(Link):
 
     def lend(self, exchange: Exchange) -> bool:
         """Give the exchange a stream; return False when there is no room for one."""
-        if self.room <= 0:
+        transport = self.transport
+        if transport is None or self._retired or transport.is_closing() or self.session.room <= 0:
             return False
         stream = Http2Stream(self)
         stream.exchange = exchange

@@ -6,7 +6,9 @@ import time
 from collections.abc import Callable
 
 from meshproxy.downstream.sockets import Sockets
+from meshproxy.exchange import Exchange
 from meshproxy.telemetry.metrics import ConnectionSeries, Metrics
+from meshproxy.timer_wheel import TimerWheel
 
 
 async def until(condition: Callable[[], object], seconds: float = 5.0) -> None:
@@ -33,6 +35,7 @@ class Environment:
         self.tunnels = 0
         self.now: Callable[[], float] = time.monotonic
         self.random: Callable[[], float] = lambda: 0.5
+        self.timers: TimerWheel[Exchange] = TimerWheel(self.now, self.loop.call_later)
         self.server_context: ssl.SSLContext | None = None
         self.client_context: ssl.SSLContext | None = None
         self.trunk_context: ssl.SSLContext | None = None

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-STARTING = 30.0
+STARTING = 60.0
 
 
 def needs(*programs: str) -> pytest.MarkDecorator:

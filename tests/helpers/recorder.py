@@ -7,7 +7,8 @@ from typing import Any
 class Recorder:
     """Every call becomes a tuple in `heard`."""
 
-    def __init__(self) -> None:
+    def __init__(self, protocol: str = "http") -> None:
+        self.protocol = protocol
         self.heard: list[tuple[Any, ...]] = []
         self.blocked = False
 

@@ -6,7 +6,7 @@ Two sidecars in front of as many apps as a test module needs: a door at a, for e
 `Pair` has one app and can do more with it; here the processes are started once for many apps.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self
@@ -19,6 +19,9 @@ from meshproxy.contract.resources import (
     ListenerSpec,
     RouteSpec,
     Snapshot,
+    TcpBackendSpec,
+    TcpRouteSpec,
+    TcpRuleSpec,
     TrustSpec,
     VirtualHostSpec,
 )
@@ -26,7 +29,7 @@ from tests.helpers.certificates import TestAuthority
 from tests.helpers.pair import DOMAIN, Sidecar, spiffe
 from tests.helpers.ports import free_port
 
-Speaks = Literal["http1", "http2"]
+Speaks = Literal["http1", "http2", "tcp", "detect"]
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class Service:
     """
     Attributes:
         port: Where the app listens.
-        speaks: What the app is spoken to in.
+        speaks: What the app is spoken to in; `detect` leaves it to the first bytes.
         plaintext: No TLS between the sidecars: then they speak what the app speaks.
     """
 
@@ -50,10 +53,24 @@ class Services:
         doors: By service, the port of a where its clients connect.
     """
 
-    def __init__(self, directory: Path, services: Sequence[Service]) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        services: Sequence[Service],
+        names: Mapping[str, Mapping[str, str]] | None = None,
+    ) -> None:
+        """
+        Prepare both; `with` starts them.
+
+        Args:
+            directory: For their files.
+            services: Each gets a door of its own.
+            names: More doors, for TLS: by door, server names and the services that they mean.
+        """
+        names = names or {}
         authority = TestAuthority()
         trust = (TrustSpec(trust_domain=DOMAIN, roots=(authority.pem,)),)
-        self.doors = {service.name: free_port() for service in services}
+        self.doors = {name: free_port() for name in [s.name for s in services] + list(names)}
         inbound = {service.name: free_port() for service in services}
         a = Snapshot(
             trust=trust,
@@ -62,7 +79,7 @@ class Services:
                     name=s.name,
                     service=f"default/{s.name}",
                     mtls=not s.plaintext,
-                    protocol=s.speaks if s.plaintext else "http1",
+                    protocol="http2" if s.plaintext and s.speaks == "http2" else "http1",
                 )
                 for s in services
             ),
@@ -71,29 +88,54 @@ class Services:
                 for s in services
             ),
             virtual_hosts=tuple(_one_route(s.name) for s in services),
-            listeners=tuple(
-                ListenerSpec(
-                    name=s.name,
-                    direction="outbound",
-                    address="127.0.0.1",
-                    port=self.doors[s.name],
-                    virtual_host=s.name,
-                )
-                for s in services
+            tcp_routes=(
+                *(_one_tcp_route(s.name, {"": s.name}) for s in services),
+                *(_one_tcp_route(name, by_name) for name, by_name in names.items()),
+            ),
+            listeners=(
+                *(
+                    ListenerSpec(
+                        name=s.name,
+                        direction="outbound",
+                        address="127.0.0.1",
+                        port=self.doors[s.name],
+                        protocol=_protocol(s),
+                        virtual_host=None if s.speaks == "tcp" else s.name,
+                        tcp_route=s.name if s.speaks in ("tcp", "detect") else None,
+                    )
+                    for s in services
+                ),
+                *(
+                    ListenerSpec(
+                        name=name,
+                        direction="outbound",
+                        address="127.0.0.1",
+                        port=self.doors[name],
+                        protocol="tcp",
+                        tcp_route=name,
+                    )
+                    for name in names
+                ),
             ),
         )
         b = Snapshot(
             trust=trust,
-            clusters=tuple(ClusterSpec(name=s.name, protocol=s.speaks) for s in services),
+            clusters=tuple(
+                ClusterSpec(name=s.name, protocol="http2" if s.speaks == "http2" else "http1")
+                for s in services
+            ),
             endpoints=tuple(_one_endpoint(s.name, s.port, ()) for s in services),
             virtual_hosts=tuple(_one_route(s.name) for s in services),
+            tcp_routes=tuple(_one_tcp_route(s.name, {"": s.name}) for s in services),
             listeners=tuple(
                 ListenerSpec(
                     name=s.name,
                     direction="inbound",
                     address="127.0.0.1",
                     port=inbound[s.name],
-                    virtual_host=s.name,
+                    protocol=_protocol(s),
+                    virtual_host=None if s.speaks == "tcp" else s.name,
+                    tcp_route=s.name if s.speaks in ("tcp", "detect") else None,
                     mtls="disabled" if s.plaintext else "strict",
                 )
                 for s in services
@@ -131,3 +173,22 @@ def _one_endpoint(cluster: str, port: int, identities: tuple[str, ...]) -> Endpo
 def _one_route(name: str) -> VirtualHostSpec:
     route = RouteSpec(name=name, backends=(BackendSpec(cluster=name),))
     return VirtualHostSpec(name=name, domains=(name,), routes=(route,))
+
+
+def _one_tcp_route(name: str, by_name: Mapping[str, str]) -> TcpRouteSpec:
+    """Return a route with a rule for each server name; the empty one takes every connection."""
+    return TcpRouteSpec(
+        name=name,
+        rules=tuple(
+            TcpRuleSpec(
+                name=cluster,
+                server_names=(server_name,) if server_name else (),
+                backends=(TcpBackendSpec(cluster=cluster),),
+            )
+            for server_name, cluster in by_name.items()
+        ),
+    )
+
+
+def _protocol(service: Service) -> Literal["detect", "tcp"]:
+    return "tcp" if service.speaks == "tcp" else "detect"

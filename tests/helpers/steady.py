@@ -166,3 +166,30 @@ def chat(port: int) -> Kind:
                 load.failed("websocket", error)
 
     return run
+
+
+# Opaque TCP ---------------------------------------------------------------------------------------
+
+
+def line(port: int) -> Kind:
+    """A TCP connection to an echo, used for a while and ended by its FIN; then another."""
+
+    async def run(load: Steady) -> None:
+        loop = asyncio.get_running_loop()
+        while not load.over.is_set():
+            until = loop.time() + TALK
+            try:
+                async with connect(port) as client:
+                    while loop.time() < until and not load.over.is_set():
+                        await client.send(b"a")
+                        if await client.reader.readexactly(1) != b"a":
+                            load.failed("tcp", "another answer")
+                        await asyncio.sleep(0.1)
+                    client.writer.write_eof()
+                    if rest := await client.rest():
+                        load.failed("tcp", rest)
+                load.succeeded("tcp")
+            except (OSError, asyncio.IncompleteReadError, TimeoutError) as error:
+                load.failed("tcp", error)
+
+    return run

@@ -9,8 +9,16 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
-from tests.helpers.pair import Pair
+from meshproxy.codec.grpc import timeout_of
+from meshproxy.codec.http2 import CANCEL
+from meshproxy.message import field
+from tests.helpers.client import connect
+from tests.helpers.http2 import Headers
+from tests.helpers.http2_peers import Stream, http2_app, http2_client
+from tests.helpers.origin import Conversation, origin
+from tests.helpers.pair import Pair, Sidecar
 
 pytestmark = pytest.mark.integration
 
@@ -148,6 +156,119 @@ async def test_cancellation_and_deadlines(tmp_path: Path) -> None:
         assert await channel.unary_unary("/test/Echo")(b"still") == b"still"
         [cluster] = await asyncio.to_thread(pair.a.get, "/clusters")
         assert cluster["endpoints"][0]["connections"] == 1
+
+
+def metric(sidecar: Sidecar, name: str, **labels: str) -> float:
+    """Return the sum of a metric's samples that have these labels."""
+    return sum(
+        sample.value
+        for family in text_string_to_metric_families(sidecar.metrics())
+        for sample in family.samples
+        if sample.name == name and labels.items() <= sample.labels.items()
+    )
+
+
+async def test_calls_are_counted_by_status(tmp_path: Path) -> None:
+    """Both sidecars see the status that only the trailers have, and that it is gRPC."""
+    async with called(tmp_path) as (channel, _, pair, _):
+        await channel.unary_unary("/test/Echo")(b"hello")
+        counted = [part async for part in channel.unary_stream("/test/Count")(b"3")]
+        assert len(counted) == 3
+        for method in ("Fail", "Unknown"):
+            with pytest.raises(grpc.aio.AioRpcError):
+                await channel.unary_unary(f"/test/{method}")(b"")
+        for sidecar, direction in ((pair.a, "outbound"), (pair.b, "inbound")):
+            for status, count in (("0", 2), ("9", 1), ("12", 1)):
+                found = await asyncio.to_thread(
+                    metric,
+                    sidecar,
+                    "mesh_grpc_responses_total",
+                    direction=direction,
+                    grpc_status=status,
+                )
+                assert found == count, (direction, status)
+            requests = await asyncio.to_thread(
+                metric, sidecar, "mesh_requests_total", protocol="grpc", code="200", flag="-"
+            )
+            assert requests == 4
+
+
+CALL: Headers = (
+    (":method", "POST"),
+    (":scheme", "http"),
+    (":authority", "catalog"),
+    (":path", "/test/Stuck"),
+    ("content-type", "application/grpc"),
+    ("te", "trailers"),
+    ("grpc-timeout", "300m"),
+)
+MESSAGE = b"\0\0\0\0\5hello"
+
+
+@pytest.mark.parametrize("begun", [False, True])
+async def test_a_stuck_server_is_told_to_stop(tmp_path: Path, begun: bool) -> None:
+    """
+    Neither client nor server minds the deadline here: the sidecars do.
+
+    Before the head of the answer and after it, the client gets a proper DEADLINE_EXCEEDED and the
+    server a cancellation.
+    """
+    stopped: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    timeouts: list[str] = []
+
+    async def serve(stream: Stream) -> None:
+        heard = await stream.next()
+        timeouts.append(dict(heard.headers or ())["grpc-timeout"])
+        if begun:
+            stream.head([(":status", "200"), ("content-type", "application/grpc")])
+            await stream.body(MESSAGE, end=False)
+        while heard.kind != "RstStream":
+            heard = await stream.next()
+        stopped.set_result(heard.frame.error_code)
+
+    async with http2_app(serve) as app:
+        with Pair(tmp_path, app.port, app_protocol="http2") as pair:
+            async with http2_client(pair.door) as client:
+                call = client.ask(CALL, end=False)
+                await call.body(MESSAGE)
+                answer = await call.message()
+            assert (answer.status, answer.reset) == ("200", None)
+            last = dict(answer.trailers if begun else answer.headers)
+            assert last["grpc-status"] == "4"
+            assert last["grpc-message"].startswith("deadline-exceeded")
+            assert answer.body == (MESSAGE if begun else b"")
+            async with asyncio.timeout(5):
+                assert await stopped == CANCEL
+            assert timeout_of([field(b"grpc-timeout", timeouts[0].encode())]) <= 0.3  # type: ignore[operator]
+            # Whichever of the two was first: the other has seen what it said.
+            late = await asyncio.to_thread(
+                metric, pair.a, "mesh_grpc_responses_total", grpc_status="4"
+            )
+            assert late == 1
+
+
+async def test_grpc_web_passes_through(tmp_path: Path) -> None:
+    """Over HTTP/1.1, with its status inside a body that nobody looks into."""
+    frames = b"\0\0\0\0\2ok\x80\0\0\0\x10grpc-status: 0\r\n"
+
+    async def answer(conversation: Conversation) -> None:
+        assert conversation.header("content-type") == "application/grpc-web+proto"
+        assert await conversation.body() == MESSAGE
+        await conversation.send(
+            b"HTTP/1.1 200 OK\r\nContent-Type: application/grpc-web+proto\r\n"
+            b"Content-Length: %d\r\n\r\n%s" % (len(frames), frames)
+        )
+
+    async with origin(answer) as app:
+        with Pair(tmp_path, app.port) as pair:
+            async with connect(pair.door) as client:
+                await client.send(
+                    b"POST /test/Echo HTTP/1.1\r\nHost: catalog\r\n"
+                    b"Content-Type: application/grpc-web+proto\r\nContent-Length: %d\r\n\r\n%s"
+                    % (len(MESSAGE), MESSAGE)
+                )
+                response = await client.response()
+    assert (response.status, response.body) == (200, frames)
 
 
 async def test_a_thousand_streams(tmp_path: Path) -> None:

@@ -19,12 +19,14 @@ from websockets.asyncio.server import ServerConnection, serve
 from tests.helpers.client import connect, get
 from tests.helpers.origin import Conversation, hello, origin
 from tests.helpers.pair import Pair, Sidecar
-from tests.helpers.steady import Steady, chat, fresh, kept, steady, talk
+from tests.helpers.steady import Steady, chat, fresh, kept, line, steady, talk
+from tests.helpers.tcp_pair import TcpPair
 from tests.integration.test_grpc import called
-
-pytestmark = pytest.mark.integration
+from tests.integration.test_tcp import echo, through
 
 RESTARTS = int(os.environ.get("HOT_RESTARTS", "3"))
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(60 + 60 * RESTARTS)]
 
 
 @asynccontextmanager
@@ -38,7 +40,7 @@ async def mesh(directory: Path, **options: Any) -> AsyncIterator[Pair]:
             await asyncio.to_thread(pair.__exit__)
 
 
-async def restart_all(pair: Pair, load: Steady, **further: int) -> None:
+async def restart_all(pair: Pair | TcpPair, load: Steady, **further: int) -> None:
     """Restart both sidecars in turn, with successes of each kind before and in between."""
     await load.further(**further)
     for _ in range(RESTARTS):
@@ -75,11 +77,11 @@ async def test_no_grpc_stream_breaks(tmp_path: Path) -> None:
 async def test_no_websocket_breaks(tmp_path: Path) -> None:
     """Twenty: they live on in the processes that they came to, for the drain time."""
 
-    async def echo(websocket: ServerConnection) -> None:
+    async def answer(websocket: ServerConnection) -> None:
         async for message in websocket:
             await websocket.send(message)
 
-    async with serve(echo, "127.0.0.1", 0) as server:
+    async with serve(answer, "127.0.0.1", 0) as server:
         port = next(iter(server.sockets)).getsockname()[1]
         pair = Pair(tmp_path, port)
         await asyncio.to_thread(pair.__enter__)
@@ -89,6 +91,14 @@ async def test_no_websocket_breaks(tmp_path: Path) -> None:
             assert load.failures == []
         finally:
             await asyncio.to_thread(pair.__exit__)
+
+
+async def test_no_tcp_connection_breaks(tmp_path: Path) -> None:
+    """Twenty, between sidecars as streams of a trunk; each half still ends by itself."""
+    async with through(tmp_path, echo) as pair:
+        async with steady(*[line(pair.door)] * 20) as load:
+            await restart_all(pair, load, tcp=20)
+        assert load.failures == []
 
 
 # What may go wrong --------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from typing import cast
 
 import pytest
 
+from meshproxy.codec.grpc import timeout_of
 from meshproxy.contract.resources import (
     BackendSpec,
     HeaderModifierSpec,
@@ -17,9 +18,11 @@ from meshproxy.contract.resources import (
     RouteSpec,
     VirtualHostSpec,
 )
-from meshproxy.exchange import REPLAY_LIMIT, Caller, Cluster, Endpoint, Exchange, Series
-from meshproxy.message import TUNNEL, Field, RequestHead, ResponseHead, field
+from meshproxy.exchange import NOTICEABLE, REPLAY_LIMIT, Caller, Cluster, Endpoint, Exchange, Series
+from meshproxy.message import CHUNKED, TUNNEL, Field, RequestHead, ResponseHead, field, value_of
+from meshproxy.refusal import REFUSALS, refusal
 from meshproxy.routing.table import Authorities, VirtualHost, compile_virtual_host
+from meshproxy.timer_wheel import TICK, TimerWheel
 from tests.helpers.recorder import Recorder
 
 
@@ -82,6 +85,10 @@ class FakeSurroundings:
         self.retries: list[str] = []
         self.skipped: list[str] = []
         self.refusals: list[str] = []
+        self.ticks: list[Callable[[], None]] = []
+        self.timers: TimerWheel[Exchange] = TimerWheel(
+            self.now, lambda _seconds, tick: self.ticks.append(tick)
+        )
 
     def later(self, seconds: float, callback: Callable[[], None]) -> None:
         self.due.append(callback)
@@ -94,6 +101,13 @@ class FakeSurroundings:
 
     def refused(self, direction: str, code: str) -> None:
         self.refusals.append(code)
+
+    def sleep(self, seconds: float) -> None:
+        """Let time pass, and deadlines with it."""
+        self.time += seconds
+        ticks, self.ticks = self.ticks, []
+        for tick in ticks:
+            tick()
 
     def tick(self) -> None:
         """Let everything happen that was put off."""
@@ -112,9 +126,15 @@ class FakeCaller:
         self.virtual_host: VirtualHost[Cluster] | None = host
         self.authorities: Authorities[Cluster] = Authorities([])
         self.counted: list[tuple[str, str, str, int, str]] = []
+        self.protocols: list[str] = []
+        self.grpc: list[str] = []
 
-    def series(self, route: str, service: str, version: str) -> Series:
+    def grpc_ended(self, route: str, service: str, status: str) -> None:
+        self.grpc.append(status)
+
+    def series(self, route: str, service: str, version: str, protocol: str) -> Series:
         counted = self.counted
+        self.protocols.append(protocol)
 
         class OneSeries:
             def record(self, status: int, flag: str, seconds: float) -> None:
@@ -126,8 +146,8 @@ class FakeCaller:
 class Scene:
     """A client, a caller with one virtual host, two endpoints, and an exchange between them."""
 
-    def __init__(self, *routes: RouteSpec) -> None:
-        self.client = Client()
+    def __init__(self, *routes: RouteSpec, protocol: str = "http") -> None:
+        self.client = Client(protocol)
         self.first, self.second = FakeEndpoint(), FakeEndpoint()
         clusters: dict[str, Cluster] = {"catalog": FakeCluster(self.first, self.second)}
         forward = RouteSpec(name="all", backends=(BackendSpec(cluster="catalog"),))
@@ -142,6 +162,15 @@ class Scene:
         self.exchange.on_request_head(head)
         if length is None:
             self.exchange.on_request_end(None)
+        return head
+
+    def call(self, timeout: str | None = None) -> RequestHead:
+        """Begin a gRPC call."""
+        fields = [field(b"content-type", b"application/grpc")]
+        if timeout is not None:
+            fields.append(field(b"grpc-timeout", timeout.encode()))
+        head = RequestHead(b"POST", b"catalog", b"/shop.Books/Get", fields, CHUNKED)
+        self.exchange.on_request_head(head)
         return head
 
     @property
@@ -637,3 +666,166 @@ def test_a_large_body_that_was_sent_is_not_sent_again() -> None:
     assert stream.words == ["send_head", "send_data"]
     assert scene.status == 502
     assert scene.at_rest()
+
+
+# gRPC ---------------------------------------------------------------------------------------------
+
+GRPC_OK = [field(b"grpc-status", b"0")]
+GRPC_HEAD = [field(b"content-type", b"application/grpc")]
+
+
+@pytest.mark.parametrize("protocol", ["http", "http2"])
+def test_requests_are_counted_by_protocol(protocol: str) -> None:
+    """That of the client's connection, unless it is gRPC."""
+    scene = Scene(protocol=protocol)
+    scene.ask(b"POST")
+    scene.first.lend()
+    scene.exchange.on_response_head(OK)
+    scene.exchange.on_response_end(None)
+    scene.exchange = Exchange(scene.client, cast("Caller", scene.caller))
+    scene.call()
+    scene.exchange.on_request_reset()
+    assert scene.caller.protocols == [protocol, "grpc"]
+    assert scene.caller.grpc == ["1"]
+
+
+@pytest.mark.parametrize(
+    ("head", "trailers", "status"),
+    [
+        (GRPC_HEAD, GRPC_OK, "0"),
+        (GRPC_HEAD, [field(b"grpc-status", b"13")], "13"),
+        ([*GRPC_HEAD, field(b"grpc-status", b"5")], None, "5"),
+        (GRPC_HEAD, None, "-"),
+        (GRPC_HEAD, [field(b"grpc-status", b"99")], "other"),
+    ],
+)
+def test_the_status_of_a_call_is_counted(
+    head: list[Field], trailers: list[Field] | None, status: str
+) -> None:
+    """From the trailers, or from the head of an answer that has nothing else."""
+    scene = Scene(protocol="http2")
+    scene.call()
+    scene.first.lend()
+    scene.exchange.on_response_head(ResponseHead(200, list(head)))
+    scene.exchange.on_response_end(trailers)
+    assert scene.caller.grpc == [status]
+    assert scene.client.heard[-1] == ("send_end", trailers)
+
+
+def test_no_route_is_unimplemented_for_grpc() -> None:
+    """GRPCRoute: what no rule matches; as a proper answer of gRPC."""
+    scene = Scene(RouteSpec(name="none", match=MatchSpec(method="GET")))
+    scene.call()
+    [head] = [call[1] for call in scene.client.heard if call[0] == "send_head"]
+    assert (head.status, value_of(head.fields, b"grpc-status")) == (200, b"12")
+    assert scene.caller.grpc == ["12"]
+
+
+def test_a_call_that_nobody_answers_in_time_is_ended() -> None:
+    """The work for it is given up, the caller gets DEADLINE_EXCEEDED, and all is at rest."""
+    scene = Scene(protocol="http2")
+    scene.call("250m")
+    stream = scene.first.lend()
+    scene.caller.surroundings.sleep(0.249)
+    assert scene.client.words == []
+    scene.caller.surroundings.sleep(2 * TICK)
+
+    assert stream.words == ["send_head", "reset"]
+    assert scene.client.words == ["send_head", "send_end"]
+    head = scene.client.heard[0][1]
+    assert (head.status, value_of(head.fields, b"grpc-status")) == (200, b"4")
+    assert scene.caller.counted == [("all", "default/catalog", "v1", 200, "UT")]
+    assert scene.caller.grpc == ["4"]
+    assert scene.caller.surroundings.refusals == ["deadline-exceeded"]
+    assert scene.at_rest()
+
+
+@pytest.mark.parametrize("waits_for", ["connection", "retry"])
+def test_a_deadline_does_not_wait_for_a_connection(waits_for: str) -> None:
+    """Who waits for one, or to try again, is forgotten."""
+    scene = Scene(protocol="http2")
+    scene.call("1S")
+    if waits_for == "retry":
+        scene.first.waiting.pop().on_upstream_failed("connect-failed")
+    scene.caller.surroundings.sleep(1 + 2 * TICK)
+    scene.caller.surroundings.tick()
+
+    assert scene.client.words == ["send_head", "send_end"]
+    assert scene.at_rest()
+
+
+def test_after_the_head_of_the_answer_the_status_comes_as_trailers() -> None:
+    """A stream that is still going gets a proper end."""
+    scene = Scene(protocol="http2")
+    scene.call("1S")
+    stream = scene.first.lend()
+    scene.exchange.on_response_head(ResponseHead(200, list(GRPC_HEAD)))
+    scene.exchange.on_response_data(b"message")
+    scene.caller.surroundings.sleep(1 + 2 * TICK)
+
+    assert stream.words == ["send_head", "reset"]
+    word, trailers = scene.client.heard[-1]
+    assert (word, value_of(trailers, b"grpc-status")) == ("send_end", b"4")
+    assert scene.caller.counted == [("all", "default/catalog", "v1", 200, "UT")]
+    assert scene.caller.grpc == ["4"]
+    assert scene.at_rest()
+
+
+def test_over_http1_a_late_deadline_tears_the_answer() -> None:
+    """There, a status would have to stand in a body that is not ours (gRPC-Web)."""
+    scene = Scene(protocol="http")
+    scene.call("1S")
+    scene.first.lend()
+    scene.exchange.on_response_head(ResponseHead(200, list(GRPC_HEAD)))
+    scene.caller.surroundings.sleep(1 + 2 * TICK)
+    assert scene.client.words == ["send_head", "reset"]
+
+
+def test_an_answer_in_time_leaves_no_timer_behind() -> None:
+    """Also one that was refused, and one whose client has left."""
+    for end in ("answer", "refusal", "leaving"):
+        scene = Scene(protocol="http2")
+        scene.call("1H")
+        if end == "answer":
+            scene.first.lend()
+            scene.exchange.on_response_head(ResponseHead(200, list(GRPC_HEAD)))
+            scene.exchange.on_response_end(GRPC_OK)
+        elif end == "refusal":
+            scene.exchange.refuse("no-healthy-endpoint")
+        else:
+            scene.exchange.on_request_reset()
+        assert scene.caller.surroundings.timers.count == 0
+
+
+@pytest.mark.parametrize(
+    ("waited", "passed_on"), [(0.0, b"2S"), (0.0005, b"2S"), (0.5, b"1500000u"), (1.9, b"100000u")]
+)
+def test_the_next_hop_gets_what_is_left(waited: float, passed_on: bytes) -> None:
+    """Unchanged where we took none of it; never more than the caller has."""
+    scene = Scene(protocol="http2")
+    head = scene.call("2S")
+    scene.caller.surroundings.time += waited
+    scene.first.lend()
+    left = value_of(head.fields, b"grpc-timeout")
+    assert left is not None
+    seconds = timeout_of([field(b"grpc-timeout", left)])
+    assert seconds is not None
+    assert seconds <= 2 - waited or waited < NOTICEABLE
+    assert seconds == pytest.approx(timeout_of([field(b"grpc-timeout", passed_on)]), abs=2e-6)
+
+
+@pytest.mark.parametrize("timeout", ["", "S", "1", "1 S", "-1S", "1.5S", "123456789S", "1s"])
+def test_a_timeout_that_is_none_is_not_ours_to_judge(timeout: str) -> None:
+    """It travels on unchanged, and nothing is timed."""
+    scene = Scene(protocol="http2")
+    head = scene.call(timeout)
+    scene.caller.surroundings.time += 1
+    scene.first.lend()
+    assert value_of(head.fields, b"grpc-timeout") == timeout.encode()
+    assert scene.caller.surroundings.timers.count == 0
+
+
+def test_every_refusal_has_a_grpc_status() -> None:
+    """Of the seventeen that there are, and none of them OK."""
+    assert all(0 < why.grpc_status <= 16 for why in REFUSALS.values())
+    assert refusal("deadline-exceeded").grpc_status == 4

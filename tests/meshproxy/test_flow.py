@@ -1,5 +1,7 @@
 """Bytes in and out of one connection."""
 
+import pytest
+
 from meshproxy.flow import FLUSH_AT, Connection
 from tests.helpers.transport import FakeLoop, arrive, connected
 
@@ -110,3 +112,21 @@ def test_after_the_loss_nothing_is_done_any_more() -> None:
     assert connection.heard == [error]
     assert (transport.sent, transport.state) == (b"", "open")
     assert connection.eof_received() is False
+
+
+def test_a_connection_that_fails_to_flush_does_not_keep_the_others() -> None:
+    """All connections share the callback at the end of a turn, but not each other's fate."""
+    loop = FakeLoop()
+    connections = [Diary(loop) for _ in range(3)]
+    transports = [connected(connection) for connection in connections]
+    for connection in connections:
+        connection.write(b"x")
+
+    def fail(data: bytes) -> None:
+        raise RuntimeError(data)
+
+    transports[1].write = fail  # type: ignore[method-assign]
+    with pytest.raises(RuntimeError):
+        loop.turn()
+    loop.turn()
+    assert [transport.sent for transport in transports] == [b"x", b"", b"x"]

@@ -2,7 +2,10 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 
 import pytest
@@ -14,7 +17,8 @@ from meshproxy.contract.wire import ContractError
 from meshproxy.downstream.sockets import Place, Sockets, listen
 from meshproxy.identity.certificates import Certificates
 from meshproxy.lifecycle import crew as crew_module
-from meshproxy.lifecycle.crew import Crew
+from meshproxy.lifecycle.crew import Crew, Member
+from meshproxy.lifecycle.orders import Answer, Order, Prepare
 from meshproxy.telemetry.metrics import Metrics
 from tests.helpers.client import connect, get
 from tests.helpers.plane import until
@@ -134,7 +138,7 @@ async def test_a_stuck_worker_is_replaced(
         stuck = crew._members[1].process
         assert stuck is not None
         monkeypatch.setattr(crew_module, "ANSWER_WITHIN", 0.5)
-        stuck.send_signal(19)  # SIGSTOP
+        stuck.send_signal(signal.SIGSTOP)
         await crew.adopt(structs.replace(snapshot(place), version="two"))
         monkeypatch.undo()
         assert await stuck.wait() == -9
@@ -175,3 +179,40 @@ async def test_draining(tmp_path: Path, place: Place) -> None:
             await draining
             members = [member.process for member in crew._members]
             assert [process.returncode for process in members if process is not None] == [0, 0]
+
+
+async def test_a_snapshot_that_kills_is_refused(
+    tmp_path: Path, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If workers die over it, it does not come into force; their successors obey the one before."""
+    async with running(tmp_path) as crew:
+        await crew.adopt(snapshot(place))
+        await until(lambda: crew.ready, PATIENCE)
+        ask = Member.ask
+
+        async def deadly(
+            self: Member, order: Order, sockets: Iterable[socket.socket] = ()
+        ) -> Answer:
+            if isinstance(order, Prepare) and order.snapshot.version == "deadly":
+                self.kill()
+            return await ask(self, order, sockets)
+
+        monkeypatch.setattr(Member, "ask", deadly)
+        with pytest.raises(ContractError, match="workers die over it"):
+            await crew.adopt(structs.replace(snapshot(place), version="deadly"))
+        await until(lambda: crew.ready, PATIENCE)
+        assert (await get(place[1])).status == 500
+
+
+async def test_a_worker_that_cannot_be_started(
+    tmp_path: Path, place: Place, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is tried again, for as long as it takes."""
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "nothing"))
+    async with running(tmp_path) as crew:
+        await until(lambda: "cannot be started" in caplog.text)
+        assert not crew.ready
+        monkeypatch.undo()
+        await crew.adopt(snapshot(place))
+        await until(lambda: crew.ready, PATIENCE)
+        assert "has died" not in caplog.text

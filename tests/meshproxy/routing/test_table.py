@@ -1,4 +1,4 @@
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 from hypothesis import given, settings
@@ -123,6 +123,10 @@ def test_a_path_of_many_segments_is_not_cut_into_all_of_them() -> None:
             assert isinstance(key, bytes)
             asked.append(key)
             return False
+
+        def get(self, key: bytes, default: object = None) -> Any:
+            asked.append(key)
+            return default
 
     host = compiled(route("a", "prefix", "/a/b"))
     host._prefix = Watched(host._prefix)

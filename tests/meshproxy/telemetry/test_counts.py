@@ -11,6 +11,8 @@ from meshproxy.telemetry.metrics import Metrics
 
 KEY = ("outbound", "default/a", "default/b", "v1", "all", "http")
 
+TCP = ("inbound", "a", "b", "all")
+
 
 def counted(status: int = 200) -> Metrics:
     """Return metrics in which everything has been counted once."""
@@ -20,6 +22,9 @@ def counted(status: int = 200) -> Metrics:
     metrics.connection("downstream", "outbound").opened += 1
     metrics.handshake_failed("upstream", "other")
     metrics.tunnels += 1
+    opaque = metrics.tcp(*TCP)
+    opaque.opened, opaque.received, opaque.sent = 2, 10, 20
+    opaque.ended("-")
     metrics.retried("b", "connect-failed")
     metrics.retry_skipped("b", "budget")
     return metrics
@@ -83,6 +88,8 @@ def test_the_dead_have_no_connections() -> None:
     metrics = total(counted().counts().of_the_dead())
     series = metrics.connection("downstream", "outbound")
     assert (series.opened, series.active, metrics.tunnels) == (1, 0, 0)
+    opaque = metrics.tcp(*TCP)
+    assert (opaque.active, opaque.received, opaque.flags) == (0, 10, {"-": 1})
     assert metrics.requests(*KEY).outcomes == {(200, "-"): 1}
 
 

@@ -143,6 +143,24 @@ def test_counters_by_label() -> None:
     assert rendered.value("mesh_retries_skipped_total", cluster="catalog", reason="budget") == 1
 
 
+def test_calls_of_grpc_are_counted_by_their_own_status() -> None:
+    """For HTTP they are all 200."""
+    metrics = Metrics()
+    for status in ("0", "0", "4", "-"):
+        metrics.grpc_ended("outbound", "default/web", "default/books", "r", status)
+    rendered = Rendered(metrics)
+    name = "mesh_grpc_responses_total"
+    labels = {
+        "direction": "outbound",
+        "source": "default/web",
+        "destination": "default/books",
+        "route": "r",
+    }
+    assert rendered.value(name, **labels, grpc_status="0") == 2
+    assert rendered.value(name, **labels, grpc_status="4") == 1
+    assert rendered.value(name, **labels, grpc_status="-") == 1
+
+
 def test_connections_are_counted_and_gauged() -> None:
     """Active is what was opened and is not closed."""
     metrics = Metrics()
