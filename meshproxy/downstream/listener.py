@@ -18,7 +18,6 @@ from functools import partial
 from meshproxy.codec.budget import PEER, STRANGER
 from meshproxy.codec.http1 import encode_response_head
 from meshproxy.codec.sniff import Protocol as Wire
-from meshproxy.codec.sniff import sniff
 from meshproxy.contract.resources import ListenerSpec
 from meshproxy.exchange import Authorities, Cluster, Exchange
 from meshproxy.flow import Connection
@@ -33,8 +32,10 @@ from meshproxy.routing.tcp import TcpRoute
 from . import http1
 from .arrival import Arrival
 from .destination import PLAINTEXT, Destination, Environment
+from .greeting import Greeting
 from .http2 import Http2Connection
 from .sockets import cannot_listen
+from .speculation import Speculation
 from .tcp import TcpConnection
 from .trunk import TrunkConnection
 from .tunnel import ClientTunnel
@@ -49,9 +50,6 @@ HELLO_TIMEOUT = 10.0
 
 SWEEP = 1.0
 """Seconds between two looks at the connections' deadlines."""
-
-PEEK = 24
-"""Enough for the longest thing that is told apart: the HTTP/2 preface."""
 
 Accepted = Arrival | http1.Http1Connection | Http2Connection | ClientTunnel | TcpConnection
 
@@ -145,7 +143,11 @@ class Listener:
                 self._pause_accepting(listening, error)
                 return False
             sock.setblocking(False)
-            greeting = self._greet(sock) if self.spec.mtls != "disabled" else self._open(sock)
+            greeting = (
+                self._welcome(sock, self.destination)
+                if self.spec.mtls == "disabled"
+                else self._greet(sock)
+            )
             task = self._loop.create_task(greeting)
             self._greeting.add(task)
             task.add_done_callback(self._greeting.discard)
@@ -161,19 +163,6 @@ class Listener:
     def _resume_accepting(self, listening: socket.socket) -> None:
         if listening in self.sockets:
             self._loop.add_reader(listening.fileno(), self._on_acceptable, listening)
-
-    async def _open(self, sock: socket.socket) -> None:
-        """Nothing needs to be known before the first byte is read."""
-        try:
-            await self._loop.connect_accepted_socket(lambda: self._greeter(self.destination), sock)
-        except OSError:  # the client gave up meanwhile
-            sock.close()
-
-    def _greeter(self, destination: Destination) -> Arrival | TcpConnection:
-        """Return what hears the first bytes of a plaintext connection."""
-        if destination.opaque:
-            return TcpConnection(self._loop, self, destination.caller(None))
-        return Arrival(self._loop, self, destination)
 
     # Greeting: the first bytes decide -------------------------------------------------------------
 
@@ -196,9 +185,23 @@ class Listener:
 
     async def _hand_over(self, sock: socket.socket) -> None:
         destination = self.destination
-        wire = await self._peek(sock)
+        permissive = self.spec.mtls == "permissive"
+        greeting = Greeting(self._loop, sock, destination, permissive=permissive)
+        try:
+            await self._answer(sock, greeting, destination)
+        finally:
+            greeting.withdraw()
+
+    async def _answer(
+        self, sock: socket.socket, greeting: Greeting, destination: Destination
+    ) -> None:
+        wire = await greeting.hear()
         if wire is None:
-            sock.close()
+            speculation, greeting.speculation = greeting.speculation, None
+            if speculation is not None:
+                await self._welcome(sock, destination, speculation)
+            else:
+                sock.close()
         elif wire is Wire.TLS:
             context = self.environment.server_context
             if context is None:
@@ -214,33 +217,29 @@ class Listener:
         elif self.spec.mtls == "strict":
             await self._refuse_plaintext(sock, wire)
         else:
-            await self._loop.connect_accepted_socket(lambda: self._greeter(destination), sock)
+            if wire is not Wire.OPAQUE:
+                greeting.on_http()
+            greeting.withdraw()
+            await self._welcome(sock, destination)
 
-    async def _peek(self, sock: socket.socket) -> Wire | None:
-        """Look at the first bytes without taking them; None when the client left too early."""
-        seen = 0
-        while True:
-            await self._readable(sock)
-            data = sock.recv(PEEK, socket.MSG_PEEK)
-            if len(data) == seen:  # readable, yet nothing new: it will say no more
-                return None
-            wire = sniff(data)
-            if wire is None and len(data) == PEEK:
-                wire = Wire.HTTP1  # an unusual method; all that it may be otherwise is decided
-            seen = 0 if wire is not None else len(data)
-            # Peeked bytes keep a socket readable; the kernel is to wake us for further ones only,
-            # or thousands of clients that say three bytes and wait would keep us busy.
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, seen + 1)
-            if wire is not None:
-                return wire
+    async def _welcome(
+        self,
+        sock: socket.socket,
+        destination: Destination,
+        speculation: Speculation | None = None,
+    ) -> None:
+        """Begin to read a plaintext connection."""
 
-    async def _readable(self, sock: socket.socket) -> None:
-        ready = self._loop.create_future()
-        self._loop.add_reader(sock.fileno(), _settle, ready)
+        def begin() -> Arrival | TcpConnection:
+            if speculation is None and not destination.opaque:
+                return Arrival(self._loop, self, destination)
+            caller = destination.caller(None)
+            return TcpConnection(self._loop, self, caller, speculation=speculation)
+
         try:
-            await ready
-        finally:
-            self._loop.remove_reader(sock.fileno())
+            await self._loop.connect_accepted_socket(begin, sock)
+        except OSError:  # the client gave up meanwhile
+            sock.close()
 
     async def _refuse_plaintext(self, sock: socket.socket, wire: Wire) -> None:
         """Say why, to who speaks HTTP; not a byte of the request goes any further."""
@@ -272,8 +271,9 @@ class Listener:
 
     def opened(self, connection: TcpConnection) -> None:
         """A client's opaque connection stands."""
-        self._connections[connection] = False
-        self._counts.opened += 1
+        if connection not in self._connections:
+            self._connections[connection] = False
+            self._counts.opened += 1
 
     def successor(
         self, arrival: Arrival, *, http2: bool
@@ -301,6 +301,15 @@ class Listener:
         connection = TrunkConnection(
             self._loop, self, partial(Relay, caller=caller), destination.port
         )
+        self._succeed(arrival, connection)
+        return connection
+
+    def opaque(
+        self, arrival: Arrival, server_name: str | None, speculation: Speculation | None
+    ) -> TcpConnection:
+        """Return what goes on with a connection that nobody looks into any more."""
+        caller = arrival.destination.caller(arrival.identity)
+        connection = TcpConnection(self._loop, self, caller, server_name, speculation)
         self._succeed(arrival, connection)
         return connection
 
@@ -389,8 +398,3 @@ class Listener:
             task.cancel()
         for connection in list(self._connections):
             connection.abort()
-
-
-def _settle(future: "asyncio.Future[None]") -> None:
-    if not future.done():
-        future.set_result(None)
