@@ -84,10 +84,10 @@ class Arrival(Connection):
     ) -> None:
         super().__init__(loop)
         self._owner = owner
+        self.destination = destination
         self._early = early
         self._patience: asyncio.TimerHandle | None = None
         self._speculation: Speculation | None = None
-        self.destination = destination
         self.tls = tls
         self.identity: str | None = None
         self.deadline = loop.time() + FIRST_TIMEOUT

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshproxy.contract.resources import (
@@ -245,6 +245,39 @@ def test_draining_closes_it() -> None:
     assert isinstance(scene.arrival, asyncio.BufferedProtocol)
 
 
+@given(st.sampled_from([PREFACE + b"x", b"GET / HTTP/1.1\r\n", b"PRI"]), st.integers(0, 30))
+@settings(deadline=None)
+def test_a_client_that_starts_over_is_met_as_if_it_had_just_come(data: bytes, at: int) -> None:
+    """With what it has said already; not before the turn of the loop has ended."""
+    loop, listener, transport = FakeLoop(), Listener(), Transport()
+    before = Connection(loop.as_loop)
+    before.connection_made(cast("asyncio.Transport", transport))
+    arrival = Arrival(loop.as_loop, listener, destination(), early=data[:at])
+    arrival.take_over(before)
+    assert before.transport is None
+    assert transport.protocol is arrival
+    assert listener.chosen == []
+    if data[at:]:
+        arrival.on_bytes(data[at:])
+    loop.turn()
+    if data == b"PRI":
+        assert listener.chosen == []
+        assert arrival.deadline == loop.now + HEAD_TIMEOUT
+        return
+    [(http2, successor)] = listener.chosen
+    assert http2 is data.startswith(PREFACE)
+    assert b"".join(call[1] for call in successor.heard if call[0] == "on_bytes") == data
+
+
+def test_a_client_that_has_gone_does_not_start_over() -> None:
+    """Nothing to take over, nothing to say."""
+    loop, listener = FakeLoop(), Listener()
+    arrival = Arrival(loop.as_loop, listener, destination(), early=b"GET")
+    arrival.take_over(Connection(loop.as_loop))
+    loop.turn()
+    assert listener.chosen == []
+
+
 # What has to be guessed ---------------------------------------------------------------------------
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -394,38 +427,6 @@ def test_where_a_name_is_needed_nothing_is_dialled_without() -> None:
     scene, cluster = guessing("a.b")
     scene.loop.strike()
     assert cluster.endpoint.heard == []
-
-
-@given(st.sampled_from([PREFACE + b"x", b"GET / HTTP/1.1\r\n", b"PRI"]), st.integers(0, 30))
-def test_a_client_that_starts_over_is_met_as_if_it_had_just_come(data: bytes, at: int) -> None:
-    """With what it has said already; not before the turn of the loop has ended."""
-    loop, listener, transport = FakeLoop(), Listener(), Transport()
-    before = Connection(loop.as_loop)
-    before.connection_made(cast("asyncio.Transport", transport))
-    arrival = Arrival(loop.as_loop, listener, destination(), early=data[:at])
-    arrival.take_over(before)
-    assert before.transport is None
-    assert transport.protocol is arrival
-    assert listener.chosen == []
-    if data[at:]:
-        arrival.on_bytes(data[at:])
-    loop.turn()
-    if data == b"PRI":
-        assert listener.chosen == []
-        assert arrival.deadline == loop.now + HEAD_TIMEOUT
-        return
-    [(http2, successor)] = listener.chosen
-    assert http2 is data.startswith(PREFACE)
-    assert b"".join(call[1] for call in successor.heard if call[0] == "on_bytes") == data
-
-
-def test_a_client_that_has_gone_does_not_start_over() -> None:
-    """Nothing to take over, nothing to say."""
-    loop, listener = FakeLoop(), Listener()
-    arrival = Arrival(loop.as_loop, listener, destination(), early=b"GET")
-    arrival.take_over(Connection(loop.as_loop))
-    loop.turn()
-    assert listener.chosen == []
 
 
 @pytest.mark.parametrize("early", [b"", b"ahead"])

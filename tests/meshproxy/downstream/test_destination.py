@@ -100,3 +100,21 @@ async def test_a_proxy_of_many_places_knows_them_by_name(environment: Environmen
     assert proxy.place(b"broker.default:5672") is place
     assert proxy.place(b"broker.default:22") is None
     assert proxy.place(b"[broken") is None
+
+
+async def test_requests_are_counted_by_protocol(environment: Environment) -> None:
+    """Each has a series of its own, asked for once; a gRPC call is counted by its status, too."""
+    destination = Destination(environment, spec())
+    destination.obey(spec(), HOST, NOBODY)
+    caller = destination.caller(PEER)
+    http2 = caller.series("r", "default/other", "v9", "http2")
+    assert caller.series("r", "default/other", "v9", "http2") is http2
+    assert caller.series("r", "default/other", "v9", "grpc") is not http2
+    keys = [key for key, _ in environment.metrics.all_requests()]
+    assert keys == [
+        ("inbound", PEER, "default/catalog", "v1", "r", protocol) for protocol in ("http2", "grpc")
+    ]
+    caller.grpc_ended("r", "default/other", "0")
+    assert b'mesh_grpc_responses_total{destination="default/catalog",direction="inbound",' in (
+        environment.metrics.render(0.0)
+    )
