@@ -15,7 +15,7 @@ RINGS = (
     ("codec", "routing", "policies"),
     ("local_reply",),
     ("exchange", "relay"),
-    ("flow", "multiplex", "tunnel", "identity", "timer_wheel"),
+    ("flow", "multiplex", "tunnel", "tcp", "identity", "timer_wheel"),
     ("telemetry",),
     ("upstream", "downstream"),
     ("config",),

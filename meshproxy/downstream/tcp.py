@@ -5,9 +5,8 @@ from math import inf
 from typing import Protocol
 
 from meshproxy.flow import RECEIVED
-from meshproxy.message import Fields
-from meshproxy.relay import Bytes, Caller, Relay
-from meshproxy.tunnel import Tunnel
+from meshproxy.relay import Caller, Relay
+from meshproxy.tcp import TcpSide
 
 from .speculation import Speculation
 
@@ -19,7 +18,7 @@ class Owner(Protocol):
     def closed(self, connection: "TcpConnection") -> None: ...
 
 
-class TcpConnection(Tunnel):
+class TcpConnection(TcpSide):
     """
     Attributes:
         deadline: Never: an opaque connection may be silent for as long as it likes.
@@ -94,21 +93,6 @@ class TcpConnection(Tunnel):
 
     def refuse(self, code: str) -> None:  # noqa: ARG002  # a socket cannot say why
         self.abort()
-
-    def send_data(self, data: Bytes) -> None:
-        super().send_data(bytes(data))
-
-    def send_end(self, trailers: Fields | None = None) -> None:
-        super().send_end(trailers)
-
-    def reset(self) -> None:
-        self.abort()
-
-    def pause(self) -> None:
-        self.pause_reading()
-
-    def resume(self) -> None:
-        self.resume_reading()
 
     # Told by the listener -------------------------------------------------------------------------
 

@@ -10,10 +10,10 @@ from typing import Protocol
 
 from meshproxy.contract.resources import ClusterSpec, EndpointSpec
 from meshproxy.flow import RECEIVED
-from meshproxy.message import Fields
-from meshproxy.relay import Bytes, Relay
+from meshproxy.relay import Relay
+from meshproxy.tcp import TcpSide
 from meshproxy.telemetry.metrics import ConnectionSeries
-from meshproxy.tunnel import Tunnel, keep_alive
+from meshproxy.tunnel import keep_alive
 
 from .pool import reason
 
@@ -132,7 +132,7 @@ class Sockets:
         log.log(level, "%s: %s", self._where, why)
 
 
-class TcpConnection(Tunnel):
+class TcpConnection(TcpSide):
     """
     A dialled connection; the upstream of a relay.
 
@@ -189,23 +189,11 @@ class TcpConnection(Tunnel):
         if self._relay is not None:
             self._relay.on_upstream_writable()
 
-    def send_data(self, data: Bytes) -> None:
-        super().send_data(bytes(data))
-
-    def send_end(self, trailers: Fields | None = None) -> None:
-        super().send_end(trailers)
-
     def reset(self) -> None:
         self._relay = None
-        self.abort()
+        super().reset()
 
     def withdraw(self) -> None:
         self._relay = None
         self.said_end = True
         self.close()
-
-    def pause(self) -> None:
-        self.pause_reading()
-
-    def resume(self) -> None:
-        self.resume_reading()
