@@ -123,7 +123,7 @@ class Admin:
     def switched(self, connection: Connection, tunnel: ClientTunnel) -> None:  # noqa: ARG002  # the word's shape
         raise AssertionError("no page switches protocols")
 
-    def started_over(self, connection: Connection, early: bytes) -> None:  # noqa: ARG002  # the word's shape
+    def started_over(self, connection: Connection, authority: bytes, early: bytes) -> None:  # noqa: ARG002  # the word's shape
         raise AssertionError("no page accepts CONNECT")
 
     def malformed(self, code: str) -> None:

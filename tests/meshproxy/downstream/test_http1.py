@@ -39,7 +39,7 @@ class FakeListener:
         self.again: list[bytes] = []
         self.refused: list[str] = []
 
-    def started_over(self, connection: Connection, early: bytes) -> None:
+    def started_over(self, connection: Connection, authority: bytes, early: bytes) -> None:
         self.again.append(early)
 
     def closed(self, connection: Http1Connection | ClientTunnel) -> None:

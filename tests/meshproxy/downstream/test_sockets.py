@@ -115,3 +115,14 @@ def test_what_nobody_wants_is_closed(sockets: Sockets, place: Place) -> None:
     sockets.close()
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(place)
+
+
+def test_what_is_accepted_is_watched() -> None:
+    """TCP keep-alive, inherited from the listening socket: a vanished client is noticed."""
+    [listening] = Sockets().take(("127.0.0.1", free_port()))
+    with listening, socket.create_connection(listening.getsockname()):
+        listening.setblocking(True)
+        accepted, _ = listening.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 60
