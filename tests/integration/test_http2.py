@@ -37,7 +37,7 @@ async def echo_http1(conversation: Conversation) -> None:
     if method == b"HEAD":
         await conversation.send(b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\nX-App: 1\r\n\r\n")
         return
-    seen = hashlib.sha256(body + conversation.trailers.strip()).hexdigest().encode()
+    seen = hashlib.sha256(body + conversation.trailers.strip().lower()).hexdigest().encode()
     await conversation.send(
         b"HTTP/1.1 200 OK\r\nX-App: 1\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n"
     )
