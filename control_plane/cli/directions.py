@@ -32,10 +32,12 @@ def directions(
 
 def _call(door: LocalWorkload, service: Service, port: int) -> str:
     place = door.placement
-    local = place.service_ports.get(service_key(service, port))
-    if door.unit.app is None and local is not None:
-        return f"curl http://{place.address}:{local}/"
     name, home = service.metadata.name, service.metadata.namespace
     host = name if home == door.unit.workload.metadata.namespace else f"{name}.{home}"
     authority = host if port == 80 else f"{host}:{port}"
+    if door.namespace is not None:
+        return f"ip netns exec {door.namespace} curl http://{authority}/"
+    local = place.service_ports.get(service_key(service, port))
+    if door.unit.app is None and local is not None:
+        return f"curl http://{place.address}:{local}/"
     return f"curl -x http://{place.address}:{place.outbound_port} http://{authority}/"

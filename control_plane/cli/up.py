@@ -43,19 +43,29 @@ def register(verbs: "Verbs[argparse.ArgumentParser]") -> None:
         action="store_true",
         help="show routine lines of sidecars and control plane too (log files always have them)",
     )
+    parser.add_argument(
+        "--netns",
+        action="store_true",
+        help="give each workload a network namespace with addresses of its own, and capture its "
+        "traffic, so that clients need know of no proxy (needs root)",
+    )
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the mesh; return when it has stopped."""
     from control_plane.cli.local.logs import NAME, Console
+    from control_plane.cli.local.network import Network, app_user, check
     from control_plane.cli.local.polling import until
     from control_plane.cli.local.run import for_seconds
     from control_plane.cli.local.run import run as run_mesh
     from control_plane.cli.local.rundir import RunDirectory, chosen
     from control_plane.cli.local.supervisor import BrokenFilesError, Supervisor
 
+    if arguments.netns:
+        check(os.geteuid())
     directory = RunDirectory(chosen(arguments.run_dir, os.environ))
+    network = Network(directory.path, app_user(os.environ)) if arguments.netns else None
     console = Console(colour=wants_colour(sys.stdout), verbose=arguments.verbose)
 
     async def tell(supervisor: Supervisor) -> None:
@@ -75,7 +85,7 @@ def run(arguments: argparse.Namespace) -> int:
                 await telling
 
     try:
-        asyncio.run(run_mesh(arguments.files, directory, console, work))
+        asyncio.run(run_mesh(arguments.files, directory, console, work, network))
     except BrokenFilesError as error:
         print(error)
         return NO

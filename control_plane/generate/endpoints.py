@@ -35,7 +35,7 @@ def outbound(
         service = services[name]
         port = next(port for port in service.spec.ports if port.port == int(number))
         endpoints = (
-            _endpoint(key, workload, placement, at, mesh)
+            endpoint(key, workload, placement, at, mesh)
             for key, workload in _selected(service, labelled)
             if (at := target(port, workload)) is not None
             and (placement := placements.workloads.get(key)) is not None
@@ -52,7 +52,10 @@ def inbound(workload: Workload, placement: Placement | None) -> tuple[EndpointsS
         endpoints: tuple[EndpointSpec, ...] = ()
         if placement is not None and port.port in placement.app_ports:
             endpoints = (
-                EndpointSpec(address=placement.address, port=placement.app_ports[port.port]),
+                EndpointSpec(
+                    address=placement.app_address or placement.address,
+                    port=placement.app_ports[port.port],
+                ),
             )
         made.append(EndpointsSpec(cluster=inbound_name(port.port), endpoints=endpoints))
     return tuple(made)
@@ -83,9 +86,10 @@ def _selected(service: Service, labelled: Labelled) -> list[tuple[str, Workload]
     ]
 
 
-def _endpoint(
+def endpoint(
     name: str, workload: Workload, placement: Placement, target: int, mesh: MeshConfig
 ) -> EndpointSpec:
+    """Return where peers reach a port of a workload, and who will answer."""
     return EndpointSpec(
         address=placement.address,
         port=placement.inbound_ports[target],

@@ -49,6 +49,8 @@ def listeners(
     """
     if placement is None:
         return ()
+    if placement.captured:
+        return _captured(placement, mesh)
     outbound = ListenerSpec(
         name="outbound",
         direction="outbound",
@@ -75,6 +77,42 @@ def listeners(
         if port.port in placement.inbound_ports
     )
     return (outbound, *doors, *inbound)
+
+
+def _captured(placement: Placement, mesh: MeshConfig) -> tuple[ListenerSpec, ...]:
+    """
+    Return the two places that connections are redirected to, in both families.
+
+    The app's arrive over the loopback, so that nobody from outside can use the sidecar as if they
+    were the app; those of its callers at any address.  An inbound port that nobody has declared
+    has no policy that could be asked: under STRICT it is refused, otherwise passed on.
+    """
+    anything = mesh.spec.outbound_traffic_policy.mode == "ALLOW_ANY"
+    six = placement.ipv6 is not None
+    outbound = (
+        ListenerSpec(
+            name=name,
+            direction="outbound",
+            address=address,
+            port=placement.outbound_port,
+            captured=True,
+            unknown="pass" if anything else "refuse",
+        )
+        for name, address in (("outbound", "127.0.0.1"), ("outbound/ipv6", "::1"))[: 1 + six]
+    )
+    inbound = (
+        ListenerSpec(
+            name=name,
+            direction="inbound",
+            address=address,
+            port=placement.inbound_port,
+            mtls=_MTLS[mesh.spec.mtls],
+            captured=True,
+            unknown="refuse" if mesh.spec.mtls == "STRICT" else "pass",
+        )
+        for name, address in (("inbound", "0.0.0.0"), ("inbound/ipv6", "::"))[: 1 + six]
+    )
+    return (*outbound, *inbound)
 
 
 def _inbound(

@@ -11,10 +11,11 @@ import msgspec
 from control_plane.resources.model import MeshConfig, Metadata
 from control_plane.store import State
 from meshproxy.contract import wire
-from meshproxy.contract.resources import Snapshot, TrustSpec
+from meshproxy.contract.resources import DestinationSpec, Snapshot, TrustSpec
 
-from . import clusters, endpoints, tcp_routes, virtual_hosts
+from . import clusters, destinations, endpoints, tcp_routes, virtual_hosts
 from .called import called
+from .destinations import Neighbours, neighbours
 from .listeners import listeners
 
 _DEFAULTS = MeshConfig(
@@ -51,13 +52,25 @@ def generate(state: State, workload: str, trust: TrustSpec) -> Snapshot:
     app = clusters.inbound(own, state.services, routes)
     itself = endpoints.inbound(own, placement)
 
-    # §6 Where it listens for both, and whom it believes.
+    # §6 What addresses mean, where connections come by redirection.
+    meant: tuple[DestinationSpec, ...] = ()
+    near = Neighbours()
+    if placement is not None and placement.captured:
+        near = neighbours(workload, state.workloads, state.services, state.placements, mesh)
+        meant = (
+            *destinations.services(ports, state.placements),
+            *near.destinations,
+            *destinations.inbound(own, state.services),
+        )
+
+    # §7 Where it listens for both, and whom it believes.
     snapshot = Snapshot(
         listeners=listeners(own, placement, mesh, ports, state.services),
-        virtual_hosts=(*hosts, *own_hosts),
-        tcp_routes=(*streams, *own_streams),
-        clusters=(*outward, *app),
-        endpoints=(*servers, *itself),
+        destinations=meant,
+        virtual_hosts=(*hosts, *near.virtual_hosts, *own_hosts),
+        tcp_routes=(*streams, *near.tcp_routes, *own_streams),
+        clusters=(*outward, *near.clusters, *app),
+        endpoints=(*servers, *near.endpoints, *itself),
         trust=(trust,),
     )
     return msgspec.structs.replace(snapshot, version=wire.version_of(snapshot))

@@ -8,13 +8,15 @@ From a snapshot (data) to a mesh (objects that act): compiled whole, adopted who
 """
 
 import socket
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from functools import partial
+from typing import Protocol, get_args
 
-from meshproxy.contract.resources import ListenerSpec, Snapshot
+from meshproxy.contract.resources import Direction, ListenerSpec, Snapshot
 from meshproxy.contract.wire import ContractError
 from meshproxy.downstream import destination as downstream
+from meshproxy.downstream.captured import Captured, places
 from meshproxy.downstream.listener import Listener
 from meshproxy.downstream.sockets import Place
 from meshproxy.exchange import Cluster as ExchangeCluster
@@ -23,6 +25,7 @@ from meshproxy.routing.table import Authorities, VirtualHost, compile_virtual_ho
 from meshproxy.routing.tcp import TcpRoute, compile_tcp_route
 from meshproxy.upstream import cluster as upstream
 from meshproxy.upstream.cluster import Cluster
+from meshproxy.upstream.passthrough import PassThrough
 
 
 class Environment(downstream.Environment, upstream.Environment, Protocol):
@@ -57,6 +60,12 @@ class Mesh:
         self.draining: list[Listener] = []  # gone from the configuration, still serving
         self._environment = environment
         self._hosts: dict[str, VirtualHost[ExchangeCluster]] = {}
+        self._captured: dict[Direction, Captured] = {
+            direction: Captured(
+                direction, environment, partial(PassThrough, direction, environment)
+            )
+            for direction in get_args(Direction)
+        }
         self._ending = False  # the whole proxy drains: new configuration opens nothing
         self._holding = False  # not yet: another process still serves
 
@@ -89,6 +98,7 @@ class Mesh:
                 raise ContractError(
                     f"listener/{spec.name} tcp_route", f"there is no {spec.tcp_route!r}"
                 )
+        _check_destinations(snapshot, hosts, tcp_routes)
         listeners, opened = self._bind(snapshot)
         return Prepared(snapshot, clusters, hosts, tcp_routes, authorities, listeners, opened)
 
@@ -97,10 +107,22 @@ class Mesh:
         snapshot, hosts = prepared.snapshot, prepared.hosts
         self._adopt_clusters(snapshot, prepared.clusters)
         self._hosts = hosts
+        for direction, table in self._captured.items():
+            wanted = [
+                (
+                    destination,
+                    hosts.get(destination.virtual_host or ""),
+                    prepared.tcp_routes.get(destination.tcp_route or ""),
+                )
+                for destination in snapshot.destinations
+                if destination.direction == direction
+            ]
+            table.obey(wanted, prepared.authorities)
         for spec in snapshot.listeners:
             host = None if spec.virtual_host is None else hosts[spec.virtual_host]
             route = None if spec.tcp_route is None else prepared.tcp_routes[spec.tcp_route]
-            prepared.listeners[spec.name].obey(spec, host, prepared.authorities, route)
+            captured = self._captured[spec.direction] if spec.captured else None
+            prepared.listeners[spec.name].obey(spec, host, prepared.authorities, route, captured)
         self._adopt_listeners(prepared.listeners, prepared.opened)
         self.snapshot = snapshot
 
@@ -260,7 +282,35 @@ def _by_authority(
 ) -> Authorities[ExchangeCluster]:
     """Inbound hosts are not to be called by name: only who has a listener of its own leads there."""
     inbound = {spec.virtual_host for spec in snapshot.listeners if spec.direction == "inbound"}
+    inbound |= {spec.virtual_host for spec in snapshot.destinations if spec.direction == "inbound"}
     return Authorities([host for name, host in hosts.items() if name not in inbound])
+
+
+def _check_destinations(
+    snapshot: Snapshot, hosts: Container[str], tcp_routes: Container[str]
+) -> None:
+    """
+    Refuse destinations that lead nowhere, or two that one address could mean.
+
+    Raises:
+        ContractError: There is one.
+    """
+    names: set[str] = set()
+    taken: dict[tuple[Direction, str | None, int], str] = {}
+    for spec in snapshot.destinations:
+        where = f"destination/{spec.name}"
+        if spec.name in names:
+            raise ContractError(where, "is given twice")
+        names.add(spec.name)
+        if spec.virtual_host is not None and spec.virtual_host not in hosts:
+            raise ContractError(f"{where} virtual_host", f"there is no {spec.virtual_host!r}")
+        if spec.tcp_route is not None and spec.tcp_route not in tcp_routes:
+            raise ContractError(f"{where} tcp_route", f"there is no {spec.tcp_route!r}")
+        for address, port in places(spec):
+            other = taken.setdefault((spec.direction, address, port), spec.name)
+            if other != spec.name:
+                place = f"{address or 'any address'}, port {port}"
+                raise ContractError(f"{where} addresses", f"{place}, is that of {other!r} already")
 
 
 def _place(spec: ListenerSpec) -> tuple[str, str, int]:

@@ -36,14 +36,22 @@ class Sockets:
         cluster, endpoint: As configured now.
     """
 
-    __slots__ = ("_counts", "_dials", "_environment", "_failing", "_open", "cluster", "endpoint")
+    __slots__ = (
+        "_counts", "_dials", "_environment", "_failing", "_open", "_source", "cluster", "endpoint",
+    )  # fmt: skip
 
     def __init__(
-        self, cluster: ClusterSpec, endpoint: EndpointSpec, environment: Environment
+        self,
+        cluster: ClusterSpec,
+        endpoint: EndpointSpec,
+        environment: Environment,
+        source: str | None = None,
     ) -> None:
+        """Dial from the address `source`, where there is one to dial from."""
         self.cluster = cluster
         self.endpoint = endpoint
         self._environment = environment
+        self._source = None if source is None else (source, 0)
         self._failing = ""  # why the last dial failed, as it was logged
         self._dials: dict[Relay, asyncio.Task[None]] = {}
         self._open: set[TcpConnection] = set()
@@ -74,7 +82,9 @@ class Sockets:
             self.cluster.connect_timeout / 1000, self._on_timeout, relay, task
         )
         try:
-            await loop.create_connection(lambda: connection, endpoint.address, endpoint.port)
+            await loop.create_connection(
+                lambda: connection, endpoint.address, endpoint.port, local_addr=self._source
+            )
         except (OSError, ValueError) as error:  # ValueError: an address that is no address
             if self._dials.pop(relay, None) is not None:
                 self._warn(f"cannot connect: {reason(error)}")

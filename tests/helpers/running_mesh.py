@@ -17,6 +17,8 @@ from typing import Any, Self
 
 import psutil
 
+from control_plane.cli.local.namespace import socket_in
+from control_plane.cli.local.network import mark_of, name_of
 from tests.helpers.client import Client, connect
 
 ROOT = Path(__file__).parent.parent.parent
@@ -177,10 +179,12 @@ class RunningMesh:
 
     def served(self) -> bool:
         placements = json.loads((self.run / "placements.json").read_text())
-        for placed in placements["workloads"].values():
+        for name, placed in placements["workloads"].items():
             for port in placed.get("app_ports", {}).values():
-                with socket.create_connection(("127.0.0.1", port), 1):
-                    pass
+                inside = placed.get("captured", False)
+                with socket_in(self.namespace(name)) if inside else socket.socket() as sock:
+                    sock.settimeout(1)
+                    sock.connect(("127.0.0.1", port))
         return True
 
     # Looking ----------------------------------------------------------------------------------
@@ -211,6 +215,17 @@ class RunningMesh:
         placements = json.loads((self.run / "placements.json").read_text())
         found: dict[str, Any] = placements["workloads"][f"default/{name}"]
         return found
+
+    def namespace(self, name: str) -> str:
+        """Return the network namespace of a workload, with `--netns`."""
+        return name_of(mark_of(self.run), name if "/" in name else f"default/{name}")
+
+    def inside(self, name: str, *command: str) -> subprocess.CompletedProcess[str]:
+        """Run a program in a workload's network namespace, with `--netns`."""
+        return subprocess.run(
+            ["ip", "netns", "exec", self.namespace(name), *command],
+            cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=False,
+        )  # fmt: skip
 
     def door(self, name: str = "catalog") -> int:
         """Port at the door's sidecar that leads to a service."""

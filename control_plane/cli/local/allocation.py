@@ -112,10 +112,12 @@ def allocate(
         ports: Where ports come from.
         others: Ports of the mesh that belong to no workload.
     """
+    # Where each workload had a network namespace, its ports were not of this machine.
+    before = {name: old for name, old in previous.workloads.items() if not old.captured}
     # All that was is claimed first: no new port may be one that another workload had.
     claimed = {
         port
-        for name, old in previous.workloads.items()
+        for name, old in before.items()
         if name in workloads
         for port in ports_of(old)
         if port not in others and ports.keep(port)
@@ -137,7 +139,7 @@ def allocate(
                     if service.metadata.namespace == workload.metadata.namespace
                     for port in service.spec.ports
                 ],
-                previous.workloads.get(name),
+                before.get(name),
                 place,
             )
             for name, workload in workloads.items()

@@ -13,7 +13,8 @@ refer to others as ``$(NAME)``, by the rules of a Pod's `command` and `env`:
 
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 
 from control_plane.cli.local.allocation import service_key
 from control_plane.placement import Placement
@@ -21,6 +22,8 @@ from control_plane.resources.model import Service, Workload
 
 NOT_PROXIED = "localhost,127.0.0.1,::1"
 """Names of services go through the sidecar; what is plainly this machine does not."""
+
+PROXIES = ("HTTP_PROXY", "http_proxy", "NO_PROXY", "no_proxy")
 
 _REFERENCE = re.compile(r"\$\$|\$\((?P<name>[A-Za-z_][A-Za-z0-9_.-]*)\)")
 
@@ -30,9 +33,13 @@ def app_environment(
     placement: Placement,
     services: Iterable[Service],
     inherited: Mapping[str, str],
+    service_addresses: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> dict[str, str]:
     """
     Return the whole environment of a workload's app.
+
+    An app whose traffic is captured has no proxy to know of, and calls services by their own
+    addresses and ports.
 
     Args:
         workload: Whose app it is.
@@ -40,17 +47,13 @@ def app_environment(
         services: All services of the mesh; those of the workload's namespace are handed over.
         inherited: The environment of whoever starts the mesh; the mesh's own words win over it,
             the workload's `env` over both.
+        service_addresses: ``namespace/service`` → its virtual addresses, where it has some.
     """
     metadata, run = workload.metadata, workload.spec.run
-    proxy = f"http://{placement.address}:{placement.outbound_port}"
     environment = {
         "PYTHONUNBUFFERED": "1",  # a log line is wanted now, not when 8 KiB have gathered
-        **inherited,
-        # curl obeys the lower-case name only, others the upper-case one only.
-        "HTTP_PROXY": proxy,
-        "http_proxy": proxy,
-        "NO_PROXY": NOT_PROXIED,
-        "no_proxy": NOT_PROXIED,
+        **{name: value for name, value in inherited.items() if name not in PROXIES},
+        **({} if placement.captured else _proxy_variables(placement)),
         "MESH_WORKLOAD": metadata.name,
         "MESH_NAMESPACE": metadata.namespace,
         # The interpreter that runs the mesh, for apps in Python that bring none of their own.
@@ -64,7 +67,9 @@ def app_environment(
             environment[f"PORT_{_variable(port.name)}"] = app_port
     for service in services:
         if service.metadata.namespace == metadata.namespace:
-            environment.update(_service_variables(service, placement))
+            key = f"{metadata.namespace}/{service.metadata.name}"
+            virtual = service_addresses.get(key, ()) if placement.captured else ()
+            environment.update(_service_variables(service, placement, virtual))
     for name, value in (run.env if run else {}).items():
         environment[name] = expand(value, environment)
     return environment
@@ -81,15 +86,27 @@ def expand(text: str, environment: Mapping[str, str]) -> str:
     return _REFERENCE.sub(replacement, text)
 
 
-def _service_variables(service: Service, placement: Placement) -> dict[str, str]:
+def _proxy_variables(placement: Placement) -> dict[str, str]:
+    proxy = f"http://{placement.address}:{placement.outbound_port}"
+    # curl obeys the lower-case name only, others the upper-case one only.
+    values = (proxy, proxy, NOT_PROXIED, NOT_PROXIED)
+    return dict(zip(PROXIES, values, strict=True))
+
+
+def _service_variables(
+    service: Service, placement: Placement, virtual: Sequence[str]
+) -> dict[str, str]:
     # https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables
     name = _variable(service.metadata.name)
     variables: dict[str, str] = {}
     for port in service.spec.ports:
         local = placement.service_ports.get(service_key(service, port.port))
+        address = placement.address
+        if virtual:
+            address, local = virtual[0], port.port
         if local is None:
             continue
-        variables.setdefault(f"{name}_SERVICE_HOST", placement.address)
+        variables.setdefault(f"{name}_SERVICE_HOST", address)
         variables.setdefault(f"{name}_SERVICE_PORT", str(local))
         if port.name is not None:
             variables[f"{name}_SERVICE_PORT_{_variable(port.name)}"] = str(local)

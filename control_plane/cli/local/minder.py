@@ -6,8 +6,13 @@ children: a workload's command may be a shell script.  This little process holds
 that `meshctl` writes the numbers of its process groups into.  However `meshctl` ends, the pipe
 closes, and whatever group is still on the list is killed, with those who left it: a daemon leads
 a session of its own, but carries the mark of its launch (see `launch`) in its environment.
+Network namespaces are removed after that, if they are still the ones that were told of.
 
-    python -I -S minder.py        standard input: lines ``+GROUP`` and ``-GROUP``
+    python -I -S minder.py        standard input, line by line:
+
+    GROUP             lives
+    -GROUP            is gone
+    netns NAME INODE  was made
 """
 
 import contextlib
@@ -17,10 +22,17 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+NAMESPACES, FILES = Path("/run/netns"), Path("/etc/netns")
+
 
 def main() -> None:
     groups: set[int] = set()
+    namespaces: dict[str, int] = {}
     for line in sys.stdin:
+        if line.startswith("netns "):
+            _, name, inode = line.split()
+            namespaces[name] = int(inode)
+            continue
         group = int(line)
         if group > 0:
             groups.add(group)
@@ -32,6 +44,21 @@ def main() -> None:
                 os.kill(process, signal.SIGKILL)
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(group, signal.SIGKILL)
+    for name, inode in namespaces.items():
+        remove(name, inode)
+
+
+def remove(name: str, inode: int) -> None:
+    """Remove a network namespace and its files in /etc, unless it is gone or another by now."""
+    with contextlib.suppress(OSError):
+        if (NAMESPACES / name).stat().st_ino == inode:
+            import shutil
+            import subprocess
+
+            subprocess.run(["ip", "netns", "delete", name], check=False)
+            shutil.rmtree(FILES / name, ignore_errors=True)
+            with contextlib.suppress(OSError):  # others have some
+                FILES.rmdir()
 
 
 def members(group: int) -> Iterator[int]:

@@ -6,12 +6,14 @@ by connecting until that succeeds once, and then no more, because an app may log
 """
 
 import asyncio
+import socket
 import time
 from collections.abc import Iterable, Mapping
 
 import msgspec
 
 from control_plane.cli.local.logs import Console
+from control_plane.cli.local.namespace import socket_in
 from control_plane.cli.local.process import ManagedProcess
 from control_plane.cli.local.rundir import RunDirectory
 from control_plane.cli.local.workload import LocalWorkload
@@ -58,7 +60,7 @@ class Observer:
             number = workload.placement.app_ports[port.port]
             if (pid, number) in self._listening:
                 continue
-            if await accepts(workload.placement.address, number):
+            if await accepts(workload.app_address, number, workload.namespace):
                 self._listening.add((pid, number))
             else:
                 named = f" of the port {port.name or port.port}"
@@ -90,11 +92,12 @@ def _process(
     )
 
 
-async def accepts(address: str, port: int) -> bool:
-    """Say whether somebody listens there."""
+async def accepts(address: str, port: int, namespace: str | None = None) -> bool:
+    """Say whether somebody listens there, in our network namespace or another one."""
     try:
-        _, writer = await asyncio.open_connection(address, port)
+        with socket.socket() if namespace is None else socket_in(namespace) as sock:
+            sock.setblocking(False)
+            await asyncio.get_running_loop().sock_connect(sock, (address, port))
     except OSError:
         return False
-    writer.close()
     return True

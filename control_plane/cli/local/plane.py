@@ -49,6 +49,9 @@ class LocalControlPlane:
     """
     One control plane that reads the mesh's files.
 
+    Args:
+        address: Where sidecars reach it; the API stays on the loopback.
+
     Attributes:
         discovery: Port that sidecars connect to.
         api: Port of the HTTP API.
@@ -62,9 +65,11 @@ class LocalControlPlane:
         console: Console,
         on_group: Groups,
         ports: Ports,
+        address: str = ADDRESS,
     ) -> None:
         self.identity = f"spiffe://{trust_domain}/{ACCOUNT}"
         self.state = directory.state(trust_domain, NAME)
+        self._address = address
         self._directory = directory
         self._files = [str(path.absolute()) for path in files]
         self.discovery, self.api = (
@@ -133,7 +138,7 @@ class LocalControlPlane:
     def described(self) -> dict[str, Any]:
         """Return how a sidecar's bootstrap names it."""
         return {
-            "address": ADDRESS,
+            "address": self._address,
             "port": self.discovery,
             "identity": self.identity,
             "roots": str(self._directory.roots),
@@ -144,7 +149,7 @@ class LocalControlPlane:
             "state": str(self.state),
             "files": self._files,
             "placements": str(self._directory.placements),
-            "discovery": {"address": ADDRESS, "port": self.discovery},
+            "discovery": {"address": self._address, "port": self.discovery},
             "api": {"address": ADDRESS, "port": self.api},
         }
         path = self._directory.control_plane

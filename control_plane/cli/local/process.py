@@ -17,13 +17,14 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from control_plane.cli.local import launch, minder
 from control_plane.cli.local.backoff import WELL_AFTER, Backoff
 from control_plane.cli.local.logs import Console, ProcessLog
+from control_plane.cli.local.namespace import enter
 from control_plane.cli.processes import STARTING, Life
 
 LAST_WORDS = 1.0
@@ -37,12 +38,34 @@ class NotReadyError(Exception):
 
 
 @dataclass(frozen=True)
+class User:
+    """
+    Whom a child runs as.
+
+    Attributes:
+        read_all: It may read any file, as root may (see `launch`).
+    """
+
+    uid: int
+    gid: int
+    read_all: bool = False
+
+
+@dataclass(frozen=True)
 class Command:
-    """What to execute."""
+    """
+    What to execute.
+
+    Attributes:
+        namespace: The network namespace to run it in, by name; None for ours.
+        user: None for ours.
+    """
 
     arguments: tuple[str, ...]
     environment: Mapping[str, str] = field(repr=False)
     directory: Path
+    namespace: str | None = None
+    user: User | None = None
 
 
 Prepare = Callable[[], Awaitable[Command]]
@@ -170,7 +193,7 @@ class ManagedProcess:
         theirs, output = await _open_output(self._log)
         try:
             child = await asyncio.create_subprocess_exec(
-                *_launcher(),
+                *_launcher(command),
                 *command.arguments,
                 env=command.environment,
                 cwd=command.directory,
@@ -247,8 +270,16 @@ async def _open_output(log: ProcessLog) -> tuple[int, _Output]:
     return theirs, output
 
 
-def _launcher() -> tuple[str, ...]:
-    return (sys.executable, "-I", "-S", launch.__file__, str(os.getpid()))
+def _launcher(command: Command) -> Iterator[str]:
+    # Into the namespace first: that is for root alone.
+    if command.namespace is not None:
+        yield from enter(command.namespace)
+    yield from (sys.executable, "-I", "-S", launch.__file__)
+    if (user := command.user) is not None:
+        yield from ("--user", f"{user.uid}:{user.gid}")
+        if user.read_all:
+            yield "--read-all"
+    yield str(os.getpid())
 
 
 def _ending(code: int) -> str:

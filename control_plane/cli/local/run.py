@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from control_plane.cli.local.logs import Console
+from control_plane.cli.local.network import Network
 from control_plane.cli.local.rundir import RunDirectory
 from control_plane.cli.local.supervisor import Supervisor
 from control_plane.sources.files import FilesSource
@@ -27,9 +28,22 @@ Work = Callable[[Supervisor], Awaitable[None]]
 """What is done while the mesh runs; the mesh stops when it returns."""
 
 
-async def run(files: list[Path], directory: RunDirectory, console: Console, work: Work) -> None:
+async def run(
+    files: list[Path],
+    directory: RunDirectory,
+    console: Console,
+    work: Work,
+    network: Network | None = None,
+) -> None:
     """
     Start the mesh, do the work while following the files, stop the mesh.
+
+    Args:
+        files: What the mesh is made from.
+        directory: Everything that it writes.
+        console: Where it speaks.
+        work: What is done while it runs.
+        network: Where each workload has a network namespace of its own.
 
     Raises:
         BrokenFilesError: The files are not fit to start from; nothing was started.
@@ -39,7 +53,7 @@ async def run(files: list[Path], directory: RunDirectory, console: Console, work
     loop = asyncio.get_running_loop()
     store = Store()
     source = FilesSource(files, store, directory.accepted)
-    supervisor = Supervisor(files, directory, source, store, console)
+    supervisor = Supervisor(files, directory, source, store, console, network)
     enough = asyncio.Event()
 
     def asked_to_stop() -> None:

@@ -64,10 +64,21 @@ class RunDirectory:
         """Return the join token file of ``namespace/name``."""
         return self.path / "bootstrap" / f"{workload}.token"
 
-    def state(self, trust_domain: str, *owner: str) -> Path:
-        """Return (and create, for its user alone) the state directory of a process."""
+    def state(self, trust_domain: str, *owner: str, user: int | None = None) -> Path:
+        """
+        Return (and create, for its user alone) the state directory of a process.
+
+        Args:
+            trust_domain: Of the mesh.
+            owner: Whose it is.
+            user: Whom the process runs as, where that is not us.
+        """
         path = self.path.joinpath("state", trust_domain, *owner)
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        wanted = os.geteuid() if user is None else user
+        for one in (path, *path.iterdir()):  # another user may have run it the last time
+            if one.lstat().st_uid != wanted:
+                os.chown(one, wanted, wanted, follow_symlinks=False)
         path.chmod(0o700)
         return path
 

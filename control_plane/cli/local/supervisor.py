@@ -19,14 +19,17 @@ import msgspec
 
 from control_plane import placement
 from control_plane.cli.errors import CommandError
-from control_plane.cli.local import minder
+from control_plane.cli.local import addresses, minder
 from control_plane.cli.local.allocation import Ports, allocate, ports_of
 from control_plane.cli.local.desired import Unit, changes, desire, trust_domain_of
 from control_plane.cli.local.logs import NAME, Console
+from control_plane.cli.local.namespace import inode
+from control_plane.cli.local.network import Network, hosts_file
 from control_plane.cli.local.observer import Observer, accepts
 from control_plane.cli.local.plane import LocalControlPlane
 from control_plane.cli.local.polling import until
 from control_plane.cli.local.process import ManagedProcess
+from control_plane.cli.local.reservation import ADDRESS
 from control_plane.cli.local.rundir import RunDirectory
 from control_plane.cli.local.workload import LocalWorkload
 from control_plane.cli.processes import Report
@@ -57,6 +60,7 @@ class Supervisor:
         files: What the control plane reads.
         source: Reads the same, here, by the same rules.
         store: Where `source` puts what it read.
+        network: Where each workload has a network namespace of its own; None for our own network.
 
     Attributes:
         workloads: What runs, by ``namespace/name``.
@@ -70,6 +74,7 @@ class Supervisor:
         source: FilesSource,
         store: Store,
         console: Console,
+        network: Network | None = None,
     ) -> None:
         self.workloads: dict[str, LocalWorkload] = {}
         self.report = Report()
@@ -83,6 +88,7 @@ class Supervisor:
         self._observer = Observer(directory, console)
         self._placements = placement.Placements()
         self._ports = Ports()
+        self._network = network
         self._minder: asyncio.subprocess.Process | None = None
         self._plane: LocalControlPlane | None = None
 
@@ -120,9 +126,12 @@ class Supervisor:
             stdin=asyncio.subprocess.PIPE,
             start_new_session=True,
         )  # fmt: skip
+        if self._network is not None:
+            self._network.on_made = self._on_namespace
+            await self._network.open()
         self._plane = LocalControlPlane(
             self._directory, self._files, self._trust_domain, self._console, self._on_group,
-            self._ports,
+            self._ports, ADDRESS if self._network is None else self._network.plan.own,
         )  # fmt: skip
         try:
             self._placements = placement.read(self._directory.placements)
@@ -136,7 +145,7 @@ class Supervisor:
         self._directory.processes.unlink(missing_ok=True)  # of a run that was killed
         self._directory.write(self._directory.context, wire.encode(self._plane.context))
         units = desire(state, self._trust_domain)
-        self._add(state, units, units)
+        await self._add(state, units, units)
 
     async def settled(self) -> None:
         """Wait until every sidecar is ready and every app accepts connections on its ports."""
@@ -145,7 +154,7 @@ class Supervisor:
             if workload.unit.app is None:
                 continue
             for port in workload.placement.app_ports.values():
-                await until(partial(accepts, workload.placement.address, port))
+                await until(partial(accepts, workload.app_address, port, workload.namespace))
 
     async def synced(self) -> bool:
         """Say whether every sidecar obeys the newest configuration, by the control plane's word."""
@@ -194,11 +203,16 @@ class Supervisor:
         for name in difference.removed:
             self._console.say(NAME, f"{name} was removed: stopping it")
             await self.workloads[name].stop()
+            if self._network is not None:
+                await self._network.remove(name)
             del self.workloads[name]  # not before: who is on the list is stopped at the end
         for name, workload in self.workloads.items():
             workload.unit = units[name]
             workload.placement = self._placements.workloads[name]
             workload.services = tuple(state.services.values())
+            workload.service_addresses = self._placements.service_addresses
+            if self._network is not None:
+                self._network.tell(name, self._hosts(state, name))
         for name in difference.sidecars:
             self._console.say(NAME, f"{name} has a new identity or version: restarting its sidecar")
             await self.workloads[name].restart_sidecar()
@@ -207,7 +221,7 @@ class Supervisor:
             await self.workloads[name].restart_app()
         for name in difference.added:
             self._console.say(NAME, f"{name} is new: starting it")
-        self._add(state, units, difference.added)
+        await self._add(state, units, difference.added)
 
     async def _watch_proxies(self) -> None:
         """Say which sidecar refuses its configuration, and why: its app cannot know."""
@@ -234,7 +248,13 @@ class Supervisor:
             )
             await asyncio.sleep(OBSERVE_EVERY)
 
-    def _add(self, state: State, units: Mapping[str, Unit], names: Iterable[str]) -> None:
+    async def _add(self, state: State, units: Mapping[str, Unit], names: Iterable[str]) -> None:
+        names = tuple(names)
+        if self._network is not None:
+            add, placements = self._network.add, self._placements.workloads
+            await asyncio.gather(
+                *(add(name, placements[name], self._hosts(state, name)) for name in names)
+            )
         for name in names:
             workload = self.workloads[name] = LocalWorkload(
                 units[name],
@@ -246,26 +266,34 @@ class Supervisor:
                 console=self._console,
                 on_group=self._on_group,
                 ports=self._ports,
+                network=self._network,
             )
+            workload.service_addresses = self._placements.service_addresses
             workload.start()
 
     def _place(self, state: State) -> None:
-        """Hand out ports and tell the control plane, which watches the file."""
+        """Hand out ports or addresses and tell the control plane, which watches the file."""
         others = (self.plane.discovery, self.plane.api)
-        placements = allocate(
-            state.workloads,
-            state.services.values(),
-            self._placements,
-            self._ports,
-            others=others,
-        )
-        placed = (port for one in placements.workloads.values() for port in ports_of(one))
-        self._ports.retain({*others, *placed})
+        services, before = state.services.values(), self._placements
+        if self._network is not None:
+            plan = self._network.plan
+            placements = addresses.allocate(state.workloads, services, before, plan)
+            self._ports.retain(others)
+        else:
+            placements = allocate(state.workloads, services, before, self._ports, others=others)
+            placed = (port for one in placements.workloads.values() for port in ports_of(one))
+            self._ports.retain({*others, *placed})
         if placements != self._placements or not self._directory.placements.exists():
             self._directory.write(
                 self._directory.placements, msgspec.json.format(msgspec.json.encode(placements))
             )
         self._placements = placements
+
+    def _hosts(self, state: State, workload: str) -> str:
+        """Return the hosts file of a workload."""
+        return hosts_file(
+            workload.partition("/")[0], state.services.values(), self._placements.service_addresses
+        )
 
     def _tell_findings(self, state: State) -> None:
         """Say what came up since the last edit, and that all is mended when it is."""
@@ -288,6 +316,8 @@ class Supervisor:
         if self._plane is not None:
             await self._plane.process.stop()
         self._ports.retain(())
+        if self._network is not None:
+            await self._network.close()
         if self._minder is not None and self._minder.stdin is not None:
             self._minder.stdin.close()
             await self._minder.wait()
@@ -300,6 +330,10 @@ class Supervisor:
     def _processes(self) -> list[ManagedProcess]:
         processes = [p for workload in self.workloads.values() for p in workload.processes()]
         return [*processes, self._plane.process] if self._plane is not None else processes
+
+    def _on_namespace(self, name: str) -> None:
+        if self._minder is not None and self._minder.stdin is not None:
+            self._minder.stdin.write(b"netns %s %d\n" % (name.encode(), inode(name)))
 
     def _on_group(self, group: int, alive: bool) -> None:
         if self._minder is not None and self._minder.stdin is not None:

@@ -8,7 +8,7 @@ outgoing request is then a request through the mesh and not an error.
 import asyncio
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 from control_plane.cli.client import UnreachableError, request
@@ -17,6 +17,7 @@ from control_plane.cli.local.credentials import has_certificate
 from control_plane.cli.local.desired import Unit
 from control_plane.cli.local.environment import app_environment, expand
 from control_plane.cli.local.logs import Console
+from control_plane.cli.local.network import SIDECAR, Network
 from control_plane.cli.local.plane import LocalControlPlane, own_environment, own_program
 from control_plane.cli.local.polling import until
 from control_plane.cli.local.process import (
@@ -45,6 +46,8 @@ class LocalWorkload:
         unit: What runs, or is about to.
         placement: Its ports.
         services: What its app can call, as of the app's next start.
+        service_addresses: The virtual addresses of services, where they have some.
+        namespace: The network namespace that both live in; None for ours.
     """
 
     def __init__(
@@ -59,10 +62,15 @@ class LocalWorkload:
         console: Console,
         on_group: Groups,
         ports: Ports,
+        network: Network | None = None,
     ) -> None:
         self.unit = unit
         self.placement = placement
         self.services = services
+        self.service_addresses: Mapping[str, Sequence[str]] = {}
+        self.namespace = network.namespace(unit.name) if network is not None else None
+        self._sidecar_user = SIDECAR if network is not None else None
+        self._app_user = network.app_user if network is not None else None
         self._trust_domain = trust_domain
         self._plane = plane
         self._directory = directory
@@ -113,6 +121,11 @@ class LocalWorkload:
     def admin(self) -> str:
         return f"{self.placement.address}:{self.placement.admin_port}"
 
+    @property
+    def app_address(self) -> str:
+        """Where the app listens, as seen from beside it."""
+        return self.placement.app_address or self.placement.address
+
     def processes(self) -> list[ManagedProcess]:
         return [self.sidecar] if self.app is None else [self.app, self.sidecar]
 
@@ -120,7 +133,10 @@ class LocalWorkload:
 
     async def _prepare_sidecar(self) -> Command:
         unit, name = self.unit, self.unit.name
-        state = self._directory.state(self._trust_domain, *name.split("/"))
+        user = self._sidecar_user
+        state = self._directory.state(
+            self._trust_domain, *name.split("/"), user=user.uid if user else None
+        )
         token = self._directory.token(name)
         if has_certificate(state, unit.sidecar.identity, datetime.now(UTC)):
             token.unlink(missing_ok=True)
@@ -144,6 +160,8 @@ class LocalWorkload:
             own_program("meshproxy", "run", "--bootstrap", str(path)),
             own_environment(os.environ),
             self._directory.path,
+            self.namespace,
+            user,
         )
 
     async def _prepare_app(self) -> Command:
@@ -156,11 +174,17 @@ class LocalWorkload:
             raise NotReadyError(
                 f"its sidecar is not ready: http://{self.admin}/healthz/ready says why"
             ) from None
-        environment = app_environment(self.unit.workload, self.placement, self.services, os.environ)
+        environment = app_environment(
+            self.unit.workload, self.placement, self.services, os.environ, self.service_addresses
+        )
         # It may bind without SO_REUSEADDR, which a reservation would refuse.
         self._ports.lend(self.placement.app_ports.values())
         return Command(
-            tuple(expand(word, environment) for word in app.command), environment, app.directory
+            tuple(expand(word, environment) for word in app.command),
+            environment,
+            app.directory,
+            self.namespace,
+            self._app_user,
         )
 
     def _new_app(self) -> ManagedProcess | None:

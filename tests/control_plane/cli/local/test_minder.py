@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from control_plane.cli.local import minder
+from tests.helpers.namespaces import Namespace, needs_namespaces
 
 LAUNCHED = 2**22 + 7
 """A group that there is not: Linux counts processes to 2**22."""
@@ -44,3 +45,24 @@ def test_who_left_its_group_is_killed_too() -> None:
     finally:
         daemon.kill()
         daemon.wait()
+
+
+@needs_namespaces
+def test_namespaces_on_the_list_are_removed() -> None:
+    """With their files in /etc; unless somebody else has made one of the same name since."""
+    listed, others = Namespace(), Namespace()
+    try:
+        files = minder.FILES / listed.name
+        files.mkdir(parents=True)
+        (files / "hosts").touch()
+        inode = (minder.NAMESPACES / listed.name).stat().st_ino
+        words = f"netns {listed.name} {inode}\nnetns {others.name} {inode}\nnetns mesh-gone 1\n"
+        subprocess.run(
+            [sys.executable, "-I", "-S", minder.__file__], input=words, text=True, check=True
+        )
+        assert not (minder.NAMESPACES / listed.name).exists()
+        assert not files.exists()
+        assert (minder.NAMESPACES / others.name).exists()
+    finally:
+        listed.close()
+        others.close()

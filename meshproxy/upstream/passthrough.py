@@ -1,0 +1,46 @@
+"""
+The way to an address that is no service of the mesh: dialled as it is, in the clear.
+
+An inbound connection to a port that nobody declared goes to the app at the very address that the
+caller used, not to the loopback: else a caller could reach what the app offers to itself alone.  It
+comes from the loopback, by which the packet filter knows the last leg of a captured connection and
+does not capture it once more.
+"""
+
+from meshproxy.contract.resources import ClusterSpec, Direction, EndpointSpec
+
+from .tcp import Environment, Sockets
+
+NAME = "passthrough"
+
+
+class PassThrough(Sockets):
+    """
+    One address, as a cluster with this one endpoint (see `relay.Cluster`, `relay.Endpoint`).
+
+    Attributes:
+        active: Attempts under way.
+        service: Name of all such addresses in metrics: there may be any number of them.
+    """
+
+    __slots__ = ("active", "service")
+
+    def __init__(
+        self,
+        direction: Direction,
+        environment: Environment,
+        address: tuple[str, int],
+    ) -> None:
+        host, port = address
+        source = None
+        if direction == "inbound":
+            source = "::1" if ":" in host else "127.0.0.1"
+        super().__init__(
+            ClusterSpec(name=NAME), EndpointSpec(address=host, port=port), environment, source
+        )
+        self.active = 0
+        self.service = NAME
+
+    def pick(self, avoid: object) -> "PassThrough | None":
+        """Return the one endpoint, once: there is no other that could answer instead."""
+        return None if avoid is self else self
