@@ -115,3 +115,12 @@ def test_what_nobody_wants_is_closed(sockets: Sockets, place: Place) -> None:
     sockets.close()
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(place)
+
+
+def test_both_families_side_by_side() -> None:
+    """`::` is IPv6 alone, so that `0.0.0.0` can have the same port."""
+    port = free_port()
+    opened = [*listen(("::", port)), *listen(("0.0.0.0", port))]
+    for sock in opened:
+        sock.close()
+    assert len(opened) == 2
