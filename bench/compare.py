@@ -55,12 +55,14 @@ class Race:
 
     Attributes:
         missing: What could not take part, by name, with the reason.
+        sound: Whatever is installed has started.
     """
 
     def __init__(self, site: Site, taking_part: Sequence[Peer]) -> None:
         self._site = site
         self._peers = taking_part
         self.missing: dict[str, str] = {}
+        self.sound = True
         self.versions: dict[str, str] = {}
         self._running: dict[tuple[str, str], Running] = {}
 
@@ -82,6 +84,7 @@ class Race:
                     self._running[peer.name, "single"] = start_single(peer, self._site, name)
             except StartError as error:
                 self._without(peer.name, f"did not start: {error}")
+                self.sound = False
 
     def _without(self, name: str, reason: str) -> None:
         self.missing[name] = reason
@@ -206,7 +209,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for name, why in race.missing.items():
             print(f"Without {name}: {why.splitlines()[0]}")
         print(f"\n{as_text(found)}")
-    return 0 if all(one.sound for one in found) else 1
+    return 0 if race.sound and all(one.sound for one in found) else 1
 
 
 def _stop(*_: object) -> NoReturn:

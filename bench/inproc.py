@@ -2,6 +2,7 @@
 What a request costs in instructions of ours: through one sidecar or two, without sockets.
 
     python -m bench.inproc [--path hop|pair] [--profile] [-o json]
+    python -m bench.inproc --growth     what a request costs with many routes, many endpoints
 
     hop    client ─ HTTP/1.1 ─ A ─ HTTP/1.1 ─ app
     pair   client ─ HTTP/1.1 ─ A ═ HTTP/2 ═ B ─ HTTP/1.1 ─ app
@@ -63,7 +64,7 @@ HOP: Final = "hop"
 PAIR: Final = "pair"
 REQUEST: Final = (
     b"GET /api/v3/items HTTP/1.1\r\n"
-    b"Host: svc3.default\r\n"
+    b"Host: svc1.default\r\n"
     b"User-Agent: wrk/4\r\n"
     b"Accept: */*\r\n\r\n"
 )  # fmt: skip
@@ -103,6 +104,10 @@ class End:
         connection = self._connection
         connection.get_buffer(-1)[: len(data)] = data
         connection.buffer_updated(len(data))
+
+    def tell(self, asked: list["End"]) -> None:
+        """Put this end into a list when something is written, instead of keeping that."""
+        self._transport.write = lambda _: asked.append(self)  # type: ignore[method-assign,assignment]
 
     def take(self) -> bytes:
         """Return what has been written since the last time."""
@@ -160,10 +165,12 @@ class Sidecar:
 class Course:
     """A way from clients to the app, with all connections in place."""
 
-    def __init__(self, path: str, batch: int, folder: Path) -> None:
+    def __init__(
+        self, path: str, batch: int, folder: Path, routes: int = 50, endpoints: int = 3
+    ) -> None:
         self.batch = batch
         self._loop = asyncio.get_running_loop()
-        self._sidecars = [Sidecar(A, folder, _outbound())]
+        self._sidecars = [Sidecar(A, folder, _outbound(routes, endpoints))]
         self._links: list[tuple[End, End]] = []
         if path == PAIR:
             self._sidecars.append(Sidecar(B, folder, _inbound()))
@@ -171,7 +178,9 @@ class Course:
             far = self._sidecars[1].clients(len(near), http2=True, identity=A)
             self._links = list(zip(near, far, strict=True))
         self._clients = self._sidecars[0].clients(batch)
-        self._servers = self._sidecars[-1].servers(batch)
+        self._asked: list[End] = []
+        for server in self._sidecars[-1].servers(batch):
+            server.tell(self._asked)
 
     def close(self) -> None:
         for sidecar in self._sidecars:
@@ -205,9 +214,9 @@ class Course:
             self._loop.call_soon(responses)
 
         def responses() -> None:
-            for server in self._servers:
-                if server.take():
-                    server.put(RESPONSE)
+            for server in self._asked:
+                server.put(RESPONSE)
+            self._asked.clear()
             self._loop.call_soon(back if self._links else requests)
 
         def back() -> None:
@@ -236,16 +245,17 @@ def _carry(links: Iterable[tuple[End, End]]) -> bool:
     return any_
 
 
-def _outbound() -> Snapshot:
+def _outbound(routes: int, endpoints: int) -> Snapshot:
     backends = (BackendSpec(cluster="catalog"),)
-    routes = (
+    hosts = 10 if routes >= 50 else 2
+    rules = (
         *(
             RouteSpec(
                 name=f"v{number}",
                 match=MatchSpec(path=PathMatchSpec(type="prefix", value=f"/api/v{number}")),
                 backends=backends,
             )
-            for number in range(4)
+            for number in range(routes // hosts - 1)
         ),
         RouteSpec(name="all", backends=backends),
     )
@@ -254,12 +264,15 @@ def _outbound() -> Snapshot:
         endpoints=(
             EndpointsSpec(
                 cluster="catalog",
-                endpoints=tuple(EndpointSpec(address=f"127.0.0.{n}", port=9) for n in (1, 2, 3)),
+                endpoints=tuple(
+                    EndpointSpec(address=f"127.0.{n // 250}.{n % 250 + 1}", port=9)
+                    for n in range(endpoints)
+                ),
             ),
         ),
         virtual_hosts=tuple(
-            VirtualHostSpec(name=f"svc{n}", domains=(f"svc{n}.default:80",), routes=routes)
-            for n in range(10)
+            VirtualHostSpec(name=f"svc{n}", domains=(f"svc{n}.default:80",), routes=rules)
+            for n in range(hosts)
         ),
         listeners=(
             ListenerSpec(name="bench", direction="outbound", address="127.0.0.1", port=free_port()),
@@ -351,6 +364,25 @@ async def measure(
     return least, called
 
 
+async def growth(rounds: int = 15) -> dict[tuple[int, int], float]:
+    """Return the microseconds of a hop by (routes, endpoints), measured in turns."""
+    least: dict[tuple[int, int], float] = {}
+    with tempfile.TemporaryDirectory(prefix="meshproxy-bench-") as folder:
+        courses = {
+            size: Course(HOP, 1, Path(folder), *size)
+            for size in ((10, 10), (10_000, 10), (10, 5_000))
+        }
+        gc.freeze()  # what exists now, as a sidecar does when it has obeyed a configuration
+        for _ in range(rounds):
+            for size, course in courses.items():
+                seen = await microseconds(course, rounds=1)
+                least[size] = min(seen, least.get(size, seen))
+        for course in courses.values():
+            course.check()
+            course.close()
+    return least
+
+
 async def _profile(course: Course) -> None:
     profile = cProfile.Profile()
     profile.enable()
@@ -363,11 +395,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="bench.inproc", description=(__doc__ or "").strip(),
                                      formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     parser.add_argument("--path", choices=[HOP, PAIR], help="default: both")
+    parser.add_argument("--growth", action="store_true", help="many routes, many endpoints")
     parser.add_argument("--profile", action="store_true", help="show where the time goes")
     parser.add_argument("-o", "--output", choices=["table", "json"], default="table")
     options = parser.parse_args()
     gc.freeze()
     gc.set_threshold(50_000, 50, 1_000)  # as a sidecar does
+    if options.growth:
+        grown = uvloop.run(growth())
+        base = grown[10, 10]
+        lines = [[str(a), str(b), f"{us:.1f}", f"{us / base:.2f}"] for (a, b), us in grown.items()]
+        print(table([["routes", "endpoints", "us/req", "ratio"], *lines]))
+        return 0
     look = _profile if options.profile else None
     found = {
         (path, batch): uvloop.run(measure(path, batch, look))

@@ -60,6 +60,13 @@ class Side(Protocol):
     def resume(self) -> None: ...
 
 
+class Upstream(Side, Protocol):
+    """Where the connection goes."""
+
+    def withdraw(self) -> None:
+        """End both halves quietly: nothing was said, and nothing will be missed."""
+
+
 class Downstream(Side, Protocol):
     """Where the connection comes from."""
 
@@ -181,7 +188,7 @@ class Relay:
         self.attempts = 0
         self.endpoint: Endpoint | None = None
         self.previous: Endpoint | None = None
-        self.upstream: Side | None = None
+        self.upstream: Upstream | None = None
         self.connected = False
         self.upstream_ended = False
 
@@ -223,7 +230,7 @@ class Relay:
         endpoint.active += 1
         return endpoint.connect(self)
 
-    def on_upstream_ready(self, upstream: Side) -> None:
+    def on_upstream_ready(self, upstream: Upstream) -> None:
         """There is a way: say what the client has said, whether or not the endpoint is there."""
         self.upstream = upstream
         if self.early:
@@ -358,6 +365,17 @@ class Relay:
         elif endpoint is not None:
             endpoint.disconnect(self)
         self._finish(refusal("downstream-closed").flag)
+
+    def withdraw(self) -> None:
+        """The connection is not needed after all; nothing was said on it."""
+        if self.done:
+            return
+        upstream, self.upstream = self.upstream, None
+        if upstream is not None:
+            upstream.withdraw()
+        elif self.endpoint is not None:
+            self.endpoint.disconnect(self)
+        self._finish("-")
 
     def _retry_or_refuse(self, code: str, *, heard: bool) -> None:
         if not _RETRY.wants(b"", self.attempts, code, sent=heard, reused=False):

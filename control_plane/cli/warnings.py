@@ -2,12 +2,15 @@
 What is allowed, and yet surely not meant: said, but no reason to refuse anything.
 
 A Service whose selector chooses no workload may come before its workloads, or outlive them; a typo
-in a label looks the same, and its callers get 503 ``no-healthy-endpoint``.
+in a label looks the same, and its callers get 503 ``no-healthy-endpoint``.  An `appProtocol` of
+nobody's may be another program's word; it may as well be a slip, and then says nothing to us.
 """
 
 from collections.abc import Iterator
 
-from control_plane.resources.model import Service, Workload
+from control_plane.resources.app_protocol import HTTP, TCP, protocol_of
+from control_plane.resources.model import Service, ServicePort, Workload
+from control_plane.resources.schema import nearest
 from control_plane.store import State
 
 
@@ -21,6 +24,8 @@ def warnings(state: State) -> list[str]:
 
 
 def _of_service(service: Service, state: State) -> Iterator[str]:
+    for index, port in enumerate(service.spec.ports):
+        yield from _of_protocol(index, port)
     selector = service.spec.selector
     if not selector:
         yield "spec.selector: is missing, no workload answers for this service"
@@ -40,6 +45,14 @@ def _of_service(service: Service, state: State) -> Iterator[str]:
         if not any(_has(workload, wanted) for workload in chosen):
             field = "port" if port.target_port is None else "targetPort"
             yield f"spec.ports[{index}].{field}: no selected workload has the port {wanted}"
+
+
+def _of_protocol(index: int, port: ServicePort) -> Iterator[str]:
+    said = port.app_protocol
+    # One with a prefix is somebody's on purpose.
+    if said is not None and protocol_of(port) == "detect" and "/" not in said:
+        known = nearest(said, HTTP | TCP)
+        yield f'spec.ports[{index}].appProtocol: "{said}" says nothing to the mesh, {known}'
 
 
 def _has(workload: Workload, wanted: int | str) -> bool:

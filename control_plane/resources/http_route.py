@@ -24,6 +24,7 @@ from .route import (
     Problems,
     at_most,
     problems_of_backend,
+    problems_of_matches,
     problems_of_parents,
     problems_of_rule_names,
 )
@@ -41,6 +42,7 @@ def problems_of_route(route: HTTPRoute) -> Problems:
     """Yield what is wrong with a route, whatever it refers to."""
     yield from problems_of_parents(route.spec.parent_refs)
     yield from at_most(("spec", "rules"), route.spec.rules, MAX_ITEMS)
+    yield from problems_of_matches(route)
     yield from problems_of_rule_names(route)
     for number, rule in enumerate(route.spec.rules):
         yield from _rule(("spec", "rules", number), rule)

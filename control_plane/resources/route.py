@@ -9,11 +9,13 @@ from collections.abc import Iterator, Sequence
 
 from . import syntax
 from .finding import Path
-from .model import AnyBackendRef, ParentRef, Route
+from .model import AnyBackendRef, GRPCRoute, HTTPRoute, ParentRef, Route
 
 Problems = Iterator[tuple[Path, str]]
 
 MAX_PARENTS = 32
+MAX_MATCHES = 128
+"""Of all rules of a route together."""
 MAX_ITEMS = 16
 """Of rules, backendRefs, filters, headers."""
 
@@ -41,6 +43,16 @@ def problems_of_rule_names(route: Route) -> Problems:
             yield path, wrong
         if names.setdefault(rule.name, number) != number:
             yield path, f'"{rule.name}" is also the name of rules[{names[rule.name]}]'
+
+
+def problems_of_matches(route: HTTPRoute | GRPCRoute) -> Problems:
+    """
+    "While 16 rules and 64 matches per rule are allowed, the total number of matches across all
+    rules in a route must be less than 128."
+    """
+    total = sum(len(rule.matches) for rule in route.spec.rules)
+    if total > MAX_MATCHES:
+        yield ("spec", "rules"), f"has {total} matches in all, expected at most {MAX_MATCHES}"
 
 
 def problems_of_backend(path: Path, ref: AnyBackendRef) -> Problems:

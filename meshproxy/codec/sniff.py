@@ -75,3 +75,27 @@ def _sniff_http1(data: bytes) -> Protocol | None:
     if version.startswith(b"HTTP/"):
         return Protocol.HTTP1
     return None if b"HTTP/".startswith(version) else Protocol.OPAQUE
+
+
+# The other direction ------------------------------------------------------------------------------
+
+
+def sniff_greeting(data: bytes) -> Protocol | None:
+    """
+    Return what a server speaks that has spoken first, or None when more bytes are needed to say.
+
+    HTTP servers do that, too: some send HTTP/2 SETTINGS before they have read the client's preface,
+    and some tell a silent connection that it has timed out (408).
+    """
+    if _STATUS_LINE.startswith(data[: len(_STATUS_LINE)]):
+        return Protocol.HTTP1 if len(data) >= len(_STATUS_LINE) else None
+    if data[0] == 0 and _SETTINGS.startswith(data[3:9]):
+        if len(data) < 9:
+            return None
+        if data[:2] == b"\0\0" and data[2] % 6 == 0:  # RFC 9113 section 6.5
+            return Protocol.HTTP2
+    return Protocol.OPAQUE
+
+
+_STATUS_LINE: Final = b"HTTP/"
+_SETTINGS: Final = b"\x04\0\0\0\0\0"  # a frame's type, flags and stream, after three of length

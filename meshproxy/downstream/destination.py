@@ -18,6 +18,7 @@ from meshproxy.contract.resources import DestinationSpec, ListenerSpec
 from meshproxy.contract.resources import Protocol as Spoken
 from meshproxy.exchange import Authorities, Cluster, Series, Surroundings
 from meshproxy.message import Field, field
+from meshproxy.policies.first_speaker import FirstSpeaker
 from meshproxy.relay import Cluster as RelayCluster
 from meshproxy.relay import Series as RelaySeries
 from meshproxy.routing.table import VirtualHost
@@ -131,12 +132,13 @@ class Destination:
         protocol: What clients speak, where somebody has said so.
         virtual_host: Serves every request, or None to choose by authority.
         tcp_route: Of connections that are not HTTP; None where there are none.
+        first_speaker: What its connections have shown about who speaks first.
         hop: Name of this proxy's role in a refusal: ``outbound of default/storefront``.
     """
 
     __slots__ = (
-        "_callers", "authorities", "direction", "environment", "hop", "port", "protocol",
-        "tcp_route", "virtual_host",
+        "_callers", "authorities", "direction", "environment", "first_speaker", "hop", "port",
+        "protocol", "tcp_route", "virtual_host",
     )  # fmt: skip
 
     def __init__(self, environment: Environment, spec: ListenerSpec | DestinationSpec) -> None:
@@ -148,6 +150,7 @@ class Destination:
         self.virtual_host: VirtualHost[Cluster] | None = None
         self.tcp_route: TcpRoute[RelayCluster] | None = None
         self.authorities: Authorities
+        self.first_speaker = FirstSpeaker()
         self._callers: dict[str | None, Caller] = {}
 
     def __repr__(self) -> str:
@@ -158,6 +161,14 @@ class Destination:
         """Nothing in the first bytes of a connection could change where it goes."""
         route = self.tcp_route
         return self.protocol == "tcp" and (route is None or not route.by_name)
+
+    @property
+    def guesses(self) -> bool:
+        """The first bytes of a plaintext connection decide what becomes of it."""
+        route = self.tcp_route
+        return route is not None and (
+            self.protocol == "detect" or (self.protocol == "tcp" and route.by_name)
+        )
 
     def obey(
         self,

@@ -13,15 +13,11 @@ import errno
 import logging
 import socket
 import ssl
-import struct
-from collections.abc import Coroutine
 from functools import partial
-from typing import Any
 
 from meshproxy.codec.budget import PEER, STRANGER
 from meshproxy.codec.http1 import encode_response_head
 from meshproxy.codec.sniff import Protocol as Wire
-from meshproxy.codec.sniff import sniff
 from meshproxy.contract.resources import ListenerSpec
 from meshproxy.exchange import Authorities, Cluster, Exchange
 from meshproxy.flow import Connection
@@ -35,10 +31,11 @@ from meshproxy.routing.tcp import TcpRoute
 
 from . import http1
 from .arrival import Arrival
-from .captured import Captured, Unknown
 from .destination import PLAINTEXT, Destination, Environment
+from .greeting import Greeting
 from .http2 import Http2Connection
 from .sockets import cannot_listen
+from .speculation import Speculation
 from .tcp import TcpConnection
 from .trunk import TrunkConnection
 from .tunnel import ClientTunnel
@@ -51,14 +48,8 @@ ACCEPT_BATCH = 64
 HELLO_TIMEOUT = 10.0
 """Seconds for the first bytes and the TLS handshake."""
 
-TURN_AWAY_TIMEOUT = 1.0
-"""Seconds in which who is to be turned away can show that it speaks HTTP."""
-
 SWEEP = 1.0
 """Seconds between two looks at the connections' deadlines."""
-
-PEEK = 24
-"""Enough for the longest thing that is told apart: the HTTP/2 preface."""
 
 Accepted = Arrival | http1.Http1Connection | Http2Connection | ClientTunnel | TcpConnection
 
@@ -79,7 +70,6 @@ class Listener:
         self.destination = Destination(environment, spec)
         self.hop = self.destination.hop
         self.draining = False
-        self._captured: Captured | None = None
         self._loop = environment.loop
         self.sockets: list[socket.socket] = []
         self._connections: dict[Accepted, bool] = {}  # and whether it is encrypted
@@ -124,7 +114,6 @@ class Listener:
         virtual_host: VirtualHost[Cluster] | None,
         authorities: Authorities,
         tcp_route: TcpRoute[RelayCluster] | None = None,
-        captured: Captured | None = None,
     ) -> None:
         """
         Serve by this configuration from now on, on the same socket.
@@ -133,7 +122,6 @@ class Listener:
         """
         self.spec = spec
         self.destination.obey(spec, virtual_host, authorities, tcp_route)
-        self._captured = captured
         for connection in list(self._connections):
             if self._unwanted(connection):
                 connection.drain()
@@ -148,14 +136,19 @@ class Listener:
         """Accept a batch; say whether there may be more."""
         for _ in range(ACCEPT_BATCH):
             try:
-                sock, peer = listening.accept()
+                sock, _peer = listening.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return False  # also when another process that shares the queue was faster
             except OSError as error:
                 self._pause_accepting(listening, error)
                 return False
             sock.setblocking(False)
-            task = self._loop.create_task(self._receive(sock, peer))
+            greeting = (
+                self._welcome(sock, self.destination)
+                if self.spec.mtls == "disabled"
+                else self._greet(sock)
+            )
+            task = self._loop.create_task(greeting)
             self._greeting.add(task)
             task.add_done_callback(self._greeting.discard)
         return True
@@ -171,37 +164,12 @@ class Listener:
         if listening in self.sockets:
             self._loop.add_reader(listening.fileno(), self._on_acceptable, listening)
 
-    def _receive(self, sock: socket.socket, peer: Any) -> Coroutine[Any, Any, None]:
-        """Return what is to be done with a new connection, by where it was meant to go."""
-        destination: Destination | None = self.destination
-        if self._captured is not None:
-            passing = self.spec.unknown == "pass"
-            destination = self._captured.meant(sock, peer, passing=passing)
-        if destination is None:
-            return self._turn_away(sock)
-        if self.spec.mtls == "disabled" or isinstance(destination, Unknown):
-            return self._open(sock, destination)
-        return self._greet(sock, destination)
-
-    async def _open(self, sock: socket.socket, destination: Destination) -> None:
-        """Nothing needs to be known before the first byte is read."""
-        try:
-            await self._loop.connect_accepted_socket(lambda: self._greeter(destination), sock)
-        except OSError:  # the client gave up meanwhile
-            sock.close()
-
-    def _greeter(self, destination: Destination) -> Arrival | TcpConnection:
-        """Return what hears the first bytes of a plaintext connection."""
-        if destination.opaque:
-            return TcpConnection(self._loop, self, destination.caller(None))
-        return Arrival(self._loop, self, destination)
-
     # Greeting: the first bytes decide -------------------------------------------------------------
 
-    async def _greet(self, sock: socket.socket, destination: Destination) -> None:
+    async def _greet(self, sock: socket.socket) -> None:
         try:
             async with asyncio.timeout(HELLO_TIMEOUT):
-                await self._hand_over(sock, destination)
+                await self._hand_over(sock)
         except TimeoutError:
             self.environment.metrics.handshake_failed("downstream", "timeout")
             sock.close()
@@ -215,10 +183,25 @@ class Listener:
             sock.close()
             raise
 
-    async def _hand_over(self, sock: socket.socket, destination: Destination) -> None:
-        wire = await self._peek(sock)
+    async def _hand_over(self, sock: socket.socket) -> None:
+        destination = self.destination
+        permissive = self.spec.mtls == "permissive"
+        greeting = Greeting(self._loop, sock, destination, permissive=permissive)
+        try:
+            await self._answer(sock, greeting, destination)
+        finally:
+            greeting.withdraw()
+
+    async def _answer(
+        self, sock: socket.socket, greeting: Greeting, destination: Destination
+    ) -> None:
+        wire = await greeting.hear()
         if wire is None:
-            sock.close()
+            speculation, greeting.speculation = greeting.speculation, None
+            if speculation is not None:
+                await self._welcome(sock, destination, speculation)
+            else:
+                sock.close()
         elif wire is Wire.TLS:
             context = self.environment.server_context
             if context is None:
@@ -234,71 +217,44 @@ class Listener:
         elif self.spec.mtls == "strict":
             await self._refuse_plaintext(sock, wire)
         else:
-            await self._loop.connect_accepted_socket(lambda: self._greeter(destination), sock)
+            if wire is not Wire.OPAQUE:
+                greeting.on_http()
+            greeting.withdraw()
+            await self._welcome(sock, destination)
 
-    async def _peek(self, sock: socket.socket) -> Wire | None:
-        """Look at the first bytes without taking them; None when the client left too early."""
-        seen = 0
-        while True:
-            await self._readable(sock)
-            data = sock.recv(PEEK, socket.MSG_PEEK)
-            if len(data) == seen:  # readable, yet nothing new: it will say no more
-                return None
-            wire = sniff(data)
-            if wire is None and len(data) == PEEK:
-                wire = Wire.HTTP1  # an unusual method; all that it may be otherwise is decided
-            seen = 0 if wire is not None else len(data)
-            # Peeked bytes keep a socket readable; the kernel is to wake us for further ones only,
-            # or thousands of clients that say three bytes and wait would keep us busy.
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, seen + 1)
-            if wire is not None:
-                return wire
+    async def _welcome(
+        self,
+        sock: socket.socket,
+        destination: Destination,
+        speculation: Speculation | None = None,
+    ) -> None:
+        """Begin to read a plaintext connection."""
 
-    async def _readable(self, sock: socket.socket) -> None:
-        ready = self._loop.create_future()
-        self._loop.add_reader(sock.fileno(), _settle, ready)
+        def begin() -> Arrival | TcpConnection:
+            if speculation is None and not destination.opaque:
+                return Arrival(self._loop, self, destination)
+            caller = destination.caller(None)
+            return TcpConnection(self._loop, self, caller, speculation=speculation)
+
         try:
-            await ready
-        finally:
-            self._loop.remove_reader(sock.fileno())
+            await self._loop.connect_accepted_socket(begin, sock)
+        except OSError:  # the client gave up meanwhile
+            sock.close()
 
     async def _refuse_plaintext(self, sock: socket.socket, wire: Wire) -> None:
         """Say why, to who speaks HTTP; not a byte of the request goes any further."""
         self.environment.refused("inbound", "mtls-required")
         self.environment.metrics.handshake_failed("downstream", PLAINTEXT)
-        if wire is Wire.HTTP1:
-            await self._answer(sock, "mtls-required")
-        sock.close()
-
-    async def _turn_away(self, sock: socket.socket) -> None:
-        """
-        Refuse who wanted to go where nobody is, or has no business.
-
-        Who speaks HTTP/1 is told; others are reset, and so is who waits for the server to speak.
-        """
-        self.environment.refused(self.spec.direction, "unknown-destination")
-        wire: Wire | None = None
-        try:
-            with contextlib.suppress(OSError):  # TimeoutError is one, too
-                async with asyncio.timeout(TURN_AWAY_TIMEOUT):
-                    wire = await self._peek(sock)
+        with contextlib.suppress(OSError):  # TimeoutError is one, too
             if wire is Wire.HTTP1:
-                await self._answer(sock, "unknown-destination")
-            else:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        finally:
-            sock.close()
-
-    async def _answer(self, sock: socket.socket, code: str) -> None:
-        """Refuse a request of HTTP/1 of which nothing has been read."""
-        with contextlib.suppress(OSError):
-            head, body = local_reply(refusal(code), None, hop=self.hop, attempt=0)
-            sock.send(encode_response_head(head, close=True) + body)
-            sock.shutdown(socket.SHUT_WR)
-            # Closing with unread bytes would send RST, which can destroy the answer.
-            async with asyncio.timeout(http1.LINGER_TIMEOUT):
-                while await self._loop.sock_recv(sock, 65536):
-                    pass
+                head, body = local_reply(refusal("mtls-required"), None, hop=self.hop, attempt=0)
+                sock.send(encode_response_head(head, close=True) + body)
+                sock.shutdown(socket.SHUT_WR)
+                # Closing with unread bytes would send RST, which can destroy the answer.
+                async with asyncio.timeout(http1.LINGER_TIMEOUT):
+                    while await self._loop.sock_recv(sock, 65536):
+                        pass
+        sock.close()
 
     def arrived(self, arrival: Arrival) -> None:
         """TLS is done, if there is any: who has come?"""
@@ -315,8 +271,9 @@ class Listener:
 
     def opened(self, connection: TcpConnection) -> None:
         """A client's opaque connection stands."""
-        self._connections[connection] = False
-        self._counts.opened += 1
+        if connection not in self._connections:
+            self._connections[connection] = False
+            self._counts.opened += 1
 
     def successor(
         self, arrival: Arrival, *, http2: bool
@@ -344,6 +301,15 @@ class Listener:
         connection = TrunkConnection(
             self._loop, self, partial(Relay, caller=caller), destination.port
         )
+        self._succeed(arrival, connection)
+        return connection
+
+    def opaque(
+        self, arrival: Arrival, server_name: str | None, speculation: Speculation | None
+    ) -> TcpConnection:
+        """Return what goes on with a connection that nobody looks into any more."""
+        caller = arrival.destination.caller(arrival.identity)
+        connection = TcpConnection(self._loop, self, caller, server_name, speculation)
         self._succeed(arrival, connection)
         return connection
 
@@ -432,8 +398,3 @@ class Listener:
             task.cancel()
         for connection in list(self._connections):
             connection.abort()
-
-
-def _settle(future: "asyncio.Future[None]") -> None:
-    if not future.done():
-        future.set_result(None)

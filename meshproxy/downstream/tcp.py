@@ -9,6 +9,8 @@ from meshproxy.message import Fields
 from meshproxy.relay import Bytes, Caller, Relay
 from meshproxy.tunnel import Tunnel
 
+from .speculation import Speculation
+
 
 class Owner(Protocol):
     """The listener that accepted the connection."""
@@ -23,7 +25,7 @@ class TcpConnection(Tunnel):
         deadline: Never: an opaque connection may be silent for as long as it likes.
     """
 
-    __slots__ = ("_owner", "_relay", "_server_name", "deadline")
+    __slots__ = ("_owner", "_relay", "_server_name", "_speculation", "deadline")
 
     def __init__(
         self,
@@ -31,11 +33,22 @@ class TcpConnection(Tunnel):
         owner: Owner,
         caller: Caller,
         server_name: str | None = None,
+        speculation: Speculation | None = None,
     ) -> None:
-        """Begin with the name in the client's ClientHello, where somebody has looked for it."""
+        """
+        Begin when the connection stands.
+
+        Args:
+            loop: The loop.
+            owner: The listener.
+            caller: Who makes the connection.
+            server_name: From its ClientHello, where somebody has looked for it.
+            speculation: What has begun already, because the client was silent.
+        """
         super().__init__(loop)
         self._owner = owner
-        self._relay = Relay(self, caller)
+        self._speculation = speculation
+        self._relay = Relay(self, caller) if speculation is None else speculation.relay
         self._server_name = server_name
         self.deadline = inf
 
@@ -46,7 +59,11 @@ class TcpConnection(Tunnel):
 
     def on_connected(self) -> None:
         self._owner.opened(self)
-        self._relay.begin(self._server_name)
+        speculation, self._speculation = self._speculation, None
+        if speculation is None:
+            self._relay.begin(self._server_name)
+        else:
+            speculation.adopt(self)
 
     def buffer_updated(self, nbytes: int) -> None:
         # Most of it goes into a tunnel, which copies: no need to do so before.

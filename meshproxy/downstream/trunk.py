@@ -18,7 +18,7 @@ from collections.abc import Callable
 
 from meshproxy.codec import MalformedError
 from meshproxy.codec.budget import TRUNK
-from meshproxy.codec.http2 import CONNECT_ERROR, NO_ERROR, PROTOCOL_ERROR
+from meshproxy.codec.http2 import CANCEL, CONNECT_ERROR, NO_ERROR, PROTOCOL_ERROR
 from meshproxy.message import TUNNEL, Fields, RequestHead, ResponseHead, field
 from meshproxy.multiplex import Stream
 from meshproxy.refusal import refusal
@@ -67,8 +67,11 @@ class TrunkStream(Stream):
         self.end_by_reset(PROTOCOL_ERROR)
         self._lose()
 
-    def on_closed(self, code: int) -> None:  # noqa: ARG002  # to an app all resets are the same
+    def on_closed(self, code: int) -> None:
         self.gone()
+        if code == CANCEL and self.exchange is not None:
+            self.exchange.withdraw()
+            self.exchange = None
         self._lose()
         self._link.stream_gone()
 

@@ -5,7 +5,6 @@ Lists, not dicts, because most keys are tuples and JSON knows only text.
 """
 
 from msgspec import Struct
-from msgspec.structs import replace
 
 RequestKey = tuple[str, str, str, str, str, str]
 """direction, source, destination, version, route, protocol"""
@@ -32,12 +31,25 @@ class TcpCounts(Struct, frozen=True, array_like=True):
     sent: int
     flags: dict[str, int]
 
+    def of_the_dead(self) -> "TcpCounts":
+        """Return the same with its open connections ended: their process closed them."""
+        left = self.opened - sum(self.flags.values())
+        if not left:
+            return self
+        flags = self.flags | {DIED: self.flags.get(DIED, 0) + left}
+        return TcpCounts(self.key, self.opened, self.received, self.sent, flags)
+
+
+DIED = "LR"
+"""Envoy's flag of what the proxy itself has reset."""
+
 
 class Counts(Struct, frozen=True, kw_only=True):
     """
     All counters of one process.
 
     Attributes:
+        tcp: Opaque connections.
         connections: Side, direction, opened, closed.
         tunnels: How many are open.
         counters: By the name of their attribute in `metrics.Metrics`: labels and count.
@@ -54,5 +66,9 @@ class Counts(Struct, frozen=True, kw_only=True):
         closed = [
             (side, direction, opened, opened) for side, direction, opened, _ in self.connections
         ]
-        ended = [replace(series, opened=sum(series.flags.values())) for series in self.tcp]
-        return Counts(requests=self.requests, tcp=ended, connections=closed, counters=self.counters)
+        return Counts(
+            requests=self.requests,
+            tcp=[counted.of_the_dead() for counted in self.tcp],
+            connections=closed,
+            counters=self.counters,
+        )

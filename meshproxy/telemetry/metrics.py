@@ -15,7 +15,7 @@ counted under the label value ``__overflow__``, so sums stay right.
 
 import sys
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import accumulate
 from typing import TYPE_CHECKING, Final
 
@@ -111,6 +111,14 @@ class TcpSeries:
     def ended(self, flag: str) -> None:
         """Count one connection that is over; `flag` is a refusal's, or ``-``."""
         self.flags[flag] = self.flags.get(flag, 0) + 1
+
+    def add(self, opened: int, received: int, sent: int, flags: Mapping[str, int]) -> None:
+        """Count what another process has counted."""
+        self.opened += opened
+        self.received += received
+        self.sent += sent
+        for flag, count in flags.items():
+            self.flags[flag] = self.flags.get(flag, 0) + count
 
     @property
     def active(self) -> int:
@@ -270,13 +278,8 @@ class Metrics:
                 series.outcomes[code, flag] = series.outcomes.get((code, flag), 0) + count
             series.buckets = [a + b for a, b in zip(series.buckets, counted.buckets, strict=True)]
             series.seconds += counted.seconds
-        for part in counts.tcp:
-            opaque = self.tcp(*part.key)
-            opaque.opened += part.opened
-            opaque.received += part.received
-            opaque.sent += part.sent
-            for flag, count in part.flags.items():
-                opaque.flags[flag] = opaque.flags.get(flag, 0) + count
+        for tcp in counts.tcp:
+            self.tcp(*tcp.key).add(tcp.opened, tcp.received, tcp.sent, tcp.flags)
         for side, direction, opened, closed in counts.connections:
             connection = self.connection(side, direction)
             connection.opened += opened

@@ -199,6 +199,11 @@ class TcpConnection(Tunnel):
         self._relay = None
         self.abort()
 
+    def withdraw(self) -> None:
+        self._relay = None
+        self.said_end = True
+        self.close()
+
     def pause(self) -> None:
         self.pause_reading()
 

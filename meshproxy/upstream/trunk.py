@@ -151,6 +151,10 @@ class TrunkStream(Stream):
         self.exchange = None
         self.end_by_reset(CONNECT_ERROR)
 
+    def withdraw(self) -> None:
+        self.exchange = None
+        self.end_by_reset(CANCEL)
+
 
 class TrunkConnection(Http2Connection):
     """One trunk to one endpoint."""

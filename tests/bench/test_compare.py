@@ -51,6 +51,20 @@ def test_a_peer_that_takes_no_part_is_remarked(tmp_path: Path) -> None:
 
 
 @needs_nginx
+@pytest.mark.integration
+def test_a_peer_that_does_not_start(tmp_path: Path) -> None:
+    """It is no missing one: the log's end is shown, and the bench has failed."""
+    broken = tmp_path / "broken"
+    broken.write_text("#!/bin/sh\necho 'no such option'\nexit 3\n")
+    broken.chmod(0o755)
+    with Site(tmp_path) as site:
+        race = Race(site, peers(["envoy"], broken))
+        race.prepare(workloads(["start"]))
+        assert not race.sound
+        assert "envoy-b ended with 3:\nno such option" in race.missing["envoy"]
+
+
+@needs_nginx
 @needs_wrk
 @pytest.mark.integration
 def test_a_short_race(tmp_path: Path) -> None:

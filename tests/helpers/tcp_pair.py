@@ -1,19 +1,22 @@
 """Two sidecar processes that carry opaque TCP between them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 from meshproxy.contract.resources import (
+    BackendSpec,
     ClusterSpec,
     EndpointSpec,
     EndpointsSpec,
     ListenerSpec,
+    RouteSpec,
     Snapshot,
     TcpBackendSpec,
     TcpRouteSpec,
     TcpRuleSpec,
     TrustSpec,
+    VirtualHostSpec,
 )
 from tests.helpers.certificates import TestAuthority
 from tests.helpers.pair import DOMAIN, Sidecar, spiffe
@@ -35,6 +38,12 @@ def tcp_route(name: str, **clusters: Sequence[str]) -> TcpRouteSpec:
     )
 
 
+def virtual_host(name: str, cluster: str) -> VirtualHostSpec:
+    """Return one that sends every request to a cluster."""
+    route = RouteSpec(name="all", backends=(BackendSpec(cluster=cluster),))
+    return VirtualHostSpec(name=name, domains=(f"{cluster}:80",), routes=(route,))
+
+
 class TcpPair:
     """
     client → a (outbound, protocol tcp) → tunnel → b (inbound) → app.
@@ -53,6 +62,9 @@ class TcpPair:
         mtls: Any = "strict",
         protocol: Any = "tcp",
         endpoints: Sequence[int] = (),
+        inbound: int = 0,
+        routes: Mapping[str, Sequence[str]] | None = None,
+        plain: Mapping[str, int] | None = None,
     ) -> None:
         """
         Prepare both; `with` starts them.
@@ -63,9 +75,12 @@ class TcpPair:
             mtls: Of b's listener.
             protocol: Of a's and b's listener.
             endpoints: Ports of b's kind for a to choose from, instead of b's own.
+            inbound: B's port for peers; any free one by default.
+            routes: Server names by the cluster that they lead to from a's door.
+            plain: Ports of apps that a reaches without a sidecar, by cluster.
         """
         authority = TestAuthority()
-        self.door, self.inbound = free_port(), free_port()
+        self.door, self.inbound = free_port(), inbound or free_port()
         trust = (TrustSpec(trust_domain=DOMAIN, roots=(authority.pem,)),)
         peers = tuple(
             EndpointSpec(address="127.0.0.1", port=port, identities=(spiffe("broker"),))
@@ -73,9 +88,21 @@ class TcpPair:
         )
         self.a_snapshot = Snapshot(
             trust=trust,
-            clusters=(ClusterSpec(name="broker", service="default/broker", mtls=True),),
-            endpoints=(EndpointsSpec(cluster="broker", endpoints=peers),),
-            tcp_routes=(tcp_route("default/broker:5672", broker=()),),
+            clusters=(
+                ClusterSpec(name="broker", service="default/broker", mtls=True),
+                *(ClusterSpec(name=name) for name in plain or ()),
+            ),
+            endpoints=(
+                EndpointsSpec(cluster="broker", endpoints=peers),
+                *(
+                    EndpointsSpec(
+                        cluster=name, endpoints=(EndpointSpec(address="127.0.0.1", port=port),)
+                    )
+                    for name, port in (plain or {}).items()
+                ),
+            ),
+            tcp_routes=(tcp_route("default/broker:5672", **(routes or {"broker": ()})),),
+            virtual_hosts=(virtual_host("default/broker:5672", "broker"),),
             listeners=(
                 ListenerSpec(
                     name="door",
@@ -83,6 +110,7 @@ class TcpPair:
                     address="127.0.0.1",
                     port=self.door,
                     protocol=protocol,
+                    virtual_host="default/broker:5672" if protocol == "detect" else None,
                     tcp_route="default/broker:5672",
                 ),
             ),
@@ -96,6 +124,7 @@ class TcpPair:
                 ),
             ),
             tcp_routes=(tcp_route("inbound", app=()),),
+            virtual_hosts=(virtual_host("inbound", "app"),),
             listeners=(
                 ListenerSpec(
                     name="inbound:5672",
@@ -103,6 +132,7 @@ class TcpPair:
                     address="127.0.0.1",
                     port=self.inbound,
                     protocol=protocol,
+                    virtual_host="inbound" if protocol == "detect" else None,
                     tcp_route="inbound",
                     mtls=mtls,
                 ),

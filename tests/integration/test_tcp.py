@@ -2,6 +2,10 @@
 
 import asyncio
 import contextlib
+import hashlib
+import random
+import socket
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -9,8 +13,12 @@ from typing import Any
 
 import pytest
 
-from tests.helpers.client import connect
+from tests.helpers.certificates import TestAuthority
+from tests.helpers.client import Client, connect
+from tests.helpers.pair import spiffe
+from tests.helpers.ports import free_port
 from tests.helpers.tcp_pair import TcpPair
+from tests.integration.test_mtls import counted, metric
 
 pytestmark = pytest.mark.integration
 
@@ -84,3 +92,351 @@ async def test_server_speaks_first(tmp_path: Path) -> None:
         assert await client.reader.readline() == b"220 mail ESMTP\r\n"
         await client.send(b"QUIT\r\n")
         assert await client.rest() == b"221 bye\r\n"
+
+
+# Resets and failures ------------------------------------------------------------------------------
+
+
+def will_reset(writer: asyncio.StreamWriter) -> None:
+    """Make the coming close an RST."""
+    sock = writer.get_extra_info("socket")
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+
+
+async def torn(client: Client) -> None:
+    """The connection must end as a reset, not as an end."""
+    with pytest.raises(ConnectionResetError):
+        await client.rest()
+
+
+async def test_an_apps_reset_arrives_as_one(tmp_path: Path) -> None:
+    """Half an answer must not look like all of it."""
+
+    async def break_off(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readexactly(3)
+        writer.write(b"half")
+        await writer.drain()
+        await reader.readexactly(2)
+        will_reset(writer)
+
+    async with through(tmp_path, break_off) as pair, connect(pair.door) as client:
+        await client.send(b"ask")
+        assert await client.reader.readexactly(4) == b"half"
+        await client.send(b"ok")
+        await torn(client)
+        await counted(pair.a, 1, "mesh_tcp_connections_total", flag="UR")
+        await counted(
+            pair.b, 1, "mesh_tcp_connections_total", flag="UR", source=spiffe("storefront")
+        )
+
+
+async def test_a_clients_reset_arrives_as_one(tmp_path: Path) -> None:
+    """The app learns that the client has gone."""
+    seen: asyncio.Queue[str] = asyncio.Queue()
+
+    async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(await reader.readexactly(3))
+        try:
+            await reader.read()
+        except ConnectionResetError:
+            await seen.put("reset")
+        else:
+            await seen.put("end")
+
+    async with through(tmp_path, listen) as pair:
+        async with connect(pair.door) as client:
+            await client.send(b"ask")
+            await client.reader.readexactly(3)
+            will_reset(client.writer)
+        async with asyncio.timeout(10):
+            assert await seen.get() == "reset"
+
+
+async def test_nobody_there_is_a_reset(tmp_path: Path) -> None:
+    """The app's port is closed; what the client has said ahead changes nothing."""
+    pair = TcpPair(tmp_path, free_port())
+    await asyncio.to_thread(pair.__enter__)
+    try:
+        for said in (b"", b"hello"):
+            async with connect(pair.door) as client:
+                await client.send(said)
+                await torn(client)
+        await counted(pair.a, 2, "mesh_tcp_connections_total", flag="UF")
+        assert await metric(pair.b, "mesh_refusals_total", code="connect-failed") >= 2
+        assert await metric(pair.a, "mesh_retries_total") >= 2
+    finally:
+        await asyncio.to_thread(pair.__exit__)
+
+
+async def test_another_endpoint_is_tried(tmp_path: Path) -> None:
+    """One of two endpoints refuses connections; no client notices."""
+    inbound = free_port()
+    async with through(tmp_path, echo, endpoints=(inbound, free_port()), inbound=inbound) as pair:
+        for _ in range(10):
+            async with connect(pair.door) as client:
+                await client.send(b"hello")
+                assert await client.reader.readexactly(5) == b"hello"
+
+
+async def test_a_killed_sidecar_resets_its_connections(tmp_path: Path) -> None:
+    """`kill -9`: the clients of all its connections learn it at once."""
+    async with through(tmp_path, echo) as pair, contextlib.AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(connect(pair.door)) for _ in range(5)]
+        for client in clients:
+            await client.send(b"x")
+            await client.reader.readexactly(1)
+        pair.b.process.kill()
+        for client in clients:
+            await torn(client)
+
+
+# Flow control -------------------------------------------------------------------------------------
+
+
+async def test_much_in_both_directions(tmp_path: Path) -> None:
+    """256 MiB up and down arrive unchanged, through little memory."""
+    piece = random.Random(1).randbytes(1 << 20)
+    count = 256
+
+    async def swallow_and_pour(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        digest = hashlib.sha256()
+        while data := await reader.read(1 << 20):
+            digest.update(data)
+        writer.write(digest.digest())
+        for _ in range(count):
+            writer.write(piece)
+            await writer.drain()
+
+    expected = hashlib.sha256(piece * count).digest()
+    async with through(tmp_path, swallow_and_pour) as pair:
+        before = pair.a.rss(), pair.b.rss()
+        async with connect(pair.door) as client:
+            for _ in range(count):
+                await client.send(piece)
+            client.writer.write_eof()
+            async with asyncio.timeout(100):
+                assert await client.reader.readexactly(32) == expected
+                digest = hashlib.sha256()
+                while data := await client.reader.read(1 << 20):
+                    digest.update(data)
+            assert digest.digest() == expected
+        after = pair.a.rss(), pair.b.rss()
+    assert max(new - old for new, old in zip(after, before, strict=True)) < 40 << 20
+
+
+async def test_stalled_connections_delay_nobody(tmp_path: Path) -> None:
+    """Ten clients that do not read stop their own servers, and not ninety others."""
+    poured = [0]
+
+    async def pour_or_echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if await reader.readexactly(1) == b"p":
+            with contextlib.suppress(ConnectionError):
+                while True:
+                    writer.write(b"x" * 65536)
+                    await writer.drain()
+                    poured[0] += 65536
+        else:
+            await echo(reader, writer)
+
+    async def stopped() -> None:
+        """Wait until nothing more is poured."""
+        before = -1
+        while before != poured[0]:
+            before = poured[0]
+            await asyncio.sleep(0.3)
+
+    async with through(tmp_path, pour_or_echo) as pair, contextlib.AsyncExitStack() as stack:
+        for _ in range(10):
+            slow = await stack.enter_async_context(connect(pair.door))
+            await slow.send(b"p")
+            slow.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        async with asyncio.timeout(60):
+            await stopped()
+        clients = [await stack.enter_async_context(connect(pair.door)) for _ in range(90)]
+        async with asyncio.timeout(20):
+            for client in clients:
+                await client.send(b"e" + b"y" * 10_000)
+            for client in clients:
+                assert await client.reader.readexactly(10_000) == b"y" * 10_000
+    assert poured[0] < 10 * (24 << 20)
+
+
+# First bytes decide -------------------------------------------------------------------------------
+
+
+async def hello(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Answer HTTP, and echo anything else."""
+    while data := await reader.read(65536):
+        if data.startswith(b"GET "):
+            data = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
+        writer.write(data)
+
+
+GET = b"GET / HTTP/1.1\r\nHost: broker\r\n\r\n"
+
+
+async def test_requests_are_told_from_bytes(tmp_path: Path) -> None:
+    """However the first bytes are cut, on one port."""
+    async with through(tmp_path, hello, protocol="detect") as pair:
+        for said in (GET, b"PING\r\n", b"\0\1\2\3 anything"):
+            for cut in (1, 3, 100):
+                async with connect(pair.door) as client:
+                    client.writer.get_extra_info("socket").setsockopt(6, socket.TCP_NODELAY, 1)
+                    for at in range(0, len(said), cut):
+                        await client.send(said[at : at + cut])
+                        await asyncio.sleep(0)
+                    if said == GET:
+                        assert (await client.response()).body == b"ok"
+                    else:
+                        assert await client.reader.readexactly(len(said)) == said
+        await counted(pair.a, 3, "mesh_requests_total", code="200")
+        await counted(pair.a, 6, "mesh_tcp_connections_total")
+
+
+async def test_a_server_that_speaks_first_is_heard(tmp_path: Path) -> None:
+    """On a port of which nobody has said what it speaks, through both sidecars."""
+
+    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"220 mail ESMTP\r\n")
+        writer.write(await reader.readline())
+
+    async with through(tmp_path, greet, protocol="detect") as pair:
+        for _ in range(3):
+            async with connect(pair.door) as client:
+                assert await client.reader.readline() == b"220 mail ESMTP\r\n"
+                await client.send(b"EHLO me\r\n")
+                assert await client.rest() == b"EHLO me\r\n"
+
+
+async def test_requests_cost_the_app_no_connections(tmp_path: Path) -> None:
+    """Clients of HTTP that dawdle: at most one connection is dialled in vain, then none."""
+    silent = [0]
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        silent[0] += 1
+        data = await reader.read(65536)
+        silent[0] -= bool(data)
+        while data:
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+            data = await reader.read(65536)
+
+    async with through(tmp_path, serve, protocol="detect") as pair:
+        for pause in (0.5, 0.1, 0.1, 0.1):
+            async with connect(pair.door) as client:
+                await asyncio.sleep(pause)
+                await client.send(GET)
+                assert (await client.response()).status == 200
+    assert silent[0] <= 1
+
+
+async def test_a_client_that_says_nothing_to_http(tmp_path: Path) -> None:
+    """It is waited for; when it speaks it is served."""
+    async with (
+        through(tmp_path, hello, protocol="detect") as pair,
+        connect(pair.door) as silent,
+        connect(pair.door) as client,
+    ):
+        await client.send(GET)
+        assert (await client.response()).status == 200
+        await silent.send(GET)
+        assert (await silent.response()).status == 200
+
+
+# The app's own TLS --------------------------------------------------------------------------------
+
+
+def tls_app(directory: Path, name: str) -> ssl.SSLContext:
+    """Return a server's context for a name, signed by nobody that clients must know."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    files = TestAuthority(name).issue(f"spiffe://app/{name}", directory, name)
+    context.load_cert_chain(*files)
+    return context
+
+
+def tls_client() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+async def ask_over_tls(port: int, name: str) -> bytes:
+    reader, writer = await asyncio.open_connection(
+        "127.0.0.1", port, ssl=tls_client(), server_hostname=name
+    )
+    try:
+        writer.write(b"who?")
+        async with asyncio.timeout(10):
+            return await reader.read(100)
+    finally:
+        writer.transport.abort()
+
+
+@asynccontextmanager
+async def named_apps(directory: Path, *names: str) -> AsyncIterator[dict[str, int]]:
+    """Serve TLS apps that say their names."""
+
+    def app(name: str) -> Any:
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            with contextlib.suppress(ConnectionError):
+                await reader.readexactly(4)
+                writer.write(name.encode())
+                await writer.drain()
+            writer.close()
+
+        return serve
+
+    servers = {
+        name: await asyncio.start_server(app(name), "127.0.0.1", 0, ssl=tls_app(directory, name))
+        for name in names
+    }
+    try:
+        yield {name: server.sockets[0].getsockname()[1] for name, server in servers.items()}
+    finally:
+        for server in servers.values():
+            server.close()
+
+
+@pytest.mark.parametrize("protocol", ["tcp", "detect"])
+async def test_tls_passes_through_by_name(tmp_path: Path, protocol: str) -> None:
+    """Two apps behind one port; the handshake is theirs."""
+    async with named_apps(tmp_path, "one", "two") as ports, through(
+        tmp_path, echo, protocol=protocol, plain=ports,
+        routes={"one": ["one.example"], "two": ["*.two.example"]},
+    ) as pair:  # fmt: skip
+        assert await ask_over_tls(pair.door, "one.example") == b"one"
+        assert await ask_over_tls(pair.door, "ONE.example") == b"one"
+        assert await ask_over_tls(pair.door, "a.b.two.example") == b"two"
+        with pytest.raises((ConnectionError, ssl.SSLError)):
+            await ask_over_tls(pair.door, "three.example")
+        await counted(pair.a, 1, "mesh_refusals_total", code="no-route")
+
+
+async def test_permissive_tells_three_apart(tmp_path: Path) -> None:
+    """A mesh peer's TLS, the app's own TLS and plaintext, on one port."""
+    async with named_apps(tmp_path, "app") as ports:
+        pair = TcpPair(tmp_path, ports["app"], mtls="permissive")
+        await asyncio.to_thread(pair.__enter__)
+        try:
+            assert await ask_over_tls(pair.door, "app.example") == b"app"
+            assert await ask_over_tls(pair.inbound, "app.example") == b"app"
+        finally:
+            await asyncio.to_thread(pair.__exit__)
+        series = await asyncio.to_thread(pair.b.directory.joinpath("log").read_text)
+        assert "refused" not in series
+
+
+async def test_permissive_plaintext(tmp_path: Path) -> None:
+    """Bytes of a client without a sidecar, for any cut, and a server that speaks first."""
+
+    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"220 mail\r\n")
+        await echo(reader, writer)
+
+    async with through(tmp_path, greet, mtls="permissive") as pair:
+        for port in (pair.inbound, pair.door, pair.inbound):
+            async with connect(port) as client:
+                assert await client.reader.readline() == b"220 mail\r\n"
+                for letter in b"hello":
+                    await client.send(bytes([letter]))
+                assert await client.reader.readexactly(5) == b"hello"

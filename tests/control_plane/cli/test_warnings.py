@@ -46,6 +46,12 @@ def told(spec: str) -> list[str]:
             "selector: {app: files}, ports: [{port: 80, targetPort: web}]",
             "spec.ports[0].targetPort: no selected workload has the port web",
         ),
+        (
+            "selector: {app: files}, ports: [{port: 8080, appProtocol: htttp2}]",
+            'spec.ports[0].appProtocol: "htttp2" says nothing to the mesh, did you mean "http2"?',
+        ),
+        ("selector: {app: files}, ports: [{port: 8080, appProtocol: acme.io/their-own}]", None),
+        ("selector: {app: files}, ports: [{port: 8080, appProtocol: grpc}]", None),
     ],
 )
 def test_a_service_that_nobody_answers_for_is_told(spec: str, expected: str | None) -> None:

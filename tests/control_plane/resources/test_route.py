@@ -17,6 +17,15 @@ def test_rule_names_are_unique(kind: str) -> None:
     assert only.endswith('spec.rules[1].name: "x" is also the name of rules[0]')
 
 
+@pytest.mark.parametrize("kind", RULES)
+def test_matches_are_limited_over_all_rules(kind: str) -> None:
+    """As the API server would: 128 are taken, more are not."""
+    rule = f"{{matches: [{', '.join(['{}'] * 64)}]}}"
+    assert messages(route("r", "a", f"[{rule}, {rule}]", kind=kind)) == []
+    (only,) = messages(route("r", "a", f"[{rule}, {rule}, {{matches: [{{}}]}}]", kind=kind))
+    assert only.endswith("spec.rules: has 129 matches in all, expected at most 128")
+
+
 @pytest.mark.parametrize("kind", ["HTTPRoute", "GRPCRoute", "TLSRoute", "TCPRoute"])
 @pytest.mark.parametrize(
     ("old", "new", "expected"),

@@ -104,6 +104,17 @@ def test_accepted(text: str) -> None:
             'f.yaml:4: MeshConfig/default/a: spec.certificates.lifetime: "1 day" is not a duration',
         ),
         (
+            MESH.replace("SPEC", "{outboundTrafficPolicy: {mode: REGISTRY}}"),
+            (
+                'f.yaml:4: MeshConfig/default/a: spec.outboundTrafficPolicy.mode: "REGISTRY" is '
+                "not known, expected one of ALLOW_ANY, REGISTRY_ONLY"
+            ),
+        ),
+        (
+            service(ports="[{port: 80, appProtocol: 'a b'}]"),
+            'f.yaml:5: Service/default/a: spec.ports[0].appProtocol: "a b" is not a protocol',
+        ),
+        (
             MESH.replace("SPEC", "{trustDomain: A}"),
             'f.yaml:4: MeshConfig/default/a: spec.trustDomain: "A" is not a DNS name',
         ),

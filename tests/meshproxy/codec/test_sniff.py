@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshproxy.codec.sniff import Protocol, sniff
+from meshproxy.codec.sniff import Protocol, sniff, sniff_greeting
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 HELLO = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc"
@@ -73,3 +73,27 @@ def test_a_verdict_is_never_taken_back(beginning: bytes, keep: int, rest: bytes)
         verdict = sniff(data[:length])
         assert final in (None, verdict)
         final = verdict
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        (b"220 mail ESMTP\r\n", Protocol.OPAQUE),
+        (b"H", None),
+        (b"HTTP", None),
+        (b"HTTP/1.1 408 Request Timeout\r\n", Protocol.HTTP1),
+        (b"HELO", Protocol.OPAQUE),
+        (b"\0", None),
+        (b"\0\0\x0c\x04", None),
+        (b"\0\0\x0c\x04\0\0\0\0\0", Protocol.HTTP2),
+        (b"\0\0\0\x04\0\0\0\0\0", Protocol.HTTP2),
+        (b"\0\0\x0d\x04\0\0\0\0\0", Protocol.OPAQUE),
+        (b"\0\0\x0c\x05", Protocol.OPAQUE),
+        (b"\x4a\0\0\0\x0a8.0.36\0", Protocol.OPAQUE),
+        (b"AMQP\0\0\x09\1", Protocol.OPAQUE),
+        (b"SSH-2.0-OpenSSH", Protocol.OPAQUE),
+    ],
+)
+def test_what_a_server_says_first(said: bytes, expected: Protocol | None) -> None:
+    """A greeting of MySQL, SMTP, SSH or AMQP is told from HTTP's own first words."""
+    assert sniff_greeting(said) is expected

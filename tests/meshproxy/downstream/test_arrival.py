@@ -1,17 +1,30 @@
 """A connection that has just been accepted: which protocol takes over, however the bytes come."""
 
 import asyncio
+import ssl
+from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshproxy.contract.resources import ListenerSpec
+from meshproxy.contract.resources import (
+    ListenerSpec,
+    TcpBackendSpec,
+    TcpRouteSpec,
+    TcpRuleSpec,
+)
 from meshproxy.downstream.arrival import PREFACE, Arrival
 from meshproxy.downstream.destination import Destination
 from meshproxy.downstream.http1 import FIRST_TIMEOUT, HEAD_TIMEOUT
+from meshproxy.downstream.speculation import Speculation
 from meshproxy.flow import Connection
+from meshproxy.policies.first_speaker import DOUBT, GRACE, SILENCE
+from meshproxy.relay import Cluster as RelayCluster
+from meshproxy.routing.table import Authorities
+from meshproxy.routing.tcp import compile_tcp_route
+from meshproxy.telemetry.metrics import Metrics
 from tests.helpers.recorder import Recorder
 from tests.helpers.transport import FakeLoop, FakeTransport
 
@@ -41,6 +54,7 @@ class Listener:
         self.admits = True
         self.chosen: list[tuple[bool, Recorder]] = []
         self.trunks: list[Recorder] = []
+        self.passed: list[tuple[str | None, Speculation | None, Recorder]] = []
         self.gone: list[Arrival] = []
 
     def arrived(self, arrival: Arrival) -> None:
@@ -55,6 +69,14 @@ class Listener:
         self.trunks.append(Recorder())
         return self.trunks[-1]
 
+    def opaque(
+        self, arrival: Arrival, server_name: str | None, speculation: Speculation | None
+    ) -> Any:
+        self.passed.append((server_name, speculation, Recorder()))
+        if speculation is not None:
+            speculation.adopt(self.passed[-1][2])
+        return self.passed[-1][2]
+
     def closed(self, connection: Arrival) -> None:
         self.gone.append(connection)
 
@@ -66,15 +88,77 @@ def destination(**options: Any) -> Destination:
     return Destination(surroundings, spec)
 
 
-class FakeEnvironment:
+class FakeEnvironment(Recorder):
     workload = "default/storefront"
+    metrics = Metrics()
+
+
+class FakeEndpoint(Recorder):
+    active = 0
+
+
+class FakeCluster:
+    """One endpoint, which answers when the test says so."""
+
+    service = "default/broker"
+
+    def __init__(self) -> None:
+        self.endpoint = FakeEndpoint()
+
+    def pick(self, avoid: object) -> Any:
+        return self.endpoint
+
+
+def place_of(*names: str, protocol: Any = "detect") -> tuple[Destination, FakeCluster]:
+    """Return a place that takes opaque connections, and where they go."""
+    cluster = FakeCluster()
+    rule = TcpRuleSpec(name="all", server_names=names, backends=(TcpBackendSpec(cluster="broker"),))
+    place = destination(protocol=protocol)
+    spec = ListenerSpec(
+        name="a", direction="outbound", address="127.0.0.1", port=80, protocol=protocol
+    )
+    clusters: dict[str, RelayCluster] = {"broker": cluster}
+    route = compile_tcp_route(TcpRouteSpec(name="r", rules=(rule,)), clusters)
+    place.obey(spec, None, Authorities([]), route)
+    return place, cluster
+
+
+class Timer:
+    def __init__(self, seconds: float, callback: Callable[[], None]) -> None:
+        self.seconds = seconds
+        self.callback = callback
+        self.cancelled = False
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
+class Loop(FakeLoop):
+    """With timers that strike when the test says so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.timers: list[Timer] = []
+
+    def call_later(self, seconds: float, callback: Callable[[], None]) -> Timer:
+        self.timers.append(Timer(seconds, callback))
+        return self.timers[-1]
+
+    def strike(self) -> None:
+        for timer in self.timers:
+            if not timer.cancelled:
+                timer.cancelled = True
+                timer.callback()
 
 
 class Scene:
-    def __init__(self, agreed: str | None = None, *, tls: bool = False) -> None:
-        self.loop = FakeLoop()
+    def __init__(
+        self, agreed: str | None = None, *, tls: bool = False, place: Destination | None = None
+    ) -> None:
+        self.loop = Loop()
         self.listener = Listener()
-        self.arrival = Arrival(self.loop.as_loop, self.listener, destination(), tls=tls)
+        self.destination = place or destination()
+        self.arrival = Arrival(self.loop.as_loop, self.listener, self.destination, tls=tls)
         self.transport = Transport(agreed)
 
     def connect(self) -> None:
@@ -191,3 +275,154 @@ def test_a_client_that_has_gone_does_not_start_over() -> None:
     arrival.take_over(Connection(loop.as_loop))
     loop.turn()
     assert listener.chosen == []
+
+
+# What has to be guessed ---------------------------------------------------------------------------
+
+GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+
+
+def guessing(*names: str, protocol: Any = "detect") -> tuple[Scene, FakeCluster]:
+    place, cluster = place_of(*names, protocol=protocol)
+    scene = Scene(place=place)
+    scene.connect()
+    return scene, cluster
+
+
+@given(st.lists(st.integers(1, 40), max_size=6), st.sampled_from([GET, PREFACE, b"\0\1 anything", b"PING\r\n"]))  # fmt: skip
+def test_bytes_are_told_from_requests(cuts: list[int], said: bytes) -> None:
+    """For any split; whoever goes on reads all of it, and nothing was dialled."""
+    scene, cluster = guessing()
+    whole = said + b" and more"
+    successor: Any = scene.arrival
+    for start, end in zip([0, *sorted(cuts)], [*sorted(cuts), len(whole)], strict=True):
+        if whole[start:end]:
+            successor.on_bytes(whole[start:end])
+        if scene.transport.protocol is not None:
+            successor = scene.transport.protocol
+    if said in (GET, PREFACE):
+        [(http2, heard)] = scene.listener.chosen
+        assert http2 == (said == PREFACE)
+    else:
+        [(name, speculation, heard)] = scene.listener.passed
+        assert (name, speculation) == (None, None)
+    assert b"".join(call[1] for call in heard.heard if call[0] == "on_bytes") == whole
+    assert cluster.endpoint.words == []
+    assert all(timer.cancelled for timer in scene.loop.timers)
+
+
+def test_a_name_is_read_where_a_route_asks_for_it() -> None:
+    """Not before the ClientHello is complete; without such a route TLS is just bytes."""
+    said = client_hello("a.b")
+    scene, _ = guessing("a.b", protocol="tcp")
+    scene.say(said[:100])
+    assert scene.listener.passed == []
+    scene.say(said[100:])
+    assert [name for name, *_ in scene.listener.passed] == ["a.b"]
+
+    scene, _ = guessing()
+    scene.say(said[:100])
+    assert [name for name, *_ in scene.listener.passed] == [None]
+
+
+def client_hello(name: str) -> bytes:
+    outgoing = ssl.MemoryBIO()
+    context = ssl.create_default_context()
+    with pytest.raises(ssl.SSLWantReadError):
+        context.wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname=name).do_handshake()
+    return outgoing.read()
+
+
+def test_a_silent_clients_endpoint_is_dialled() -> None:
+    """After a moment; when the server speaks the connection is its own, and remembered as such."""
+    scene, cluster = guessing()
+    assert [timer.seconds for timer in scene.loop.timers] == [GRACE]
+    scene.loop.strike()
+    [(_, relay)] = cluster.endpoint.heard
+    relay.on_upstream_ready(Recorder())
+    relay.on_upstream_connected()
+    relay.on_upstream_data(memoryview(b"220 mail"))
+    [(_, speculation, heard)] = scene.listener.passed
+    assert speculation is not None
+    assert ("send_data", b"220 mail") in heard.heard
+    assert scene.destination.first_speaker.patience(scene.loop.now) == 0.0
+
+    again = Scene(place=scene.destination)
+    again.connect()
+    assert len(cluster.endpoint.heard) == 2, "dialled at once"
+
+
+def test_http_after_all() -> None:
+    """The relay is withdrawn; the server's silence is remembered, and nothing dialled any more."""
+    scene, cluster = guessing()
+    scene.loop.strike()
+    [(_, relay)] = cluster.endpoint.heard
+    upstream = Recorder()
+    relay.on_upstream_ready(upstream)
+    relay.on_upstream_connected()
+    scene.loop.now += SILENCE
+    scene.say(GET)
+    assert upstream.words == ["withdraw"]
+    assert len(scene.listener.chosen) == 1
+
+    again = Scene(place=scene.destination)
+    again.connect()
+    assert again.loop.timers == []
+
+
+def test_bytes_after_all() -> None:
+    """What was dialled ahead is used."""
+    scene, cluster = guessing()
+    scene.loop.strike()
+    [(_, relay)] = cluster.endpoint.heard
+    relay.on_upstream_ready(Recorder())
+    scene.say(b"\0\1\2")
+    [(_, speculation, heard)] = scene.listener.passed
+    assert speculation is not None
+    assert speculation.relay is relay
+    assert ("on_bytes", b"\0\1\2") in heard.heard
+
+
+def test_prompt_clients_make_others_wait_longer() -> None:
+    """On a port where HTTP was spoken a silent client is given a second."""
+    scene, _ = guessing()
+    scene.say(GET)
+    again = Scene(place=scene.destination)
+    again.connect()
+    assert [timer.seconds for timer in again.loop.timers] == [DOUBT]
+
+
+def test_an_end_may_be_all_that_a_client_says() -> None:
+    """On a port of bytes it is passed on; on one of HTTP it is nobody's connection."""
+    scene, _ = guessing()
+    scene.arrival.eof_received()
+    [(*_, heard)] = scene.listener.passed
+    assert heard.words == ["connection_made", "on_eof"]
+
+    scene, _ = guessing()
+    scene.destination.first_speaker.client_spoke_http(scene.loop.now)
+    assert not scene.arrival.eof_received()
+    assert scene.listener.passed == []
+
+
+def test_silence_of_both_is_allowed_and_half_a_beginning_is_not() -> None:
+    """Two ends of an opaque connection may be silent; half a method is opaque in the end."""
+    scene, cluster = guessing()
+    scene.loop.strike()
+    scene.arrival.expire()
+    assert (scene.transport.state, scene.arrival.deadline) == ("open", float("inf"))
+    scene.arrival.connection_lost(None)
+    assert cluster.endpoint.words == ["connect", "disconnect"]
+
+    scene, _ = guessing()
+    scene.say(b"GE")
+    assert scene.arrival.deadline == scene.loop.now + HEAD_TIMEOUT
+    scene.arrival.expire()
+    assert len(scene.listener.passed) == 1
+
+
+def test_where_a_name_is_needed_nothing_is_dialled_without() -> None:
+    """A silent client leads nowhere yet."""
+    scene, cluster = guessing("a.b")
+    scene.loop.strike()
+    assert cluster.endpoint.heard == []

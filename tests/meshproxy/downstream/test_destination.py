@@ -87,3 +87,21 @@ async def test_connections_are_counted_by_who_makes_them(environment: Environmen
         ("inbound", "plaintext", "default/catalog", "all"): 1,
         ("outbound", "default/catalog", "default/broker", "all"): 1,
     }
+
+
+async def test_requests_are_counted_by_protocol(environment: Environment) -> None:
+    """Each has a series of its own, asked for once; a gRPC call is counted by its status, too."""
+    destination = Destination(environment, spec())
+    destination.obey(spec(), HOST, NOBODY)
+    caller = destination.caller(PEER)
+    http2 = caller.series("r", "default/other", "v9", "http2")
+    assert caller.series("r", "default/other", "v9", "http2") is http2
+    assert caller.series("r", "default/other", "v9", "grpc") is not http2
+    keys = [key for key, _ in environment.metrics.all_requests()]
+    assert keys == [
+        ("inbound", PEER, "default/catalog", "v1", "r", protocol) for protocol in ("http2", "grpc")
+    ]
+    caller.grpc_ended("r", "default/other", "0")
+    assert b'mesh_grpc_responses_total{destination="default/catalog",direction="inbound",' in (
+        environment.metrics.render(0.0)
+    )

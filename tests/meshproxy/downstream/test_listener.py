@@ -14,6 +14,7 @@ import pytest
 from meshproxy.codec import sniff as codec_sniff
 from meshproxy.contract.resources import ListenerSpec, RouteSpec, VirtualHostSpec
 from meshproxy.contract.wire import ContractError
+from meshproxy.downstream import greeting as greeting_module
 from meshproxy.downstream import http1
 from meshproxy.downstream import listener as listener_module
 from meshproxy.downstream.listener import Listener
@@ -275,7 +276,7 @@ async def test_slow_greetings_end_and_disturb_nobody(
         looks += 1
         return sniff(data)
 
-    monkeypatch.setattr(listener_module, "sniff", counted)
+    monkeypatch.setattr(greeting_module, "sniff", counted)
     async with listening(environment, "permissive") as listener:
         async with connect(listener.spec.port) as slow, connect(listener.spec.port) as silent:
             await slow.send(b"\x16\x03\x01")

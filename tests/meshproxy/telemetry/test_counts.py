@@ -18,6 +18,8 @@ def counted(status: int = 200) -> Metrics:
     """Return metrics in which everything has been counted once."""
     metrics = Metrics()
     metrics.requests(*KEY).record(status, "-", 0.002)
+    tcp = metrics.tcp("outbound", "default/a", "default/b", "all")
+    tcp.add(2, 10, 20, {"-": 1})
     metrics.refused("outbound", "no-route")
     metrics.connection("downstream", "outbound").opened += 1
     metrics.handshake_failed("upstream", "other")
@@ -89,7 +91,7 @@ def test_the_dead_have_no_connections() -> None:
     series = metrics.connection("downstream", "outbound")
     assert (series.opened, series.active, metrics.tunnels) == (1, 0, 0)
     opaque = metrics.tcp(*TCP)
-    assert (opaque.active, opaque.received, opaque.flags) == (0, 10, {"-": 1})
+    assert (opaque.active, opaque.received, opaque.flags) == (0, 10, {"-": 1, "LR": 1})
     assert metrics.requests(*KEY).outcomes == {(200, "-"): 1}
 
 
