@@ -633,8 +633,12 @@ class Exchange:
 
     def _finish(self, flag: str) -> None:
         self.done = True
-        if self.endpoint is not None:
-            self._end_attempt()
+        endpoint = self.endpoint
+        if endpoint is not None:  # `_end_attempt`, without the call
+            endpoint.active -= 1
+            self.endpoint = None
+        else:
+            endpoint = self.previous
         self.body = None
         if self.tunnel:
             self.surroundings.tunnels -= 1
@@ -643,7 +647,6 @@ class Exchange:
         surroundings = self.surroundings
         surroundings.exchanges -= 1
         route = self._route
-        endpoint = self.previous
         name = "-" if route is None else route.name
         service = self.cluster.service if self.attempts else "-"  # no attempt without a cluster
         version = "" if endpoint is None else endpoint.version

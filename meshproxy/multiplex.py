@@ -155,10 +155,11 @@ class Link(Connection):
 
     Attributes:
         flush_due: There will be a flush at the end of this turn.
+        heard: Something has arrived; whoever wants to know since when sets it to False.
         blocked_streams: Those that wait for a flush to bring them down to the low-water mark.
     """
 
-    __slots__ = ("blocked_streams", "flush_due", "session")
+    __slots__ = ("blocked_streams", "flush_due", "heard", "session")
 
     session: Session
 
@@ -166,6 +167,7 @@ class Link(Connection):
         super().__init__(loop)
         self.blocked_streams: list[Stream] = []
         self.flush_due = False
+        self.heard = False
 
     # Bytes arrive ---------------------------------------------------------------------------------
 
@@ -174,11 +176,12 @@ class Link(Connection):
         self.on_bytes(RECEIVED[:nbytes])
 
     def on_bytes(self, data: bytes | memoryview) -> None:
+        self.heard = True
         session = self.session
         session.feed(data, self.loop.time())
         if session.closed:
             self.close()
-        elif session.wants_write:
+        elif not self.flush_due and session.wants_write:
             self.flush_soon()
 
     # Bytes leave ----------------------------------------------------------------------------------

@@ -180,6 +180,8 @@ class Traffic:
                     await asyncio.sleep(DRAIN_LOOK)
         if environment.exchanges:
             log.warning("not drained in time: %d requests cut", environment.exchanges)
+        if mesh.connections:
+            log.info("not drained in time: %d connections closed", mesh.connections)
 
     def hurry(self) -> None:
         """Drain no longer: whoever asked a second time means now."""

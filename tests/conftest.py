@@ -1,6 +1,11 @@
 """What every test has in common: tests that start real processes take turns."""
 
+import hypothesis
 import pytest
+
+# No test asserts a duration, and an example takes as long as a busy machine makes it take.
+hypothesis.settings.register_profile("unhurried", deadline=None)
+hypothesis.settings.load_profile("unhurried")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -182,14 +182,14 @@ class _Session:
         try:
             self._engine.receive_data(data)
         except ngh2.NGH2Error:
-            self._dispatch()
+            self._dispatch(self._engine.events())
             self.closed = True
             return
-        self._dispatch()
+        self._dispatch(self._engine.events())
 
-    def _dispatch(self) -> None:
+    def _dispatch(self, events: list[ngh2.Event]) -> None:
         handlers = self._handlers
-        for event in self._engine.events():
+        for event in events:
             handlers[event.__class__](self, event)
             if self.closed:
                 return
@@ -230,7 +230,9 @@ class _Session:
             self.closed = True
             return b""
         if not self.closed:
-            self._dispatch()
+            events = self._engine.events()
+            if events:  # flushed requests make none, whole responses do
+                self._dispatch(events)
             if not (self._engine.want_read or self._engine.want_write):
                 self.closed = True
         return data

@@ -20,7 +20,7 @@ from meshproxy.codec.http1 import (
     encode_response_head,
     encode_switch,
 )
-from meshproxy.codec.upgrade import ACCEPT, KEY, websocket_accept
+from meshproxy.codec.upgrade import ACCEPT, KEY, WEBSOCKET, websocket_accept
 from meshproxy.flow import Connection
 from meshproxy.local_reply import local_reply
 from meshproxy.message import (
@@ -309,7 +309,7 @@ class Http1Connection(Connection):
         assert request is not None
         assert exchange is not None
         self._switching = self.exchange = None
-        key = value_of(request.fields, KEY)
+        key = value_of(request.fields, KEY) if head.upgrade == WEBSOCKET else None
         if key is not None and value_of(head.fields, ACCEPT) is None:
             # An endpoint behind HTTP/2 has no part in this; see `codec/upgrade.py`.
             head.fields = [*head.fields, field(b"Sec-WebSocket-Accept", websocket_accept(key))]

@@ -135,7 +135,8 @@ class Http2Stream(Stream):
             super().send_end(None)
             return
         self.exchange = None
-        super().send_end(trailers)
+        if not self.finished:
+            super().send_end(trailers)
         if not self.ended and self.id:
             self.pause()  # nobody takes the rest: no credit for more
             self._link.answered_early.append(self)

@@ -13,7 +13,10 @@ import errno
 import logging
 import socket
 import ssl
+import struct
+from collections.abc import Coroutine
 from functools import partial
+from typing import Any
 
 from meshproxy.codec.budget import PEER, STRANGER
 from meshproxy.codec.http1 import encode_response_head
@@ -31,6 +34,7 @@ from meshproxy.routing.tcp import TcpRoute
 
 from . import http1
 from .arrival import Arrival
+from .captured import Captured, Unknown
 from .destination import PLAINTEXT, Destination, Environment
 from .greeting import Greeting
 from .http2 import Http2Connection
@@ -47,6 +51,9 @@ ACCEPT_BATCH = 64
 
 HELLO_TIMEOUT = 10.0
 """Seconds for the first bytes and the TLS handshake."""
+
+TURN_AWAY_TIMEOUT = 1.0
+"""Seconds in which who is to be turned away can show that it speaks HTTP."""
 
 SWEEP = 1.0
 """Seconds between two looks at the connections' deadlines."""
@@ -70,6 +77,7 @@ class Listener:
         self.destination = Destination(environment, spec)
         self.hop = self.destination.hop
         self.draining = False
+        self._captured: Captured | None = None
         self._loop = environment.loop
         self.sockets: list[socket.socket] = []
         self._connections: dict[Accepted, bool] = {}  # and whether it is encrypted
@@ -114,6 +122,7 @@ class Listener:
         virtual_host: VirtualHost[Cluster] | None,
         authorities: Authorities,
         tcp_route: TcpRoute[RelayCluster] | None = None,
+        captured: Captured | None = None,
     ) -> None:
         """
         Serve by this configuration from now on, on the same socket.
@@ -122,6 +131,7 @@ class Listener:
         """
         self.spec = spec
         self.destination.obey(spec, virtual_host, authorities, tcp_route)
+        self._captured = captured
         for connection in list(self._connections):
             if self._unwanted(connection):
                 connection.drain()
@@ -136,19 +146,14 @@ class Listener:
         """Accept a batch; say whether there may be more."""
         for _ in range(ACCEPT_BATCH):
             try:
-                sock, _peer = listening.accept()
+                sock, peer = listening.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return False  # also when another process that shares the queue was faster
             except OSError as error:
                 self._pause_accepting(listening, error)
                 return False
             sock.setblocking(False)
-            greeting = (
-                self._welcome(sock, self.destination)
-                if self.spec.mtls == "disabled"
-                else self._greet(sock)
-            )
-            task = self._loop.create_task(greeting)
+            task = self._loop.create_task(self._receive(sock, peer))
             self._greeting.add(task)
             task.add_done_callback(self._greeting.discard)
         return True
@@ -164,12 +169,24 @@ class Listener:
         if listening in self.sockets:
             self._loop.add_reader(listening.fileno(), self._on_acceptable, listening)
 
+    def _receive(self, sock: socket.socket, peer: Any) -> Coroutine[Any, Any, None]:
+        """Return what is to be done with a new connection, by where it was meant to go."""
+        destination: Destination | None = self.destination
+        if self._captured is not None:
+            passing = self.spec.unknown == "pass"
+            destination = self._captured.meant(sock, peer, passing=passing)
+        if destination is None:
+            return self._turn_away(sock)
+        if self.spec.mtls == "disabled" or isinstance(destination, Unknown):
+            return self._welcome(sock, destination)
+        return self._greet(sock, destination)
+
     # Greeting: the first bytes decide -------------------------------------------------------------
 
-    async def _greet(self, sock: socket.socket) -> None:
+    async def _greet(self, sock: socket.socket, destination: Destination) -> None:
         try:
             async with asyncio.timeout(HELLO_TIMEOUT):
-                await self._hand_over(sock)
+                await self._hand_over(sock, destination)
         except TimeoutError:
             self.environment.metrics.handshake_failed("downstream", "timeout")
             sock.close()
@@ -183,8 +200,7 @@ class Listener:
             sock.close()
             raise
 
-    async def _hand_over(self, sock: socket.socket) -> None:
-        destination = self.destination
+    async def _hand_over(self, sock: socket.socket, destination: Destination) -> None:
         permissive = self.spec.mtls == "permissive"
         greeting = Greeting(self._loop, sock, destination, permissive=permissive)
         try:
@@ -245,16 +261,40 @@ class Listener:
         """Say why, to who speaks HTTP; not a byte of the request goes any further."""
         self.environment.refused("inbound", "mtls-required")
         self.environment.metrics.handshake_failed("downstream", PLAINTEXT)
-        with contextlib.suppress(OSError):  # TimeoutError is one, too
-            if wire is Wire.HTTP1:
-                head, body = local_reply(refusal("mtls-required"), None, hop=self.hop, attempt=0)
-                sock.send(encode_response_head(head, close=True) + body)
-                sock.shutdown(socket.SHUT_WR)
-                # Closing with unread bytes would send RST, which can destroy the answer.
-                async with asyncio.timeout(http1.LINGER_TIMEOUT):
-                    while await self._loop.sock_recv(sock, 65536):
-                        pass
+        if wire is Wire.HTTP1:
+            await self._say(sock, "mtls-required")
         sock.close()
+
+    async def _turn_away(self, sock: socket.socket) -> None:
+        """
+        Refuse who wanted to go where nobody is, or has no business.
+
+        Who speaks HTTP/1 is told; others are reset, and so is who waits for the server to speak.
+        """
+        self.environment.refused(self.spec.direction, "unknown-destination")
+        wire: Wire | None = None
+        try:
+            with contextlib.suppress(OSError):  # TimeoutError is one, too
+                async with asyncio.timeout(TURN_AWAY_TIMEOUT):
+                    greeting = Greeting(self._loop, sock, self.destination, permissive=False)
+                    wire = await greeting.hear()
+            if wire is Wire.HTTP1:
+                await self._say(sock, "unknown-destination")
+            else:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        finally:
+            sock.close()
+
+    async def _say(self, sock: socket.socket, code: str) -> None:
+        """Refuse a request of HTTP/1 of which nothing has been read."""
+        with contextlib.suppress(OSError):
+            head, body = local_reply(refusal(code), None, hop=self.hop, attempt=0)
+            sock.send(encode_response_head(head, close=True) + body)
+            sock.shutdown(socket.SHUT_WR)
+            # Closing with unread bytes would send RST, which can destroy the answer.
+            async with asyncio.timeout(http1.LINGER_TIMEOUT):
+                while await self._loop.sock_recv(sock, 65536):
+                    pass
 
     def arrived(self, arrival: Arrival) -> None:
         """TLS is done, if there is any: who has come?"""

@@ -89,6 +89,7 @@ class ClientTunnel(Tunnel):
             exchange.on_request_reset()
 
     def on_gone(self) -> None:
+        self._exchange = None  # which knows us: together they would wait for the cycle collector
         self._owner.closed(self)
 
     # One side is slower than the other ------------------------------------------------------------

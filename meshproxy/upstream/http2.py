@@ -207,7 +207,7 @@ class Http2Connection(Link):
         ungreeted: What waits for the peer to say whether it understands extended CONNECT.
     """
 
-    __slots__ = ("_heard", "_owner", "_retired", "_served_before", "_to_sidecar", "_unanswered", "idle_since", "served", "ungreeted")  # fmt: skip
+    __slots__ = ("_owner", "_retired", "_served_before", "_to_sidecar", "_unanswered", "idle_since", "served", "ungreeted")  # fmt: skip
 
     session: ClientSession
 
@@ -229,7 +229,6 @@ class Http2Connection(Link):
         self.ungreeted: list[tuple[Http2Stream, RequestHead]] = []
         self._to_sidecar = to_sidecar
         self._retired = False
-        self._heard = False  # since the last sweep
         self._unanswered = 0
         self._served_before = 0  # the last sweep
         self.served = 0
@@ -291,10 +290,6 @@ class Http2Connection(Link):
 
     # Is anybody there? ----------------------------------------------------------------------------
 
-    def buffer_updated(self, nbytes: int) -> None:
-        self._heard = True
-        super().buffer_updated(nbytes)
-
     def sweep(self, now: float) -> None:
         """
         Ask a sidecar that has been silent whether it is still there; called every few seconds.
@@ -309,8 +304,8 @@ class Http2Connection(Link):
         if self.session.streams or self.served != self._served_before:
             self._served_before = self.served
             self.idle_since = now
-        if self._heard or not self._to_sidecar:
-            self._heard = False
+        if self.heard or not self._to_sidecar:
+            self.heard = False
             self._unanswered = 0
         elif self._unanswered == PINGS:
             self.abort()

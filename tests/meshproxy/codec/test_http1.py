@@ -10,7 +10,7 @@ from typing import Any
 
 import h11
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshproxy.codec.http1 import (
@@ -669,6 +669,7 @@ _PLACES = st.lists(st.integers(0, 200), max_size=6)
 
 
 @given(st.sampled_from([ASK, CONNECT]), st.binary(max_size=60), _PLACES)
+@settings(deadline=None)
 def test_behind_a_request_to_switch_nothing_is_read(
     ask: bytes, early: bytes, places: list[int]
 ) -> None:
@@ -696,6 +697,7 @@ def test_a_request_whose_switch_was_declined_has_ended() -> None:
 
 
 @given(st.binary(max_size=60), _PLACES)
+@settings(deadline=None)
 def test_what_follows_a_switch_is_handed_over(rest: bytes, places: list[int]) -> None:
     """In the moment in which its head is known: not a byte of it is read as HTTP."""
     sink = Responses()

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshproxy.contract.resources import (
@@ -246,6 +246,7 @@ def test_draining_closes_it() -> None:
 
 
 @given(st.sampled_from([PREFACE + b"x", b"GET / HTTP/1.1\r\n", b"PRI"]), st.integers(0, 30))
+@settings(deadline=None)
 def test_a_client_that_starts_over_is_met_as_if_it_had_just_come(data: bytes, at: int) -> None:
     """With what it has said already; not before the turn of the loop has ended."""
     loop, listener, transport = FakeLoop(), Listener(), Transport()
