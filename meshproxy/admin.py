@@ -34,10 +34,10 @@ Page = Callable[[], tuple[int, bytes]]
 """Makes a page: its status and body."""
 
 _TYPES: Final = {
-    "json": field(b"content-type", b"application/json"),
-    "text": field(b"content-type", b"text/plain; version=0.0.4; charset=utf-8"),
+    "json": field(b"Content-Type", b"application/json"),
+    "text": field(b"Content-Type", b"text/plain; version=0.0.4; charset=utf-8"),
 }
-_SAFE: Final = field(b"x-content-type-options", b"nosniff")
+_SAFE: Final = field(b"X-Content-Type-Options", b"nosniff")
 
 
 class Admin:

@@ -57,7 +57,8 @@ def test_503_means_not_executed(which: Refusal) -> None:
     """A client may repeat any request that was answered 503, and must not trust 502 to be so."""
     if which.status == 503:
         assert not which.processed
-    if which.status in (502, 504):
+    # Who calls where nobody may be called is answered 502 in Istio, which clients may rely on.
+    if which.status in (502, 504) and which.code != "unknown-destination":
         assert which.processed
 
 

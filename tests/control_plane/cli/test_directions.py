@@ -67,3 +67,17 @@ async def test_else_any_other_is(tmp_path: Path) -> None:
 def test_nothing_can_be_reached_in_an_empty_mesh() -> None:
     """Nor is anything said."""
     assert directions({}, SERVICES) == ("", [])
+
+
+async def test_in_a_namespace_any_client_will_do(tmp_path: Path) -> None:
+    """One enters it; names are known there, and there is no proxy to know of."""
+    mesh = await started(tmp_path, workload("door"))
+    mesh["default/door"].namespace = "mesh-1a2b3c-door"
+
+    assert directions(mesh, SERVICES) == (
+        "default/door",
+        [
+            ("blue/maps", "ip netns exec mesh-1a2b3c-door curl http://maps.blue:8080/"),
+            ("default/shop", "ip netns exec mesh-1a2b3c-door curl http://shop/"),
+        ],
+    )

@@ -8,11 +8,13 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from meshproxy.config.snapshot import Mesh
 from meshproxy.contract.resources import (
     BackendSpec,
     ClusterSpec,
+    DestinationSpec,
     EndpointSpec,
     EndpointsSpec,
     ListenerSpec,
@@ -23,6 +25,8 @@ from meshproxy.contract.resources import (
     VirtualHostSpec,
 )
 from meshproxy.contract.wire import ContractError
+from meshproxy.downstream import captured
+from meshproxy.downstream.original_destination import Address
 from meshproxy.downstream.sockets import listen
 from tests.helpers.client import connect, get
 from tests.helpers.environment import Environment, until
@@ -117,6 +121,16 @@ def cluster_twice(good: Snapshot) -> Snapshot:
     return snapshot(1, *good.listeners, clusters=good.clusters * 2)
 
 
+def destination(name: str, host: str | None = "catalog", **more: Any) -> DestinationSpec:
+    return DestinationSpec(
+        **{"name": name, "direction": "outbound", "port": 80, "virtual_host": host, **more}
+    )
+
+
+def with_destinations(*destinations: DestinationSpec) -> Callable[[Snapshot], Snapshot]:
+    return lambda good: snapshot(1, *good.listeners, destinations=destinations)
+
+
 TAKEN = socket.socket()
 TAKEN.bind(("127.0.0.1", 0))
 TAKEN.listen()
@@ -141,6 +155,17 @@ def _give_back() -> Any:
         (listener_twice, "listener/door"),
         (host_twice, "virtual_host/catalog"),
         (cluster_twice, "cluster/catalog"),
+        (with_destinations(destination("a", "reviews")), "destination/a virtual_host"),
+        (with_destinations(destination("a", tcp_route="db")), "destination/a tcp_route"),
+        (with_destinations(destination("a", addresses=("db",))), "destination/a addresses[0]"),
+        (with_destinations(destination("a"), destination("a", port=81)), "destination/a"),
+        (with_destinations(destination("a"), destination("b")), "destination/b addresses"),
+        (
+            with_destinations(
+                destination("a", addresses=("fd00::1",)), destination("b", addresses=("FD00:0::1",))
+            ),
+            "destination/b addresses",
+        ),
     ],
 )
 async def test_what_cannot_be_obeyed_changes_nothing(
@@ -263,6 +288,40 @@ async def test_inbound_hosts_cannot_be_called_by_name(mesh: Mesh, app: Origin) -
     assert (await get(proxy.port)).header("x-mesh-refusal") == "no-route"
     mesh.adopt(snapshot(app.port, proxy))
     assert (await get(proxy.port)).status == 200
+
+
+async def test_captured_connections_lead_where_they_were_meant_to_go(
+    mesh: Mesh, app: Origin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By their address; what came here by itself, or to what is unknown, is turned away."""
+    meant: dict[str, Address | None] = {"for": None}
+    monkeypatch.setattr(captured, "original_destination", lambda _sock: meant["for"])
+    monkeypatch.setattr(captured, "is_ours", lambda _client, _server: False)
+    spec = structs.replace(listener(free_port(), host=None), captured=True)
+    mesh.adopt(
+        snapshot(
+            app.port, spec, destinations=(destination("c", addresses=("10.0.0.1", "fd00::1")),)
+        )
+    )
+    for address in ("10.0.0.1", "fd00::1"):
+        meant["for"] = (address, 80)
+        assert (await get(spec.port)).status == 200
+    for unknown in (None, ("10.0.0.1", 81), ("10.0.0.2", 80)):
+        meant["for"] = unknown
+        answer = await get(spec.port)
+        assert (answer.status, answer.header("x-mesh-refusal")) == (502, "unknown-destination")
+    # The app's own address is as good as any, where unknown connections may pass.
+    mesh.adopt(snapshot(app.port, structs.replace(spec, unknown="pass")))
+    meant["for"] = ("127.0.0.1", app.port)
+    assert (await get(spec.port)).status == 200
+
+
+async def test_inbound_destinations_cannot_be_called_by_name(mesh: Mesh, app: Origin) -> None:
+    """What captured callers of the app are led to is no service of others."""
+    proxy = listener(free_port(), "out", None)
+    own = destination("own", direction="inbound")
+    mesh.adopt(snapshot(app.port, proxy, destinations=(own,)))
+    assert (await get(proxy.port)).header("x-mesh-refusal") == "no-route"
 
 
 async def test_draining_opens_nothing_new(mesh: Mesh, app: Origin) -> None:

@@ -126,3 +126,12 @@ def test_what_is_accepted_is_watched() -> None:
         with accepted:
             assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
             assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 60
+
+
+def test_both_families_side_by_side() -> None:
+    """`::` is IPv6 alone, so that `0.0.0.0` can have the same port."""
+    port = free_port()
+    opened = [*listen(("::", port)), *listen(("0.0.0.0", port))]
+    for sock in opened:
+        sock.close()
+    assert len(opened) == 2

@@ -16,7 +16,7 @@ from control_plane.cli.local.allocation import (
 )
 from control_plane.placement import Placement, Placements
 from tests.control_plane.cli.local.machine import Machine
-from tests.control_plane.cli.local.meshes import service, workload
+from tests.control_plane.cli.local.meshes import service, state, workload
 
 
 def every_port(placements: Placements) -> list[int]:
@@ -172,3 +172,15 @@ async def test_meshes_that_start_at_the_same_moment_share_no_port() -> None:
             await process.communicate(b"enough\n")
 
     assert len(found) == len(set(found)) == 4 * MANY
+
+
+def test_ports_of_a_captured_workload_were_never_this_machines() -> None:
+    """Each had an address of its own; here, all would want the same."""
+    captured = Placement(
+        address="10.77.0.3", captured=True, app_ports={8080: 8080}, inbound_ports={8080: 8080}
+    )
+    mesh = state(workload("one", 8080), workload("two", 8080))
+    previous = Placements(workloads=dict.fromkeys(mesh.workloads, captured))
+    placed = allocate(mesh.workloads, [], previous, ports())
+    assert not {8080, 15000, 15001} & {*every_port(placed)}
+    assert len(set(every_port(placed))) == len(every_port(placed))

@@ -82,3 +82,23 @@ def test_the_workloads_own_words_win() -> None:
 def test_references_expand_as_in_a_pod(text: str, expected: str) -> None:
     """Known names are replaced, unknown ones stay, a doubled dollar escapes."""
     assert expand(text, {"A": "1", "B": "2"}) == expected
+
+
+def test_a_captured_app_needs_no_proxy() -> None:
+    """It has its own ports, and calls services by their own addresses; nobody's proxy is in the way."""
+    placement = Placement(
+        address="10.77.0.3", captured=True, app_ports={8080: 8080}, outbound_port=15001
+    )
+    environment = app_environment(
+        workload("shop", 8080),
+        placement,
+        [service("my-catalog", 80), service("lost", 80)],
+        {"HTTP_PROXY": "http://corp:3128", "HOME": "/h"},
+        {"default/my-catalog": ("10.77.128.1", "fd00:1::1")},
+    )
+
+    assert not {"HTTP_PROXY", "http_proxy", "NO_PROXY", "no_proxy"} & environment.keys()
+    assert environment["PORT"] == "8080"
+    assert environment["MY_CATALOG_SERVICE_HOST"] == "10.77.128.1"
+    assert environment["MY_CATALOG_SERVICE_PORT"] == "80"
+    assert "LOST_SERVICE_HOST" not in environment

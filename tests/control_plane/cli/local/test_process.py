@@ -12,8 +12,9 @@ import pytest
 
 from control_plane.cli.local import backoff
 from control_plane.cli.local.logs import Console
-from control_plane.cli.local.process import Command, ManagedProcess, NotReadyError
+from control_plane.cli.local.process import Command, ManagedProcess, NotReadyError, User
 from tests.control_plane.cli.local.children import eventually, lives, python
+from tests.helpers.namespaces import Namespace, needs_namespaces
 
 SLEEP = "import time\nprint('up')\ntime.sleep(60)"
 
@@ -246,3 +247,31 @@ async def test_a_supervisor_that_is_killed_leaves_no_orphan(tmp_path: Path) -> N
     await supervisor.wait()
 
     await eventually(lambda: not lives(pid))
+
+
+@needs_namespaces
+async def test_in_a_network_namespace_as_another_user(tmp_path: Path) -> None:
+    """It is in the namespace, and somebody else, and is found and ended like any other."""
+    there, written = Namespace(), tmp_path / "who"
+    tmp_path.chmod(0o777)
+    script = (
+        f"id -u > {written}.new; ip -o link >> {written}.new; mv {written}.new {written}; sleep 60"
+    )
+
+    async def prepare() -> Command:
+        command = ("sh", "-c", script)
+        return Command(command, os.environ, Path("/"), there.name, User(1337, 1337, read_all=True))
+
+    process = ManagedProcess("x/y", prepare, Console(io.StringIO()), tmp_path / "log", grace=5.0)
+    try:
+        process.start()
+        async with asyncio.timeout(30):
+            while not written.exists():
+                await asyncio.sleep(0.01)
+        uid, *links = written.read_text().splitlines()
+        assert uid == "1337"
+        assert [link.split(":")[1].strip() for link in links] == ["lo"]
+    finally:
+        await process.stop()
+        there.close()
+    assert process.pid is None

@@ -62,3 +62,17 @@ def test_release_takes_the_context_away(tmp_path: Path) -> None:
     directory.release()
 
     assert not directory.context.exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_state_belongs_to_who_uses_it(tmp_path: Path) -> None:
+    """With what is in it: another user may have run the process the last time."""
+    directory = RunDirectory(tmp_path / "run")
+    state = directory.state("td", "default", "shop")
+    (state / "key.pem").touch(0o600)
+    for user, owner in ((1337, 1337), (None, 0)):
+        assert directory.state("td", "default", "shop", user=user) == state
+        assert (state.stat().st_uid, (state / "key.pem").stat().st_uid) == (owner, owner)
+        assert mode(state) == 0o700
+        assert state.parent.stat().st_uid == 0
+    directory.release()
