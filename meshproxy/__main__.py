@@ -109,13 +109,22 @@ def _run(path: Path, takeover: "Takeover", workers: int | None) -> int:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, proxy.finished.set)
+        starting = loop.create_task(proxy.start())
+        finished = loop.create_task(proxy.finished.wait())
         try:
-            await proxy.start()
-            await proxy.finished.wait()
+            # A start may wait for long (for workers, for its turn to take over): it can be ended.
+            await asyncio.wait((starting, finished), return_when=asyncio.FIRST_COMPLETED)
+            if not starting.done():
+                return
+            await starting
+            await finished
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, proxy.hurry)
             await proxy.drain()
         finally:
+            starting.cancel()
+            finished.cancel()
+            await asyncio.gather(starting, finished, return_exceptions=True)
             await proxy.stop()
 
     try:

@@ -34,10 +34,10 @@ Page = Callable[[], tuple[int, bytes]]
 """Makes a page: its status and body."""
 
 _TYPES: Final = {
-    "json": field(b"content-type", b"application/json"),
-    "text": field(b"content-type", b"text/plain; version=0.0.4; charset=utf-8"),
+    "json": field(b"Content-Type", b"application/json"),
+    "text": field(b"Content-Type", b"text/plain; version=0.0.4; charset=utf-8"),
 }
-_SAFE: Final = field(b"x-content-type-options", b"nosniff")
+_SAFE: Final = field(b"X-Content-Type-Options", b"nosniff")
 
 
 class Admin:
@@ -123,7 +123,7 @@ class Admin:
     def switched(self, connection: Connection, tunnel: ClientTunnel) -> None:  # noqa: ARG002  # the word's shape
         raise AssertionError("no page switches protocols")
 
-    def started_over(self, connection: Connection, early: bytes) -> None:  # noqa: ARG002  # the word's shape
+    def started_over(self, connection: Connection, authority: bytes, early: bytes) -> None:  # noqa: ARG002  # the word's shape
         raise AssertionError("no page accepts CONNECT")
 
     def malformed(self, code: str) -> None:

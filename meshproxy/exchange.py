@@ -189,6 +189,9 @@ class Caller(Protocol):
     virtual_host: VirtualHost[Cluster] | None
     authorities: Authorities
 
+    def leads_to(self, authority: bytes) -> bool:
+        """Say whether a CONNECT for this authority leads to opaque connections."""
+
     def series(self, route: str, service: str, version: str, protocol: str) -> Series: ...
     def grpc_ended(self, route: str, service: str, status: str) -> None: ...
 
@@ -297,7 +300,8 @@ class Exchange:
         caller = self.caller
         if caller.virtual_host is not None:  # no proxy for many places, but one of them
             return self.refuse("not-implemented")
-        if caller.authorities.find(head.authority) is None:
+        known = caller.authorities.find(head.authority) is not None
+        if not known and not caller.leads_to(head.authority):
             name = head.authority.decode()
             return self.refuse("no-route", f"no service of the mesh is known here as {name}")
         if not self.downstream.start_over(ResponseHead(200, [], TUNNEL)):

@@ -11,9 +11,9 @@ from meshproxy.codec.grpc import CONTENT_TYPE, status_fields
 from meshproxy.message import Fields, RequestHead, ResponseHead, field, value_of
 from meshproxy.refusal import Refusal
 
-_TEXT = field(b"content-type", b"text/plain; charset=utf-8")
-_JSON = field(b"content-type", b"application/json")
-_GRPC = field(b"content-type", CONTENT_TYPE)
+_TEXT = field(b"Content-Type", b"text/plain; charset=utf-8")
+_JSON = field(b"Content-Type", b"application/json")
+_GRPC = field(b"Content-Type", CONTENT_TYPE)
 
 
 def local_reply(

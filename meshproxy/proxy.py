@@ -114,8 +114,7 @@ class Proxy:
             if predecessor is not None:
                 predecessor.close()
         self._started = True
-        if not self.finished.is_set():
-            self._await_successor()
+        self._await_successor()
 
     async def _configure(self) -> None:
         """Obey the static snapshot, or begin to follow the control plane."""
@@ -220,13 +219,11 @@ class Proxy:
         """Get ready while the other still serves; then accept, then tell it so."""
         try:
             async with asyncio.timeout(takeover.READY_WITHIN):
-                while not (self.ready or self.finished.is_set()):
+                while not self.ready:
                     await asyncio.sleep(READY_LOOK)
         except TimeoutError:
             why = self._page_ready()[1].decode().strip()
             raise TakeoverError(f"not ready to take over, {predecessor} goes on: {why}") from None
-        if self.finished.is_set():
-            return
         await self._traffic.open()
         await self._open_admin()
         await predecessor.relieve()

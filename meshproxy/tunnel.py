@@ -20,7 +20,13 @@ import struct
 from meshproxy.flow import Connection
 from meshproxy.message import Fields
 
-KEEP_ALIVE = ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 15), (socket.TCP_KEEPCNT, 4))
+_TCP = int(socket.IPPROTO_TCP)
+KEEP_ALIVE = (
+    (int(socket.SOL_SOCKET), int(socket.SO_KEEPALIVE), 1),
+    (_TCP, int(socket.TCP_KEEPIDLE), 60),
+    (_TCP, int(socket.TCP_KEEPINTVL), 15),
+    (_TCP, int(socket.TCP_KEEPCNT), 4),
+)
 """A peer is asked after a minute of silence and given up after another."""
 
 
@@ -36,9 +42,13 @@ def keep_alive(transport: asyncio.Transport | None) -> None:
     """Let TCP find out whether the other end of a long-lived connection is still there."""
     channel = channel_of(transport)
     if channel is not None and channel.family in (socket.AF_INET, socket.AF_INET6):
-        channel.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for option, value in KEEP_ALIVE:
-            channel.setsockopt(socket.IPPROTO_TCP, option, value)
+        watch(channel)
+
+
+def watch(channel: socket.socket) -> None:
+    """The same for a socket; what a listening one accepts inherits it (Linux)."""
+    for level, option, value in KEEP_ALIVE:
+        channel.setsockopt(level, option, value)
 
 
 def end_with_reset(transport: asyncio.Transport | None) -> None:

@@ -161,12 +161,15 @@ def test_locks_agree() -> None:
     assert runtime.items() <= development.items()
 
 
-def test_the_life_of_a_request_has_the_sections_of_the_code() -> None:
-    """Its numbered headings are the section comments of exchange.py, in the same order."""
+@pytest.mark.parametrize(("what", "storyboard"), [("request", "exchange"), ("connection", "relay")])
+def test_a_life_has_the_sections_of_the_code(what: str, storyboard: str) -> None:
+    """Its numbered headings are the section comments of its storyboard, in the same order."""
     code = re.findall(
-        r"^    # (\d\. [^-\n]+?) -+$", (ROOT / "meshproxy/exchange.py").read_text(), re.MULTILINE
+        r"^    # (\d\. [^-\n]+?) -+$",
+        (ROOT / f"meshproxy/{storyboard}.py").read_text(),
+        re.MULTILINE,
     )
-    text = (ROOT / "docs/life-of-a-request.md").read_text()
+    text = (ROOT / f"docs/life-of-a-{what}.md").read_text()
     assert len(code) == 7
     assert code == re.findall(r"^## (\d\. .+)$", text, re.MULTILINE)
 

@@ -37,7 +37,14 @@ def unary(
     """
     with tempfile.NamedTemporaryFile(prefix="meshproxy-bench-") as body:
         Path(body.name).write_bytes(_MESSAGE)
-        options = ["-t1", f"-c{connections}", f"-m{streams}", f"-D{seconds:g}", f"-d{body.name}"]
+        # Like wrk, it counts in whole seconds.
+        options = [
+            "-t1",
+            f"-c{connections}",
+            f"-m{streams}",
+            f"-D{max(1, round(seconds))}",
+            f"-d{body.name}",
+        ]
         options += ["-H", "content-type: application/grpc", "-H", "te: trailers"]
         where = [f"--connect-to=127.0.0.1:{port}", f"http://{host}{path}"]
         return parse(run([find("h2load"), *options, *where], seconds))

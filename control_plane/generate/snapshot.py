@@ -40,7 +40,7 @@ def generate(state: State, workload: str, trust: TrustSpec) -> Snapshot:
     ports = called(state.services, routes, own.metadata.namespace)
     hosts = virtual_hosts.outbound(ports, state.services, own.metadata.namespace)
     # §2 … and by connection, where what comes is not HTTP …
-    streams = tcp_routes.outbound(ports, state.services)
+    streams = tcp_routes.outbound(ports, state.services, own.metadata.namespace)
     # §3 … the servers that those routes lead to …
     outward = clusters.outbound(hosts, streams, state.services, routes, mesh)
     # §4 … and who they are.

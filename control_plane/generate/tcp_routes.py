@@ -16,12 +16,25 @@ from meshproxy.contract.resources import TcpBackendSpec, TcpRouteSpec, TcpRuleSp
 from .backends import tcp_backend
 from .called import Called
 from .listeners import inbound_name, inbound_protocol
+from .virtual_hosts import domains
 
 
-def outbound(called: Iterable[Called], services: Services) -> tuple[TcpRouteSpec, ...]:
-    """Return a route for each service port on which something else than HTTP may come."""
+def outbound(
+    called: Iterable[Called], services: Services, namespace: str
+) -> tuple[TcpRouteSpec, ...]:
+    """
+    Return a route for each service port on which something else than HTTP may come.
+
+    It has the service's names, as seen from `namespace`, where no virtual host has them.
+    """
     return tuple(
-        TcpRouteSpec(name=one.name, rules=_rules(one, services)) for one in called if one.is_tcp
+        TcpRouteSpec(
+            name=one.name,
+            domains=() if one.is_http else domains(one.resource, one.port.port, namespace),
+            rules=_rules(one, services),
+        )
+        for one in called
+        if one.is_tcp
     )
 
 

@@ -63,6 +63,19 @@ KINDS: Final = {
     b"http2-settings": DROPPED,  # RFC 7540 section 3.2.1; with it, `Upgrade: h2c` opens a tunnel past us
 }
 
+# HTTP/2 has names in lower case only (RFC 9113 section 8.2.1).  On an HTTP/1.1 wire behind it they
+# are spelled as everybody spells them there: names are case-insensitive (RFC 9110 section 5.1), but
+# old programs exist that look for ``Set-Cookie``.  These are the ones with capitals inside a word.
+_SPELLED: Final = {
+    name.lower(): name
+    for name in (
+        b"Content-MD5", b"DNT", b"ETag", b"Sec-GPC", b"Sec-WebSocket-Accept",
+        b"Sec-WebSocket-Extensions", b"Sec-WebSocket-Key", b"Sec-WebSocket-Protocol",
+        b"Sec-WebSocket-Version", b"SOAPAction", b"TE", b"WWW-Authenticate", b"X-UA-Compatible",
+        b"X-XSS-Protection",
+    )
+}  # fmt: skip
+
 _PROTECTED: Final = frozenset(
     {
         b"age", b"authentication-info", b"authorization", b"b3", b"baggage", b"cache-control",
@@ -110,7 +123,7 @@ class _Lines(dict[bytes, Entry]):
         known = _names.get(name)
         if not colon or (known is None and not is_token(name)):
             raise MalformedError("malformed-request", _why_no_name(line, name, colon))
-        lower, kind, cacheable = known or _learn_name(name)
+        lower, kind, cacheable, _ = known or _learn_name(name)
         value = _checked(name, value)
         entry = (kind, (lower, value, name + b": " + value))
         if cacheable and len(line) <= LONGEST_CACHED:
@@ -136,9 +149,9 @@ class _Headers(dict[Header, Entry]):
         known = _names.get(name)
         if known is None and not is_token(name):
             raise MalformedError("malformed-request", _why_no_name(name, name, b":"))
-        lower, kind, cacheable = known or _learn_name(name)
+        lower, kind, cacheable, spelled = known or _learn_name(name)
         value = _checked(name, value)
-        line = name + b": " + value
+        line = spelled + value
         if name == b"cookie":
             kind = COOKIE
         if len(line) > LONGEST_CACHED:
@@ -153,7 +166,7 @@ class _Headers(dict[Header, Entry]):
 
 _lines: Final = _Lines()
 _headers: Final = _Headers()
-_names: dict[bytes, tuple[bytes, int, bool]] = {}
+_names: dict[bytes, tuple[bytes, int, bool, bytes]] = {}
 
 # RFC 9110 section 5.6.2.
 is_token: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+").fullmatch
@@ -224,15 +237,18 @@ def values(special: Special, kind: int) -> list[bytes]:
     return [found[0][1]] if len(found) == 1 else [field[1] for field in found]
 
 
-def _learn_name(name: bytes) -> tuple[bytes, int, bool]:
-    """Return a valid name in lower case, its kind, and whether its lines are worth caching."""
+def _learn_name(name: bytes) -> tuple[bytes, int, bool, bytes]:
+    """
+    Return a valid name in lower case, its kind, whether its lines are worth caching, and how a
+    line of it begins in HTTP/1.1 when it came in HTTP/2.
+    """
     lower = name.lower()
     kind = KINDS.get(lower, MESH if is_mesh_field(lower) else END_TO_END)
     # CGI-style servers fold `_` into `-`: there `content_length` would be a second length.
     if b"_" in lower and (kind == MESH or lower.replace(b"_", b"-") in KINDS):
         raise MalformedError("malformed-request", f"{name[:64]!r} poses as another field")
     cacheable = not (kind == MESH or lower in _NEVER_CACHED or _never_cached_part(lower))
-    known = (lower, kind, cacheable)
+    known = (lower, kind, cacheable, (_SPELLED.get(lower) or lower.title()) + b": ")
     if len(name) <= LONGEST_CACHED:
         if len(_names) >= _MOST_CACHED:
             _names.clear()

@@ -19,10 +19,10 @@ MESSAGE: Final = b"grpc-message"
 NO_STATUS: Final = "-"
 """What is counted for a call that ended without a status."""
 
-_TIMEOUT_VALUE: Final = re.compile(rb"([0-9]{1,8})([HMSmun])")
 _SECONDS: Final = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
-_MOST: Final = 99_999_999
+_DIGITS: Final = 8
 """TimeoutValue is a "positive integer as ASCII string of at most 8 digits"."""
+_MOST: Final = 10**_DIGITS - 1
 
 _STATUSES: Final = {b"%d" % code: str(code) for code in range(17)}
 _NOT_PLAIN: Final = re.compile(rb"[^ -$&-~]")
@@ -55,8 +55,10 @@ def timeout_of(fields: Fields) -> float | None:
             found = one[1]
     if found is None:
         return None
-    match = _TIMEOUT_VALUE.fullmatch(found)
-    return None if match is None else int(match[1]) * _SECONDS[match[2]]
+    digits, unit = found[:-1], found[-1:]
+    if not digits.isdigit() or len(digits) > _DIGITS or unit not in _SECONDS:  # ASCII: it is bytes
+        return None
+    return int(digits) * _SECONDS[unit]
 
 
 def timeout_field(seconds: float) -> Field:

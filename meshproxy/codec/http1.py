@@ -438,7 +438,7 @@ _USUAL_STATUS_LINES: Final = {
     for status in HTTPStatus
     for reason in (b"", status.phrase.encode())
 }
-_CHUNKED_LINE: Final = b"transfer-encoding: chunked"
+_CHUNKED_LINE: Final = b"Transfer-Encoding: chunked"
 _UPGRADE_LINES: Final = b"Connection: Upgrade\r\nUpgrade: "
 
 
@@ -449,22 +449,22 @@ def encode_request_head(head: RequestHead, *, trailers: bool = False) -> bytes:
     `mesh_fields` stay behind: they came from outside.  With `trailers`, say that we understand trailers in the response.
     """
     lines = [
-        b"%b %b HTTP/1.1\r\nhost: %b" % (head.method, head.path or head.authority, head.authority)
+        b"%b %b HTTP/1.1\r\nHost: %b" % (head.method, head.path or head.authority, head.authority)
     ]
     for _name, _value, line in head.fields:  # a comprehension would be one call more
         lines.append(line)
     length = head.length
     if length is not None:
         if length >= 0:
-            lines.append(b"content-length: %d" % length)
+            lines.append(b"Content-Length: %d" % length)
         elif length == CHUNKED:
             lines.append(_CHUNKED_LINE)
         elif head.upgrade is not None:
             lines.append(_UPGRADE_LINES + head.upgrade)
     if head.expect_continue:
-        lines.append(b"expect: 100-continue")
+        lines.append(b"Expect: 100-continue")
     if trailers:
-        lines.append(b"te: trailers\r\nconnection: te")
+        lines.append(b"TE: trailers\r\nConnection: TE")
     lines.append(b"\r\n")
     return b"\r\n".join(lines)
 
@@ -483,15 +483,15 @@ def encode_response_head(head: ResponseHead, *, close: bool, http10: bool = Fals
     length = head.length
     if length is not None:
         if length != CHUNKED:
-            lines.append(b"content-length: %d" % length)
+            lines.append(b"Content-Length: %d" % length)
         elif http10:
             close = True
         else:
             lines.append(_CHUNKED_LINE)
     if close:
-        lines.append(b"connection: close")
+        lines.append(b"Connection: close")
     elif http10:
-        lines.append(b"connection: keep-alive")
+        lines.append(b"Connection: keep-alive")
     lines.append(b"\r\n")
     return b"\r\n".join(lines)
 

@@ -10,7 +10,8 @@ rules that `heads.py` has for HTTP/1.1, so that a request means the same on both
 
 **Mapping.**  The authority is a pseudo-header field in HTTP/2 and Host in HTTP/1.1; the framing is
 that of the connection; Cookie may come in pieces and is put together (RFC 9113 section 8.2.3);
-field names are in lower case from here on, also on an HTTP/1.1 wire behind.  TE is not relayed but
+field names are in lower case; on an HTTP/1.1 wire behind they are spelled as is usual there
+(`fields.py`).  TE is not relayed but
 said anew: we always take trailers.
 
 **Upgrade** is CONNECT with `:protocol` here (RFC 8441; `upgrade.py`).  It has room for one protocol,
@@ -261,7 +262,7 @@ def _with_one_cookie(fields: Fields, pieces: Fields) -> Fields:
     """
     whole = b"; ".join([value for _name, value, _line in pieces])
     joined = [field for field in fields if field[0] != _COOKIE]
-    joined.append((_COOKIE, whole, b"cookie: " + whole))
+    joined.append((_COOKIE, whole, b"Cookie: " + whole))
     return joined
 
 

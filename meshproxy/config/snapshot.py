@@ -8,7 +8,7 @@ From a snapshot (data) to a mesh (objects that act): compiled whole, adopted who
 """
 
 import socket
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol, get_args
@@ -17,11 +17,12 @@ from meshproxy.contract.resources import Direction, ListenerSpec, Snapshot
 from meshproxy.contract.wire import ContractError
 from meshproxy.downstream import destination as downstream
 from meshproxy.downstream.captured import Captured, places
+from meshproxy.downstream.destination import Destination
 from meshproxy.downstream.listener import Listener
 from meshproxy.downstream.sockets import Place
 from meshproxy.exchange import Cluster as ExchangeCluster
 from meshproxy.relay import Cluster as RelayCluster
-from meshproxy.routing.table import Authorities, VirtualHost, compile_virtual_host
+from meshproxy.routing.table import Authorities, VirtualHost, compile_virtual_host, normalized
 from meshproxy.routing.tcp import TcpRoute, compile_tcp_route
 from meshproxy.upstream import cluster as upstream
 from meshproxy.upstream.cluster import Cluster
@@ -123,6 +124,10 @@ class Mesh:
             route = None if spec.tcp_route is None else prepared.tcp_routes[spec.tcp_route]
             captured = self._captured[spec.direction] if spec.captured else None
             prepared.listeners[spec.name].obey(spec, host, prepared.authorities, route, captured)
+        named = _by_name(listener.destination for listener in prepared.listeners.values())
+        for listener in prepared.listeners.values():
+            if listener.spec.direction == "outbound" and listener.spec.virtual_host is None:
+                listener.destination.places = named
         self._adopt_listeners(prepared.listeners, prepared.opened)
         self.snapshot = snapshot
 
@@ -275,6 +280,20 @@ class Mesh:
             listener.close()
         for cluster in self.clusters.values():
             cluster.close()
+
+
+def _by_name(destinations: Iterable[Destination]) -> dict[bytes, Destination]:
+    """Return what takes opaque connections outbound, by the authorities that mean it."""
+    named: dict[bytes, Destination] = {}
+    for destination in destinations:
+        route, host = destination.tcp_route, destination.virtual_host
+        if destination.direction != "outbound" or route is None:
+            continue
+        for domain in (*route.domains, *(() if host is None else host.domains)):
+            authority = normalized(domain.encode())
+            if authority is not None:
+                named[authority] = destination
+    return named
 
 
 def _by_authority(

@@ -231,9 +231,14 @@ class TcpRouteSpec(Spec, frozen=True, kw_only=True):
 
     Of the rules, the one with the most specific server name decides (exact, then the longest
     wildcard, then those without names), among equals the first.
+
+    Attributes:
+        domains: Authorities by which an HTTP CONNECT asks for it, in lower case and with port; its
+            virtual host's, if it has one, lead there as well.
     """
 
     name: Name
+    domains: tuple[str, ...] = ()
     rules: tuple[TcpRuleSpec, ...] = ()
 
 

@@ -102,6 +102,13 @@ class Arrival(Connection):
         elif agreed is not None:
             if agreed in (ALPN_HTTP1, ALPN_HTTP2):
                 self._hand_over(partial(self._owner.successor, http2=agreed == ALPN_HTTP2))
+        else:
+            self._meet()
+
+    def _meet(self) -> None:
+        """A client of plaintext: wait for it to speak, if that decides anything."""
+        if self.destination.opaque:
+            self._go_on_opaque(None)
         elif self._guesses:
             patience = self.destination.first_speaker.patience(self.loop.time())
             if patience <= 0:
@@ -146,13 +153,19 @@ class Arrival(Connection):
             self.loop.call_soon(self._on_early)
 
     def _on_early(self) -> None:
-        if self._early and self.transport is not None:
+        if self.transport is None:
+            return
+        if self._early:
             self.on_bytes(b"")
+        else:
+            self._meet()
 
     def on_bytes(self, data: bytes) -> None:
         self._early += data
         if self._guesses:
             self._guess()
+        elif self.destination.opaque:
+            self._go_on_opaque(None)
         elif self._early.startswith(PREFACE[: len(self._early)]) and len(self._early) < len(
             PREFACE
         ):

@@ -12,6 +12,7 @@ chosen its route when it began and keeps it.
 
 import asyncio
 import ssl
+from collections.abc import Mapping
 from typing import Protocol
 
 from meshproxy.contract.resources import DestinationSpec, ListenerSpec
@@ -21,7 +22,7 @@ from meshproxy.message import Field, field
 from meshproxy.policies.first_speaker import FirstSpeaker
 from meshproxy.relay import Cluster as RelayCluster
 from meshproxy.relay import Series as RelaySeries
-from meshproxy.routing.table import VirtualHost
+from meshproxy.routing.table import VirtualHost, normalized
 from meshproxy.routing.tcp import TcpRoute
 from meshproxy.telemetry.metrics import Metrics
 
@@ -115,6 +116,10 @@ class Caller:
             )
             return series
 
+    def leads_to(self, authority: bytes) -> bool:
+        """Say whether a CONNECT for this authority leads to opaque connections."""
+        return self._destination.place(authority) is not None
+
     def _between(self, service: str, version: str) -> tuple[str, str, str]:
         """Return source, destination and its version, as metrics call them."""
         environment = self._destination.environment
@@ -132,13 +137,14 @@ class Destination:
         protocol: What clients speak, where somebody has said so.
         virtual_host: Serves every request, or None to choose by authority.
         tcp_route: Of connections that are not HTTP; None where there are none.
+        places: For a proxy of many places: where its clients may ask to be connected to.
         first_speaker: What its connections have shown about who speaks first.
         hop: Name of this proxy's role in a refusal: ``outbound of default/storefront``.
     """
 
     __slots__ = (
-        "_callers", "authorities", "direction", "environment", "first_speaker", "hop", "port",
-        "protocol", "tcp_route", "virtual_host",
+        "_callers", "authorities", "direction", "environment", "first_speaker", "hop", "places",
+        "port", "protocol", "tcp_route", "virtual_host",
     )  # fmt: skip
 
     def __init__(self, environment: Environment, spec: ListenerSpec | DestinationSpec) -> None:
@@ -150,6 +156,7 @@ class Destination:
         self.virtual_host: VirtualHost[Cluster] | None = None
         self.tcp_route: TcpRoute[RelayCluster] | None = None
         self.authorities: Authorities
+        self.places: Mapping[bytes, Destination] = {}
         self.first_speaker = FirstSpeaker()
         self._callers: dict[str | None, Caller] = {}
 
@@ -187,6 +194,13 @@ class Destination:
             caller.virtual_host = virtual_host
             caller.authorities = authorities
             caller.tcp_route = tcp_route
+
+    def place(self, authority: bytes) -> "Destination | None":
+        """Return where a client means to be connected to, if that takes opaque connections."""
+        if not self.places:
+            return None
+        name = normalized(authority)
+        return None if name is None else self.places.get(name)
 
     def caller(self, identity: str | None) -> Caller:
         """Return who calls: one object per proved identity, so that its counters are shared."""

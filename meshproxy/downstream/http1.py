@@ -86,8 +86,8 @@ class Owner(Protocol):
     def switched(self, connection: Connection, tunnel: ClientTunnel) -> None:
         """The tunnel has taken the connection's place."""
 
-    def started_over(self, connection: Connection, early: bytes) -> None:
-        """The client begins anew; `early` is what it has said of that."""
+    def started_over(self, connection: Connection, authority: bytes, early: bytes) -> None:
+        """The client begins anew, with `authority`; `early` is what it has said of that."""
 
     def closed(self, connection: "Http1Connection | ClientTunnel") -> None: ...
     def malformed(self, code: str) -> None: ...
@@ -329,6 +329,8 @@ class Http1Connection(Connection):
 
     def start_over(self, head: ResponseHead) -> bool:
         """Send the head (200 to CONNECT), and let the listener read on with whatever follows."""
+        request = self._switching
+        assert request is not None
         self._switching = self.exchange = None
         self.write(encode_switch(head))
         early = self._reader.surrender()
@@ -336,7 +338,7 @@ class Http1Connection(Connection):
             self.close()
         else:
             self.flush()
-            self._owner.started_over(self, early)
+            self._owner.started_over(self, request.authority, early)
         return True
 
     def _decline(self) -> None:

@@ -368,9 +368,11 @@ class Listener:
         assert isinstance(connection, http1.Http1Connection)
         self._connections[tunnel] = self._connections.pop(connection)
 
-    def started_over(self, connection: Connection, early: bytes) -> None:
+    def started_over(self, connection: Connection, authority: bytes, early: bytes) -> None:
         assert isinstance(connection, http1.Http1Connection)
-        arrival = Arrival(self._loop, self, self.destination, early=early)
+        # Whoever means a service of HTTP alone says again, with each request, which one.
+        destination = self.destination.place(authority) or self.destination
+        arrival = Arrival(self._loop, self, destination, early=early)
         self._connections[arrival] = self._connections.pop(connection)
         arrival.take_over(connection)
 

@@ -21,6 +21,7 @@ from collections.abc import Iterable, Sequence
 
 from meshproxy.contract.resources import ListenerSpec
 from meshproxy.contract.wire import ContractError
+from meshproxy.tunnel import watch
 
 BACKLOG = 4096
 
@@ -105,6 +106,7 @@ def _listen(place: Place, *, share: bool) -> socket.socket:
     sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        watch(sock)  # and with it all that it will accept, at no cost for each
         if sock.family == socket.AF_INET6:  # so that `::` and `0.0.0.0` can be had side by side
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         if share:

@@ -56,11 +56,12 @@ class TcpRoute(Generic[C]):
     The rules of one service port, or of one inbound port.
 
     Attributes:
+        domains: Authorities by which a CONNECT asks for it.
         by_name: At least one rule asks for names: the first bytes must be seen before any is
             chosen.
     """
 
-    __slots__ = ("_below", "_exact", "_nameless", "by_name", "name")
+    __slots__ = ("_below", "_exact", "_nameless", "by_name", "domains", "name")
 
     def __init__(self, spec: TcpRouteSpec, clusters: Mapping[str, C]) -> None:
         """
@@ -68,6 +69,7 @@ class TcpRoute(Generic[C]):
             ContractError: See `compile_tcp_route`.
         """
         self.name = spec.name
+        self.domains = spec.domains
         self._exact: dict[str, TcpRule[C]] = {}
         self._below: dict[str, TcpRule[C]] = {}  # by what follows the asterisk: ".example.com"
         self._nameless: TcpRule[C] | None = None

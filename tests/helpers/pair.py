@@ -75,13 +75,15 @@ class Sidecar:
         self.process = self.launch()
         until_ready(self.admin, self.process, self.log)
 
-    def launch(self, *arguments: str) -> "subprocess.Popen[bytes]":
+    def launch(
+        self, *arguments: str, program: Sequence[str] = ("-m", "meshproxy")
+    ) -> "subprocess.Popen[bytes]":
         """Start a process, and wait for nothing."""
         self._bootstrap.write_text(json.dumps(self.settings))
         with (self.directory / "log").open("ab") as log:
             return subprocess.Popen(
                 [
-                    *(sys.executable, "-m", "meshproxy", "run"),
+                    *(sys.executable, *program, "run"),
                     *("--bootstrap", str(self._bootstrap), *arguments),
                 ],
                 stderr=log,

@@ -13,7 +13,7 @@ from websockets.exceptions import WebSocketException
 
 from tests.helpers.client import Client, connect
 
-TALK = 2.0
+TALK = 1.0
 """Seconds for which a stream is talked on; well within the drain time of the sidecars under test."""
 
 

@@ -27,6 +27,7 @@ def tcp_route(name: str, **clusters: Sequence[str]) -> TcpRouteSpec:
     """Return a route with one rule for each cluster, by the server names that lead there."""
     return TcpRouteSpec(
         name=name,
+        domains=("broker.default:5672",) if name != "inbound" else (),
         rules=tuple(
             TcpRuleSpec(
                 name=f"to-{cluster}",
@@ -50,6 +51,7 @@ class TcpPair:
 
     Attributes:
         door: Port at a that leads to the app.
+        outbound: Port of the HTTP proxy form at a, where ``broker.default:5672`` is known.
         inbound: Port of b for peers.
         a, b: The processes.
     """
@@ -80,7 +82,7 @@ class TcpPair:
             plain: Ports of apps that a reaches without a sidecar, by cluster.
         """
         authority = TestAuthority()
-        self.door, self.inbound = free_port(), inbound or free_port()
+        self.door, self.inbound, self.outbound = free_port(), inbound or free_port(), free_port()
         trust = (TrustSpec(trust_domain=DOMAIN, roots=(authority.pem,)),)
         peers = tuple(
             EndpointSpec(address="127.0.0.1", port=port, identities=(spiffe("broker"),))
@@ -104,6 +106,9 @@ class TcpPair:
             tcp_routes=(tcp_route("default/broker:5672", **(routes or {"broker": ()})),),
             virtual_hosts=(virtual_host("default/broker:5672", "broker"),),
             listeners=(
+                ListenerSpec(
+                    name="outbound", direction="outbound", address="127.0.0.1", port=self.outbound
+                ),
                 ListenerSpec(
                     name="door",
                     direction="outbound",

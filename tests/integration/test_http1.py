@@ -41,7 +41,7 @@ async def test_all_forms_of_calling_reach_the_service(tmp_path: Path) -> None:
         assert (await get(pair.door, "/y", "127.0.0.1:1")).body == b"/y 0"
 
         assert {b"GET"} == {head.split(b" ")[0] for head in app.requests}
-        assert b"\r\nhost: catalog\r\n" in app.requests[0]
+        assert b"\r\nHost: catalog\r\n" in app.requests[0]
         refused = await get(pair.outbound, "/", "unknown")
         assert (refused.status, refused.header("x-mesh-refusal")) == (404, "no-route")
 
@@ -56,7 +56,7 @@ async def test_the_app_learns_who_calls_and_lies_from_outside_are_dropped(tmp_pa
         assert b"spiffe://evil" not in head
         assert b"x-mesh" not in head.lower()
         assert b"URI=spiffe://test.mesh/ns/default/sa/storefront" in head
-        assert b"\r\nx-kept: Yes\r\n" in head  # in lower case: between the sidecars is HTTP/2
+        assert b"\r\nX-Kept: Yes\r\n" in head
         twin = await get(pair.outbound, extra="x_mesh_source: me\r\n")
         assert twin.status == 400  # CGI-style apps would read it as X-Mesh-Source
 

@@ -37,7 +37,7 @@ async def echo_http1(conversation: Conversation) -> None:
     if method == b"HEAD":
         await conversation.send(b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\nX-App: 1\r\n\r\n")
         return
-    seen = hashlib.sha256(body + conversation.trailers.strip()).hexdigest().encode()
+    seen = hashlib.sha256(body + conversation.trailers.strip().lower()).hexdigest().encode()
     await conversation.send(
         b"HTTP/1.1 200 OK\r\nX-App: 1\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n"
     )
@@ -147,7 +147,7 @@ async def test_http1_clients(tmp_path: Path, app: str) -> None:
         assert (answer.status, answer.header("x-app")) == (200, "1")
         assert answer.body == BODY
         seen = hashlib.sha256(BODY + b"x-late: yes").hexdigest().encode()
-        assert answer.trailers == b"x-sum: " + seen + b"\r\n"
+        assert answer.trailers == b"X-Sum: " + seen + b"\r\n"
 
         await client.send(b"HEAD / HTTP/1.1\r\nHost: catalog\r\n\r\n")
         await client.head()
@@ -175,8 +175,8 @@ async def test_cookies_and_expectations(tmp_path: Path) -> None:
             await stream.body(b"abc")
             answer = await stream.message()
             assert answer.body == b"/ 3"
-        assert b"\r\ncookie: a=b; c=d\r\n" in app.requests[0]
-        assert b"\r\ncontent-length: 3\r\n" in app.requests[0]
+        assert b"\r\nCookie: a=b; c=d\r\n" in app.requests[0]
+        assert b"\r\nContent-Length: 3\r\n" in app.requests[0]
 
 
 # Many at once -------------------------------------------------------------------------------------

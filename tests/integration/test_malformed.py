@@ -183,7 +183,7 @@ async def test_malformed_heads_reach_nobody(tmp_path: Path) -> None:
             assert answer.startswith(b"HTTP/1.1 %d " % status), (name, answer)
             assert answer.count(b"HTTP/1.1 ") == 1, (name, answer)
             assert b"x-mesh-refusal: " in answer, name
-            assert b"\r\nconnection: close\r\n" in answer, name
+            assert b"\r\nConnection: close\r\n" in answer, name
             assert app.connections == 0, name
         # Behind an answered request the same holds.
         async with connect(it.port) as client:

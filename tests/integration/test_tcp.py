@@ -440,3 +440,48 @@ async def test_permissive_plaintext(tmp_path: Path) -> None:
                 for letter in b"hello":
                     await client.send(bytes([letter]))
                 assert await client.reader.readexactly(5) == b"hello"
+
+
+# CONNECT by clients -------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def connected(pair: TcpPair, authority: str, early: bytes = b"") -> AsyncIterator[Client]:
+    """Ask the HTTP proxy for a connection, as `HTTPS_PROXY` makes clients do."""
+    async with connect(pair.outbound) as client:
+        await client.send(
+            f"CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n\r\n".encode() + early
+        )
+        assert (await client.head()).status == 200
+        yield client
+
+
+@pytest.mark.parametrize("protocol", ["tcp", "detect"])
+async def test_clients_may_ask_the_proxy_for_a_connection(tmp_path: Path, protocol: str) -> None:
+    """By the service's name; then all is as if they had connected to it, also a first greeting."""
+
+    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"220 mail\r\n")
+        await echo(reader, writer)
+
+    async with through(tmp_path, greet, protocol=protocol) as pair:
+        async with connected(pair, "broker.default:5672") as client:
+            assert await client.reader.readline() == b"220 mail\r\n"
+            await client.send(b"hello")
+            assert await client.reader.readexactly(5) == b"hello"
+            client.writer.write_eof()
+            assert await client.rest() == b""
+        async with connected(pair, "Broker.Default.:5672", early=b"ahead") as client:
+            assert await client.reader.readexactly(15) == b"220 mail\r\nahead"
+        async with connect(pair.outbound) as client:
+            await client.send(b"CONNECT nobody:1 HTTP/1.1\r\nHost: nobody:1\r\n\r\n")
+            assert (await client.response()).header("x-mesh-refusal") == "no-route"
+
+
+async def test_requests_inside_a_connection_are_requests(tmp_path: Path) -> None:
+    """What is spoken there is found out as everywhere."""
+    async with through(tmp_path, hello, protocol="detect") as pair:
+        async with connected(pair, "broker.default:5672") as client:
+            await client.send(GET)
+            assert (await client.response()).body == b"ok"
+        await counted(pair.a, 1, "mesh_requests_total", protocol="http", code="200", route="all")

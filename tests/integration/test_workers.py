@@ -179,3 +179,16 @@ async def test_a_change_reaches_all_or_nobody(tmp_path: Path) -> None:
             assert certs["certificate"]["identity"] == str(CATALOG)
         finally:
             await asyncio.to_thread(sidecar.__exit__)
+
+
+async def test_a_start_that_waits_can_be_ended(tmp_path: Path) -> None:
+    """Workers that cannot be started are tried for ever; SIGTERM ends it all the same."""
+    broken = tmp_path / "python"
+    broken.symlink_to("/bin/false")
+    async with origin(hello) as app:
+        sidecar = Pair(tmp_path, app.port, settings=TWO).a
+        code = f"import sys; sys.executable = {str(broken)!r}; from meshproxy.__main__ import main; main()"
+        process = sidecar.launch(program=("-c", code))
+        await logged(sidecar, "cannot be started")
+        process.terminate()
+        assert await ended(process) == 0

@@ -13,6 +13,9 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from tests.helpers.client import connect
+from tests.helpers.http2 import POST
+from tests.helpers.http2_peers import http2_client
 from tests.helpers.programs import needs, output_of
 from tests.helpers.services import Service, Services
 from tests.interop import clients
@@ -89,6 +92,31 @@ async def test_nobody_notices_the_mesh(
     told, seen = await heard(ask, services.url(path).removesuffix("/"), it, spelling=spelling)
     assert seen == asked
     assert told == expected
+
+
+async def test_names_behind_http2_are_spelled_as_old_programs_expect(
+    mesh: tuple[Services, Witness],
+) -> None:
+    """HTTP/2 has them in lower case; the apps and clients of HTTP/1.1 behind it never see that."""
+    services, it = mesh
+    it.seen.clear()
+    async with http2_client(services.doors["http1"]) as client:
+        fields = [("content-length", "3"), ("etag", '"v"'), ("x-many", "one"), ("cookie", "a=b")]
+        stream = client.ask([*POST, *fields, ("sec-websocket-key", "x")], end=False)
+        await stream.body(b"abc")
+        assert (await stream.message()).status == "203"
+    [seen] = it.seen
+    names = ["Host", "ETag", "X-Many", "Cookie", "Sec-WebSocket-Key", "Content-Length"]
+    assert [name for name, _ in seen.fields if name in names] == names
+    async with connect(services.doors["http2"]) as old:
+        await old.send(b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx")
+        answer = await old.response()
+    lines = answer.head.decode("latin-1").split("\r\n")[1:-2]
+    assert [line.partition(":")[0] for line in lines] == [
+        "X-Many", "Set-Cookie", "X-Camelcase", "X-Many", "X-Empty", "Set-Cookie",
+        "X-Beyond-Ascii", "Content-Type", "Trailer", "Transfer-Encoding",
+    ]  # fmt: skip
+    assert answer.trailers.startswith(b"X-Sum: ")
 
 
 @needs("h2load")

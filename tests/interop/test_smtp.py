@@ -5,6 +5,7 @@ import smtplib
 import ssl
 from collections.abc import AsyncIterator
 from email.message import EmailMessage
+from email.policy import SMTP as SMTP_POLICY
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,7 @@ async def test_letters(mesh: Mesh, door: str, secret: bool) -> None:
     letter["From"], letter["To"], letter["Subject"] = "a@example", "b@example", "a picture"
     letter.add_attachment(BODY, maintype="image", subtype="png")
 
-    content = letter.as_bytes()
+    content = letter.as_bytes(policy=SMTP_POLICY)
 
     def send(port: int) -> None:
         with smtplib.SMTP("127.0.0.1", port, "client.example", timeout=20) as it:

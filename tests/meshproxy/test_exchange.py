@@ -117,6 +117,9 @@ class FakeSurroundings:
 
 
 class FakeCaller:
+    def leads_to(self, authority: bytes) -> bool:
+        return authority in self.places
+
     direction = "outbound"
     hop = "outbound of default/storefront"
 
@@ -125,6 +128,7 @@ class FakeCaller:
         self.identity_field: Field | None = None
         self.virtual_host: VirtualHost[Cluster] | None = host
         self.authorities: Authorities[Cluster] = Authorities([])
+        self.places: set[bytes] = set()
         self.counted: list[tuple[str, str, str, int, str]] = []
         self.protocols: list[str] = []
         self.grpc: list[str] = []

@@ -7,7 +7,7 @@ from tests.helpers.mesh import route, service, state, tcp_route, tls_route, work
 
 def routes(mesh: State) -> dict[str, TcpRouteSpec]:
     ports = called(mesh.services, mesh.routes.values(), "default")
-    return {one.name: one for one in outbound(ports, mesh.services)}
+    return {one.name: one for one in outbound(ports, mesh.services, "default")}
 
 
 def to(name: str, *clusters: str | None, server_names: tuple[str, ...] = ()) -> TcpRuleSpec:
@@ -18,10 +18,8 @@ def to(name: str, *clusters: str | None, server_names: tuple[str, ...] = ()) -> 
 def test_without_a_route_every_connection_goes_to_the_service() -> None:
     """On ports that may be anything, and on those that are no HTTP; none on those that are."""
     mesh = state(service("a"), service("b", app_protocol="tcp"), service("c", app_protocol="http"))
-    assert routes(mesh) == {
-        f"default/{name}:80": TcpRouteSpec(
-            name=f"default/{name}:80", rules=(to(f"Service/default/{name}", f"default/{name}:80"),)
-        )
+    assert {name: route.rules for name, route in routes(mesh).items()} == {
+        f"default/{name}:80": (to(f"Service/default/{name}", f"default/{name}:80"),)
         for name in ("a", "b")
     }
 
@@ -60,3 +58,12 @@ def test_inbound_leads_to_the_app() -> None:
         TcpRouteSpec(name="inbound:8080", rules=(to("inbound:8080", "inbound:8080"),)),
     )
     assert inbound(own, state(service("a", app_protocol="grpc")).services) == ()
+
+
+def test_names_stand_in_one_place() -> None:
+    """A port of bytes alone is asked for by its route's names; another by its virtual host's."""
+    mesh = state(service("a"), service("b", app_protocol="tcp"))
+    assert routes(mesh)["default/a:80"].domains == ()
+    assert routes(mesh)["default/b:80"].domains == (
+        "b:80", "b.default:80", "b.default.svc:80", "b.default.svc.cluster.local:80",
+    )  # fmt: skip

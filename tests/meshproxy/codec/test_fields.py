@@ -46,6 +46,20 @@ def test_field_lines(line: bytes, kind: int, field: tuple[bytes, bytes, bytes]) 
 
 
 @pytest.mark.parametrize(
+    ("name", "spelled"),
+    [
+        (b"accept", b"Accept"), (b"x-a-b", b"X-A-B"), (b"set-cookie", b"Set-Cookie"),
+        (b"etag", b"ETag"), (b"sec-websocket-key", b"Sec-WebSocket-Key"),
+        (b"www-authenticate", b"WWW-Authenticate"),
+    ],
+)  # fmt: skip
+def test_names_of_http2_are_spelled_for_http1(name: bytes, spelled: bytes) -> None:
+    """As old programs expect them, whatever HTTP/1.1 lines came before; those keep theirs."""
+    assert read_line(name + b": x")[1] == (name, b"x", name + b": x")
+    assert fields._headers[name, b"x"][1] == (name, b"x", spelled + b": x")
+
+
+@pytest.mark.parametrize(
     "line",
     [
         b"", b"a", b": b", b" a: b", b"\ta: b", b"a : b", b"a\t: b", b"a b: c", b"a\x00: b", b"(a): b",

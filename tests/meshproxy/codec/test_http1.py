@@ -151,7 +151,7 @@ REFUSED: list[tuple[bytes, str]] = [
         b"", b"+5", b"-5", b"5_0", b"0x5", b"5,6", b"5 5", b"\xd9\xa5", b"18446744073709551621", b"9" * 5000,
     )),
     (get(b"Content-Length: 5", b"Content-Length: 6"), BAD),
-    (get(b"Content-Length: 5", b"content-length: 05"), BAD),
+    (get(b"Content-Length: 5", b"Content-Length: 05"), BAD),
     (get(b"Content-Length : 5"), BAD),
     (get(b"Content_Length: 5"), BAD),
     (get(b"Content-Length\r\n: 5"), BAD),
@@ -487,19 +487,19 @@ def test_nothing_from_outside_is_written_as_ours() -> None:
     sink.on_request_head = heads.append  # type: ignore[method-assign, assignment]
     sink.feed([get(b"X-Mesh-Peer: a", b"Connection: upgrade, x-own", b"Upgrade: b", b"X-Own: c", b"TE: d", b"Keep: e")])  # fmt: skip
     assert encode_request_head(heads[0]) == (
-        b"GET / HTTP/1.1\r\nhost: a\r\nKeep: e\r\nConnection: Upgrade\r\nUpgrade: b\r\n\r\n"
+        b"GET / HTTP/1.1\r\nHost: a\r\nKeep: e\r\nConnection: Upgrade\r\nUpgrade: b\r\n\r\n"
     )
 
 
 @pytest.mark.parametrize(
     ("length", "close", "http10", "lines"),
     [
-        (5, False, False, b"content-length: 5\r\n"),
-        (5, True, False, b"content-length: 5\r\nconnection: close\r\n"),
-        (5, False, True, b"content-length: 5\r\nconnection: keep-alive\r\n"),
-        (CHUNKED, False, False, b"transfer-encoding: chunked\r\n"),
-        (CHUNKED, True, True, b"connection: close\r\n"),
-        (CHUNKED, False, True, b"connection: close\r\n"),
+        (5, False, False, b"Content-Length: 5\r\n"),
+        (5, True, False, b"Content-Length: 5\r\nConnection: close\r\n"),
+        (5, False, True, b"Content-Length: 5\r\nConnection: keep-alive\r\n"),
+        (CHUNKED, False, False, b"Transfer-Encoding: chunked\r\n"),
+        (CHUNKED, True, True, b"Connection: close\r\n"),
+        (CHUNKED, False, True, b"Connection: close\r\n"),
         (None, False, False, b""),
     ],
 )
@@ -512,7 +512,7 @@ def test_response_framing(length: int | None, close: bool, http10: bool, lines: 
 def test_connect_and_asterisk_are_written_in_their_forms() -> None:
     """CONNECT names the authority, OPTIONS may name the server."""
     connect = RequestHead(b"CONNECT", b"a:1", b"", [], TUNNEL)
-    assert encode_request_head(connect) == b"CONNECT a:1 HTTP/1.1\r\nhost: a:1\r\n\r\n"
+    assert encode_request_head(connect) == b"CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n"
     assert encode_request_head(RequestHead(b"OPTIONS", b"a", b"*", [])).startswith(b"OPTIONS * HTTP/1.1\r\n")  # fmt: skip
 
 

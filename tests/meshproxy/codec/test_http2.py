@@ -123,21 +123,21 @@ def test_a_request_and_its_answer() -> None:
     joined = Joined()
     stream = joined.ask(b"POST", CHUNKED)
     joined.client.send_data(stream.id, b"abc")
-    joined.client.send_end(stream.id, [field(b"x-sum", b"3")])
+    joined.client.send_end(stream.id, [field(b"X-Sum", b"3")])
     joined.turn()
     served = joined.streams[stream.id]
     assert served.words == ["head", "data", "end"]
-    assert served.heard[1:] == [("data", b"abc"), ("end", [field(b"x-sum", b"3")])]
+    assert served.heard[1:] == [("data", b"abc"), ("end", [field(b"X-Sum", b"3")])]
 
     joined.server.send_informational(stream.id, ResponseHead(103, []))
     joined.server.send_head(stream.id, ResponseHead(200, [], CHUNKED), ended=False)
     joined.server.send_data(stream.id, b"defg")
-    joined.server.send_end(stream.id, [field(b"grpc-status", b"0")])
+    joined.server.send_end(stream.id, [field(b"Grpc-Status", b"0")])
     joined.turn()
     assert stream.words == ["informational", "head", "data", "end", "closed"]
     assert stream.heard[2:] == [
         ("data", b"defg"),
-        ("end", [field(b"grpc-status", b"0")]),
+        ("end", [field(b"Grpc-Status", b"0")]),
         ("closed", 0),
     ]
     assert served.heard[-1] == ("closed", 0)
@@ -362,8 +362,8 @@ def test_any_split_of_the_bytes_says_the_same(data: st.DataObject) -> None:
     for start, end in zip([0, *cuts], [*cuts, len(said)], strict=True):
         server.feed(said[start:end], 0.0)
     assert streams[1].words == ["head", "data", "end"]
-    assert streams[1].heard[0][1].fields == [field(b"cookie", b"a=b; c=d")]
-    assert streams[1].heard[1:] == [("data", b"abcdef"), ("end", [field(b"x-sum", b"6")])]
+    assert streams[1].heard[0][1].fields == [field(b"Cookie", b"a=b; c=d")]
+    assert streams[1].heard[1:] == [("data", b"abcdef"), ("end", [field(b"X-Sum", b"6")])]
     assert streams[3].words == ["head", "end"]
     assert not server.closed
 

@@ -41,7 +41,7 @@ def test_a_request() -> None:
         b"catalog:80",
         b"/a?b",
     )
-    assert head.fields == [(b"accept", b"*/*", b"accept: */*")]
+    assert head.fields == [(b"accept", b"*/*", b"Accept: */*")]
     assert (head.length, head.mesh_fields, head.expect_continue) == (None, None, False)
 
 
@@ -134,20 +134,20 @@ def test_host_stands_in_for_authority() -> None:
 def test_mesh_fields_are_set_apart() -> None:
     """Nothing from outside is taken for ours; a response's refusal travels on."""
     head = read_request_head([*PSEUDO, (b"x-mesh-peer", b"me")], ended=True)
-    assert (head.fields, head.mesh_fields) == ([], [field(b"x-mesh-peer", b"me")])
+    assert (head.fields, head.mesh_fields) == ([], [field(b"X-Mesh-Peer", b"me")])
     response = read_response_head(
         [(b":status", b"503"), (b"x-mesh-refusal", b"overflow")], b"GET", ended=True
     )
-    assert response.fields == [field(b"x-mesh-refusal", b"overflow")]
+    assert response.fields == [field(b"X-Mesh-Refusal", b"overflow")]
 
 
 def test_cookies_are_joined() -> None:
     """RFC 9113 section 8.2.3; one piece stays as and where it is."""
     pieces = [(b"cookie", b"a=b"), (b"x", b"y"), (b"cookie", b"c=d; e=f")]
     head = read_request_head([*PSEUDO, *pieces], ended=True)
-    assert head.fields == [field(b"x", b"y"), field(b"cookie", b"a=b; c=d; e=f")]
+    assert head.fields == [field(b"X", b"y"), field(b"Cookie", b"a=b; c=d; e=f")]
     head = read_request_head([*PSEUDO, *pieces[:2]], ended=True)
-    assert head.fields == [field(b"cookie", b"a=b"), field(b"x", b"y")]
+    assert head.fields == [field(b"Cookie", b"a=b"), field(b"X", b"y")]
 
 
 @pytest.mark.parametrize(
@@ -182,9 +182,9 @@ def test_no_status(status: bytes) -> None:
 def test_trailers_decide_nothing() -> None:
     """What routes, authorizes or frames does not come late."""
     trailers = [(b"grpc-status", b"0"), (b"host", b"x"), (b"x-mesh-a", b"b"), (b"cookie", b"c")]
-    assert read_trailers(trailers) == [field(b"grpc-status", b"0")]
+    assert read_trailers(trailers) == [field(b"Grpc-Status", b"0")]
     assert read_trailers([(b"te", b"x")]) is None
-    assert trailer_headers([field(b"grpc-status", b"0")]) == [(b"grpc-status", b"0")]
+    assert trailer_headers([field(b"Grpc-Status", b"0")]) == [(b"grpc-status", b"0")]
 
 
 def test_writing_a_request() -> None:
@@ -207,7 +207,7 @@ def test_writing_a_request() -> None:
 
 
 def upgrade(method: bytes = b"GET", protocols: bytes = b"websocket") -> RequestHead:
-    head = RequestHead(method, b"catalog", b"/chat", [field(b"x-a", b"b")], TUNNEL)
+    head = RequestHead(method, b"catalog", b"/chat", [field(b"X-A", b"b")], TUNNEL)
     head.upgrade = protocols
     return head
 
@@ -233,7 +233,7 @@ def test_connect_with_a_protocol_is_upgrade(method: bytes) -> None:
     head = read_request_head(request_headers(upgrade(method, b"own/1"))[0], ended=False)
     assert (head.method, head.path, head.authority) == (method, b"/chat", b"catalog")
     assert (head.upgrade, head.length, head.expect_continue) == (b"own/1", TUNNEL, False)
-    assert head.fields == [field(b"x-a", b"b")]
+    assert head.fields == [field(b"X-A", b"b")]
 
 
 EXTENDED = [(b":method", b"CONNECT"), (b":protocol", b"websocket"), *PSEUDO[1:]]
@@ -271,12 +271,12 @@ def test_the_answer_to_connect_opens_a_tunnel() -> None:
 @pytest.mark.parametrize("status", [200, 204, 206, 301, 403, 503])
 def test_an_answer_that_declines_a_tunnel_is_no_2xx_on_the_wire(status: int) -> None:
     """There it would open one; the next sidecar restores it, and only where it may mean that."""
-    head = declined(ResponseHead(status, [field(b"x-a", b"b")], 2 if status != 204 else None))
+    head = declined(ResponseHead(status, [field(b"X-A", b"b")], 2 if status != 204 else None))
     headers = response_headers(head)
     assert headers[0][1][:1] != b"2"
     restored = read_response_head(headers, b"CONNECT", ended=False)
     assert (restored.status, restored.length) == (status, None if status == 204 else 2)
-    assert restored.fields == [field(b"x-a", b"b")]
+    assert restored.fields == [field(b"X-A", b"b")]
     if 200 <= status < 300:
         assert read_response_head(headers, b"GET", ended=False).status == 501
 

@@ -427,3 +427,17 @@ def test_where_a_name_is_needed_nothing_is_dialled_without() -> None:
     scene, cluster = guessing("a.b")
     scene.loop.strike()
     assert cluster.endpoint.heard == []
+
+
+@pytest.mark.parametrize("early", [b"", b"ahead"])
+def test_starting_over_in_a_place_of_bytes(early: bytes) -> None:
+    """Nothing has to be heard; what was said ahead is not lost."""
+    loop, listener, transport = FakeLoop(), Listener(), Transport()
+    before = Connection(loop.as_loop)
+    before.connection_made(cast("asyncio.Transport", transport))
+    place, _ = place_of(protocol="tcp")
+    Arrival(loop.as_loop, listener, place, early=early).take_over(before)
+    loop.turn()
+    [(name, _, successor)] = listener.passed
+    assert name is None
+    assert [call[1] for call in successor.heard if call[0] == "on_bytes"] == [early] * bool(early)

@@ -89,6 +89,19 @@ async def test_connections_are_counted_by_who_makes_them(environment: Environmen
     }
 
 
+async def test_a_proxy_of_many_places_knows_them_by_name(environment: Environment) -> None:
+    """In any spelling of the name; whoever has no places has none."""
+    proxy, place = Destination(environment, spec()), Destination(environment, spec())
+    proxy.obey(spec(), None, NOBODY)
+    caller = proxy.caller(None)
+    assert not caller.leads_to(b"broker.default:5672")
+    proxy.places = {b"broker.default:5672": place}
+    assert caller.leads_to(b"Broker.default.:5672")
+    assert proxy.place(b"broker.default:5672") is place
+    assert proxy.place(b"broker.default:22") is None
+    assert proxy.place(b"[broken") is None
+
+
 async def test_requests_are_counted_by_protocol(environment: Environment) -> None:
     """Each has a series of its own, asked for once; a gRPC call is counted by its status, too."""
     destination = Destination(environment, spec())

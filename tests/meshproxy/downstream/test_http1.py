@@ -39,7 +39,7 @@ class FakeListener:
         self.again: list[bytes] = []
         self.refused: list[str] = []
 
-    def started_over(self, connection: Connection, early: bytes) -> None:
+    def started_over(self, connection: Connection, authority: bytes, early: bytes) -> None:
         self.again.append(early)
 
     def closed(self, connection: Http1Connection | ClientTunnel) -> None:
@@ -114,7 +114,7 @@ def test_a_request_becomes_an_exchange_and_its_words_become_an_answer() -> None:
 
     [exchange] = scene.exchanges
     assert exchange.words == ["on_request_head", "on_request_data", "on_request_end"]
-    assert scene.sent == b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
+    assert scene.sent == b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
     assert (scene.transport.state, scene.connection.idle) == ("open", True)
     assert scene.patience == IDLE_TIMEOUT
 
@@ -180,7 +180,7 @@ def test_an_http_1_0_client_gets_neither_chunks_nor_informational_heads() -> Non
     scene.connection.send_data(b"all")
     scene.connection.send_end(None)
 
-    assert scene.sent == b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\nall"
+    assert scene.sent == b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nall"
     assert scene.transport.state == "closing"
 
 
@@ -260,7 +260,7 @@ def test_connection_close_is_obeyed() -> None:
     scene.arrive(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n" + GET % 2)
     scene.answer()
 
-    assert b"\r\nconnection: close\r\n" in scene.sent
+    assert b"\r\nConnection: close\r\n" in scene.sent
     assert (len(scene.exchanges), scene.transport.state) == (1, "closing")
     assert scene.patience == CLOSE_TIMEOUT  # a client that never reads must not hold us
     scene.expire()
@@ -273,7 +273,7 @@ def test_a_half_closed_client_gets_its_answer() -> None:
     scene.arrive(GET % 1)
     assert scene.connection.eof_received() is True
     scene.answer()
-    assert b"connection: close" in scene.sent
+    assert b"Connection: close" in scene.sent
     assert scene.transport.state == "closing"
 
     scene = Scene()
@@ -352,7 +352,7 @@ def test_another_answer_than_100_ends_a_client_that_waits_for_it() -> None:
     scene = Scene()
     scene.arrive(expecting)
     scene.answer(417)
-    assert b"connection: close" in scene.sent
+    assert b"Connection: close" in scene.sent
     assert scene.transport.ended
 
     scene = Scene()
@@ -377,7 +377,7 @@ def test_draining_ends_with_the_current_request() -> None:
         assert scene.transport.state == "open"
         scene.arrive((GET % 1)[len(beginning) :])
         scene.answer()
-        assert b"connection: close" in scene.sent
+        assert b"Connection: close" in scene.sent
         assert scene.transport.state == "closing"
 
 
@@ -526,7 +526,7 @@ def test_an_answer_that_does_not_switch_is_like_any_other() -> None:
     scene = Scene()
     scene.arrive(UPGRADE % (b"own", b""))
     scene.answer()
-    assert scene.sent == b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
+    assert scene.sent == b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
     assert scene.connection.idle
     scene.arrive(GET % 1)
     assert len(scene.exchanges) == 2
@@ -534,7 +534,7 @@ def test_an_answer_that_does_not_switch_is_like_any_other() -> None:
     scene = Scene()
     scene.arrive(UPGRADE % (b"own", b"") + GET % 1)
     scene.answer()
-    assert b"connection: close" in scene.sent
+    assert b"Connection: close" in scene.sent
     assert (len(scene.exchanges), scene.transport.state) == (1, "closing")
 
 
@@ -550,7 +550,7 @@ def test_connect_opens_a_tunnel_as_well() -> None:
     scene = Scene()
     scene.arrive(connect)
     scene.answer(501)
-    assert b"connection: close" in scene.sent
+    assert b"Connection: close" in scene.sent
     assert (len(scene.exchanges), scene.transport.state) == (1, "closing")
 
 

@@ -77,7 +77,7 @@ def test_many_at_once_each_with_its_own_answer() -> None:
     assert [exchange.words for exchange in scene.exchanges] == [["on_request_head"]] * 3
     writes = scene.transport.writes
     for stream in reversed(scene.streams):
-        stream.send_head(ResponseHead(200, [field(b"x-a", b"b")], 2))
+        stream.send_head(ResponseHead(200, [field(b"X-A", b"b")], 2))
         stream.send_data(b"%02d" % stream.id)
         stream.send_end(None)
     heard = scene.hear()
@@ -102,12 +102,12 @@ def test_bodies_and_trailers_both_ways() -> None:
     [exchange], [stream] = scene.exchanges, scene.streams
     assert exchange.heard[1:] == [
         ("on_request_data", b"abc"),
-        ("on_request_end", [field(b"x-sum", b"3")]),
+        ("on_request_end", [field(b"X-Sum", b"3")]),
     ]
     stream.send_informational(ResponseHead(103, [field(b"link", b"x")]))
     stream.send_head(ResponseHead(200, [], CHUNKED))
     stream.send_data(b"defg")
-    stream.send_end([field(b"grpc-status", b"0")])
+    stream.send_end([field(b"Grpc-Status", b"0")])
     heard = scene.hear()
     assert [h.headers and h.headers[0] for h in of(heard, "Headers")] == [
         (":status", "103"),

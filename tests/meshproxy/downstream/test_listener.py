@@ -176,7 +176,7 @@ async def test_strict_refuses_plaintext(environment: Environment, request_: byte
 
     assert answer.startswith(b"HTTP/1.1 403 Forbidden\r\n")
     assert b"x-mesh-refusal: mtls-required" in answer
-    assert b"connection: close" in answer
+    assert b"Connection: close" in answer
     assert environment.refusals == [("inbound", "mtls-required")]
     assert handshakes(environment) == {("downstream", "plaintext"): 1}
     assert list(environment.metrics.all_requests()) == []

@@ -117,6 +117,17 @@ def test_what_nobody_wants_is_closed(sockets: Sockets, place: Place) -> None:
         socket.create_connection(place)
 
 
+def test_what_is_accepted_is_watched() -> None:
+    """TCP keep-alive, inherited from the listening socket: a vanished client is noticed."""
+    [listening] = Sockets().take(("127.0.0.1", free_port()))
+    with listening, socket.create_connection(listening.getsockname()):
+        listening.setblocking(True)
+        accepted, _ = listening.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 60
+
+
 def test_both_families_side_by_side() -> None:
     """`::` is IPv6 alone, so that `0.0.0.0` can have the same port."""
     port = free_port()

@@ -67,7 +67,7 @@ def test_one_after_the_other() -> None:
         scene.arrive(OK)
         assert exchange.words == ["on_response_head", "on_response_data", "on_response_end"]
         assert (scene.given_back, scene.connection.served) == (number, number)
-    assert scene.transport.sent == b"GET / HTTP/1.1\r\nhost: catalog\r\n\r\n" * 2
+    assert scene.transport.sent == b"GET / HTTP/1.1\r\nHost: catalog\r\n\r\n" * 2
     assert scene.transport.state == "open"
 
 
@@ -301,7 +301,7 @@ def test_the_request_says_what_it_wants() -> None:
     """Upgrade is of one connection, so it is made anew."""
     scene = Switching(b"own/1, other")
     assert scene.transport.sent == (
-        b"GET / HTTP/1.1\r\nhost: catalog\r\nConnection: Upgrade\r\nUpgrade: own/1, other\r\n\r\n"
+        b"GET / HTTP/1.1\r\nHost: catalog\r\nConnection: Upgrade\r\nUpgrade: own/1, other\r\n\r\n"
     )
 
 

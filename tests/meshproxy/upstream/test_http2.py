@@ -107,7 +107,7 @@ def test_bodies_and_trailers_both_ways() -> None:
     scene = Scene()
     exchange = scene.lend(b"POST", CHUNKED)
     exchange.stream.send_data(b"abc")
-    exchange.stream.send_end([field(b"x-sum", b"3")])
+    exchange.stream.send_end([field(b"X-Sum", b"3")])
     heard = scene.hear()
     assert [h.kind for h in heard] == ["Headers", "Data", "Headers"]
     assert heard[2].headers == [("x-sum", "3")]
@@ -122,7 +122,7 @@ def test_bodies_and_trailers_both_ways() -> None:
         "on_response_data",
         "on_response_end",
     ]
-    assert exchange.heard[-1] == ("on_response_end", [field(b"grpc-status", b"0")])
+    assert exchange.heard[-1] == ("on_response_end", [field(b"Grpc-Status", b"0")])
 
 
 @pytest.mark.parametrize(
