@@ -28,8 +28,20 @@ def missing() -> str:
     made = subprocess.run(["ip", "netns", "add", name], capture_output=True, text=True, check=False)
     if made.returncode:
         return f"no network namespaces here: {made.stderr.strip()}"
-    subprocess.run(["ip", "netns", "del", name], check=True)
+    try:
+        for program in ("iptables", "ip6tables"):
+            if problem := unusable(name, program):
+                return problem
+    finally:
+        subprocess.run(["ip", "netns", "del", name], check=True)
     return ""
+
+
+def unusable(namespace: str, program: str) -> str:
+    """Say why the nat table of an `iptables` cannot be used; empty when it can."""
+    command = ["ip", "netns", "exec", namespace, program, "-t", "nat", "-S"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return f"{program} does not work here: {done.stderr.strip()}" if done.returncode else ""
 
 
 needs_namespaces = pytest.mark.skipif(bool(_why := missing()), reason=_why)

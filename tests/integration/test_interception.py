@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.helpers.namespaces import Namespace, join, needs_namespaces
+from tests.helpers.namespaces import Namespace, join, needs_namespaces, unusable
 
 pytestmark = [pytest.mark.integration, needs_namespaces]
 
@@ -179,6 +179,9 @@ def test_once_is_twice_and_nothing_else_is_touched(pair: Pair, backend: str) -> 
     """The same command again changes nothing, other options replace; foreign rules stay as they are."""
     programs = (f"iptables-{backend}", f"ip6tables-{backend}")
     for program in programs:
+        if problem := unusable(pair.pod.name, program):
+            pytest.skip(problem)
+    for program in programs:
         for rule in (
             ("-N", "FOREIGN"),
             ("-A", "FOREIGN", "-p", "tcp", "--dport", "1", "-j", "RETURN"),
@@ -223,6 +226,9 @@ def test_once_is_twice_and_nothing_else_is_touched(pair: Pair, backend: str) -> 
 
 def test_rules_in_the_other_packet_filter_are_found(pair: Pair) -> None:
     """Who captured with one iptables and captures or lets go with the other has no rules left in the first."""
+    for program in ("iptables-legacy", "ip6tables-legacy", "iptables-nft", "ip6tables-nft"):
+        if problem := unusable(pair.pod.name, program):
+            pytest.skip(problem)
     pair.intercept("--backend", "legacy")
     pair.intercept("--backend", "nft")
     assert pair.rules("iptables-legacy") == pair.rules("ip6tables-legacy") == []
