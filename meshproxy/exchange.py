@@ -272,6 +272,9 @@ class Exchange:
         virtual_host = caller.virtual_host or caller.authorities.find(head.authority)
         if virtual_host is None:
             name = head.authority.decode()
+            if caller.leads_to(head.authority):
+                why = f"{name} is known, but does not speak HTTP; CONNECT leads there"
+                return self.refuse("no-route", why)
             return self.refuse("no-route", f"no service of the mesh is known here as {name}")
         route = virtual_host.find(head)
         if route is None:

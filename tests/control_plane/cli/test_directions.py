@@ -3,6 +3,8 @@
 import io
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from control_plane.cli.directions import directions
 from control_plane.cli.local.allocation import Ports, allocate
 from control_plane.cli.local.desired import desire
@@ -52,6 +54,37 @@ async def test_a_workload_without_an_app_is_the_door(tmp_path: Path) -> None:
             ("default/shop", f"curl http://127.0.0.1:{place.service_ports['default/shop:80']}/"),
         ],
     )
+
+
+async def test_what_is_no_http_is_not_told_to_curl(tmp_path: Path) -> None:
+    """A port speaks what its `appProtocol` says, and the command fits; so in a namespace."""
+    db, calls_of = service("db", 5432, 9000), {5432: "postgresql", 9000: "grpc"}
+    ports = tuple(replace(one, app_protocol=calls_of[one.port]) for one in db.spec.ports)
+    db = replace(db, spec=replace(db.spec, ports=ports))
+    mesh = await started(tmp_path, workload("app", 8080, command=["x"]))
+    place = mesh["default/app"].placement
+
+    assert directions(mesh, [db])[1] == [
+        ("default/db", f"curl -p -x http://127.0.0.1:{place.outbound_port} telnet://db:5432"),
+        ("default/db", f"curl -x http://127.0.0.1:{place.outbound_port} http://db:9000/"),
+    ]
+
+    mesh["default/app"].namespace = "mesh-1"
+    assert directions(mesh, [db])[1] == [
+        ("default/db", "ip netns exec mesh-1 nc db 5432"),
+        ("default/db", "ip netns exec mesh-1 grpcurl -plaintext db:9000 SERVICE/METHOD"),
+    ]
+
+
+async def test_a_local_port_takes_what_curl_does_not_speak(tmp_path: Path) -> None:
+    """Any client of the protocol connects to it."""
+    shop = service("shop", 80)
+    port = replace(shop.spec.ports[0], app_protocol="tcp")
+    mesh = await started(tmp_path, workload("app", 8080, command=["x"]))
+    local = mesh["default/app"].placement.service_ports["default/shop:80"]
+    shop = replace(shop, spec=replace(shop.spec, ports=(port,)))
+
+    assert directions(mesh, [shop])[1] == [("default/shop", f"nc 127.0.0.1 {local}")]
 
 
 async def test_else_any_other_is(tmp_path: Path) -> None:
