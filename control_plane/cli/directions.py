@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Mapping
 from control_plane.cli.local.allocation import service_key
 from control_plane.cli.local.workload import LocalWorkload
 from control_plane.generate.called import Called, called
-from control_plane.resources.model import Route, Service
+from control_plane.resources.model import Route, Service, TLSRoute
 
 
 def directions(
@@ -28,7 +28,7 @@ def directions(
     workload = workloads[door]
     named = {f"{one.metadata.namespace}/{one.metadata.name}": one for one in services}
     ports = called(named, routes, workload.unit.workload.metadata.namespace)
-    return door, [(port.service, _call(workload, port)) for port in ports]
+    return door, [(port.name, _call(workload, port)) for port in ports]
 
 
 def _call(door: LocalWorkload, called: Called) -> str:
@@ -48,11 +48,18 @@ def _call(door: LocalWorkload, called: Called) -> str:
 
 
 def _command(called: Called, host: str, port: int) -> str:
+    names = [name for route in called.decision.routes for name in _server_names(route)]
+    if names:
+        return f"openssl s_client -connect {host}:{port} -servername {names[0]}"
     if not called.is_http:
         return f"nc {host} {port}"
     if _is_grpc(called):
         return f"grpcurl -plaintext {host}:{port} SERVICE/METHOD"
     return f"curl {_url(host, port)}"
+
+
+def _server_names(route: Route) -> tuple[str, ...]:
+    return route.spec.hostnames if isinstance(route, TLSRoute) else ()
 
 
 def _url(host: str, port: int) -> str:
