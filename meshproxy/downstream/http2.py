@@ -72,9 +72,10 @@ class Http2Stream(Stream):
         self.exchange = exchange = self._link.begin(self)
         exchange.on_request_head(head)
 
-    def on_request_data(self, data: bytes) -> None:
+    def on_request_data(self, data: bytes, last: bool = False) -> None:
+        self.ended = last
         if self.exchange is not None:
-            self.exchange.on_request_data(data)
+            self.exchange.on_request_data(data, last)
         self.took(len(data))
 
     def on_request_end(self, trailers: Fields | None) -> None:
@@ -130,13 +131,21 @@ class Http2Stream(Stream):
         """A stream is no connection."""
         return False
 
+    def send_data(self, data: bytes | memoryview, last: bool = False) -> None:
+        super().send_data(data, last)
+        if last:
+            self._answered()
+
     def send_end(self, trailers: Fields | None) -> None:
         if self.tunnel and not self.ended:
             super().send_end(None)
             return
-        self.exchange = None
         if not self.finished:
             super().send_end(trailers)
+        self._answered()
+
+    def _answered(self) -> None:
+        self.exchange = None
         if not self.ended and self.id:
             self.pause()  # nobody takes the rest: no credit for more
             self._link.answered_early.append(self)
