@@ -151,11 +151,17 @@ class Arrival(Connection):
             self.transport.set_protocol(self)
             self.blocked = connection.blocked
             if self.blocked:
-                # Who is not told of it again would write without end to a client that never reads.
-                self.pause_reading()
-                return
+                self.on_blocked()
             # Not now: a client may ask to start over a thousand times in one read.
             self.loop.call_soon(self._on_early)
+
+    def on_blocked(self) -> None:
+        """
+        The client does not read what it was told before it started over.
+
+        Whoever goes on with the connection would not be told of it again, and write without end.
+        """
+        self.pause_reading()
 
     def on_writable(self) -> None:
         """The client has read what it was told before it started over."""
@@ -172,6 +178,8 @@ class Arrival(Connection):
 
     def on_bytes(self, data: bytes) -> None:
         self._early += data
+        if self.blocked:
+            return
         if self._guesses:
             self._guess()
         elif self.destination.opaque:
@@ -253,8 +261,9 @@ class Arrival(Connection):
         successor = choose(self)
         transport.set_protocol(successor)  # type: ignore[arg-type]  # it is a BufferedProtocol
         successor.connection_made(transport)
-        if self._early:
-            successor.on_bytes(self._early)
+        early, self._early = self._early, b""  # else both would keep it for as long as they live
+        if early:
+            successor.on_bytes(early)
         return successor
 
     def _withdraw(self) -> None:

@@ -1,6 +1,7 @@
 """A connection that has just been accepted: which protocol takes over, however the bytes come."""
 
 import asyncio
+import gc
 import ssl
 from collections.abc import Callable
 from typing import Any, cast
@@ -467,6 +468,29 @@ def test_starting_over_waits_for_a_client_that_does_not_read() -> None:
     arrival = Arrival(loop.as_loop, listener, place_of()[0], early=b"GET / HTTP/1.1\r\n")
     arrival.take_over(before)
     loop.turn()
+    arrival.on_bytes(b"Host: a\r\n")  # had been read already
     assert (listener.chosen, transport.is_reading()) == ([], False)
     arrival.resume_writing()
     assert (len(listener.chosen), transport.is_reading()) == (1, True)
+
+    # It may also become full just then.
+    arrival = Arrival(loop.as_loop, listener, place_of()[0], early=b"GET / HTTP/1.1\r\n")
+    before = Connection(loop.as_loop)
+    before.connection_made(cast("asyncio.Transport", transport))
+    arrival.take_over(before)
+    arrival.pause_writing()
+    loop.turn()
+    assert (len(listener.chosen), transport.is_reading()) == (1, False)
+
+
+def test_what_was_handed_over_is_not_kept() -> None:
+    """
+    A client may ask to start over thousands of times in one read.
+
+    Each arrival would keep the rest of it until the cycle collector comes by.
+    """
+    scene, _ = guessing()
+    scene.say(b"GET / HTTP/1.1\r\n")
+    [(_, heard)] = scene.listener.chosen
+    assert heard.heard[-1] == ("on_bytes", b"GET / HTTP/1.1\r\n")
+    assert not any(isinstance(kept, bytes) and kept for kept in gc.get_referents(scene.arrival))
