@@ -407,7 +407,11 @@ def test_an_end_may_be_all_that_a_client_says() -> None:
 
 
 def test_silence_of_both_is_allowed_and_half_a_beginning_is_not() -> None:
-    """Two ends of an opaque connection may be silent; half a method is opaque in the end."""
+    """
+    Two ends of an opaque connection may be silent; half a method is HTTP in the end.
+
+    Or whoever wants a request to pass all policies by says two letters of it and waits.
+    """
     scene, cluster = guessing()
     scene.loop.strike()
     scene.arrival.expire()
@@ -418,6 +422,13 @@ def test_silence_of_both_is_allowed_and_half_a_beginning_is_not() -> None:
     scene, _ = guessing()
     scene.say(b"GE")
     assert scene.arrival.deadline == scene.loop.now + HEAD_TIMEOUT
+    scene.arrival.expire()
+    assert scene.listener.passed == []
+    [(http2, heard)] = scene.listener.chosen
+    assert (http2, heard.heard[-1]) == (False, ("on_bytes", b"GE"))
+
+    scene, _ = guessing()
+    scene.say(b"\x16\x03")  # no request begins like this
     scene.arrival.expire()
     assert len(scene.listener.passed) == 1
 
@@ -441,3 +452,21 @@ def test_starting_over_in_a_place_of_bytes(early: bytes) -> None:
     [(name, _, successor)] = listener.passed
     assert name is None
     assert [call[1] for call in successor.heard if call[0] == "on_bytes"] == [early] * bool(early)
+
+
+def test_starting_over_waits_for_a_client_that_does_not_read() -> None:
+    """
+    Nothing more is read from it, and nothing is begun, until it has taken what was said.
+
+    The transport tells once that it is full: whoever takes it over has to know.
+    """
+    loop, listener, transport = FakeLoop(), Listener(), Transport()
+    before = Connection(loop.as_loop)
+    before.connection_made(cast("asyncio.Transport", transport))
+    before.pause_writing()
+    arrival = Arrival(loop.as_loop, listener, place_of()[0], early=b"GET / HTTP/1.1\r\n")
+    arrival.take_over(before)
+    loop.turn()
+    assert (listener.chosen, transport.is_reading()) == ([], False)
+    arrival.resume_writing()
+    assert (len(listener.chosen), transport.is_reading()) == (1, True)
