@@ -360,7 +360,12 @@ class ResponseReader:
         if missing:
             self._sink.on_response_data(data)
             return False
-        return self._end_with(data)
+        if self._buffer:
+            self._lose_place()
+        else:
+            self._state = _IDLE
+        self._sink.on_response_data(data, True)
+        return self._state == _ENDED
 
     def _read_chunked(self) -> bool:
         chunks = self._chunks
@@ -381,22 +386,12 @@ class ResponseReader:
 
     # …and the end.
 
-    def _end_with(self, data: bytes) -> bool:
-        if not self._buffer:
-            self._state = _IDLE
-            self._sink.on_response_data(data, True)
-            return False
-        self._lose_place()
-        self._sink.on_response_data(data, True)
-        return self._state == _ENDED
-
     def _end(self, trailers: Fields | None) -> bool:
         self._chunks = None
-        if not self._buffer:
+        if self._buffer:
+            self._lose_place()
+        else:
             self._state = _IDLE
-            self._sink.on_response_end(trailers)
-            return False
-        self._lose_place()
         self._sink.on_response_end(trailers)
         return self._state == _ENDED
 

@@ -163,7 +163,10 @@ class Http2Stream(Stream):
     # The end --------------------------------------------------------------------------------------
 
     def on_closed(self, code: int) -> None:
-        self.gone()
+        if self._paused:  # `gone`, without the call
+            self.resume()
+        self.finished = True
+        self.id = 0
         if self.exchange is None:
             pass  # as nearly always: it has its answer
         elif code == REFUSED_STREAM and not self.responding:
