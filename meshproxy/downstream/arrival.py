@@ -287,8 +287,11 @@ class Arrival(Connection):
     def expire(self) -> None:
         """The deadline has passed."""
         if self._guesses and self._early:  # the beginning of something that we know, but no more
-            if self.destination.protocol == "detect" and may_become_http(self._early):
+            place = self.destination
+            waits = place.first_speaker.patience(self.loop.time()) > 0
+            if place.protocol == "detect" and waits and may_become_http(self._early):
                 # As bytes, its rest would pass all policies by: who wants that need only wait.
+                # (A server that speaks first, as this one has not lately, is none of HTTP.)
                 self._go_on_http(http2=False)
             else:
                 self._go_on_opaque(None)

@@ -429,6 +429,12 @@ def test_silence_of_both_is_allowed_and_half_a_beginning_is_not() -> None:
     assert (http2, heard.heard[-1]) == (False, ("on_bytes", b"GE"))
 
     scene, _ = guessing()
+    scene.destination.first_speaker.server_spoke(scene.loop.now)
+    scene.say(b"GE")
+    scene.arrival.expire()
+    assert len(scene.listener.passed) == 1
+
+    scene, _ = guessing()
     scene.say(b"\x16\x03")  # no request begins like this
     scene.arrival.expire()
     assert len(scene.listener.passed) == 1
