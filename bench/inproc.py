@@ -1,11 +1,12 @@
 """
 What a request costs in instructions of ours: through one sidecar or two, without sockets.
 
-    python -m bench.inproc [--path hop|pair] [--profile] [-o json]
+    python -m bench.inproc [--path hop|pair|grpc] [--profile] [-o json]
     python -m bench.inproc --growth     what a request costs with many routes, many endpoints
 
     hop    client ─ HTTP/1.1 ─ A ─ HTTP/1.1 ─ app
     pair   client ─ HTTP/1.1 ─ A ═ HTTP/2 ═ B ─ HTTP/1.1 ─ app
+    grpc   client ─ HTTP/2 ─ A ═ HTTP/2 ═ B ─ HTTP/2 ─ app        unary calls on one connection
 
 A client's bytes go into a downstream connection as the event loop would hand them over, exchanges
 route them to the app, whose response goes the way back and comes out where the client is.  Routing
@@ -24,6 +25,7 @@ import cProfile
 import gc
 import json
 import pstats
+import struct
 import sys
 import tempfile
 import time
@@ -62,6 +64,7 @@ from .quick import interpreter, table
 BATCHES: Final = (1, 8, 32)
 HOP: Final = "hop"
 PAIR: Final = "pair"
+GRPC: Final = "grpc"
 REQUEST: Final = (
     b"GET /api/v3/items HTTP/1.1\r\n"
     b"Host: svc1.default\r\n"
@@ -75,6 +78,50 @@ RESPONSE: Final = (
     b"Server: x\r\n"
     b"Date: Sun, 22 Nov 2026 00:00:00 GMT\r\n\r\n"
 ) + b"x" * 100
+
+MESSAGE: Final = b"\0\0\0\0\x0a" + b"x" * 10  # of gRPC: a flag, a length, and what it is about
+
+
+# Frames of HTTP/2, made by hand: they cost nothing while the clock runs.
+
+
+def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+    return struct.pack(">HBBBI", 0, len(payload), kind, flags, stream) + payload
+
+
+def _block(*fields: tuple[bytes, bytes]) -> bytes:
+    """Return a header block whose fields enter no table, so that it may be said again and again."""
+    return b"".join(b"\0%c%b%c%b" % (len(name), name, len(value), value) for name, value in fields)
+
+
+GREETING: Final = (
+    _frame(4, 0, 0, struct.pack(">HI", 4, 2**31 - 1))  # windows that never bind
+    + _frame(8, 0, 0, struct.pack(">I", 2**31 - 1 - 65535))
+    + _frame(4, 1, 0, b"")
+)
+CALL: Final = _block(
+    (b":method", b"POST"), (b":scheme", b"http"), (b":path", b"/api.v3.Items/Get"),
+    (b":authority", b"svc1.default"), (b"content-type", b"application/grpc"),
+    (b"user-agent", b"grpc-go/1.70.0"), (b"te", b"trailers"),
+)  # fmt: skip
+REPLY: Final = _block((b":status", b"200"), (b"content-type", b"application/grpc"))
+STATUS: Final = _block((b"grpc-status", b"0"))
+
+
+def _call(stream: int) -> bytes:
+    return _frame(1, 4, stream, CALL) + _frame(0, 1, stream, MESSAGE)
+
+
+def _replies(asked: bytes) -> bytes:
+    """Return the answers to all calls in what an app was sent."""
+    said, place = b"", 0
+    while place < len(asked):
+        _, size, kind, _, stream = struct.unpack_from(">HBBBI", asked, place)
+        place += 9 + size
+        if kind == 1:
+            said += _frame(1, 4, stream, REPLY) + _frame(0, 0, stream, MESSAGE)
+            said += _frame(1, 5, stream, STATUS)
+    return said
 
 
 class _Transport(asyncio.Transport):
@@ -172,13 +219,23 @@ class Course:
         self._loop = asyncio.get_running_loop()
         self._sidecars = [Sidecar(A, folder, _outbound(routes, endpoints))]
         self._links: list[tuple[End, End]] = []
-        if path == PAIR:
+        self._path = path
+        self._stream = 1  # the next of a gRPC client
+        if path != HOP:
             self._sidecars.append(Sidecar(B, folder, _inbound()))
             near = self._sidecars[0].peers()
             far = self._sidecars[1].clients(len(near), http2=True, identity=A)
             self._links = list(zip(near, far, strict=True))
-        self._clients = self._sidecars[0].clients(batch)
         self._asked: list[End] = []
+        self._servers: list[End] = []
+        if path == GRPC:
+            self._clients = self._sidecars[0].clients(1, http2=True)
+            self._clients[0].put(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + GREETING)
+            self._servers = self._sidecars[-1].peers()
+            for server in self._servers:
+                server.put(GREETING)
+            return
+        self._clients = self._sidecars[0].clients(batch)
         for server in self._sidecars[-1].servers(batch):
             server.tell(self._asked)
 
@@ -190,6 +247,8 @@ class Course:
         """Let the sidecars exchange what they say before the first request."""
         while _carry(self._links) | _carry((far, near) for near, far in self._links):
             await asyncio.sleep(0)
+        for server in self._servers:
+            server.take()
 
     async def run(self, turns: int) -> None:
         """Let `batch` requests pass in each of `turns`."""
@@ -206,7 +265,7 @@ class Course:
             left -= 1
             for client in self._clients:
                 client.take()
-                client.put(REQUEST)
+                client.put(self._request())
             self._loop.call_soon(onward if self._links else responses)
 
         def onward() -> None:
@@ -217,6 +276,8 @@ class Course:
             for server in self._asked:
                 server.put(RESPONSE)
             self._asked.clear()
+            for server in self._servers:
+                server.put(_replies(server.take()))
             self._loop.call_soon(back if self._links else requests)
 
         def back() -> None:
@@ -226,10 +287,20 @@ class Course:
         requests()
         await done
 
+    def _request(self) -> bytes:
+        """Return what each client says in a turn."""
+        if self._path != GRPC:
+            return REQUEST
+        first, self._stream = self._stream, self._stream + 2 * self.batch
+        return b"".join(_call(stream) for stream in range(first, self._stream, 2))
+
     def check(self) -> None:
         """Make sure that the figures are about requests that were answered."""
         for client in self._clients:
             written = client.take()
+            if self._path == GRPC:
+                assert written.count(MESSAGE) == self.batch, written
+                continue
             assert written.startswith(b"HTTP/1.1 200 OK\r\n"), written
             assert written.endswith(b"\r\n\r\n" + b"x" * 100), written
 
@@ -394,7 +465,7 @@ async def _profile(course: Course) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="bench.inproc", description=(__doc__ or "").strip(),
                                      formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
-    parser.add_argument("--path", choices=[HOP, PAIR], help="default: both")
+    parser.add_argument("--path", choices=[HOP, PAIR, GRPC], help="default: all")
     parser.add_argument("--growth", action="store_true", help="many routes, many endpoints")
     parser.add_argument("--profile", action="store_true", help="show where the time goes")
     parser.add_argument("-o", "--output", choices=["table", "json"], default="table")
@@ -410,7 +481,7 @@ def main() -> int:
     look = _profile if options.profile else None
     found = {
         (path, batch): uvloop.run(measure(path, batch, look))
-        for path in ([options.path] if options.path else [HOP, PAIR])
+        for path in ([options.path] if options.path else [HOP, PAIR, GRPC])
         for batch in BATCHES
     }
     if options.output == "json":

@@ -33,9 +33,22 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="meshproxy", description="A readable sidecar proxy.")
     parser.add_argument("--version", action="version", version=f"meshproxy {__version__}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
-    run = verbs.add_parser("run", help="run a sidecar until SIGTERM or SIGINT")
-    run.add_argument("--bootstrap", type=Path, required=True, metavar="FILE", help="JSON or YAML")
-    run.add_argument("--log-level", default="info", choices=LEVELS)
+    run = verbs.add_parser(
+        "run",
+        help="run a sidecar until SIGTERM or SIGINT",
+        description="Run a sidecar. SIGTERM or SIGINT drains it: requests under way finish, then it"
+        " ends with 0; a second signal ends it at once. Start another one with the same state"
+        " directory, and it takes over without a refused connection (hot restart).",
+    )
+    run.add_argument(
+        "--bootstrap",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="who it is, and where its configuration comes from; JSON or YAML"
+        " (an example: configs/static/bootstrap.yaml)",
+    )
+    run.add_argument("--log-level", default="info", choices=LEVELS, help="default: info")
     run.add_argument(
         "--workers",
         type=int,

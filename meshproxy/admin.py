@@ -163,7 +163,9 @@ class _Visit:
         if head.length in (None, TUNNEL):  # no other protocol is spoken here
             self.on_request_end(None)
 
-    def on_request_data(self, data: bytes) -> None: ...
+    def on_request_data(self, data: bytes, last: bool = False) -> None:  # noqa: ARG002  # not read
+        if last:
+            self.on_request_end(None)
 
     def on_request_end(self, trailers: Fields | None) -> None:  # noqa: ARG002  # the word's shape
         assert self._head is not None

@@ -10,7 +10,8 @@ no policy knows that the others exist.
 
 Both sides speak the same four words (head, data, end, reset; beside them informational heads,
 and pause and resume for the slower side), so HTTP/1.1 and HTTP/2 meet here
-without either knowing about the other.  Sidecar A's outbound half and sidecar B's inbound half
+without either knowing about the other.  Where data are known to be the `last`, that says `end`,
+too: most answers are a head and one piece of data, and a word costs several calls.  Sidecar A's outbound half and sidecar B's inbound half
 run this same file; what differs (who calls, which routes) comes with the `Caller`.
 
 A request that asks to switch protocols (Upgrade, extended CONNECT) is an exchange, too: only its
@@ -52,7 +53,7 @@ class DownstreamTunnel(Protocol):
 
     blocked: bool
 
-    def send_data(self, data: bytes) -> None: ...
+    def send_data(self, data: bytes, last: bool = False) -> None: ...
     def send_end(self, trailers: Fields | None) -> None: ...
     def reset(self) -> None: ...
     def pause_request(self) -> None: ...
@@ -88,7 +89,7 @@ class UpstreamTunnel(Protocol):
 
     blocked: bool
 
-    def send_data(self, data: bytes) -> None: ...
+    def send_data(self, data: bytes, last: bool = False) -> None: ...
     def send_end(self, trailers: Fields | None) -> None: ...
     def reset(self) -> None: ...
     def pause_response(self) -> None: ...
@@ -272,6 +273,9 @@ class Exchange:
         virtual_host = caller.virtual_host or caller.authorities.find(head.authority)
         if virtual_host is None:
             name = head.authority.decode()
+            if caller.leads_to(head.authority):
+                why = f"{name} is known, but does not speak HTTP; CONNECT leads there"
+                return self.refuse("no-route", why)
             return self.refuse("no-route", f"no service of the mesh is known here as {name}")
         route = virtual_host.find(head)
         if route is None:
@@ -381,9 +385,15 @@ class Exchange:
 
     # 3. The request body follows ------------------------------------------------------------------
 
-    def on_request_data(self, data: bytes) -> None:
+    def on_request_data(self, data: bytes, last: bool = False) -> None:
         if self.done:
             return
+        if last:
+            if self.head.length == TUNNEL:
+                self.on_request_data(data)
+                self.on_request_end(None)
+                return
+            self.request_ended = True
         body = self.body
         if body is not None:
             if self.head.length == TUNNEL:
@@ -395,7 +405,7 @@ class Exchange:
         if upstream is not None:
             if self.body_size > REPLAY_LIMIT:
                 self.body = None
-            upstream.send_data(data)
+            upstream.send_data(data, last)
         elif self.body_size > REPLAY_LIMIT and not self.request_paused:
             self.request_paused = True  # nobody takes it yet: the client waits, not our memory
             self.downstream.pause_request()
@@ -485,8 +495,16 @@ class Exchange:
         if self.upstream is not None:
             self.upstream.send_end(None)
 
-    def on_response_data(self, data: bytes) -> None:
-        self.downstream.send_data(data)
+    def on_response_data(self, data: bytes, last: bool = False) -> None:
+        if not last:
+            self.downstream.send_data(data)
+        elif self.tunnel:
+            self.downstream.send_data(data)
+            self.on_response_end(None)
+        else:
+            self.upstream = None
+            self._finish("-")
+            self.downstream.send_data(data, True)
 
     def on_response_end(self, trailers: Fields | None) -> None:
         if self.tunnel and not self.request_ended:
@@ -617,8 +635,9 @@ class Exchange:
         downstream = self.downstream
         downstream.send_head(head)
         if body and self.head.method != b"HEAD":
-            downstream.send_data(body)
-        downstream.send_end(None)
+            downstream.send_data(body, True)
+        else:
+            downstream.send_end(None)
 
     # 7. The end: give back, count -----------------------------------------------------------------
 

@@ -22,7 +22,7 @@ class TcpSide(Tunnel):
         super().__init__(loop)
         self._parts: list[bytes] = []
 
-    def send_data(self, data: Bytes) -> None:
+    def send_data(self, data: Bytes, last: bool = False) -> None:
         if not self.said_end:
             if not self._parts:
                 turn = self.turn
@@ -30,6 +30,8 @@ class TcpSide(Tunnel):
                     turn.schedule()
                 turn.waiting.append(self)
             self._parts.append(bytes(data))
+        if last:
+            self.send_end()
 
     def flush(self) -> None:
         parts = self._parts

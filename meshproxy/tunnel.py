@@ -98,9 +98,11 @@ class Tunnel(Connection):
 
     # Sending --------------------------------------------------------------------------------------
 
-    def send_data(self, data: bytes) -> None:
+    def send_data(self, data: bytes, last: bool = False) -> None:
         if not self.said_end:
             self.write(data)
+        if last:
+            self.send_end(None)
 
     def send_end(self, trailers: Fields | None) -> None:  # noqa: ARG002  # the word's shape
         if self.said_end:

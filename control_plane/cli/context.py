@@ -81,6 +81,9 @@ def read(path: Path) -> Context:
     """
     try:
         return wire.decode(path.read_bytes(), Context)
+    except PermissionError as error:
+        why = f"{error.strerror}; a mesh that was started with sudo is asked with sudo"
+        raise CommandError(f"cannot read the context {path}: {why}", USAGE) from None
     except OSError as error:
         raise CommandError(f"cannot read the context {path}: {error.strerror}", USAGE) from None
     except wire.ContractError as error:

@@ -4,13 +4,16 @@
 OK is the share of answers that are not 5xx.  IDENTITY is what the caller proved by mutual TLS where
 the requests arrived, a dash means that nothing was proved; of requests that never arrived it says
 why.  Latency is measured by the sidecar of the destination.
+
+Opaque connections have a table of their own, where there are any: how many are open, how many ended
+(OK: not broken by the service or the mesh), and bytes from the client (IN) and to it (OUT).
 """
 
 import argparse
 import time
 from typing import Any
 
-from control_plane.cli import traffic
+from control_plane.cli import connections, traffic
 from control_plane.cli.arguments import (
     Verbs,
     add_context,
@@ -25,6 +28,9 @@ from control_plane.cli.output import fitted, percent, redrawing, show, terminal_
 from control_plane.cli.scrape import scrape
 
 HEADERS = ("SOURCE", "DESTINATION", "VERSION", "REQ/S", "OK", "P50 MS", "P99 MS", "IDENTITY")
+TCP_HEADERS = (
+    "CONNECTIONS FROM", "DESTINATION", "OPEN", "ENDED/S", "OK", "IN B/S", "OUT B/S", "IDENTITY",
+)  # fmt: skip
 WINDOW = 2.0
 
 
@@ -33,7 +39,8 @@ def register(verbs: "Verbs[argparse.ArgumentParser]") -> None:
     parser = verbs.add_parser(
         "stat",
         help="traffic per edge: rate, success, latency, proved identity",
-        description="Look at the counters of all sidecars twice and show what flowed in between.",
+        description="Look at the counters of all sidecars twice and show what flowed in between: "
+        "requests, and connections of other protocols.",
     )
     parser.add_argument(
         "--window",
@@ -57,11 +64,13 @@ def run(arguments: argparse.Namespace) -> int:
         time.sleep(arguments.window)
         flowed, ended = tally.look(scrape(_admins(client))), time.monotonic()
         rows = records(traffic.edges(flowed), ended - began)
+        streams = tcp_records(connections.edges(flowed, tally.standing), ended - began)
+        text = render_all(rows, streams, terminal_width())
         if not arguments.watch:
-            show(rows, arguments.output, render(rows, terminal_width()))
+            show([*rows, *streams], arguments.output, text)
             return OK
         with redrawing():
-            show(rows, arguments.output, render(rows, terminal_width()))
+            show([*rows, *streams], arguments.output, text)
         began = ended
 
 
@@ -69,6 +78,7 @@ def records(edges: dict[traffic.Edge, traffic.Traffic], seconds: float) -> list[
     """Return one record for each edge: rates, shares in percent, times in milliseconds."""
     return [
         {
+            "kind": "requests",
             "source": edge.source,
             "destination": edge.destination,
             "version": edge.version,
@@ -83,6 +93,37 @@ def records(edges: dict[traffic.Edge, traffic.Traffic], seconds: float) -> list[
     ]
 
 
+def tcp_records(
+    edges: dict[traffic.Edge, connections.Connections], seconds: float
+) -> list[dict[str, Any]]:
+    """Return one record for each edge with opaque connections: rates, and how many are open now."""
+    return [
+        {
+            "kind": "connections",
+            "source": edge.source,
+            "destination": edge.destination,
+            "open": int(flowed.open),
+            "ended_per_second": round(flowed.ended / seconds, 1),
+            "success_percent": _rounded(flowed.success, 100, 2),
+            "received_bytes_per_second": round(flowed.received / seconds),
+            "sent_bytes_per_second": round(flowed.sent / seconds),
+            "identity": edge.identity,
+            "failures": flowed.failures,
+        }
+        for edge, flowed in edges.items()
+    ]
+
+
+def render_all(
+    rows: list[dict[str, Any]], streams: list[dict[str, Any]], width: int | None = None
+) -> str:
+    """Return the tables of which there is something to show."""
+    if not streams:
+        return render(rows, width)
+    texts = [render(rows, width)] if rows else []
+    return "\n\n".join([*texts, render_tcp(streams, width)])
+
+
 def render(rows: list[dict[str, Any]], width: int | None = None) -> str:
     """
     Return the records as a table.
@@ -93,16 +134,13 @@ def render(rows: list[dict[str, Any]], width: int | None = None) -> str:
     if not rows:
         return "no traffic in this window"
 
-    def named(name: str) -> str:
-        return name if width is None else name.removeprefix("default/")
-
     shown = [
         (
-            named(row["source"]),
-            named(row["destination"]),
+            _named(row["source"], width),
+            _named(row["destination"], width),
             row["version"],
             row["requests_per_second"],
-            None if row["success_percent"] is None else percent(row["success_percent"] / 100),
+            _percent(row["success_percent"]),
             row["p50_ms"],
             row["p99_ms"],
             row["identity"] or ", ".join(row["refusals"]),
@@ -110,6 +148,32 @@ def render(rows: list[dict[str, Any]], width: int | None = None) -> str:
         for row in rows
     ]
     return fitted(HEADERS, shown, width)
+
+
+def render_tcp(streams: list[dict[str, Any]], width: int | None = None) -> str:
+    """Return the records of opaque connections as a table."""
+    shown = [
+        (
+            _named(row["source"], width),
+            _named(row["destination"], width),
+            row["open"],
+            row["ended_per_second"],
+            _percent(row["success_percent"]),
+            row["received_bytes_per_second"],
+            row["sent_bytes_per_second"],
+            row["identity"] or ", ".join(row["failures"]),
+        )
+        for row in streams
+    ]
+    return fitted(TCP_HEADERS, shown, width)
+
+
+def _named(name: str, width: int | None) -> str:
+    return name if width is None else name.removeprefix("default/")
+
+
+def _percent(share: float | None) -> str | None:
+    return None if share is None else percent(share / 100)
 
 
 def _admins(client: Client) -> list[str]:

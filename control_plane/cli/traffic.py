@@ -20,6 +20,13 @@ REQUESTS = "mesh_requests_total"
 BUCKETS = "mesh_request_duration_seconds_bucket"
 REFUSALS = "mesh_refusals_total"
 HANDSHAKE_FAILURES = "mesh_tls_handshake_failures_total"
+CONNECTIONS = "mesh_tcp_connections_total"
+SENT = "mesh_tcp_sent_bytes_total"
+RECEIVED = "mesh_tcp_received_bytes_total"
+OPEN = "mesh_tcp_connections_active"
+COUNTERS = frozenset({REQUESTS, BUCKETS, REFUSALS, HANDSHAKE_FAILURES, CONNECTIONS, SENT, RECEIVED})
+GAUGES = frozenset({OPEN})
+"""What goes up and down, so that only where it stands says something."""
 PLAINTEXT = "plaintext"
 """The `source` of a request whose caller proved nothing."""
 NO_FLAG = ("", "-")
@@ -81,12 +88,12 @@ class Traffic:
 
 
 def parse(exposition: str) -> Counters:
-    """Read the counters of the mesh out of a Prometheus text exposition."""
+    """Read the counters and gauges of the mesh out of a Prometheus text exposition."""
     return {
         (sample.name, frozenset(sample.labels.items())): sample.value
         for family in text_string_to_metric_families(exposition)
         for sample in family.samples
-        if sample.name in (REQUESTS, BUCKETS, REFUSALS, HANDSHAKE_FAILURES)
+        if sample.name in COUNTERS | GAUGES
     }
 
 
@@ -149,16 +156,23 @@ class Tally:
 
     Attributes:
         total: By how much each counter rose since the first look.
+        standing: Where each gauge stood at the last look, summed over those that answered.
     """
 
     def __init__(self) -> None:
         self.total: dict[Series, float] = {}
+        self.standing: dict[Series, float] = {}
         self._seen: dict[str, Counters] = {}
 
     def look(self, scrapes: Mapping[str, Counters]) -> dict[Series, float]:
         """Take the counters of each sidecar; return by how much they rose since the last look."""
         risen: dict[Series, float] = {}
-        for sidecar, counters in scrapes.items():
+        self.standing = {}
+        for sidecar, scraped in scrapes.items():
+            counters = {series: n for series, n in scraped.items() if series[0] not in GAUGES}
+            for series, value in scraped.items():
+                if series[0] in GAUGES:
+                    self.standing[series] = self.standing.get(series, 0.0) + value
             if sidecar in self._seen:
                 for series, value in increase(self._seen[sidecar], counters).items():
                     risen[series] = risen.get(series, 0.0) + value
@@ -198,7 +212,7 @@ def name_of(identity: str) -> str:
     return identity
 
 
-def _parent_of(route: str) -> str:
+def parent_of(route: str) -> str:
     """``HTTPRoute/default/catalog/0`` → ``default/catalog``: most often the service's name too."""
     parts = route.split("/")
     return "/".join(parts[1:3]) if len(parts) >= 3 else ""
@@ -211,6 +225,6 @@ def _edge(name: str, labels: Mapping[str, str]) -> Edge | None:
         proved = "" if source == PLAINTEXT else source
         return Edge(name_of(source), destination, version, proved)
     if name == REQUESTS and labels.get("flag", "") not in NO_FLAG:
-        called = destination.strip("-") or _parent_of(labels.get("route", ""))
+        called = destination.strip("-") or parent_of(labels.get("route", ""))
         return Edge(name_of(source), called, version.strip("-"), "", arrived=False)
     return None

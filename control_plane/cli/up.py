@@ -107,7 +107,8 @@ def _told(supervisor: "Supervisor", directory: "RunDirectory") -> str:
     """Return what somebody needs who has just started a mesh."""
     from control_plane.cli.directions import directions
 
-    door, calls = directions(supervisor.workloads, supervisor.state.services.values())
+    state = supervisor.state
+    door, calls = directions(supervisor.workloads, state.services.values(), state.routes.values())
     now = time.time()
     problems = [one.problem(now) for one in supervisor.report.processes if one.problem(now)]
     lines = [f"not well: {problem}" for problem in problems] or ["everything is ready"]

@@ -284,6 +284,21 @@ def is_protected(name: bytes) -> bool:
     )
 
 
+class _Protected(dict[bytes, bool]):
+    """What `is_protected` has said of names in trailers, of which there are few."""
+
+    def __missing__(self, name: bytes) -> bool:
+        protected = is_protected(name)
+        if len(name) <= LONGEST_CACHED:
+            if len(self) >= _MOST_CACHED:
+                self.clear()
+            self[name] = protected
+        return protected
+
+
+_protected: Final = _Protected()
+
+
 def read_trailers(lines: list[bytes]) -> Fields | None:
     """
     Read a trailer section; return what may travel on, or None when nothing is left.
@@ -292,7 +307,12 @@ def read_trailers(lines: list[bytes]) -> Fields | None:
         MalformedError: A line is not a field line.
     """
     fields, _ = read_fields(lines)
-    return [field for field in fields if not is_protected(field[0])] or None
+    return trailers_of(fields)
+
+
+def trailers_of(fields: Fields) -> Fields | None:
+    """Return those fields of a trailer section that may travel on, or None when there are none."""
+    return [field for field in fields if not _protected[field[0]]] or None
 
 
 def has_bare_line_end(data: bytes, start: int, end: int, *, complete: bool) -> bool:

@@ -12,6 +12,7 @@ from typing import Final
 from meshproxy.message import Field, Fields, field
 
 CONTENT_TYPE: Final = b"application/grpc"
+_LENGTH: Final = len(CONTENT_TYPE)
 TIMEOUT: Final = b"grpc-timeout"
 STATUS: Final = b"grpc-status"
 MESSAGE: Final = b"grpc-message"
@@ -34,7 +35,7 @@ def is_grpc(method: bytes, fields: Fields) -> bool:
         return False
     for one in fields:
         if one[0] == b"content-type":
-            return one[1].startswith(CONTENT_TYPE)
+            return one[1][:_LENGTH] == CONTENT_TYPE
     return False
 
 

@@ -172,9 +172,11 @@ class RequestReader:
         else:
             self.held = b""
         self._missing -= len(data)
-        self._sink.on_request_data(data)
-        if not self._missing and self._state == _SIZED:
-            self._end(None)
+        if self._missing:
+            self._sink.on_request_data(data)
+        else:
+            self._state = _ENDED
+            self._sink.on_request_data(data, True)
         return self._state != _DEAF
 
     def _read_chunked(self) -> bool:
@@ -355,10 +357,15 @@ class ResponseReader:
             data, self._buffer = data[:missing], data[missing:]
             missing = 0
         self._missing = missing
-        self._sink.on_response_data(data)
-        if not missing and self._state == _SIZED:
-            return self._end(None)
-        return False
+        if missing:
+            self._sink.on_response_data(data)
+            return False
+        if self._buffer:
+            self._lose_place()
+        else:
+            self._state = _IDLE
+        self._sink.on_response_data(data, True)
+        return self._state == _ENDED
 
     def _read_chunked(self) -> bool:
         chunks = self._chunks
@@ -381,16 +388,18 @@ class ResponseReader:
 
     def _end(self, trailers: Fields | None) -> bool:
         self._chunks = None
-        if not self._buffer:
+        if self._buffer:
+            self._lose_place()
+        else:
             self._state = _IDLE
-            self._sink.on_response_end(trailers)
-            return False
-        # More bytes than the response has: the connection has lost its place.  The sink hears
-        # the end, which is sound, with `keep_alive` already False; then what is wrong.
-        self.keep_alive = False
-        self._state = _ENDED
         self._sink.on_response_end(trailers)
         return self._state == _ENDED
+
+    def _lose_place(self) -> None:
+        # More bytes than the response has.  The sink hears the end, which is sound, with
+        # `keep_alive` already False; then what is wrong.
+        self.keep_alive = False
+        self._state = _ENDED
 
     def _read_surplus(self) -> bool:
         # Somebody else's answer, or half of an attack; never the answer to the next request

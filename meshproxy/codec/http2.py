@@ -123,7 +123,7 @@ class RequestStream(Sink, Protocol):
     """A stream of a server; like a `RequestSink`, it hears no end where there is no body."""
 
     def on_request_head(self, head: RequestHead) -> None: ...
-    def on_request_data(self, data: bytes) -> None: ...
+    def on_request_data(self, data: bytes, last: bool = False) -> None: ...
     def on_request_end(self, trailers: Fields | None) -> None: ...
     def on_request_malformed(self, error: MalformedError) -> None: ...
 
@@ -141,7 +141,7 @@ class ResponseStream(Sink, Protocol):
 
     def on_response_informational(self, head: ResponseHead) -> None: ...
     def on_response_head(self, head: ResponseHead) -> None: ...
-    def on_response_data(self, data: bytes) -> None: ...
+    def on_response_data(self, data: bytes, last: bool = False) -> None: ...
     def on_response_end(self, trailers: Fields | None) -> None: ...
     def on_response_malformed(self, error: MalformedError) -> None: ...
     def on_lost(self, code: str) -> None:
@@ -249,10 +249,10 @@ class _Session:
         except ngh2.NGH2Error:
             return 0
 
-    def send_data(self, stream_id: int, data: bytes | memoryview) -> None:
+    def send_data(self, stream_id: int, data: bytes | memoryview, last: bool = False) -> None:
         self._useful += 2  # the peer may credit it
         try:
-            self._engine.send_data(stream_id, data)
+            self._engine.send_data(stream_id, data, end_stream=last)
         except ngh2.NGH2Error:  # the stream has gone: see `_guarded`
             return
 
@@ -396,11 +396,11 @@ class ServerSession(_Session):
             return
         if data:
             self._useful += 2
-            stream.on_request_data(data)
-        elif not ended:
-            self._spend()
-        if ended and not self.closed:
+            stream.on_request_data(data, ended)
+        elif ended:
             stream.on_request_end(None)
+        else:
+            self._spend()
 
     def _on_trailers(self, event: ngh2.TrailersReceived) -> None:
         stream = self.streams.get(event.stream_id)
@@ -592,11 +592,11 @@ class ClientSession(_Session):
             return
         if data:
             self._useful += 2
-            stream.on_response_data(data)
-        elif not ended:
-            self._spend()
-        if ended and not self.closed:
+            stream.on_response_data(data, ended)
+        elif ended:
             stream.on_response_end(None)
+        else:
+            self._spend()
 
     def _on_trailers(self, event: ngh2.TrailersReceived) -> None:
         stream = self.streams.get(event.stream_id)

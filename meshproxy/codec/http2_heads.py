@@ -34,9 +34,9 @@ from .fields import (
     MESH,
     Header,
     Special,
-    is_protected,
     is_token,
     read_headers,
+    trailers_of,
     values,
 )
 from .framing import length_of
@@ -210,7 +210,7 @@ def read_trailers(headers: Sequence[Header]) -> Fields | None:
         MalformedError: It is not a trailer section.
     """
     fields, _special, _size = read_headers(headers)
-    return [field for field in fields if not is_protected(field[0])] or None
+    return trailers_of(fields)
 
 
 def _check_size(headers: Sequence[Header], limits: Limits) -> None:

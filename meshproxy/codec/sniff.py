@@ -7,7 +7,9 @@ and as long as two verdicts are possible the answer is None.
 **When in doubt, HTTP.**  An HTTP request taken for an opaque stream would be relayed with no
 policy applied, and some server would read it leniently all the same.  An opaque stream taken for
 HTTP is refused, visibly, and `appProtocol` on the Service's port settles it.  So a known method
-and a space suffice, whatever comes behind: the codec will say what is wrong with the rest.
+and a space suffice, whatever comes behind: the codec will say what is wrong with the rest.  And
+whatever some server takes for a space is one here, before the method as well as behind it (RFC 9112
+section 3 lets servers "parse on whitespace-delimited word boundaries"; Python's `http.server` does).
 """
 
 import enum
@@ -21,6 +23,8 @@ class Protocol(enum.Enum):
     OPAQUE = "opaque"
 
 
+_TLS: Final = b"\x16"
+"""Of a handshake record."""
 # RFC 9113 section 3.4.
 _PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _METHODS: Final = (
@@ -29,7 +33,11 @@ _METHODS: Final = (
 _TOKEN: Final = frozenset(
     b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 )
-_LONGEST_METHOD: Final = 32
+_LONGEST_METHOD: Final = 1024
+"""A word beyond that is taken for one all the same: some servers serve any method, of any length."""
+_SPACES: Final = bytes.maketrans(
+    b"\t\v\f\r\x1c\x1d\x1e\x1f\x85\xa0", b" " * 10
+)  # but not LF, which ends the line
 _LONGEST_TARGET: Final = 16384
 
 
@@ -37,14 +45,19 @@ def sniff(data: bytes) -> Protocol | None:
     """Return what `data` begins, or None when more bytes are needed to say."""
     if not data:
         return None
-    if data[0] == 22:
+    if data.startswith(_TLS):
         return _sniff_tls(data)
     if data.startswith(_PREFACE):
         return Protocol.HTTP2
     if _PREFACE.startswith(data):
         return None
     # A server may skip empty lines before a request (RFC 9112 section 2.2).
-    return _sniff_http1(data.lstrip(b"\r\n"))
+    return _sniff_http1(data.translate(_SPACES).lstrip(b" \n"))
+
+
+def may_become_http(data: bytes) -> bool:
+    """Say whether this, of which `sniff` cannot tell yet, may be the beginning of a request."""
+    return data[:1] != _TLS and sniff(data) is None
 
 
 def _sniff_tls(data: bytes) -> Protocol | None:
@@ -62,16 +75,19 @@ def _sniff_http1(data: bytes) -> Protocol | None:
     if data.startswith(_METHODS):
         return Protocol.HTTP1
     method, space, rest = data.partition(b" ")
-    if len(method) > _LONGEST_METHOD or not _TOKEN.issuperset(method):
+    if not _TOKEN.issuperset(method[:_LONGEST_METHOD]):
         return Protocol.OPAQUE
+    if len(method) > _LONGEST_METHOD:
+        return Protocol.HTTP1
     if not space:
         return None
-    target, space, version = rest.partition(b" ")
+    target, space, version = rest.lstrip(b" ").partition(b" ")
     beginning = target[:_LONGEST_TARGET]
-    if not method or b"\r" in beginning or b"\n" in beginning or (space and not target):
+    if b"\n" in beginning:
         return Protocol.OPAQUE
     if len(target) > _LONGEST_TARGET:
         return Protocol.HTTP1
+    version = version.lstrip(b" ")
     if version.startswith(b"HTTP/"):
         return Protocol.HTTP1
     return None if b"HTTP/".startswith(version) else Protocol.OPAQUE

@@ -94,7 +94,9 @@ def read(path: Path) -> Bootstrap:
     """
     try:
         text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise BootstrapError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
         raise BootstrapError(f"{path}: cannot be read: {error}") from error
     try:
         bootstrap = msgspec.convert(

@@ -19,7 +19,7 @@ from typing import Protocol
 
 from meshproxy.codec.client_hello import read_client_hello
 from meshproxy.codec.sniff import Protocol as Wire
-from meshproxy.codec.sniff import sniff
+from meshproxy.codec.sniff import may_become_http, sniff
 from meshproxy.flow import Connection
 from meshproxy.identity.tls import ALPN_HTTP1, ALPN_HTTP2, ALPN_TCP, protocol
 
@@ -149,11 +149,27 @@ class Arrival(Connection):
         self.transport, connection.transport = connection.transport, None
         if self.transport is not None:
             self.transport.set_protocol(self)
+            self.blocked = connection.blocked
+            if self.blocked:
+                self.on_blocked()
             # Not now: a client may ask to start over a thousand times in one read.
             self.loop.call_soon(self._on_early)
 
+    def on_blocked(self) -> None:
+        """
+        The client does not read what it was told before it started over.
+
+        Whoever goes on with the connection would not be told of it again, and write without end.
+        """
+        self.pause_reading()
+
+    def on_writable(self) -> None:
+        """The client has read what it was told before it started over."""
+        self.resume_reading()
+        self._on_early()
+
     def _on_early(self) -> None:
-        if self.transport is None:
+        if self.transport is None or self.blocked:
             return
         if self._early:
             self.on_bytes(b"")
@@ -162,6 +178,8 @@ class Arrival(Connection):
 
     def on_bytes(self, data: bytes) -> None:
         self._early += data
+        if self.blocked:
+            return
         if self._guesses:
             self._guess()
         elif self.destination.opaque:
@@ -243,8 +261,9 @@ class Arrival(Connection):
         successor = choose(self)
         transport.set_protocol(successor)  # type: ignore[arg-type]  # it is a BufferedProtocol
         successor.connection_made(transport)
-        if self._early:
-            successor.on_bytes(self._early)
+        early, self._early = self._early, b""  # else both would keep it for as long as they live
+        if early:
+            successor.on_bytes(early)
         return successor
 
     def _withdraw(self) -> None:
@@ -268,7 +287,11 @@ class Arrival(Connection):
     def expire(self) -> None:
         """The deadline has passed."""
         if self._guesses and self._early:  # the beginning of something that we know, but no more
-            self._go_on_opaque(None)
+            if self.destination.protocol == "detect" and may_become_http(self._early):
+                # As bytes, its rest would pass all policies by: who wants that need only wait.
+                self._go_on_http(http2=False)
+            else:
+                self._go_on_opaque(None)
         elif self._speculation is not None and not self._speculation.over:
             self.deadline = inf  # both are silent, as two ends of an opaque connection may be
         else:

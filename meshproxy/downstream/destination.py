@@ -24,7 +24,7 @@ from meshproxy.relay import Cluster as RelayCluster
 from meshproxy.relay import Series as RelaySeries
 from meshproxy.routing.table import VirtualHost, normalized
 from meshproxy.routing.tcp import TcpRoute
-from meshproxy.telemetry.metrics import Metrics
+from meshproxy.telemetry.metrics import GrpcLabels, Metrics
 
 from .sockets import Sockets
 
@@ -67,13 +67,14 @@ class Caller:
     """
 
     __slots__ = (
-        "_connections", "_destination", "_series", "authorities", "direction", "hop", "identity",
+        "_connections", "_destination", "_series", "_statuses", "authorities", "direction", "hop", "identity",
         "identity_field", "surroundings", "tcp_route", "virtual_host",
     )  # fmt: skip
 
     def __init__(self, destination: "Destination", identity: str | None) -> None:
         self._destination = destination
         self._series: dict[tuple[str, str, str, str], Series] = {}
+        self._statuses: dict[tuple[str, str, str], GrpcLabels] = {}
         self._connections: dict[tuple[str, str], RelaySeries] = {}
         self.surroundings: Surroundings = destination.environment
         self.virtual_host = destination.virtual_host
@@ -101,9 +102,13 @@ class Caller:
             return series
 
     def grpc_ended(self, route: str, service: str, status: str) -> None:
-        source, called, _ = self._between(service, "")
-        metrics = self._destination.environment.metrics
-        metrics.grpc_ended(self.direction, source, called, route, status)
+        key = (route, service, status)
+        try:
+            labels = self._statuses[key]
+        except KeyError:
+            source, called, _ = self._between(service, "")
+            labels = self._statuses[key] = (self.direction, source, called, route, status)
+        self._destination.environment.metrics.grpc_ended(labels)
 
     def connections(self, route: str, service: str) -> RelaySeries:
         """Return what counts the opaque connections to a service over a route."""

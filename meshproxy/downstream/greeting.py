@@ -32,7 +32,7 @@ PEEK: Final = 24
 """Enough for the longest thing that is told apart but for TLS: the HTTP/2 preface."""
 
 SILENCE: Final = 5.0
-"""Seconds after which two ends that both say nothing are taken for those of an opaque connection."""
+"""Seconds after which a client that says nothing is taken for no mesh peer."""
 
 _OURS: Final = frozenset(name.encode() for name in (*ALPN, ALPN_TCP))
 
@@ -73,7 +73,10 @@ class Greeting:
         seen = 0
         limit = LIMIT + PEEK if self._passes else PEEK
         if self._passes and not await self._client_speaks():
-            return None
+            speculation = self.speculation
+            if speculation is None or speculation.settled or self._destination.opaque:
+                return None
+            return Wire.OPAQUE  # as far as it is known; what it says in the end is looked at
         while True:
             await self._readable()
             data = self._sock.recv(limit, socket.MSG_PEEK)

@@ -70,7 +70,7 @@ class Exchange(Protocol):
     """What answers a request: `meshproxy.exchange`, or the admin's pages."""
 
     def on_request_head(self, head: RequestHead) -> None: ...
-    def on_request_data(self, data: bytes) -> None: ...
+    def on_request_data(self, data: bytes, last: bool = False) -> None: ...
     def on_request_end(self, trailers: Fields | None) -> None: ...
     def on_request_reset(self) -> None: ...
     def on_downstream_blocked(self) -> None: ...
@@ -208,14 +208,17 @@ class Http1Connection(Connection):
         self.exchange = exchange = self._begin(self)
         exchange.on_request_head(head)
 
-    def on_request_data(self, data: bytes) -> None:
+    def on_request_data(self, data: bytes, last: bool = False) -> None:
         if self.exchange is not None:
-            self.deadline = self.loop.time() + BODY_TIMEOUT
-            self.exchange.on_request_data(data)
+            self._request_open = not last
+            self.deadline = inf if last else self.loop.time() + BODY_TIMEOUT
+            self.exchange.on_request_data(data, last)
             return
         self._discarded += len(data)
         if self._discarded > DISCARD_LIMIT:
             self._linger()
+        elif last:
+            self.on_request_end(None)
 
     def on_request_end(self, trailers: Fields | None) -> None:
         self._request_open = False
@@ -266,13 +269,15 @@ class Http1Connection(Connection):
             self._close = True
         self.write(encode_response_head(head, close=self._close, http10=http10))
 
-    def send_data(self, data: bytes) -> None:
+    def send_data(self, data: bytes, last: bool = False) -> None:
         if self._chunked:
             self.write(b"%x\r\n" % len(data))
             self.write(data)
             self.write(b"\r\n")
         else:
             self.write(data)
+        if last:
+            self.send_end(None)
 
     def send_end(self, trailers: Fields | None) -> None:
         if self._chunked:

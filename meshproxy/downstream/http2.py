@@ -72,9 +72,10 @@ class Http2Stream(Stream):
         self.exchange = exchange = self._link.begin(self)
         exchange.on_request_head(head)
 
-    def on_request_data(self, data: bytes) -> None:
+    def on_request_data(self, data: bytes, last: bool = False) -> None:
+        self.ended = last
         if self.exchange is not None:
-            self.exchange.on_request_data(data)
+            self.exchange.on_request_data(data, last)
         self.took(len(data))
 
     def on_request_end(self, trailers: Fields | None) -> None:
@@ -130,14 +131,25 @@ class Http2Stream(Stream):
         """A stream is no connection."""
         return False
 
+    def send_data(self, data: bytes | memoryview, last: bool = False) -> None:
+        Stream.send_data(self, data, last)  # `super()` is a call, too
+        if last:
+            self.exchange = None
+            if not self.ended:
+                self._answered_early()
+
     def send_end(self, trailers: Fields | None) -> None:
         if self.tunnel and not self.ended:
-            super().send_end(None)
+            Stream.send_end(self, None)
             return
-        self.exchange = None
         if not self.finished:
-            super().send_end(trailers)
-        if not self.ended and self.id:
+            Stream.send_end(self, trailers)
+        self.exchange = None
+        if not self.ended:
+            self._answered_early()
+
+    def _answered_early(self) -> None:
+        if self.id:
             self.pause()  # nobody takes the rest: no credit for more
             self._link.answered_early.append(self)
 
@@ -160,12 +172,17 @@ class Http2Stream(Stream):
     def on_closed(self, code: int) -> None:  # noqa: ARG002  # why does not matter to the exchange
         if self.tunnel and self.ended and self.finished:
             self.exchange = None  # both halves have ended: that is no reset
-        self.gone()
+        if self._paused:  # `gone`, without the call
+            self.resume()
+        self.finished = True
+        self.id = 0
         exchange = self.exchange
         if exchange is not None:
             self.exchange = None
             exchange.on_request_reset()
-        self._link.stream_gone()
+        link = self._link
+        if not link.session.streams:
+            link.stream_gone()
 
     # One side is slower than the other ------------------------------------------------------------
 

@@ -52,10 +52,12 @@ class TrunkStream(Stream):
         self.exchange = relay = link.begin(self)
         relay.begin()
 
-    def on_request_data(self, data: bytes) -> None:
+    def on_request_data(self, data: bytes, last: bool = False) -> None:
         if self.exchange is not None:
             self.exchange.on_downstream_data(data)
         self.took(len(data))
+        if last:
+            self.on_request_end(None)
 
     def on_request_end(self, trailers: Fields | None) -> None:  # noqa: ARG002  # TCP has none
         self.ended = True

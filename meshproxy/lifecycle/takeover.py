@@ -183,7 +183,8 @@ async def find(state: Path) -> Predecessor | None:
     if channel.uid != os.geteuid():
         channel.close()
         raise TakeoverError(
-            f"{state / _SOCKET}: process {channel.pid} of user {channel.uid} answers, expected {os.geteuid()}"
+            f"{state / _SOCKET}: process {channel.pid} serves as user {channel.uid},"
+            f" and this one is user {os.geteuid()}: both must be the same"
         )
     return Predecessor(channel)
 

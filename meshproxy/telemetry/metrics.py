@@ -36,6 +36,9 @@ _LE: Final = (*(str(bound) for bound in BOUNDS), "+Inf")
 _OUTCOMES_PER_SERIES: Final = 64
 _LABELS: Final = ("direction", "source", "destination", "version", "route", "protocol")
 
+GrpcLabels = tuple[str, str, str, str, str]
+"""direction, source, destination, route, status"""
+
 
 # Counting -----------------------------------------------------------------------------------------
 
@@ -136,9 +139,12 @@ class _Counter:
         self.counts: dict[tuple[str, ...], int] = {}
 
     def add(self, *labels: str, count: int = 1) -> None:
-        if labels not in self.counts and len(self.counts) >= self._cap:
-            labels = self._overflow
-        self.counts[labels] = self.counts.get(labels, 0) + count
+        try:
+            self.counts[labels] += count
+        except KeyError:
+            if len(self.counts) >= self._cap:
+                labels = self._overflow
+            self.counts[labels] = self.counts.get(labels, 0) + count
 
 
 class Metrics:
@@ -206,11 +212,9 @@ class Metrics:
         """Count a response that the proxy made itself; `code` is one of `refusal.py`."""
         self._refusals.add(direction, code)
 
-    def grpc_ended(
-        self, direction: str, source: str, destination: str, route: str, status: str
-    ) -> None:
+    def grpc_ended(self, labels: GrpcLabels) -> None:
         """Count a gRPC call by its status, which is not that of HTTP."""
-        self._grpc_ended.add(direction, source, destination, route, status)
+        self._grpc_ended.add(*labels)
 
     def connection(self, side: str, direction: str) -> ConnectionSeries:
         """Return the series of the ``downstream`` or ``upstream`` side."""

@@ -116,13 +116,15 @@ class Http1Connection(Connection):
         with_key.upgrade = head.upgrade
         return with_key
 
-    def send_data(self, data: bytes) -> None:
+    def send_data(self, data: bytes, last: bool = False) -> None:
         if self._chunked:
             self.write(b"%x\r\n" % len(data))
             self.write(data)
             self.write(b"\r\n")
         else:
             self.write(data)
+        if last:
+            self.send_end(None)
 
     def send_end(self, trailers: Fields | None) -> None:
         if self._chunked:
@@ -155,9 +157,14 @@ class Http1Connection(Connection):
         elif self._exchange is not None:
             self._exchange.on_response_head(head)
 
-    def on_response_data(self, data: bytes) -> None:
-        if self._exchange is not None:
-            self._exchange.on_response_data(data)
+    def on_response_data(self, data: bytes, last: bool = False) -> None:
+        exchange = self._exchange
+        if last:
+            self._exchange = None
+            self.served += 1
+            self._complete = True
+        if exchange is not None:
+            exchange.on_response_data(data, last)
 
     def on_response_end(self, trailers: Fields | None) -> None:
         exchange, self._exchange = self._exchange, None

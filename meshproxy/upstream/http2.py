@@ -133,23 +133,28 @@ class Http2Stream(Stream):
                 head.status, head.upgrade = 101, first_of(exchange.head.upgrade)
         exchange.on_response_head(head)
 
-    def on_response_data(self, data: bytes) -> None:
-        if self.exchange is not None:
-            self.exchange.on_response_data(data)
+    def on_response_data(self, data: bytes, last: bool = False) -> None:
+        exchange = self.exchange
+        if last:
+            self._hear_end()
+        if exchange is not None:
+            exchange.on_response_data(data, last)
         self.took(len(data))
 
     def on_response_end(self, trailers: Fields | None) -> None:
-        if self.tunnel and not self.finished and self.exchange is not None:
-            self.ended = True
-            self.exchange.on_response_end(None)
-            return
-        exchange, self.exchange = self.exchange, None
+        exchange = self.exchange
+        self._hear_end()
+        if exchange is not None:
+            exchange.on_response_end(trailers)
+
+    def _hear_end(self) -> None:
         self.ended = True
+        if self.tunnel and not self.finished and self.exchange is not None:
+            return
+        self.exchange = None
         self._link.served += 1
         if not self.finished:  # answered before it had heard all: the rest is of no use
             self.end_by_reset(CANCEL)
-        if exchange is not None:
-            exchange.on_response_end(trailers)
 
     def on_response_malformed(self, error: MalformedError) -> None:
         self.end_by_reset(PROTOCOL_ERROR)
@@ -158,7 +163,10 @@ class Http2Stream(Stream):
     # The end --------------------------------------------------------------------------------------
 
     def on_closed(self, code: int) -> None:
-        self.gone()
+        if self._paused:  # `gone`, without the call
+            self.resume()
+        self.finished = True
+        self.id = 0
         if self.exchange is None:
             pass  # as nearly always: it has its answer
         elif code == REFUSED_STREAM and not self.responding:

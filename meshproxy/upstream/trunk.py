@@ -104,10 +104,12 @@ class TrunkStream(Stream):
         self.end_by_reset(CANCEL)
         relay.on_upstream_failed(_code_of(head))
 
-    def on_response_data(self, data: bytes) -> None:
+    def on_response_data(self, data: bytes, last: bool = False) -> None:
         if self.exchange is not None:
             self.exchange.on_upstream_data(data)
         self.took(len(data))
+        if last:
+            self.on_response_end(None)
 
     def on_response_end(self, trailers: Fields | None) -> None:  # noqa: ARG002  # TCP has none
         self.ended = True

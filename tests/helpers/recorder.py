@@ -3,9 +3,20 @@
 from collections.abc import Callable
 from typing import Any
 
+_ENDS = {
+    "send_data": "send_end",
+    "on_request_data": "on_request_end",
+    "on_response_data": "on_response_end",
+}
+
 
 class Recorder:
-    """Every call becomes a tuple in `heard`."""
+    """
+    Every call becomes a tuple in `heard`.
+
+    An end that came with the last data is a call of its own there: tests ask what was said, not in
+    how many words.
+    """
 
     def __init__(self, protocol: str = "http") -> None:
         self.protocol = protocol
@@ -14,7 +25,12 @@ class Recorder:
 
     def __getattr__(self, name: str) -> Callable[..., None]:
         def hear(*arguments: Any, **named: Any) -> None:
-            self.heard.append((name, *arguments, *named.values()))
+            if name in _ENDS:
+                self.heard.append((name, arguments[0]))
+                if arguments[1:] == (True,):
+                    self.heard.append((_ENDS[name], None))
+            else:
+                self.heard.append((name, *arguments, *named.values()))
 
         return hear
 

@@ -428,6 +428,14 @@ def test_a_404_tells_an_unknown_service_from_a_request_no_rule_wants() -> None:
     assert scene.status == 404
     assert b"no service of the mesh is known here as catalog." in said
 
+    scene = Scene()
+    scene.caller.virtual_host = None
+    scene.caller.places.add(b"catalog")
+    scene.ask()
+    said = b"".join(call[1] for call in scene.client.heard if call[0] == "send_data")
+    assert scene.status == 404
+    assert b"catalog is known, but does not speak HTTP; CONNECT leads there." in said
+
     only_api = MatchSpec(path=PathMatchSpec(type="prefix", value="/api"))
     scene = Scene(RouteSpec(name="api", match=only_api))
     scene.ask(path=b"/other")

@@ -30,7 +30,7 @@ class FakeSession:
     def queued(self, stream_id: int) -> int:
         return self.waits.get(stream_id, 0)
 
-    def send_data(self, stream_id: int, data: bytes | memoryview) -> None:
+    def send_data(self, stream_id: int, data: bytes | memoryview, last: bool = False) -> None:
         self.waits[stream_id] = self.queued(stream_id) + len(data)
 
     def send_end(self, stream_id: int, trailers: object) -> None: ...

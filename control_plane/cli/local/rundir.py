@@ -104,20 +104,26 @@ class RunDirectory:
             self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
             self.logs.mkdir(exist_ok=True)
         except OSError as error:
-            raise RunDirectoryError(
-                f"cannot write to the run directory {self.path}: {error.strerror}; "
-                "choose another with --run-dir DIR or MESH_RUN_DIR"
-            ) from None
+            raise self._not_writable(error) from None
+
+    def _not_writable(self, error: OSError) -> RunDirectoryError:
+        # A mesh that was started with `sudo` leaves the directory to root, keys in it and all.
+        try:
+            owner = self.path.stat().st_uid
+        except OSError:  # there is none yet: its parent is what stands in the way
+            owner = os.geteuid()
+        whose = "" if owner == os.geteuid() else f" (it belongs to user {owner})"
+        return RunDirectoryError(
+            f"cannot write to the run directory {self.path}{whose}: {error.strerror}; "
+            "choose another with --run-dir DIR or MESH_RUN_DIR"
+        )
 
     def _take_lock(self) -> int:
         path = self.path / "lock"
         try:
             lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
-            raise RunDirectoryError(
-                f"cannot write to the run directory {self.path}: {error.strerror}; "
-                "choose another with --run-dir DIR or MESH_RUN_DIR"
-            ) from None
+            raise self._not_writable(error) from None
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -1,5 +1,7 @@
 """Which mesh a command speaks to."""
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -33,6 +35,20 @@ def test_the_first_of_the_list_wins(tmp_path: Path) -> None:
     assert find(None, {}, deep, home).api == "above"
     above.unlink()
     assert find(None, {}, deep, home).api == "home"
+
+
+def test_a_context_of_somebody_else_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`sudo meshctl up` leaves one that only root can read."""
+    option = context(tmp_path / "context.json", "api")
+
+    def refuse(_path: Path) -> bytes:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(CommandError, match="Permission denied; a mesh that was started with sudo"):
+        find(str(option), {}, tmp_path, tmp_path)
 
 
 def test_no_mesh_is_said_with_what_to_do(tmp_path: Path) -> None:

@@ -6,8 +6,17 @@ from typing import Any
 
 import pytest
 
+from control_plane.cli.connections import Connections
 from control_plane.cli.main import main
-from control_plane.cli.stat import HEADERS, records, render
+from control_plane.cli.stat import (
+    HEADERS,
+    TCP_HEADERS,
+    records,
+    render,
+    render_all,
+    render_tcp,
+    tcp_records,
+)
 from control_plane.cli.traffic import Edge, Traffic
 from tests.control_plane.cli.conftest import Api
 
@@ -23,6 +32,7 @@ def test_a_record_has_rates_and_quantiles() -> None:
     (record,) = records(EDGES, 2.0)
 
     assert record == {
+        "kind": "requests",
         "source": "default/shop",
         "destination": "default/catalog-v1",
         "version": "v1",
@@ -63,6 +73,53 @@ def test_what_never_arrived_says_why() -> None:
     assert render(rows, 80).splitlines()[1].split() == [
         "storefront", "catalog", "-", "28.0", "0%", "-", "-", "unresolved-backend",
     ]  # fmt: skip
+
+
+CONNECTIONS = {
+    Edge("default/shop", "default/db", "", IDENTITY): Connections(
+        3.0, {"-": 9.0, "UR": 1.0}, 2000.0, 50000.0
+    )
+}
+
+
+def test_connections_have_records_of_their_own() -> None:
+    """Open ones as they are now, everything else per second; what broke says how."""
+    (record,) = tcp_records(CONNECTIONS, 2.0)
+
+    assert record == {
+        "kind": "connections",
+        "source": "default/shop",
+        "destination": "default/db",
+        "open": 3,
+        "ended_per_second": 5.0,
+        "success_percent": 90.0,
+        "received_bytes_per_second": 1000,
+        "sent_bytes_per_second": 25000,
+        "identity": IDENTITY,
+        "failures": {"UR": 1.0},
+    }
+
+
+def test_connections_have_a_table_of_their_own() -> None:
+    """Beside that of requests, or alone; and none where there are no connections."""
+    rows, streams = records(EDGES, 2.0), tcp_records(CONNECTIONS, 2.0)
+
+    header, row = render_tcp(streams, 80).splitlines()
+    assert header.split() == " ".join(TCP_HEADERS).split()
+    assert row.split()[:7] == ["shop", "db", "3", "5.0", "90%", "1000", "25000"]
+    assert len(row) <= 80
+    assert render_all(rows, []) == render(rows)
+    assert render_all([], streams) == render_tcp(streams)
+    assert render_all(rows, streams) == f"{render(rows)}\n\n{render_tcp(streams)}"
+    assert render_all([], []) == "no traffic in this window"
+
+
+def test_connections_that_never_arrived_say_why() -> None:
+    """In place of an identity."""
+    edge = Edge("default/shop", "default/db", "", "", arrived=False)
+    streams = tcp_records({edge: Connections(flags={"UH": 2.0})}, 1.0)
+
+    assert render_tcp(streams).splitlines()[1].split()[-1] == "no-healthy-endpoint"
 
 
 def test_no_traffic_is_said() -> None:

@@ -93,6 +93,18 @@ def test_a_tally_begins_at_the_first_look() -> None:
     assert tally.total == {series: 5.0}
 
 
+def test_a_gauge_is_where_it_stands() -> None:
+    """It neither rises nor is summed up over time; over sidecars it is."""
+    series = (traffic.OPEN, frozenset({("a", "b")}))
+    tally = Tally()
+    tally.look({"one": {series: 5.0}, "two": {series: 2.0}})
+    assert tally.standing == {series: 7.0}
+
+    assert tally.look({"one": {series: 3.0}}) == {}
+    assert tally.standing == {series: 3.0}
+    assert tally.total == {}
+
+
 @pytest.mark.parametrize(
     ("share", "buckets", "expected"),
     [

@@ -57,10 +57,12 @@ class Recorder:
     def on_response_informational(self, head: ResponseHead) -> None:
         self._hear("informational", *say_response(head))
 
-    def _data(self, data: bytes) -> None:
+    def _data(self, data: bytes, last: bool = False) -> None:
         assert type(data) is bytes, "sinks keep what they are given"
         assert data, "no empty pieces"
         self._hear("data", data)
+        if last:
+            self._hear("end", None)
 
     def _end(self, trailers: Fields | None) -> None:
         self._hear("end", None if trailers is None else tuple(trailers))

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshproxy.codec.client_hello import LIMIT, NOTHING, ClientHello, read_client_hello
+from meshproxy.codec.client_hello import LIMIT, NOTHING, RECORDS, ClientHello, read_client_hello
 
 
 def real(name: str | None, protocols: list[str] | None = None, *, tls12: bool = False) -> bytes:
@@ -61,7 +61,7 @@ def test_a_real_one(tls12: bool) -> None:
     assert read_client_hello(real(None, tls12=tls12)) == ClientHello()
 
 
-@given(st.lists(st.integers(0, 600), max_size=5), st.integers(1, 400))
+@given(st.lists(st.integers(0, 600), max_size=5), st.integers(4, 400))
 def test_however_it_is_cut(cuts: list[int], record: int) -> None:
     """Into reads and into records: nothing is known before the end, and then all of it."""
     whole = hello(sni(b"a.example"), alpn(b"mesh-tcp"), record=record)
@@ -156,5 +156,6 @@ def test_its_size_is_bounded() -> None:
     """By what it announces, and by what has come: then nobody waits for the rest."""
     big = hello(extension(0xAAAA, b"x" * LIMIT))
     assert read_client_hello(big[:200]) == NOTHING
-    dribble = b"\x16\3\1\0\1\1" + b"\x16\3\1\0\1\0" * 4000
-    assert read_client_hello(dribble[: LIMIT + 1]) == NOTHING
+    records = [b"\x16\3\1\0\1%c" % byte for byte in b"\1\0\x20" + bytes(RECORDS)]
+    assert read_client_hello(b"".join(records[: RECORDS - 1])) is None
+    assert read_client_hello(b"".join(records[:RECORDS])) == NOTHING

@@ -336,8 +336,9 @@ def test_nothing_is_said_after_close(
     sink.react = lambda name: sink.reader.close() if name == word else None
     sink.feed(pieces(message + GET + b"\x00"))
     names = sink.names()
-    assert word not in names[:-1]
-    assert names[-1] == word
+    heard = _without_end_of_data(names, word)
+    assert word not in heard[:-1]
+    assert heard[-1] == word
     sink.reader.next()
     assert sink.names() == names
 
@@ -349,9 +350,15 @@ def test_no_response_is_heard_after_close(message: bytes, word: str) -> None:
     sink = Responses()
     sink.react = lambda name: sink.reader.close() if name == word else None
     sink.feed([message + b"x"], eof=True)
-    assert word not in sink.names()[:-1]
-    if word in sink.names():
-        assert sink.names()[-1] == word
+    names = _without_end_of_data(sink.names(), word)
+    assert word not in names[:-1]
+    if word in names:
+        assert names[-1] == word
+
+
+def _without_end_of_data(names: list[str], word: str) -> list[str]:
+    """Leave out an end that was said together with the last data."""
+    return names[:-1] if word == "data" and names[-2:] == ["data", "end"] else names
 
 
 def test_close_within_malformed_is_harmless() -> None:
@@ -653,7 +660,7 @@ def test_whole_pieces_are_handed_on_as_they_are() -> None:
     """A body that arrives in pieces is not copied on its way."""
     sink = Requests()
     received: list[bytes] = []
-    sink.on_request_data = received.append  # type: ignore[method-assign, assignment]
+    sink.on_request_data = lambda data, last=False: received.append(data)  # type: ignore[method-assign]
     piece = bytes(65536)
     sink.feed([b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 131072\r\n\r\n", piece, piece])
     assert received[0] is piece

@@ -52,8 +52,10 @@ class Stream:
     def on_response_informational(self, head: ResponseHead) -> None:
         self._hear("informational", head.status)
 
-    def _data(self, data: bytes) -> None:
+    def _data(self, data: bytes, last: bool = False) -> None:
         self._hear("data", data)
+        if last:
+            self._hear("end", None)
 
     def _end(self, trailers: Fields | None) -> None:
         self._hear("end", trailers)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshproxy.codec.sniff import Protocol, sniff, sniff_greeting
+from meshproxy.codec.sniff import Protocol, may_become_http, sniff, sniff_greeting
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 HELLO = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc"
@@ -36,13 +36,32 @@ HELLO = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc"
         (b"AMQP\x00\x00\x09\x01", Protocol.OPAQUE),
         (b"SSH-2.0-OpenSSH_9.6\r\n", Protocol.OPAQUE),
         (b"OPTIONAL x y\r\n", Protocol.OPAQUE),
-        (b" GET / HTTP/1.1", Protocol.OPAQUE),
-        (b"A" * 33, Protocol.OPAQUE),
+        (b"HELO a\r\n", Protocol.OPAQUE),
+        (b"QUIT\r\n", Protocol.OPAQUE),
+        (b"A" * 33, None),
+        (b"A" * 76 + b"\n", Protocol.OPAQUE),  # Base64
+        # What no server may take for a request, and some do.
+        (b" GET / HTTP/1.1", Protocol.HTTP1),
+        (b"GET\t/ HTTP/1.1", Protocol.HTTP1),
+        (b"GET\x85/\xa0HTTP/1.1", Protocol.HTTP1),
+        (b"\x0b\r GET\r/ HTTP/1.1", Protocol.HTTP1),
+        (b"PURGE  /a\t HTTP/1.1", Protocol.HTTP1),
+        (b"A" * 33 + b" / HTTP/1.1", Protocol.HTTP1),
+        (b"A" * 1025, Protocol.HTTP1),
     ],
 )
 def test_verdicts(data: bytes, verdict: Protocol | None) -> None:
     """Each protocol is known by its first bytes, and not before."""
     assert sniff(data) is verdict
+
+
+@pytest.mark.parametrize(
+    ("data", "may"),
+    [(b"GE", True), (b"\r\n", True), (PREFACE[:5], True), (HELLO[:4], False), (b"\0", False)],
+)
+def test_what_a_beginning_may_become(data: bytes, may: bool) -> None:
+    """Of a ClientHello that breaks off no server makes a request, of half a method it may."""
+    assert may_become_http(data) is may
 
 
 BEGINNINGS = st.sampled_from(
@@ -54,6 +73,8 @@ BEGINNINGS = st.sampled_from(
         b"X /a HTTP/1.1\r\n",
         b"X " + b"a" * 16400,
         b"\r\n",
+        b" \tX\t /a\r HTTP/",
+        b"A" * 1020,
     ]
 )
 

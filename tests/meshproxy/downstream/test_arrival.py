@@ -1,6 +1,7 @@
 """A connection that has just been accepted: which protocol takes over, however the bytes come."""
 
 import asyncio
+import gc
 import ssl
 from collections.abc import Callable
 from typing import Any, cast
@@ -407,7 +408,11 @@ def test_an_end_may_be_all_that_a_client_says() -> None:
 
 
 def test_silence_of_both_is_allowed_and_half_a_beginning_is_not() -> None:
-    """Two ends of an opaque connection may be silent; half a method is opaque in the end."""
+    """
+    Two ends of an opaque connection may be silent; half a method is HTTP in the end.
+
+    Or whoever wants a request to pass all policies by says two letters of it and waits.
+    """
     scene, cluster = guessing()
     scene.loop.strike()
     scene.arrival.expire()
@@ -418,6 +423,13 @@ def test_silence_of_both_is_allowed_and_half_a_beginning_is_not() -> None:
     scene, _ = guessing()
     scene.say(b"GE")
     assert scene.arrival.deadline == scene.loop.now + HEAD_TIMEOUT
+    scene.arrival.expire()
+    assert scene.listener.passed == []
+    [(http2, heard)] = scene.listener.chosen
+    assert (http2, heard.heard[-1]) == (False, ("on_bytes", b"GE"))
+
+    scene, _ = guessing()
+    scene.say(b"\x16\x03")  # no request begins like this
     scene.arrival.expire()
     assert len(scene.listener.passed) == 1
 
@@ -441,3 +453,44 @@ def test_starting_over_in_a_place_of_bytes(early: bytes) -> None:
     [(name, _, successor)] = listener.passed
     assert name is None
     assert [call[1] for call in successor.heard if call[0] == "on_bytes"] == [early] * bool(early)
+
+
+def test_starting_over_waits_for_a_client_that_does_not_read() -> None:
+    """
+    Nothing more is read from it, and nothing is begun, until it has taken what was said.
+
+    The transport tells once that it is full: whoever takes it over has to know.
+    """
+    loop, listener, transport = FakeLoop(), Listener(), Transport()
+    before = Connection(loop.as_loop)
+    before.connection_made(cast("asyncio.Transport", transport))
+    before.pause_writing()
+    arrival = Arrival(loop.as_loop, listener, place_of()[0], early=b"GET / HTTP/1.1\r\n")
+    arrival.take_over(before)
+    loop.turn()
+    arrival.on_bytes(b"Host: a\r\n")  # had been read already
+    assert (listener.chosen, transport.is_reading()) == ([], False)
+    arrival.resume_writing()
+    assert (len(listener.chosen), transport.is_reading()) == (1, True)
+
+    # It may also become full just then.
+    arrival = Arrival(loop.as_loop, listener, place_of()[0], early=b"GET / HTTP/1.1\r\n")
+    before = Connection(loop.as_loop)
+    before.connection_made(cast("asyncio.Transport", transport))
+    arrival.take_over(before)
+    arrival.pause_writing()
+    loop.turn()
+    assert (len(listener.chosen), transport.is_reading()) == (1, False)
+
+
+def test_what_was_handed_over_is_not_kept() -> None:
+    """
+    A client may ask to start over thousands of times in one read.
+
+    Each arrival would keep the rest of it until the cycle collector comes by.
+    """
+    scene, _ = guessing()
+    scene.say(b"GET / HTTP/1.1\r\n")
+    [(_, heard)] = scene.listener.chosen
+    assert heard.heard[-1] == ("on_bytes", b"GET / HTTP/1.1\r\n")
+    assert not any(isinstance(kept, bytes) and kept for kept in gc.get_referents(scene.arrival))

@@ -126,8 +126,11 @@ async def test_a_peer_that_was_slow_is_still_one() -> None:
 
 
 async def test_two_silent_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Are those of an opaque connection, in the end."""
+    """Are none of the mesh; what the client says later may still be HTTP, where that is known."""
     monkeypatch.setattr("meshproxy.downstream.greeting.SILENCE", 0.05)
     async with greeted() as (greeting, _, _theirs):
+        assert await hear(greeting) is Wire.OPAQUE
+    place, _ = place_of(protocol="tcp")
+    async with greeted(place) as (greeting, _, _theirs):
         assert await hear(greeting) is None
         assert greeting.speculation is not None

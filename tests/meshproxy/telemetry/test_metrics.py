@@ -147,7 +147,7 @@ def test_calls_of_grpc_are_counted_by_their_own_status() -> None:
     """For HTTP they are all 200."""
     metrics = Metrics()
     for status in ("0", "0", "4", "-"):
-        metrics.grpc_ended("outbound", "default/web", "default/books", "r", status)
+        metrics.grpc_ended(("outbound", "default/web", "default/books", "r", status))
     rendered = Rendered(metrics)
     name = "mesh_grpc_responses_total"
     labels = {

@@ -55,6 +55,19 @@ def test_a_directory_that_cannot_be_made_is_said(tmp_path: Path) -> None:
         RunDirectory(tmp_path / "file" / "run")
 
 
+def test_a_directory_of_somebody_else_says_whose_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a mesh leaves it that was started with `sudo`."""
+    taken = tmp_path / "run"
+    taken.write_text("no folder: that nothing can be written holds for root, too")
+    owner = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
+
+    with pytest.raises(RunDirectoryError, match=rf"belongs to user {owner}\): .*; choose another"):
+        RunDirectory(taken)
+
+
 def test_release_takes_the_context_away(tmp_path: Path) -> None:
     """Other verbs must not find a mesh that has stopped."""
     directory = RunDirectory(tmp_path)
