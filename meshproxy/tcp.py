@@ -2,8 +2,8 @@
 A TCP socket as one side of a relay: what the client's and the endpoint's have in common.
 
 What a trunk brings comes in frames of 16 KiB, a dozen with one read.  They are collected and leave
-in one write at the end of the turn: joining them two at a time, as `flow.py` does with the few
-words of a message, would copy most of them several times.
+in one system call at the end of the turn (`writev`, which takes them where they are): joining them
+two at a time, as `flow.py` does with the few words of a message, would copy most several times.
 """
 
 import asyncio
@@ -36,10 +36,9 @@ class TcpSide(Tunnel):
     def flush(self) -> None:
         parts = self._parts
         if parts:
-            data = parts[0] if len(parts) == 1 else b"".join(parts)
-            parts.clear()
+            self._parts = []
             if self.transport is not None:
-                self.transport.write(data)
+                self.transport.writelines(parts)
 
     def send_end(self, trailers: Fields | None = None) -> None:
         super().send_end(trailers)

@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, cast
 
 from meshproxy.flow import Connection
@@ -66,6 +66,9 @@ class FakeTransport:
     def write(self, data: bytes) -> None:
         self.sent += data
         self.writes += 1
+
+    def writelines(self, parts: Iterable[bytes]) -> None:
+        self.write(b"".join(parts))
 
     def write_eof(self) -> None:
         self.ended = True
