@@ -42,8 +42,8 @@ types: dev ## Check types, strictly
 	@echo '== mypy --strict'
 	@$(BIN)/python -m mypy
 
-# Tests that start real processes are two groups, each on one worker (tests/conftest.py), so that at
-# most two compete for the machine; everything else fills the gaps.
+# The tests of a file that start real processes stay on one worker (tests/conftest.py), so that at
+# most two files compete for the machine; everything else fills the gaps.
 unit: dev ## All tests (ARGS go to pytest)
 	@echo '== pytest'
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)

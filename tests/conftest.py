@@ -1,4 +1,4 @@
-"""What every test has in common: tests that start real processes take turns."""
+"""What every test has in common: where it runs, and that nothing has to be fast."""
 
 import hypothesis
 import pytest
@@ -12,13 +12,11 @@ hypothesis.settings.load_profile("unhurried")
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """
-    Keep tests with real processes together on a worker of `pytest -n 2 --dist loadgroup`.
+    Keep the tests with real processes of one file together on a worker of `pytest --dist loadgroup`.
 
-    They measure what a user sees (a change within a second, no failed request); on a small machine
-    more than two meshes at once would measure each other.  Those with peers that are not ours are a
-    group of their own, so that each of these starts once.
+    They share what takes long to start: a mesh, a server that is not ours.  Two files at once are
+    as many as a small machine carries.
     """
     for item in items:
         if item.get_closest_marker("integration"):
-            group = "peers" if "interop" in item.path.parts else "processes"
-            item.add_marker(pytest.mark.xdist_group(group))
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
