@@ -320,7 +320,7 @@ async def test_up_says_how_to_call_each_service(tmp_path: Path) -> None:
             mesh.until, lambda: "everything is ready" in mesh.output(), "it to be said"
         )
         [port] = re.findall(
-            r"^  default/catalog +curl http://127\.0\.0\.1:(\d+)/$", mesh.output(), re.MULTILINE
+            r"^  default/catalog:80 +curl http://127\.0\.0\.1:(\d+)/$", mesh.output(), re.MULTILINE
         )
         async with connect(int(port)) as client:
             await client.send(b"GET / HTTP/1.1\r\nHost: 127.0.0.1:%b\r\n\r\n" % port.encode())
