@@ -20,7 +20,7 @@ A request that asks to switch protocols (Upgrade, extended CONNECT) is an exchan
 Nothing in this file waits.  "Later" is always another method, named `on_…`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, Protocol, cast
 
 from meshproxy.codec import grpc
@@ -611,12 +611,17 @@ class Exchange:
         wait = _RETRY.wait(self.attempts, sent=sent, random=self.surroundings.random)
         return self.surroundings.later(wait, self.begin_attempt)
 
-    def refuse(self, code: str, detail: str = "") -> None:
+    def refuse(self, code: str, detail: str = "", more: Sequence[Field] = ()) -> None:
         """Answer in the service's stead: what happened, where, and whether it may be repeated."""
         why = refusal(code)
         self.surroundings.refused(self.caller.direction, code)
         head, body = local_reply(
-            why, self.head, hop=self.caller.hop, attempt=self.attempts, detail=detail
+            why,
+            self.head,
+            hop=self.caller.hop,
+            attempt=self.attempts,
+            detail=detail,
+            more=more,
         )
         if self.grpc_status is not None:
             self.grpc_status = str(why.grpc_status)

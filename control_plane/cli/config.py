@@ -22,10 +22,10 @@ from control_plane.cli.errors import OK
 from control_plane.cli.names import qualified, resolved
 from control_plane.cli.output import percent, show, table, terminal_width
 from meshproxy.contract import wire
+from meshproxy.contract.matching import MatchSpec
 from meshproxy.contract.resources import (
     BackendSpec,
     HeaderModifierSpec,
-    MatchSpec,
     RouteSpec,
     Snapshot,
     TcpBackendSpec,

@@ -13,12 +13,12 @@ from typing import NamedTuple
 from control_plane.placement import Placements
 from control_plane.resources.attachment import Services
 from control_plane.resources.model import MeshConfig, Workload
+from meshproxy.contract.matching import MatchSpec
 from meshproxy.contract.resources import (
     BackendSpec,
     ClusterSpec,
     DestinationSpec,
     EndpointsSpec,
-    MatchSpec,
     RouteSpec,
     TcpBackendSpec,
     TcpRouteSpec,

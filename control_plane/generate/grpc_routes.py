@@ -18,7 +18,8 @@ from control_plane.resources.model import (
     GRPCRouteMatch,
     GRPCRouteRule,
 )
-from meshproxy.contract.resources import MatchSpec, PathMatchSpec, RouteSpec, ValueMatchSpec
+from meshproxy.contract.matching import MatchSpec, PathMatchSpec, ValueMatchSpec
+from meshproxy.contract.resources import RouteSpec
 
 from .backends import http_backend
 from .headers import request_headers, response_headers

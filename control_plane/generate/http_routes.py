@@ -24,15 +24,8 @@ from control_plane.resources.model import (
     HTTPRouteRule,
     HTTPURLRewriteFilter,
 )
-from meshproxy.contract.resources import (
-    MatchSpec,
-    PathMatchSpec,
-    PathRewriteSpec,
-    RedirectSpec,
-    RewriteSpec,
-    RouteSpec,
-    ValueMatchSpec,
-)
+from meshproxy.contract.matching import MatchSpec, PathMatchSpec, ValueMatchSpec
+from meshproxy.contract.resources import PathRewriteSpec, RedirectSpec, RewriteSpec, RouteSpec
 
 from .backends import http_backend
 from .headers import request_headers, response_headers

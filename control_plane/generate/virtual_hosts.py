@@ -4,7 +4,8 @@ from collections.abc import Iterable
 
 from control_plane.resources.attachment import Services
 from control_plane.resources.model import GRPCRoute, HTTPRoute, Service, Workload
-from meshproxy.contract.resources import BackendSpec, MatchSpec, RouteSpec, VirtualHostSpec
+from meshproxy.contract.matching import MatchSpec
+from meshproxy.contract.resources import BackendSpec, RouteSpec, VirtualHostSpec
 
 from . import grpc_routes, http_routes
 from .called import Called

@@ -120,7 +120,8 @@ class Pool:
             if transport is not None and not transport.is_closing():
                 connection.lend(exchange)
                 return
-        if len(self.waiting) >= self.cluster.max_pending:
+        pending = self.cluster.endpoint_limits.pending
+        if pending is not None and len(self.waiting) >= pending:
             exchange.on_upstream_failed("overflow")
             return
         self.waiting.append(exchange)
@@ -174,9 +175,11 @@ class Pool:
 
     def _dial_if_needed(self) -> None:
         dials = len(self._dials)
-        room = self.cluster.max_connections - len(self._connections) - dials
         at_once = 1 if self._sharing else DIALS_AT_ONCE
-        wanted = min(len(self.waiting) - dials, at_once - dials, room)
+        wanted = min(len(self.waiting) - dials, at_once - dials)
+        limit = self.cluster.endpoint_limits.connections
+        if limit is not None:
+            wanted = min(wanted, limit - len(self._connections) - dials)
         for _ in range(wanted):
             task = self._environment.loop.create_task(self._dial())
             self._dials.add(task)

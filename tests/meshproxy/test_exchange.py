@@ -6,12 +6,11 @@ from typing import cast
 import pytest
 
 from meshproxy.codec.grpc import timeout_of
+from meshproxy.contract.matching import MatchSpec, PathMatchSpec
 from meshproxy.contract.resources import (
     BackendSpec,
     HeaderModifierSpec,
     HeaderSpec,
-    MatchSpec,
-    PathMatchSpec,
     PathRewriteSpec,
     RedirectSpec,
     RewriteSpec,

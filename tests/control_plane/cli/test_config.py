@@ -10,6 +10,7 @@ from control_plane.cli.config import action, described
 from control_plane.cli.main import main
 from control_plane.placement import Placement, Placements
 from meshproxy.contract import wire
+from meshproxy.contract.matching import MatchSpec, PathMatchSpec, ValueMatchSpec
 from meshproxy.contract.resources import (
     BackendSpec,
     ClusterSpec,
@@ -19,15 +20,12 @@ from meshproxy.contract.resources import (
     HeaderModifierSpec,
     HeaderSpec,
     ListenerSpec,
-    MatchSpec,
-    PathMatchSpec,
     RedirectSpec,
     RouteSpec,
     Snapshot,
     TcpBackendSpec,
     TcpRouteSpec,
     TcpRuleSpec,
-    ValueMatchSpec,
     VirtualHostSpec,
 )
 from tests.control_plane.cli.conftest import Api

@@ -9,15 +9,8 @@ from control_plane.resources.grpc_route import problems_of_route
 from control_plane.resources.model import GRPCRoute
 from control_plane.store import State
 from meshproxy.contract import wire
-from meshproxy.contract.resources import (
-    BackendSpec,
-    HeaderModifierSpec,
-    MatchSpec,
-    PathMatchSpec,
-    RouteSpec,
-    ValueMatchSpec,
-    VirtualHostSpec,
-)
+from meshproxy.contract.matching import MatchSpec, PathMatchSpec, ValueMatchSpec
+from meshproxy.contract.resources import BackendSpec, HeaderModifierSpec, RouteSpec, VirtualHostSpec
 from meshproxy.message import RequestHead, field
 from meshproxy.routing.table import VirtualHost, compile_virtual_host
 from tests.helpers.mesh import route, service, source, state

@@ -12,17 +12,15 @@ from control_plane.resources.collection import choose, examine, state_of
 from control_plane.resources.model import HTTPRoute
 from control_plane.store import State
 from meshproxy.contract import wire
+from meshproxy.contract.matching import MatchSpec, PathMatchSpec, ValueMatchSpec
 from meshproxy.contract.resources import (
     BackendSpec,
     HeaderModifierSpec,
     HeaderSpec,
-    MatchSpec,
-    PathMatchSpec,
     PathRewriteSpec,
     RedirectSpec,
     RewriteSpec,
     RouteSpec,
-    ValueMatchSpec,
     VirtualHostSpec,
 )
 from meshproxy.routing.table import compile_virtual_host

@@ -11,6 +11,8 @@ import pytest
 from msgspec import structs
 
 from meshproxy.config.snapshot import Mesh
+from meshproxy.contract.matching import MatchSpec, PathMatchSpec
+from meshproxy.contract.policies import LimitsSpec
 from meshproxy.contract.resources import (
     BackendSpec,
     ClusterSpec,
@@ -18,8 +20,6 @@ from meshproxy.contract.resources import (
     EndpointSpec,
     EndpointsSpec,
     ListenerSpec,
-    MatchSpec,
-    PathMatchSpec,
     RouteSpec,
     Snapshot,
     VirtualHostSpec,
@@ -198,7 +198,7 @@ async def test_what_stays_keeps_connections_and_counters(mesh: Mesh, app: Origin
     async with connect(door.port) as client:
         for number in range(3):
             more = tuple(ClusterSpec(name=f"c{n}") for n in range(number))
-            clusters = (ClusterSpec(name="catalog", max_pending=7), *more)
+            clusters = (ClusterSpec(name="catalog", idle_timeout=7), *more)
             mesh.adopt(snapshot(app.port, door, clusters=clusters))
             await client.send(b"GET / HTTP/1.1\r\nHost: catalog\r\n\r\n")
             assert (await client.response()).status == 200
@@ -371,7 +371,9 @@ async def test_rude_clients_and_apps_leave_nothing_behind(
 
     door = listener(free_port())
     async with origin(moody) as app:
-        limits = (ClusterSpec(name="catalog", max_connections=3, max_pending=20),)
+        limits = (
+            ClusterSpec(name="catalog", endpoint_limits=LimitsSpec(connections=3, pending=20)),
+        )
         mesh.adopt(snapshot(app.port, door, clusters=limits))
         for _ in range(8):
             await asyncio.gather(*(client() for _ in range(40)))

@@ -1,6 +1,7 @@
 import msgspec
 import pytest
 
+from meshproxy.contract.matching import MatchSpec
 from meshproxy.contract.resources import (
     KINDS,
     SECTIONS,
@@ -8,16 +9,15 @@ from meshproxy.contract.resources import (
     DestinationSpec,
     EndpointsSpec,
     ListenerSpec,
-    MatchSpec,
     Resource,
     RouteSpec,
     Snapshot,
-    Spec,
     TcpRouteSpec,
     TrustSpec,
     VirtualHostSpec,
     name_of,
 )
+from meshproxy.contract.spec import Spec
 
 ONE_OF_EACH: list[tuple[Resource, str]] = [
     (TrustSpec(trust_domain="mesh.local", roots=("PEM",)), "mesh.local"),

@@ -22,11 +22,11 @@ async def test_endpoints_that_stay_are_the_same_objects(cluster: Cluster) -> Non
     first, second = cluster.endpoints
     second.active = 3
     new = EndpointSpec(address="127.0.0.1", port=2, version="v3", weight=7)
-    cluster.adopt(ClusterSpec(name="catalog", max_pending=5), (new,))
+    cluster.adopt(ClusterSpec(name="catalog", idle_timeout=5), (new,))
 
     assert list(cluster.endpoints) == [second]
     assert (second.active, second.weight, second.version) == (3, 7, "v3")
-    assert second.pool.cluster.max_pending == 5
+    assert second.pool.cluster.idle_timeout == 5
     assert second.pool.endpoint is new
     assert (first.pool.retired, second.pool.retired) == (True, False)
     assert cluster.service == "catalog"  # without a service, metrics call it by its own name

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from meshproxy.contract.policies import LimitsSpec
 from meshproxy.contract.resources import ClusterSpec, EndpointSpec
 from meshproxy.identity import tls
 from meshproxy.message import TUNNEL, RequestHead
@@ -61,9 +62,17 @@ async def app() -> AsyncIterator[Origin]:
         yield app
 
 
-def pool_of(port: int, environment: Environment, **options: int) -> Pool:
+def pool_of(
+    port: int,
+    environment: Environment,
+    connections: int = 1024,
+    pending: int = 1024,
+    **options: int,
+) -> Pool:
     endpoint = EndpointSpec(address="127.0.0.1", port=port)
-    return Pool(ClusterSpec(name="app", **options), endpoint, environment)  # type: ignore[arg-type]
+    limits = LimitsSpec(connections=connections, pending=pending)
+    cluster = ClusterSpec(name="app", endpoint_limits=limits, **options)  # type: ignore[arg-type]
+    return Pool(cluster, endpoint, environment)
 
 
 def ask(pool: Pool, count: int = 1) -> list[FakeExchange]:
@@ -102,8 +111,8 @@ async def test_a_burst_dials_a_few(environment: Environment, app: Origin) -> Non
 
 
 async def test_limits_of_connections_and_of_the_line(environment: Environment, app: Origin) -> None:
-    """Above `max_connections` requests wait, above `max_pending` they are refused."""
-    pool = pool_of(app.port, environment, max_connections=2, max_pending=10)
+    """Above the limit of connections requests wait, above that of the pending they are refused."""
+    pool = pool_of(app.port, environment, connections=2, pending=10)
     exchanges = ask(pool, 12)
     assert [exchange.failure for exchange in exchanges] == [None] * 10 + ["overflow"] * 2
     await answered(exchanges[:10])
@@ -127,7 +136,7 @@ async def test_a_tunnel_counts_and_never_comes_back(environment: Environment) ->
         return FakeExchange(head)
 
     async with origin(switch) as app:
-        pool = pool_of(app.port, environment, max_connections=2)
+        pool = pool_of(app.port, environment, connections=2)
         several = [upgrade() for _ in range(3)]
         for exchange in several:
             pool.acquire(exchange)  # type: ignore[arg-type]
@@ -244,7 +253,7 @@ async def test_a_retired_pool_finishes_and_keeps_nothing(environment: Environmen
         await hello(conversation)
 
     async with origin(waits) as app:
-        pool = pool_of(app.port, environment, max_connections=1)
+        pool = pool_of(app.port, environment, connections=1)
         exchanges = ask(pool, 2)
         await until(lambda: len(app.requests) == 1)
         pool.retire()
