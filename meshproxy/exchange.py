@@ -26,6 +26,10 @@ from typing import Final, Protocol, cast
 from meshproxy.codec import grpc
 from meshproxy.local_reply import local_reply
 from meshproxy.message import TUNNEL, Field, Fields, RequestHead, ResponseHead
+from meshproxy.policies.load_balancing.affinity import Affinity
+from meshproxy.policies.load_balancing.hash_key import HashKey
+from meshproxy.policies.load_balancing.session import Session
+from meshproxy.policies.load_balancing.tokens import Tokens
 from meshproxy.policies.retry import Retry
 from meshproxy.refusal import refusal
 from meshproxy.routing.split import Backend
@@ -66,10 +70,13 @@ class Downstream(DownstreamTunnel, Protocol):
 
     Attributes:
         protocol: `http` or `http2`.
+        address: The client's IP address.
     """
 
     @property
     def protocol(self) -> str: ...
+    @property
+    def address(self) -> str: ...
 
     def send_informational(self, head: ResponseHead) -> None: ...
     def send_head(self, head: ResponseHead) -> None: ...
@@ -121,11 +128,25 @@ class Endpoint(Protocol):
 
 
 class Cluster(Protocol):
-    """A named set of equal servers."""
+    """
+    A named set of equal servers.
+
+    Attributes:
+        sticky: It has a `hash_key` or a `session`.
+        hash_key: What requests are hashed by; None where none is used.
+        session: Of routes that have none of their own.
+    """
 
     service: str
+    sticky: bool
 
-    def pick(self, avoid: Endpoint | None) -> Endpoint | None: ...
+    @property
+    def hash_key(self) -> HashKey | None: ...
+    @property
+    def session(self) -> Session | None: ...
+    def pick(self, avoid: Endpoint | None, key: int | None) -> Endpoint | None: ...
+    def resume(self, wanted: bytes, tokens: Tokens) -> Endpoint | None:
+        """Return the endpoint that a token means, if it may be called."""
 
 
 class Series(Protocol):
@@ -155,10 +176,12 @@ class Surroundings(Protocol):
         exchanges: How many are under way; a draining proxy waits for zero.
         timers: One for all deadlines.
         tunnels: How many of them have switched protocols.
+        tokens: Of persistent sessions; None where there are none.
     """
 
     exchanges: int
     tunnels: int
+    tokens: Tokens | None
     now: Callable[[], float]
     random: Callable[[], float]
 
@@ -181,11 +204,13 @@ class Caller(Protocol):
         virtual_host: Serves every request, or None to choose by authority.
         authorities: All virtual hosts, by authority.
         identity_field: Tells the app which peer mTLS proved; None where nobody was proved.
+        source: Identity of who calls; empty where nobody was proved.
     """
 
     direction: str
     hop: str
     identity_field: Field | None
+    source: str
     surroundings: Surroundings
     virtual_host: VirtualHost[Cluster] | None
     authorities: Authorities
@@ -202,6 +227,7 @@ class Exchange:
 
     __slots__ = (
         "_route",
+        "affinity",
         "attempts",
         "backend",
         "body",
@@ -242,6 +268,7 @@ class Exchange:
         self.timer: set[Exchange] | None = None  # the slot in which the deadline waits
         self.done = False
         self._route: Route[Cluster] | None = None
+        self.affinity: Affinity[Endpoint] | None = None  # None: any endpoint will do
         # The request so far
         self.body: list[bytes] | None = []  # None: too large to be sent a second time
         self.body_size = 0
@@ -291,7 +318,9 @@ class Exchange:
             return self.refuse("unresolved-backend")
         self.backend = backend
         self.cluster = backend.cluster
-        self.prepare(head, route, backend)
+        if backend.cluster.sticky or route.session is not None:
+            self._bind(head, route)
+        self.prepare(head, route, self.backend)
         return self.begin_attempt()
 
     def _connect(self, head: RequestHead) -> None:
@@ -334,13 +363,41 @@ class Exchange:
         if self.caller.identity_field is not None:
             head.fields.append(self.caller.identity_field)
 
+    def _bind(self, head: RequestHead, route: Route[Cluster]) -> None:
+        """Find out where a request belongs: to who served its session, or with what has its key."""
+        surroundings, cluster = self.surroundings, self.cluster
+        session = route.session or cluster.session
+        tokens = surroundings.tokens
+        self.affinity = affinity = Affinity[Endpoint](head, route.name, session, tokens)
+        wanted = affinity.wanted()
+        if wanted is not None and tokens is not None:
+            # A rule's session comes before its weights.
+            split = None if route.session is None else route.split
+            for backend in (self.backend,) if split is None else split.backends:
+                found = backend.cluster and backend.cluster.resume(wanted, tokens)
+                if found and backend.cluster:
+                    affinity.endpoint = found
+                    self.backend, self.cluster = backend, backend.cluster
+                    return
+        if cluster.hash_key is not None:
+            key, cookie = cluster.hash_key.of_request(
+                head, self.caller.source, self.downstream, surroundings.random
+            )
+            affinity.hashed(key, cookie)
+
     # 2. Choose an endpoint and borrow a connection to it ------------------------------------------
 
     def begin_attempt(self) -> None:
         if self.done:
             return None
         self.attempts += 1
-        endpoint = self.cluster.pick(self.previous)
+        affinity = self.affinity
+        if affinity is None:
+            endpoint = self.cluster.pick(self.previous, None)
+        elif affinity.endpoint is not None and self.previous is None:
+            endpoint = affinity.endpoint
+        else:
+            endpoint = self.cluster.pick(self.previous, affinity.key)
         if endpoint is None:
             return self.refuse("no-healthy-endpoint")
         self.endpoint = endpoint
@@ -455,6 +512,8 @@ class Exchange:
             head.fields = route.response_headers.apply(head.fields)
         if self.backend.response_headers is not None:
             head.fields = self.backend.response_headers.apply(head.fields)
+        if self.affinity is not None:
+            head.fields += self.affinity.answer(self.endpoint)
         if self.head.length != TUNNEL:
             self.downstream.send_head(head)
         elif head.length == TUNNEL:

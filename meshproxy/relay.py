@@ -22,6 +22,7 @@ Nothing in this file waits.  "Later" is always another method, named `on_…`.
 from collections.abc import Callable
 from typing import Final, Protocol
 
+from meshproxy.policies.load_balancing.hash_key import HashKey
 from meshproxy.policies.retry import Retry
 from meshproxy.refusal import refusal
 from meshproxy.routing.split import Backend
@@ -70,6 +71,10 @@ class Upstream(Side, Protocol):
 class Downstream(Side, Protocol):
     """Where the connection comes from."""
 
+    @property
+    def address(self) -> str:
+        """The client's IP address."""
+
     def established(self) -> None:
         """The endpoint is there."""
 
@@ -99,7 +104,9 @@ class Cluster(Protocol):
 
     service: str
 
-    def pick(self, avoid: Endpoint | None) -> Endpoint | None: ...
+    @property
+    def hash_key(self) -> HashKey | None: ...
+    def pick(self, avoid: Endpoint | None, key: int | None) -> Endpoint | None: ...
 
 
 class Series(Protocol):
@@ -136,10 +143,12 @@ class Caller(Protocol):
 
     Attributes:
         direction: `inbound` or `outbound`.
+        source: Identity of who calls; empty where nobody was proved.
         tcp_route: None where nothing but HTTP is known.
     """
 
     direction: str
+    source: str
 
     @property
     def surroundings(self) -> Surroundings: ...
@@ -163,6 +172,7 @@ class Relay:
         "early",
         "early_size",
         "endpoint",
+        "key",
         "previous",
         "rule",
         "series",
@@ -186,6 +196,7 @@ class Relay:
         self.downstream_paused = False
         # The current attempt
         self.attempts = 0
+        self.key: int | None = None  # of what the balancer shall keep together
         self.endpoint: Endpoint | None = None
         self.previous: Endpoint | None = None
         self.upstream: Upstream | None = None
@@ -208,6 +219,8 @@ class Relay:
         if backend is None or backend.cluster is None:
             return self.refuse("unresolved-backend")
         self.cluster = cluster = backend.cluster
+        if cluster.hash_key is not None:
+            self.key = cluster.hash_key.of_connection(caller.source, self.downstream)
         self._count(rule.name, cluster.service)
         return self.begin_attempt()
 
@@ -223,7 +236,7 @@ class Relay:
         if self.done:
             return None
         self.attempts += 1
-        endpoint = self.cluster.pick(self.previous)
+        endpoint = self.cluster.pick(self.previous, self.key)
         if endpoint is None:
             return self.refuse("no-healthy-endpoint")
         self.endpoint = endpoint
