@@ -26,7 +26,9 @@ from typing import Final, Protocol, cast
 from meshproxy.codec import grpc
 from meshproxy.local_reply import local_reply
 from meshproxy.message import TUNNEL, Field, Fields, RequestHead, ResponseHead
+from meshproxy.policies import propagation
 from meshproxy.policies.limits import Limit
+from meshproxy.policies.propagation import NOTHING, Context, Propagation
 from meshproxy.policies.retry import Retry
 from meshproxy.refusal import refusal
 from meshproxy.routing.split import Backend
@@ -178,11 +180,13 @@ class Surroundings(Protocol):
     Attributes:
         exchanges: How many are under way; a draining proxy waits for zero.
         timers: One for all deadlines.
+        propagation: Which outbound calls are made for which inbound requests.
         tunnels: How many of them have switched protocols.
     """
 
     exchanges: int
     tunnels: int
+    propagation: "Propagation[Exchange]"
     now: Callable[[], float]
     random: Callable[[], float]
 
@@ -193,6 +197,7 @@ class Surroundings(Protocol):
     def retried(self, service: str, reason: str) -> None: ...
     def retry_skipped(self, service: str, reason: str) -> None: ...
     def refused(self, direction: str, code: str) -> None: ...
+    def cancelled(self, service: str) -> None: ...
 
 
 class Caller(Protocol):
@@ -222,7 +227,12 @@ class Caller(Protocol):
 
 
 class Exchange:
-    """One request and its response, over all its attempts."""
+    """
+    One request and its response, over all its attempts.
+
+    Attributes:
+        context: What the request brought along, or took over from the one it is made for.
+    """
 
     __slots__ = (
         "_route",
@@ -233,12 +243,14 @@ class Exchange:
         "body_size",
         "caller",
         "cluster",
+        "context",
         "deadline",
         "done",
         "downstream",
         "endpoint",
         "grpc_status",
         "head",
+        "joined",
         "previous",
         "protocol",
         "request_ended",
@@ -269,6 +281,8 @@ class Exchange:
         self.timer: set[Exchange] | None = None  # the slot in which the deadline waits
         self.done = False
         self._route: Route[Cluster] | None = None
+        self.context: Context[Exchange] = NOTHING
+        self.joined: Context[Exchange] | None = None  # ours in the table, or whose call we are
         # The request so far
         self.body: list[bytes] | None = []  # None: too large to be sent a second time
         self.body_size = 0
@@ -319,6 +333,7 @@ class Exchange:
             return self.refuse("unresolved-backend")
         self.backend = backend
         self.cluster = backend.cluster
+        self._join(head)
         self.prepare(head, route, backend)
         return self.begin_attempt()
 
@@ -349,6 +364,27 @@ class Exchange:
         if timeout is not None:
             self.deadline = self.started + timeout
             self.timer = self.surroundings.timers.add(self)
+
+    def _join(self, head: RequestHead) -> None:
+        """Which work is the request part of, and what was allowed to that?"""
+        table = self.surroundings.propagation
+        said = head.mesh_fields
+        if self.caller.direction == "inbound":
+            if said is not None and self.caller.identity_field is not None:
+                self.context = propagation.read(said, self.started)
+            ids, line = propagation.trace_of(head.fields)
+            if ids:
+                self.joined = self.context = context = self.context.own()
+                context.started = self.started
+                table.enter(context, ids, line)
+            return
+        if table.by_id:
+            found = table.find(*propagation.trace_of(head.fields))
+            if found is not None:
+                found.calls.add(self)
+                self.joined = self.context = found
+        if said is not None:
+            self.context = propagation.read(said, self.started).within(self.context)
 
     def prepare(self, head: RequestHead, route: Route[Cluster], backend: Backend[Cluster]) -> None:
         """Make the head what the endpoint shall see."""
@@ -384,6 +420,9 @@ class Exchange:
         self.upstream = upstream
         if self.timer is not None:
             self._pass_deadline_on()
+        context = self.context
+        if context is not NOTHING or self.attempts > 1:
+            self._pass_context_on(context)
         upstream.send_head(self.head)
         if self.body and self.head.length != TUNNEL:
             for data in self.body:
@@ -409,6 +448,14 @@ class Exchange:
         for index, one in enumerate(fields):
             if one[0] == grpc.TIMEOUT:
                 fields[index] = grpc.timeout_field(left)
+
+    def _pass_context_on(self, context: Context["Exchange"]) -> None:
+        fields = self.head.fields
+        attempt = context.attempt + self.attempts - 1
+        if attempt > 1:
+            propagation.put(fields, propagation.attempt_field(attempt))
+        if context.criticality is not None:
+            propagation.put(fields, propagation.criticality_field(context.criticality))
 
     def on_upstream_failed(self, code: str) -> None:
         """No connection could be had; nothing of the request was sent."""
@@ -736,3 +783,13 @@ class Exchange:
         if self.timer is not None:
             surroundings.timers.drop(self.timer, self)
             self.timer = None
+        if self.joined is not None:
+            self._part(self.joined)
+
+    def _part(self, joined: Context["Exchange"]) -> None:
+        """Nothing is made for this exchange any more, or this one for another."""
+        self.joined = None
+        if self.caller.direction == "inbound":
+            self.surroundings.propagation.leave(joined)
+        else:
+            joined.calls.discard(self)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from meshproxy.downstream.sockets import Sockets
 from meshproxy.exchange import Exchange
+from meshproxy.policies.propagation import Propagation
 from meshproxy.telemetry.metrics import ConnectionSeries, Metrics
 from meshproxy.timer_wheel import TimerWheel
 
@@ -33,6 +34,7 @@ class Environment:
         self.metrics = Metrics()
         self.exchanges = 0
         self.tunnels = 0
+        self.propagation: Propagation[Exchange] = Propagation()
         self.now: Callable[[], float] = time.monotonic
         self.random: Callable[[], float] = lambda: 0.5
         self.timers: TimerWheel[Exchange] = TimerWheel(self.now, self.loop.call_later)
@@ -55,6 +57,9 @@ class Environment:
 
     def refused(self, direction: str, code: str) -> None:
         self.refusals.append((direction, code))
+
+    def cancelled(self, service: str) -> None:
+        self.metrics.cancelled(service)
 
     def connections_to(self, direction: str) -> ConnectionSeries:
         return self.metrics.connection("upstream", direction)

@@ -20,6 +20,7 @@ from meshproxy.contract.resources import (
 from meshproxy.exchange import NOTICEABLE, REPLAY_LIMIT, Caller, Cluster, Endpoint, Exchange, Series
 from meshproxy.message import CHUNKED, TUNNEL, Field, RequestHead, ResponseHead, field, value_of
 from meshproxy.policies.limits import Limit
+from meshproxy.policies.propagation import Propagation
 from meshproxy.refusal import REFUSALS, refusal
 from meshproxy.routing.table import Authorities, VirtualHost, compile_virtual_host
 from meshproxy.timer_wheel import TICK, TimerWheel
@@ -91,6 +92,8 @@ class FakeSurroundings:
     def __init__(self) -> None:
         self.exchanges = 0
         self.tunnels = 0
+        self.propagation: Propagation[Exchange] = Propagation()
+        self.cancellations: list[str] = []
         self.time = 100.0
         self.now: Callable[[], float] = lambda: self.time
         self.random: Callable[[], float] = lambda: 0.5
@@ -114,6 +117,9 @@ class FakeSurroundings:
 
     def refused(self, direction: str, code: str) -> None:
         self.refusals.append(code)
+
+    def cancelled(self, service: str) -> None:
+        self.cancellations.append(service)
 
     def sleep(self, seconds: float) -> None:
         """Let time pass, and deadlines with it."""
