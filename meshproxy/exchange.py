@@ -31,6 +31,7 @@ from meshproxy.policies.load_balancing.hash_key import HashKey
 from meshproxy.policies.load_balancing.session import Session
 from meshproxy.policies.load_balancing.tokens import Tokens
 from meshproxy.policies import propagation
+from meshproxy.policies.limits import Limit
 from meshproxy.policies.propagation import NOTHING, Context, Propagation
 from meshproxy.policies.retry import Retry
 from meshproxy.refusal import refusal
@@ -128,6 +129,21 @@ class Endpoint(Protocol):
     def forget(self, exchange: "Exchange") -> None:
         """The exchange no longer waits."""
 
+    def judge(
+        self, status: int, grpc_status: str | None, code: str, seconds: float, began: float
+    ) -> None:
+        """
+        Learn how an attempt went; told once, at its end.
+
+        Args:
+            status: Of its answer; 0 without one.
+            grpc_status: Of its answer; None where it is not gRPC.
+            code: Why there is no answer, or not all of it, as in `refusal.py`; empty where there is.
+                After `downstream-closed` nothing is known: nobody waited any longer.
+            seconds: Until the head of its answer; 0.0 without one.
+            began: When the endpoint was picked.
+        """
+
 
 class Cluster(Protocol):
     """
@@ -137,10 +153,12 @@ class Cluster(Protocol):
         sticky: It has a `hash_key` or a `session`.
         hash_key: What requests are hashed by; None where none is used.
         session: Of routes that have none of their own.
+        requests: Attempts under way, and how many there may be.
     """
 
     service: str
     sticky: bool
+    requests: Limit
 
     @property
     def hash_key(self) -> HashKey | None: ...
@@ -149,6 +167,9 @@ class Cluster(Protocol):
     def pick(self, avoid: Endpoint | None, key: int | None) -> Endpoint | None: ...
     def resume(self, wanted: bytes, tokens: Tokens) -> Endpoint | None:
         """Return the endpoint that a token means, if it may be called."""
+
+    def refusal(self, limit: Limit) -> tuple[str, str, Sequence[Field]]:
+        """Return why nobody can be picked: a code, its detail, and what tells the client more."""
 
 
 class Series(Protocol):
@@ -240,6 +261,7 @@ class Exchange:
         "affinity",
         "attempts",
         "backend",
+        "began",
         "body",
         "body_size",
         "caller",
@@ -256,6 +278,7 @@ class Exchange:
         "protocol",
         "request_ended",
         "request_paused",
+        "seconds",
         "started",
         "status",
         "surroundings",
@@ -267,6 +290,7 @@ class Exchange:
 
     head: RequestHead
     backend: Backend[Cluster]
+    began: float
     cluster: Cluster
     deadline: float
 
@@ -293,6 +317,7 @@ class Exchange:
         self.attempts = 0
         self.endpoint: Endpoint | None = None
         self.previous: Endpoint | None = None  # of the last attempt that ended: avoided, counted
+        self.seconds = 0.0  # from `began` to the head of its answer
         self.upstream: UpstreamTunnel | None = None
         # The response so far
         self.status = 0  # not 0: the client has seen the head of its answer
@@ -427,17 +452,23 @@ class Exchange:
         if self.done:
             return None
         self.attempts += 1
+        cluster = self.cluster
+        requests = cluster.requests
         affinity = self.affinity
-        if affinity is None:
-            endpoint = self.cluster.pick(self.previous, None)
-        elif affinity.endpoint is not None and self.previous is None:
-            endpoint = affinity.endpoint
+        if requests.count >= requests.ceiling:
+            endpoint = None
+        elif affinity is None:
+            endpoint = cluster.pick(self.previous, None)
+        elif affinity.endpoint is None or self.previous is not None:
+            endpoint = cluster.pick(self.previous, affinity.key)
         else:
-            endpoint = self.cluster.pick(self.previous, affinity.key)
+            endpoint = affinity.endpoint
         if endpoint is None:
-            return self.refuse("no-healthy-endpoint")
-        self.endpoint = endpoint
+            return self.refuse(*cluster.refusal(requests))
+        requests.count += 1
         endpoint.active += 1
+        self.endpoint = endpoint
+        self.began = self.surroundings.now()
         return endpoint.acquire(self)
 
     def on_upstream_ready(self, upstream: Upstream) -> None:
@@ -484,7 +515,7 @@ class Exchange:
 
     def on_upstream_failed(self, code: str) -> None:
         """No connection could be had; nothing of the request was sent."""
-        self._end_attempt()
+        self._end_attempt(code)
         self._retry_or_refuse(code, sent=False, reused=False)
 
     # 3. The request body follows ------------------------------------------------------------------
@@ -548,6 +579,7 @@ class Exchange:
 
     def on_response_head(self, head: ResponseHead) -> None:
         self.status = head.status
+        self.seconds = self.surroundings.now() - self.began
         early, self.body = self.body, None
         if self.grpc_status is not None:  # an answer without a body has it in its head
             self.grpc_status = grpc.status_of(head.fields) or grpc.NO_STATUS
@@ -576,6 +608,10 @@ class Exchange:
         """The endpoint has switched protocols: from here on, bytes go both ways."""
         upstream = self.upstream
         assert upstream is not None
+        endpoint = self.endpoint
+        assert endpoint is not None
+        # Now, and not at the end: that may be days away, and is the work of both ends.
+        endpoint.judge(head.status, None, "", self.seconds, self.began)
         self.tunnel = _TUNNEL
         self.surroundings.tunnels += 1
         downstream = self.downstream.switch(head)
@@ -659,7 +695,7 @@ class Exchange:
         if self.done:  # a tunnel's other half, after both have ended
             return
         self.upstream = None
-        self._end_attempt()
+        self._end_attempt(code, self.status)
         if self.status:  # too late for another answer: the client must see that this one is torn
             self._finish(refusal(code).flag)
             self.downstream.reset()
@@ -670,8 +706,8 @@ class Exchange:
         """The client has gone."""
         if self.done:
             return
-        self._give_up_attempt()
         why = refusal("downstream-closed")
+        self._give_up_attempt(why.code)
         if not self.status:  # what the client has seen of an answer it has seen
             self.status = why.status
         if self.grpc_status is not None:
@@ -681,7 +717,8 @@ class Exchange:
     def on_deadline(self) -> None:
         """The time that the caller allowed has passed, and so may the work for it end."""
         self.timer = None
-        self._give_up_attempt()
+        # An endpoint that has begun to answer is not slow: how long that takes, the request decides.
+        self._give_up_attempt("downstream-closed" if self.status else "deadline-exceeded")
         if not self.status:
             self.refuse("deadline-exceeded")
             return
@@ -696,14 +733,14 @@ class Exchange:
         else:  # gRPC-Web has it in its body
             self.downstream.reset()
 
-    def _give_up_attempt(self) -> None:
+    def _give_up_attempt(self, code: str) -> None:
         """Nobody waits for its answer any more."""
         upstream, self.upstream = self.upstream, None
         if upstream is not None:
             upstream.reset()
         elif self.endpoint is not None:
             self.endpoint.forget(self)
-        self._end_attempt()
+        self._end_attempt(code)
 
     def _retry_or_refuse(self, code: str, *, sent: bool, reused: bool) -> None:
         # Nobody but the two ends knows what a switch of protocols does: it is not idempotent.
@@ -752,17 +789,27 @@ class Exchange:
 
     # 7. The end: give back, count -----------------------------------------------------------------
 
-    def _end_attempt(self) -> None:
+    def _end_attempt(self, code: str, status: int = 0) -> None:
+        """
+        The attempt is over: give back what it held, and tell its endpoint how it went.
+
+        Args:
+            code: Why it failed; empty when its answer is complete.
+            status: Of its answer.
+        """
         endpoint = self.endpoint
         if endpoint is not None:
             endpoint.active -= 1
+            self.cluster.requests.count -= 1
             self.previous = endpoint
             self.endpoint = None
+            if not self.tunnel:  # that was judged when it opened
+                endpoint.judge(status, self.grpc_status, code, self.seconds, self.began)
+            self.seconds = 0.0
 
     def _end_tunnel(self) -> None:
         """Both directions have ended."""
         self.upstream = None
-        self._end_attempt()
         self._finish("-")
 
     def _finish(self, flag: str) -> None:
@@ -770,7 +817,10 @@ class Exchange:
         endpoint = self.endpoint
         if endpoint is not None:  # `_end_attempt`, without the call
             endpoint.active -= 1
+            self.cluster.requests.count -= 1
             self.endpoint = None
+            if not self.tunnel:
+                endpoint.judge(self.status, self.grpc_status, "", self.seconds, self.began)
         else:
             endpoint = self.previous
         self.body = None

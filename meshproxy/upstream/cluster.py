@@ -13,6 +13,8 @@ from typing import Any, Protocol
 
 from meshproxy.contract.resources import ClusterSpec, EndpointSpec
 from meshproxy.contract.wire import ContractError
+from meshproxy.message import Fields
+from meshproxy.policies.limits import Limit
 from meshproxy.policies.load_balancing.balancing import Balancing
 from meshproxy.policies.load_balancing.hash_key import HashKey
 from meshproxy.policies.load_balancing.peak_ewma import FAILED, is_failure, observe
@@ -94,6 +96,18 @@ class Endpoint:
         if self._opaque is not None:
             self._opaque.disconnect(relay)
 
+    # How it goes ----------------------------------------------------------------------------------
+
+    def judge(
+        self, status: int, grpc_status: str | None, code: str, seconds: float, began: float
+    ) -> None:
+        """Learn how an attempt went; told once for each (see `exchange.Endpoint.judge`)."""
+        if self.cluster.balancing.algorithm == "peak-ewma":
+            if is_failure(status, grpc_status, code):
+                observe(self, max(seconds, FAILED), self._environment.now())
+            elif seconds:
+                observe(self, seconds, began + seconds)
+
     # As configured --------------------------------------------------------------------------------
 
     def adopt(self, cluster: ClusterSpec, spec: EndpointSpec) -> None:
@@ -146,23 +160,27 @@ class Cluster:
     A named set of equal servers.
 
     Attributes:
-        available: The endpoints that are in service.
+        available: The endpoints among which the balancer chooses, as a tuple that is never changed:
+            another state is another tuple.
+        connections, requests: How many there are, and how many there may be.
         hash_key: What requests are hashed by, if anything.
-        pick: Chooses the endpoint for an attempt: `Balancer.pick` of what is in service now.
+        pick: Chooses the endpoint for an attempt: `Balancer.pick` among those that are available.
         session: Of routes that have none of their own.
         sticky: There is a `hash_key` or a `session`.
     """
 
     __slots__ = (
-        "_balancing", "_environment", "_named", "_warming", "available", "endpoints", "hash_key",
-        "pick", "service", "session", "spec", "sticky",
+        "_balancing", "_environment", "_named", "_warming", "available", "connections",
+        "endpoints", "hash_key", "pick", "requests", "service", "session", "spec", "sticky",
     )  # fmt: skip
 
     def __init__(self, spec: ClusterSpec, environment: Environment) -> None:
         self.spec = spec
         self.service = spec.service or spec.name
         self.endpoints: Sequence[Endpoint] = ()
-        self.available: Sequence[Endpoint] = ()
+        self.available: tuple[Endpoint, ...] = ()
+        self.connections = Limit(spec.limits.connections)
+        self.requests = Limit(spec.limits.requests)
         self.hash_key: HashKey | None = None
         self.session: Session | None = None
         self.sticky = False
@@ -185,7 +203,9 @@ class Cluster:
             staying = {_server(endpoint.spec): endpoint for endpoint in self.endpoints}
         self.spec = spec
         self.service = spec.service or spec.name
-        if spec.balancing != self._balancing.spec:
+        before = [(endpoint, endpoint.spec) for endpoint in self.endpoints]
+        changed = spec.balancing != self._balancing.spec
+        if changed:
             self._balancing = Balancing(
                 spec.balancing, self._environment.random, self._environment.now
             )
@@ -206,16 +226,25 @@ class Cluster:
         for endpoint in self.endpoints:
             if id(endpoint) not in kept:
                 endpoint.retire()
-        self.endpoints = self.available = tuple(adopted)
-        self._balance()
+        self.endpoints = tuple(adopted)
+        # Most updates are about other clusters: then what picks goes on where it is.
+        changed = changed or before != [(endpoint, endpoint.spec) for endpoint in adopted]
+        self.connections.set(spec.limits.connections)
+        self.requests.set(spec.limits.requests)
+        if changed:
+            self._restate()
 
-    def use(self, available: Sequence[Endpoint]) -> None:
-        """Pick from these of the endpoints from now on; who comes back begins slowly."""
-        before = set(self.available)
-        now = self._environment.now()
-        for endpoint in available:
-            if endpoint not in before:
-                endpoint.since = now
+    def _restate(self) -> None:
+        """Choose from now on among what is in service now."""
+        self._use(tuple(self.endpoints))
+
+    def _use(self, available: tuple[Endpoint, ...]) -> None:
+        """Choose from now on among these; who comes back into service begins slowly."""
+        if self.available and self.spec.balancing.slow_start:
+            before, now = set(self.available), self._environment.now()
+            for endpoint in available:
+                if endpoint not in before:
+                    endpoint.since = now
         self.available = available
         self._balance()
 
@@ -232,6 +261,18 @@ class Cluster:
             known = {tokens.id_of(endpoint.name): endpoint for endpoint in self.available}
             self._named = named = (tokens, known)
         return named[1].get(wanted)
+
+    def refusal(self, limit: Limit) -> tuple[str, str, Fields]:
+        """
+        Return why there is nobody to pick: a code, its detail, and what tells the client more.
+
+        Args:
+            limit: The one that whoever asks counts under.
+        """
+        if limit.full:
+            limit.overflows += 1
+            return "overflow", "", []
+        return "no-healthy-endpoint", "", []
 
     def sweep(self, now: float) -> None:
         """Close connections that nobody has needed for long."""
