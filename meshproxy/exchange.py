@@ -26,6 +26,13 @@ from typing import Final, Protocol, cast
 from meshproxy.codec import grpc
 from meshproxy.local_reply import local_reply
 from meshproxy.message import TUNNEL, Field, Fields, RequestHead, ResponseHead
+from meshproxy.policies.load_balancing.affinity import Affinity
+from meshproxy.policies.load_balancing.hash_key import HashKey
+from meshproxy.policies.load_balancing.session import Session
+from meshproxy.policies.load_balancing.tokens import Tokens
+from meshproxy.policies import propagation
+from meshproxy.policies.limits import Limit
+from meshproxy.policies.propagation import NOTHING, Context, Propagation
 from meshproxy.policies.retry import Retry
 from meshproxy.refusal import refusal
 from meshproxy.routing.split import Backend
@@ -66,10 +73,13 @@ class Downstream(DownstreamTunnel, Protocol):
 
     Attributes:
         protocol: `http` or `http2`.
+        address: The client's IP address.
     """
 
     @property
     def protocol(self) -> str: ...
+    @property
+    def address(self) -> str: ...
 
     def send_informational(self, head: ResponseHead) -> None: ...
     def send_head(self, head: ResponseHead) -> None: ...
@@ -119,13 +129,47 @@ class Endpoint(Protocol):
     def forget(self, exchange: "Exchange") -> None:
         """The exchange no longer waits."""
 
+    def judge(
+        self, status: int, grpc_status: str | None, code: str, seconds: float, began: float
+    ) -> None:
+        """
+        Learn how an attempt went; told once, at its end.
+
+        Args:
+            status: Of its answer; 0 without one.
+            grpc_status: Of its answer; None where it is not gRPC.
+            code: Why there is no answer, or not all of it, as in `refusal.py`; empty where there is.
+                After `downstream-closed` nothing is known: nobody waited any longer.
+            seconds: Until the head of its answer; 0.0 without one.
+            began: When the endpoint was picked.
+        """
+
 
 class Cluster(Protocol):
-    """A named set of equal servers."""
+    """
+    A named set of equal servers.
+
+    Attributes:
+        sticky: It has a `hash_key` or a `session`.
+        hash_key: What requests are hashed by; None where none is used.
+        session: Of routes that have none of their own.
+        requests: Attempts under way, and how many there may be.
+    """
 
     service: str
+    sticky: bool
+    requests: Limit
 
-    def pick(self, avoid: Endpoint | None) -> Endpoint | None: ...
+    @property
+    def hash_key(self) -> HashKey | None: ...
+    @property
+    def session(self) -> Session | None: ...
+    def pick(self, avoid: Endpoint | None, key: int | None) -> Endpoint | None: ...
+    def resume(self, wanted: bytes, tokens: Tokens) -> Endpoint | None:
+        """Return the endpoint that a token means, if it may be called."""
+
+    def refusal(self, limit: Limit) -> tuple[str, str, Sequence[Field]]:
+        """Return why nobody can be picked: a code, its detail, and what tells the client more."""
 
 
 class Series(Protocol):
@@ -154,11 +198,15 @@ class Surroundings(Protocol):
     Attributes:
         exchanges: How many are under way; a draining proxy waits for zero.
         timers: One for all deadlines.
+        propagation: Which outbound calls are made for which inbound requests.
         tunnels: How many of them have switched protocols.
+        tokens: Of persistent sessions; None where there are none.
     """
 
     exchanges: int
     tunnels: int
+    tokens: Tokens | None
+    propagation: "Propagation[Exchange]"
     now: Callable[[], float]
     random: Callable[[], float]
 
@@ -169,6 +217,7 @@ class Surroundings(Protocol):
     def retried(self, service: str, reason: str) -> None: ...
     def retry_skipped(self, service: str, reason: str) -> None: ...
     def refused(self, direction: str, code: str) -> None: ...
+    def cancelled(self, service: str) -> None: ...
 
 
 class Caller(Protocol):
@@ -181,11 +230,13 @@ class Caller(Protocol):
         virtual_host: Serves every request, or None to choose by authority.
         authorities: All virtual hosts, by authority.
         identity_field: Tells the app which peer mTLS proved; None where nobody was proved.
+        source: Identity of who calls; empty where nobody was proved.
     """
 
     direction: str
     hop: str
     identity_field: Field | None
+    source: str
     surroundings: Surroundings
     virtual_host: VirtualHost[Cluster] | None
     authorities: Authorities
@@ -198,26 +249,36 @@ class Caller(Protocol):
 
 
 class Exchange:
-    """One request and its response, over all its attempts."""
+    """
+    One request and its response, over all its attempts.
+
+    Attributes:
+        context: What the request brought along, or took over from the one it is made for.
+    """
 
     __slots__ = (
         "_route",
+        "affinity",
         "attempts",
         "backend",
+        "began",
         "body",
         "body_size",
         "caller",
         "cluster",
+        "context",
         "deadline",
         "done",
         "downstream",
         "endpoint",
         "grpc_status",
         "head",
+        "joined",
         "previous",
         "protocol",
         "request_ended",
         "request_paused",
+        "seconds",
         "started",
         "status",
         "surroundings",
@@ -229,6 +290,7 @@ class Exchange:
 
     head: RequestHead
     backend: Backend[Cluster]
+    began: float
     cluster: Cluster
     deadline: float
 
@@ -242,6 +304,9 @@ class Exchange:
         self.timer: set[Exchange] | None = None  # the slot in which the deadline waits
         self.done = False
         self._route: Route[Cluster] | None = None
+        self.affinity: Affinity[Endpoint] | None = None  # None: any endpoint will do
+        self.context: Context[Exchange] = NOTHING
+        self.joined: Context[Exchange] | None = None  # ours in the table, or whose call we are
         # The request so far
         self.body: list[bytes] | None = []  # None: too large to be sent a second time
         self.body_size = 0
@@ -252,6 +317,7 @@ class Exchange:
         self.attempts = 0
         self.endpoint: Endpoint | None = None
         self.previous: Endpoint | None = None  # of the last attempt that ended: avoided, counted
+        self.seconds = 0.0  # from `began` to the head of its answer
         self.upstream: UpstreamTunnel | None = None
         # The response so far
         self.status = 0  # not 0: the client has seen the head of its answer
@@ -291,7 +357,10 @@ class Exchange:
             return self.refuse("unresolved-backend")
         self.backend = backend
         self.cluster = backend.cluster
-        self.prepare(head, route, backend)
+        if backend.cluster.sticky or route.session is not None:
+            self._bind(head, route)
+        self._join(head)
+        self.prepare(head, route, self.backend)
         return self.begin_attempt()
 
     def _connect(self, head: RequestHead) -> None:
@@ -322,6 +391,27 @@ class Exchange:
             self.deadline = self.started + timeout
             self.timer = self.surroundings.timers.add(self)
 
+    def _join(self, head: RequestHead) -> None:
+        """Which work is the request part of, and what was allowed to that?"""
+        table = self.surroundings.propagation
+        said = head.mesh_fields
+        if self.caller.direction == "inbound":
+            if said is not None and self.caller.identity_field is not None:
+                self.context = propagation.read(said, self.started)
+            ids, line = propagation.trace_of(head.fields)
+            if ids:
+                self.joined = self.context = context = self.context.own()
+                context.started = self.started
+                table.enter(context, ids, line)
+            return
+        if table.by_id:
+            found = table.find(*propagation.trace_of(head.fields))
+            if found is not None:
+                found.calls.add(self)
+                self.joined = self.context = found
+        if said is not None:
+            self.context = propagation.read(said, self.started).within(self.context)
+
     def prepare(self, head: RequestHead, route: Route[Cluster], backend: Backend[Cluster]) -> None:
         """Make the head what the endpoint shall see."""
         if route.request_headers is not None:
@@ -334,17 +424,51 @@ class Exchange:
         if self.caller.identity_field is not None:
             head.fields.append(self.caller.identity_field)
 
+    def _bind(self, head: RequestHead, route: Route[Cluster]) -> None:
+        """Find out where a request belongs: to who served its session, or with what has its key."""
+        surroundings, cluster = self.surroundings, self.cluster
+        session = route.session or cluster.session
+        tokens = surroundings.tokens
+        self.affinity = affinity = Affinity[Endpoint](head, route.name, session, tokens)
+        wanted = affinity.wanted()
+        if wanted is not None and tokens is not None:
+            # A rule's session comes before its weights.
+            split = None if route.session is None else route.split
+            for backend in (self.backend,) if split is None else split.backends:
+                found = backend.cluster and backend.cluster.resume(wanted, tokens)
+                if found and backend.cluster:
+                    affinity.endpoint = found
+                    self.backend, self.cluster = backend, backend.cluster
+                    return
+        if cluster.hash_key is not None:
+            key, cookie = cluster.hash_key.of_request(
+                head, self.caller.source, self.downstream, surroundings.random
+            )
+            affinity.hashed(key, cookie)
+
     # 2. Choose an endpoint and borrow a connection to it ------------------------------------------
 
     def begin_attempt(self) -> None:
         if self.done:
             return None
         self.attempts += 1
-        endpoint = self.cluster.pick(self.previous)
+        cluster = self.cluster
+        requests = cluster.requests
+        affinity = self.affinity
+        if requests.count >= requests.ceiling:
+            endpoint = None
+        elif affinity is None:
+            endpoint = cluster.pick(self.previous, None)
+        elif affinity.endpoint is None or self.previous is not None:
+            endpoint = cluster.pick(self.previous, affinity.key)
+        else:
+            endpoint = affinity.endpoint
         if endpoint is None:
-            return self.refuse("no-healthy-endpoint")
-        self.endpoint = endpoint
+            return self.refuse(*cluster.refusal(requests))
+        requests.count += 1
         endpoint.active += 1
+        self.endpoint = endpoint
+        self.began = self.surroundings.now()
         return endpoint.acquire(self)
 
     def on_upstream_ready(self, upstream: Upstream) -> None:
@@ -352,6 +476,9 @@ class Exchange:
         self.upstream = upstream
         if self.timer is not None:
             self._pass_deadline_on()
+        context = self.context
+        if context is not NOTHING or self.attempts > 1:
+            self._pass_context_on(context)
         upstream.send_head(self.head)
         if self.body and self.head.length != TUNNEL:
             for data in self.body:
@@ -378,9 +505,17 @@ class Exchange:
             if one[0] == grpc.TIMEOUT:
                 fields[index] = grpc.timeout_field(left)
 
+    def _pass_context_on(self, context: Context["Exchange"]) -> None:
+        fields = self.head.fields
+        attempt = context.attempt + self.attempts - 1
+        if attempt > 1:
+            propagation.put(fields, propagation.attempt_field(attempt))
+        if context.criticality is not None:
+            propagation.put(fields, propagation.criticality_field(context.criticality))
+
     def on_upstream_failed(self, code: str) -> None:
         """No connection could be had; nothing of the request was sent."""
-        self._end_attempt()
+        self._end_attempt(code)
         self._retry_or_refuse(code, sent=False, reused=False)
 
     # 3. The request body follows ------------------------------------------------------------------
@@ -444,6 +579,7 @@ class Exchange:
 
     def on_response_head(self, head: ResponseHead) -> None:
         self.status = head.status
+        self.seconds = self.surroundings.now() - self.began
         early, self.body = self.body, None
         if self.grpc_status is not None:  # an answer without a body has it in its head
             self.grpc_status = grpc.status_of(head.fields) or grpc.NO_STATUS
@@ -455,6 +591,8 @@ class Exchange:
             head.fields = route.response_headers.apply(head.fields)
         if self.backend.response_headers is not None:
             head.fields = self.backend.response_headers.apply(head.fields)
+        if self.affinity is not None:
+            head.fields += self.affinity.answer(self.endpoint)
         if self.head.length != TUNNEL:
             self.downstream.send_head(head)
         elif head.length == TUNNEL:
@@ -470,6 +608,10 @@ class Exchange:
         """The endpoint has switched protocols: from here on, bytes go both ways."""
         upstream = self.upstream
         assert upstream is not None
+        endpoint = self.endpoint
+        assert endpoint is not None
+        # Now, and not at the end: that may be days away, and is the work of both ends.
+        endpoint.judge(head.status, None, "", self.seconds, self.began)
         self.tunnel = _TUNNEL
         self.surroundings.tunnels += 1
         downstream = self.downstream.switch(head)
@@ -553,7 +695,7 @@ class Exchange:
         if self.done:  # a tunnel's other half, after both have ended
             return
         self.upstream = None
-        self._end_attempt()
+        self._end_attempt(code, self.status)
         if self.status:  # too late for another answer: the client must see that this one is torn
             self._finish(refusal(code).flag)
             self.downstream.reset()
@@ -564,8 +706,8 @@ class Exchange:
         """The client has gone."""
         if self.done:
             return
-        self._give_up_attempt()
         why = refusal("downstream-closed")
+        self._give_up_attempt(why.code)
         if not self.status:  # what the client has seen of an answer it has seen
             self.status = why.status
         if self.grpc_status is not None:
@@ -575,7 +717,8 @@ class Exchange:
     def on_deadline(self) -> None:
         """The time that the caller allowed has passed, and so may the work for it end."""
         self.timer = None
-        self._give_up_attempt()
+        # An endpoint that has begun to answer is not slow: how long that takes, the request decides.
+        self._give_up_attempt("downstream-closed" if self.status else "deadline-exceeded")
         if not self.status:
             self.refuse("deadline-exceeded")
             return
@@ -590,14 +733,14 @@ class Exchange:
         else:  # gRPC-Web has it in its body
             self.downstream.reset()
 
-    def _give_up_attempt(self) -> None:
+    def _give_up_attempt(self, code: str) -> None:
         """Nobody waits for its answer any more."""
         upstream, self.upstream = self.upstream, None
         if upstream is not None:
             upstream.reset()
         elif self.endpoint is not None:
             self.endpoint.forget(self)
-        self._end_attempt()
+        self._end_attempt(code)
 
     def _retry_or_refuse(self, code: str, *, sent: bool, reused: bool) -> None:
         # Nobody but the two ends knows what a switch of protocols does: it is not idempotent.
@@ -646,17 +789,27 @@ class Exchange:
 
     # 7. The end: give back, count -----------------------------------------------------------------
 
-    def _end_attempt(self) -> None:
+    def _end_attempt(self, code: str, status: int = 0) -> None:
+        """
+        The attempt is over: give back what it held, and tell its endpoint how it went.
+
+        Args:
+            code: Why it failed; empty when its answer is complete.
+            status: Of its answer.
+        """
         endpoint = self.endpoint
         if endpoint is not None:
             endpoint.active -= 1
+            self.cluster.requests.count -= 1
             self.previous = endpoint
             self.endpoint = None
+            if not self.tunnel:  # that was judged when it opened
+                endpoint.judge(status, self.grpc_status, code, self.seconds, self.began)
+            self.seconds = 0.0
 
     def _end_tunnel(self) -> None:
         """Both directions have ended."""
         self.upstream = None
-        self._end_attempt()
         self._finish("-")
 
     def _finish(self, flag: str) -> None:
@@ -664,7 +817,10 @@ class Exchange:
         endpoint = self.endpoint
         if endpoint is not None:  # `_end_attempt`, without the call
             endpoint.active -= 1
+            self.cluster.requests.count -= 1
             self.endpoint = None
+            if not self.tunnel:
+                endpoint.judge(self.status, self.grpc_status, "", self.seconds, self.began)
         else:
             endpoint = self.previous
         self.body = None
@@ -685,3 +841,13 @@ class Exchange:
         if self.timer is not None:
             surroundings.timers.drop(self.timer, self)
             self.timer = None
+        if self.joined is not None:
+            self._part(self.joined)
+
+    def _part(self, joined: Context["Exchange"]) -> None:
+        """Nothing is made for this exchange any more, or this one for another."""
+        self.joined = None
+        if self.caller.direction == "inbound":
+            self.surroundings.propagation.leave(joined)
+        else:
+            joined.calls.discard(self)

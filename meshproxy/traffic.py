@@ -23,6 +23,8 @@ from meshproxy.contract.spiffe import SpiffeId
 from meshproxy.downstream.sockets import Place, Sockets
 from meshproxy.exchange import Exchange
 from meshproxy.identity.certificates import Certificates
+from meshproxy.policies.load_balancing.tokens import Tokens
+from meshproxy.policies.propagation import Propagation
 from meshproxy.telemetry.metrics import ConnectionSeries, Metrics
 from meshproxy.timer_wheel import TimerWheel
 
@@ -55,7 +57,10 @@ class Environment:
         self.sockets = sockets
         self.exchanges = 0
         self.tunnels = 0
+        self.tokens: Tokens | None = None
+        self.propagation: Propagation[Exchange] = Propagation()
         self.now: Callable[[], float] = time.monotonic
+        self.wall: Callable[[], float] = time.time
         self.random: Callable[[], float] = random.random
         self.timers: TimerWheel[Exchange] = TimerWheel(self.now, self.loop.call_later)
         self._certificates = certificates
@@ -83,6 +88,9 @@ class Environment:
 
     def refused(self, direction: str, code: str) -> None:
         self.metrics.refused(direction, code)
+
+    def cancelled(self, service: str) -> None:
+        self.metrics.cancelled(service)
 
     def connections_to(self, direction: str) -> ConnectionSeries:
         return self.metrics.connection("upstream", direction)

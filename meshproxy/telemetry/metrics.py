@@ -177,6 +177,7 @@ class Metrics:
         self._handshake_failures = _Counter(2, 64)
         self._retries = _Counter(2, max_series)
         self._retries_skipped = _Counter(2, max_series)
+        self._cancelled = _Counter(1, max_series)
 
     def requests(
         self,
@@ -233,6 +234,10 @@ class Metrics:
     def retry_skipped(self, cluster: str, reason: str) -> None:
         """Count a retry that was possible but not made, and why."""
         self._retries_skipped.add(cluster, reason)
+
+    def cancelled(self, service: str) -> None:
+        """Count a call that was given up because the request it was made for had lost its client."""
+        self._cancelled.add(service)
 
     # One proxy of several processes ---------------------------------------------------------------
 
@@ -408,6 +413,12 @@ class Metrics:
                 "Further attempts that were not made, by why not.",
                 ("cluster", "reason"),
                 self._retries_skipped,
+            ),
+            (
+                "mesh_calls_cancelled",
+                "Calls given up because the client of the request that they were made for had gone.",
+                ("destination",),
+                self._cancelled,
             ),
             (
                 "mesh_tls_handshake_failures",
