@@ -74,11 +74,14 @@ class FakeCluster:
 
     def __init__(self, *endpoints: FakeEndpoint) -> None:
         self.endpoints = endpoints
-        self.requests = Limit()
+        self.requests = Limit("requests")
 
     def pick(self, avoid: Endpoint | None) -> Endpoint | None:
         others = [endpoint for endpoint in self.endpoints if endpoint is not avoid]
         return next(iter(others or self.endpoints), None)
+
+    def admits(self, limit: Limit) -> bool:
+        return not limit.full
 
     def refusal(self, limit: Limit) -> tuple[str, str, list[Field]]:
         if limit.full:

@@ -110,10 +110,13 @@ class FakeCluster:
 
     def __init__(self) -> None:
         self.endpoint = FakeEndpoint()
-        self.connections = Limit()
+        self.connections = Limit("connections")
 
     def pick(self, avoid: object) -> Any:
         return self.endpoint
+
+    def admits(self, limit: Limit) -> bool:
+        return not limit.full
 
     def refusal(self, limit: Limit) -> Any:
         return "overflow", "", []
