@@ -26,12 +26,12 @@ from typing import Final, Protocol, cast
 from meshproxy.codec import grpc
 from meshproxy.local_reply import local_reply
 from meshproxy.message import TUNNEL, Field, Fields, RequestHead, ResponseHead
+from meshproxy.policies import propagation
+from meshproxy.policies.limits import Limit
 from meshproxy.policies.load_balancing.affinity import Affinity
 from meshproxy.policies.load_balancing.hash_key import HashKey
 from meshproxy.policies.load_balancing.session import Session
 from meshproxy.policies.load_balancing.tokens import Tokens
-from meshproxy.policies import propagation
-from meshproxy.policies.limits import Limit
 from meshproxy.policies.propagation import NOTHING, Context, Propagation
 from meshproxy.policies.retry import Retry
 from meshproxy.refusal import refusal
@@ -118,9 +118,11 @@ class Endpoint(Protocol):
 
     Attributes:
         active: Attempts under way, for the load balancer.
+        name: ``address:port``.
     """
 
     active: int
+    name: str
     version: str
 
     def acquire(self, exchange: "Exchange") -> None:
