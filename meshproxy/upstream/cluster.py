@@ -13,6 +13,7 @@ from functools import partial
 from math import ceil, inf
 from typing import Any, Protocol
 
+from meshproxy.contract.policies import HealthCheckSpec
 from meshproxy.contract.resources import ClusterSpec, EndpointSpec
 from meshproxy.contract.wire import ContractError
 from meshproxy.exchange import Exchange
@@ -32,6 +33,7 @@ from meshproxy.telemetry.metrics import Metrics
 
 from . import pool
 from .availability import Availability
+from .health_check import HealthCheck
 from .tcp import Sockets
 from .trunk import TrunkPool
 
@@ -64,6 +66,7 @@ class Endpoint:
     """
 
     __slots__ = (
+        "_check",
         "_environment",
         "_measuring",
         "_opaque",
@@ -104,6 +107,7 @@ class Endpoint:
         self.measured = -inf
         self._measuring = cluster.balancing.algorithm == "peak-ewma"
         self.healthy = True
+        self._check: HealthCheck | None = None
         self.host = Host(self.name)
         self.detection: OutlierDetection | None = None
         self.breaker: CircuitBreaker | None = None
@@ -212,6 +216,21 @@ class Endpoint:
         else:
             self.pool.acquire(exchange)
 
+    def check(self, spec: HealthCheckSpec | None, changed: Callable[[], None]) -> None:
+        """Have its health checked as `spec` says; `changed` is called when that has an effect."""
+        if self._check is not None and self._check.spec == spec:
+            return
+        self._check_no_more()
+        if spec is None:
+            self.healthy = True
+        else:
+            self._check = HealthCheck(spec, self.cluster.name, self, self._environment, changed)
+
+    def _check_no_more(self) -> None:
+        if self._check is not None:
+            self._check.close()
+            self._check = None
+
     def sweep(self, now: float) -> None:
         self.pool.sweep(now)
         if isinstance(self._opaque, TrunkPool):
@@ -220,12 +239,14 @@ class Endpoint:
     def retire(self) -> None:
         """Keep nothing that is not in use; how that goes concerns nobody any more."""
         self.breaker = self.detection = None
+        self._check_no_more()
         self.pool.retire()
         if isinstance(self._opaque, TrunkPool):
             self._opaque.retire()
 
     def close(self) -> None:
         """End everything now."""
+        self._check_no_more()
         self.pool.close()
         if self._opaque is not None:
             self._opaque.close()
@@ -310,7 +331,7 @@ class Cluster:
         staying = {}
         if _wire(spec) == _wire(self.spec):
             staying = {_server(endpoint.spec): endpoint for endpoint in self.endpoints}
-        outliers = self.spec.outliers
+        other_policies = (self.spec.outliers, self.spec.health_check)
         self.spec = spec
         self.service = spec.service or spec.name
         before = [(endpoint, endpoint.spec) for endpoint in self.endpoints]
@@ -339,7 +360,8 @@ class Cluster:
         self.endpoints = tuple(adopted)
         # Most updates are about other clusters: then what picks goes on where it is.
         changed = changed or before != [(endpoint, endpoint.spec) for endpoint in adopted]
-        changed = changed or spec.outliers != outliers
+        # Health checks that end leave nobody unhealthy behind.
+        changed = changed or (spec.outliers, spec.health_check) != other_policies
         self.limits.adopt(spec.limits)
         self._watch(spec)
         if changed:
@@ -356,6 +378,7 @@ class Cluster:
         for endpoint in self.endpoints:
             endpoint.breaker = self.breaker
             endpoint.detection = self._availability.detection if endpoint.weight else None
+            endpoint.check(spec.health_check, self._restate)
 
     def _restate(self) -> None:
         """Choose from now on among what is in service now."""
@@ -417,7 +440,10 @@ class Cluster:
         if named is None or named[0] is not tokens:
             known = {tokens.id_of(endpoint.name): endpoint for endpoint in self.available}
             self._named = named = (tokens, known)
-        return named[1].get(wanted)
+        endpoint = named[1].get(wanted)
+        if endpoint is None or self._availability.panicking or self._may_have_one_more(endpoint):
+            return endpoint
+        return None
 
     # Whether anybody may be called -------------------------------------------------------------------
 

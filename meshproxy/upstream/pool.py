@@ -14,6 +14,10 @@ does not become 200 TLS handshakes.
 **Limits** (`policies/limits.py`) are those of the endpoint and those of its whole cluster.  Above the
 number of connections, requests wait; above the number that may wait, they are refused.  But one
 connection every endpoint may have: it would never serve anybody, if those of others filled the limit.
+
+**Old** connections take no more requests, where a maximum age is configured: it makes clients of a
+server behind an address that means many (a virtual IP, a load balancer) choose anew now and then.
+What runs on them goes on to its end.
 """
 
 import asyncio
@@ -39,6 +43,9 @@ log = logging.getLogger("meshproxy.upstream")
 
 DIALS_AT_ONCE = 8
 
+AGE_JITTER = 0.1
+"""Part of the maximum age by which connections differ, both ways (gRPC's choice, too)."""
+
 
 class Environment(Protocol):
     """What a pool needs of the process."""
@@ -46,6 +53,7 @@ class Environment(Protocol):
     loop: asyncio.AbstractEventLoop
     metrics: Metrics
     now: Callable[[], float]
+    random: Callable[[], float]
     trust_domain: str
 
     @property
@@ -64,6 +72,7 @@ class Pool:
     """All connections to one endpoint."""
 
     __slots__ = (
+        "_ages",
         "_connections",
         "_counts",
         "_dials",
@@ -102,6 +111,7 @@ class Pool:
         # times; what was negotiated last knows better.
         self._sharing = cluster.mtls or cluster.protocol == "http2"
         self._connections: set[Http1Connection | Http2Connection | EndpointTunnel] = set()
+        self._ages: dict[Http1Connection | Http2Connection, asyncio.TimerHandle] = {}
         self.waiting: deque[Exchange] = deque()
         self._dials: set[asyncio.Task[None]] = set()
         self._counts = environment.connections_to("outbound" if cluster.mtls else "inbound")
@@ -193,6 +203,7 @@ class Pool:
         """A connection has left HTTP for good: it still counts, but never comes back."""
         assert isinstance(connection, Http1Connection)
         self._connections.discard(connection)
+        self._forget_age(connection)
         self._connections.add(tunnel)
 
     def lost(self, connection: Http1Connection | Http2Connection | EndpointTunnel) -> None:
@@ -201,6 +212,8 @@ class Pool:
             self._connections.discard(connection)
             self._count_connections(-1)
             self._counts.closed += 1
+        if not isinstance(connection, EndpointTunnel):
+            self._forget_age(connection)
         if isinstance(connection, Http2Connection):
             self.leaving(connection)
         elif connection in self._idle:
@@ -253,6 +266,8 @@ class Pool:
             log.info("%s: connected again", self._where)
         self._connections.add(connection)
         self._counts.opened += 1
+        if self.cluster.max_connection_age is not None:
+            self._limit_age(connection, self.cluster.max_connection_age / 1000)
         if isinstance(connection, Http2Connection):
             self._sharing = True
             self._shared.append(connection)
@@ -364,6 +379,29 @@ class Pool:
             if connection.idle and connection.idle_since < limit:
                 self.leaving(connection)
                 connection.retire()
+
+    def _limit_age(self, connection: Http1Connection | Http2Connection, age: float) -> None:
+        # With jitter: connections that were made at once shall not be replaced at once.
+        age *= 1 + AGE_JITTER * (2 * self._environment.random() - 1)
+        timer = self._environment.loop.call_later(age, self._on_aged, connection)
+        self._ages[connection] = timer
+
+    def _forget_age(self, connection: Http1Connection | Http2Connection) -> None:
+        timer = self._ages.pop(connection, None)
+        if timer is not None:
+            timer.cancel()
+
+    def _on_aged(self, connection: Http1Connection | Http2Connection) -> None:
+        """Let a connection finish what it has, and give it nothing more."""
+        del self._ages[connection]
+        if isinstance(connection, Http2Connection):
+            self.leaving(connection)
+            connection.retire()
+        elif connection in self._idle:
+            self._idle.remove(connection)
+            connection.close()
+        else:
+            connection.retire()
 
     def retire(self) -> None:
         """The endpoint is gone from the configuration: finish what runs, keep nothing."""
