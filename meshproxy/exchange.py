@@ -26,12 +26,12 @@ from typing import Final, Protocol, cast
 from meshproxy.codec import grpc
 from meshproxy.local_reply import local_reply
 from meshproxy.message import TUNNEL, Field, Fields, RequestHead, ResponseHead
+from meshproxy.policies import propagation
+from meshproxy.policies.limits import Limit
 from meshproxy.policies.load_balancing.affinity import Affinity
 from meshproxy.policies.load_balancing.hash_key import HashKey
 from meshproxy.policies.load_balancing.session import Session
 from meshproxy.policies.load_balancing.tokens import Tokens
-from meshproxy.policies import propagation
-from meshproxy.policies.limits import Limit
 from meshproxy.policies.propagation import NOTHING, Context, Propagation
 from meshproxy.policies.retry import Retry
 from meshproxy.refusal import refusal
@@ -118,9 +118,11 @@ class Endpoint(Protocol):
 
     Attributes:
         active: Attempts under way, for the load balancer.
+        name: ``address:port``.
     """
 
     active: int
+    name: str
     version: str
 
     def acquire(self, exchange: "Exchange") -> None:
@@ -167,6 +169,9 @@ class Cluster(Protocol):
     def pick(self, avoid: Endpoint | None, key: int | None) -> Endpoint | None: ...
     def resume(self, wanted: bytes, tokens: Tokens) -> Endpoint | None:
         """Return the endpoint that a token means, if it may be called."""
+
+    def admits(self, limit: Limit) -> bool:
+        """Say whether an attempt may be made although its limit is full or shut."""
 
     def refusal(self, limit: Limit) -> tuple[str, str, Sequence[Field]]:
         """Return why nobody can be picked: a code, its detail, and what tells the client more."""
@@ -455,7 +460,7 @@ class Exchange:
         cluster = self.cluster
         requests = cluster.requests
         affinity = self.affinity
-        if requests.count >= requests.ceiling:
+        if requests.count >= requests.ceiling and not cluster.admits(requests):
             endpoint = None
         elif affinity is None:
             endpoint = cluster.pick(self.previous, None)
