@@ -22,7 +22,7 @@ from meshproxy.policies.circuit_breaker import CLOSED, OPEN, STATES, CircuitBrea
 from meshproxy.policies.limits import UNLIMITED, Limit, Limits
 from meshproxy.policies.load_balancing.balancing import Balancing
 from meshproxy.policies.load_balancing.hash_key import HashKey
-from meshproxy.policies.load_balancing.peak_ewma import FAILED, is_failure, observe
+from meshproxy.policies.load_balancing.peak_ewma import FAILED, is_overload, observe
 from meshproxy.policies.load_balancing.session import Session
 from meshproxy.policies.load_balancing.tokens import Tokens
 from meshproxy.policies.outcome import GATEWAY_ERROR, LOCAL_FAILURE, NOTHING, SERVER_ERROR, outcome
@@ -176,7 +176,7 @@ class Endpoint:
             return
         now = self._environment.now()
         if self._measuring:
-            if is_failure(status, grpc_status, code):
+            if result in (GATEWAY_ERROR, LOCAL_FAILURE) or is_overload(status, grpc_status):
                 observe(self, max(seconds, FAILED), now)
             elif seconds:
                 observe(self, seconds, began + seconds)
