@@ -149,11 +149,12 @@ def read(mesh_fields: Fields, now: float) -> Context[Any]:
 
 
 def put(fields: Fields, one: Field) -> None:
-    """Say `one`, in the place of what an earlier attempt has said."""
+    """Say `one`, in the place of what an earlier attempt, or the client, has said."""
     name = one[0]
     for index, other in enumerate(fields):
         if other[0] == name:
             fields[index] = one
+            fields[index + 1 :] = [rest for rest in fields[index + 1 :] if rest[0] != name]
             return
     fields.append(one)
 

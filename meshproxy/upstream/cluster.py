@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from meshproxy.contract.resources import ClusterSpec, EndpointSpec
 from meshproxy.message import Fields
+from meshproxy.policies import deadline
 from meshproxy.policies.limits import Limit
 from meshproxy.policies.load_balancing import LeastRequest
 from meshproxy.relay import Relay
@@ -150,11 +151,13 @@ class Cluster:
         "requests",
         "service",
         "spec",
+        "timeouts",
     )
 
     def __init__(self, spec: ClusterSpec, environment: Environment) -> None:
         self.spec = spec
         self.service = spec.service or spec.name
+        self.timeouts = deadline.of_cluster(spec)
         self.endpoints: Sequence[Endpoint] = ()
         self.available: tuple[Endpoint, ...] = ()
         self.connections = Limit(spec.limits.connections)
@@ -176,6 +179,7 @@ class Cluster:
             staying = {_server(endpoint.spec): endpoint for endpoint in self.endpoints}
         self.spec = spec
         self.service = spec.service or spec.name
+        self.timeouts = deadline.of_cluster(spec)
         adopted = []
         for wanted in endpoints:
             endpoint = staying.get(_server(wanted))

@@ -32,7 +32,7 @@ class Environment:
         self.identity = "spiffe://test.mesh/ns/default/sa/catalog"
         self.trust_domain = "test.mesh"
         self.metrics = Metrics()
-        self.exchanges = 0
+        self.exchanges: set[Exchange] = set()
         self.tunnels = 0
         self.propagation: Propagation[Exchange] = Propagation()
         self.now: Callable[[], float] = time.monotonic

@@ -19,8 +19,9 @@ from meshproxy.contract.resources import (
 )
 from meshproxy.exchange import NOTICEABLE, REPLAY_LIMIT, Caller, Cluster, Endpoint, Exchange, Series
 from meshproxy.message import CHUNKED, TUNNEL, Field, RequestHead, ResponseHead, field, value_of
-from meshproxy.policies.propagation import Propagation
+from meshproxy.policies.deadline import NO_TIMEOUTS
 from meshproxy.policies.limits import Limit
+from meshproxy.policies.propagation import Propagation
 from meshproxy.refusal import REFUSALS, refusal
 from meshproxy.routing.table import Authorities, VirtualHost, compile_virtual_host
 from meshproxy.timer_wheel import TICK, TimerWheel
@@ -75,6 +76,7 @@ class FakeCluster:
     def __init__(self, *endpoints: FakeEndpoint) -> None:
         self.endpoints = endpoints
         self.requests = Limit()
+        self.timeouts = NO_TIMEOUTS
 
     def pick(self, avoid: Endpoint | None) -> Endpoint | None:
         others = [endpoint for endpoint in self.endpoints if endpoint is not avoid]
@@ -90,7 +92,7 @@ class FakeSurroundings:
     """A clock that stands still, chance that is known, and `later` at the test's word."""
 
     def __init__(self) -> None:
-        self.exchanges = 0
+        self.exchanges: set[Exchange] = set()
         self.tunnels = 0
         self.propagation: Propagation[Exchange] = Propagation()
         self.cancellations: list[str] = []
@@ -141,6 +143,7 @@ class FakeCaller:
 
     direction = "outbound"
     hop = "outbound of default/storefront"
+    workload = "default/storefront"
 
     def __init__(self, host: VirtualHost[Cluster]) -> None:
         self.surroundings = FakeSurroundings()
@@ -210,7 +213,7 @@ class Scene:
             self.first.active,
             self.second.active,
             self.cluster.requests.count,
-            self.caller.surroundings.exchanges,
+            len(self.caller.surroundings.exchanges),
         )
         return counts == (0, 0, 0, 0) and not self.first.waiting and not self.second.waiting
 
