@@ -638,6 +638,7 @@ class Exchange:
         self.deadline = self.attempt_due = inf  # they were about this moment
         self.surroundings.tunnels += 1
         self.idle_since = now = self.surroundings.now()
+        self.moved = False
         self._arm(self._first_limit(now))
         downstream = self.downstream.switch(head)
         self.downstream = cast("Downstream", downstream)  # it will hear of no more heads
