@@ -30,6 +30,10 @@ from meshproxy.message import TUNNEL, Field, Fields, RequestHead, ResponseHead
 from meshproxy.policies import deadline, propagation
 from meshproxy.policies.deadline import FAR, LEAST, LOOKS, NO_TIMEOUTS, Timeouts
 from meshproxy.policies.limits import Limit
+from meshproxy.policies.load_balancing.affinity import Affinity
+from meshproxy.policies.load_balancing.hash_key import HashKey
+from meshproxy.policies.load_balancing.session import Session
+from meshproxy.policies.load_balancing.tokens import Tokens
 from meshproxy.policies.propagation import NOTHING, Context, Propagation
 from meshproxy.policies.retry import Retry
 from meshproxy.refusal import refusal
@@ -71,10 +75,13 @@ class Downstream(DownstreamTunnel, Protocol):
 
     Attributes:
         protocol: `http` or `http2`.
+        address: The client's IP address.
     """
 
     @property
     def protocol(self) -> str: ...
+    @property
+    def address(self) -> str: ...
 
     def send_informational(self, head: ResponseHead) -> None: ...
     def send_head(self, head: ResponseHead) -> None: ...
@@ -113,9 +120,11 @@ class Endpoint(Protocol):
 
     Attributes:
         active: Attempts under way, for the load balancer.
+        name: ``address:port``.
     """
 
     active: int
+    name: str
     version: str
 
     def acquire(self, exchange: "Exchange") -> None:
@@ -145,15 +154,26 @@ class Cluster(Protocol):
     A named set of equal servers.
 
     Attributes:
+        sticky: It has a `hash_key` or a `session`.
+        hash_key: What requests are hashed by; None where none is used.
+        session: Of routes that have none of their own.
         requests: Attempts under way, and how many there may be.
         timeouts: Of requests by routes that say nothing of their own.
     """
 
     service: str
+    sticky: bool
     requests: Limit
     timeouts: Timeouts
 
-    def pick(self, avoid: Endpoint | None) -> Endpoint | None: ...
+    @property
+    def hash_key(self) -> HashKey | None: ...
+    @property
+    def session(self) -> Session | None: ...
+    def pick(self, avoid: Endpoint | None, key: int | None) -> Endpoint | None: ...
+    def resume(self, wanted: bytes, tokens: Tokens) -> Endpoint | None:
+        """Return the endpoint that a token means, if it may be called."""
+
     def refusal(self, limit: Limit) -> tuple[str, str, Sequence[Field]]:
         """Return why nobody can be picked: a code, its detail, and what tells the client more."""
 
@@ -186,10 +206,12 @@ class Surroundings(Protocol):
         timers: One for all deadlines.
         propagation: Which outbound calls are made for which inbound requests.
         tunnels: How many of them have switched protocols.
+        tokens: Of persistent sessions; None where there are none.
     """
 
     exchanges: "set[Exchange]"
     tunnels: int
+    tokens: Tokens | None
     propagation: "Propagation[Exchange]"
     now: Callable[[], float]
     random: Callable[[], float]
@@ -215,12 +237,14 @@ class Caller(Protocol):
         authorities: All virtual hosts, by authority.
         identity_field: Tells the app which peer mTLS proved; None where nobody was proved.
         workload: ``namespace/name`` of the app beside this proxy.
+        source: Identity of who calls; empty where nobody was proved.
     """
 
     direction: str
     hop: str
     workload: str
     identity_field: Field | None
+    source: str
     surroundings: Surroundings
     virtual_host: VirtualHost[Cluster] | None
     authorities: Authorities
@@ -245,6 +269,7 @@ class Exchange:
 
     __slots__ = (
         "_route",
+        "affinity",
         "answer_due",
         "attempt_due",
         "attempts",
@@ -296,11 +321,10 @@ class Exchange:
         self.timeouts = NO_TIMEOUTS
         self.deadline = inf
         self.moved = False
-        self.timer: set[Exchange] | None = (
-            None  # the slot in which we wait to be told that it is due
-        )
+        self.timer: set[Exchange] | None = None  # our slot in the wheel
         self.done = False
         self._route: Route[Cluster] | None = None
+        self.affinity: Affinity[Endpoint] | None = None  # None: any endpoint will do
         self.context: Context[Exchange] = NOTHING
         self.joined: Context[Exchange] | None = None  # ours in the table, or whose call we are
         # The request so far
@@ -336,12 +360,9 @@ class Exchange:
             return self._connect(head)
         caller = self.caller
         virtual_host = caller.virtual_host or caller.authorities.find(head.authority)
-        if virtual_host is None:
-            return self._refuse_unknown(head)
-        route = virtual_host.find(head)
+        route = None if virtual_host is None else virtual_host.find(head)
         if route is None:
-            name = head.authority.decode()
-            return self.refuse("no-route", f"{name} is known, but none of its rules matches")
+            return self._refuse_unrouted(head, known=virtual_host is not None)
         self._route = route
         if route.redirect is not None:
             return self.redirect(route.redirect.status, route.redirect.location(head))
@@ -352,21 +373,25 @@ class Exchange:
             return self.refuse("unresolved-backend")
         self.backend = backend
         self.cluster = backend.cluster
+        if backend.cluster.sticky or route.session is not None:
+            self._bind(head, route)
         if (
             caller.direction == "inbound"
             or head.mesh_fields is not None
             or self.surroundings.propagation.by_id
         ):
             self._join(head)
-        self.prepare(head, route, backend)
+        self.prepare(head, route, self.backend)
         if self._limit(head, route):
             return self._refuse_late()
         return self.begin_attempt()
 
-    def _refuse_unknown(self, head: RequestHead) -> None:
+    def _refuse_unrouted(self, head: RequestHead, *, known: bool) -> None:
         name = head.authority.decode()
         why = f"no service of the mesh is known here as {name}"
-        if self.caller.leads_to(head.authority):
+        if known:
+            why = f"{name} is known, but none of its rules matches"
+        elif self.caller.leads_to(head.authority):
             why = f"{name} is known, but does not speak HTTP; CONNECT leads there"
         self.refuse("no-route", why)
 
@@ -449,6 +474,28 @@ class Exchange:
         if self.caller.identity_field is not None:
             head.fields.append(self.caller.identity_field)
 
+    def _bind(self, head: RequestHead, route: Route[Cluster]) -> None:
+        """Find out where a request belongs: to who served its session, or with what has its key."""
+        surroundings, cluster = self.surroundings, self.cluster
+        session = route.session or cluster.session
+        tokens = surroundings.tokens
+        self.affinity = affinity = Affinity[Endpoint](head, route.name, session, tokens)
+        wanted = affinity.wanted()
+        if wanted is not None and tokens is not None:
+            # A rule's session comes before its weights.
+            split = None if route.session is None else route.split
+            for backend in (self.backend,) if split is None else split.backends:
+                found = backend.cluster and backend.cluster.resume(wanted, tokens)
+                if found and backend.cluster:
+                    affinity.endpoint = found
+                    self.backend, self.cluster = backend, backend.cluster
+                    return
+        if cluster.hash_key is not None:
+            key, cookie = cluster.hash_key.of_request(
+                head, self.caller.source, self.downstream, surroundings.random
+            )
+            affinity.hashed(key, cookie)
+
     # 2. Choose an endpoint and borrow a connection to it ------------------------------------------
 
     def begin_attempt(self) -> None:
@@ -459,7 +506,15 @@ class Exchange:
         self.attempts += 1
         cluster = self.cluster
         requests = cluster.requests
-        endpoint = cluster.pick(self.previous) if requests.count < requests.ceiling else None
+        affinity = self.affinity
+        if requests.count >= requests.ceiling:
+            endpoint = None
+        elif affinity is None:
+            endpoint = cluster.pick(self.previous, None)
+        elif affinity.endpoint is None or self.previous is not None:
+            endpoint = cluster.pick(self.previous, affinity.key)
+        else:
+            endpoint = affinity.endpoint
         if endpoint is None:
             return self.refuse(*cluster.refusal(requests))
         requests.count += 1
@@ -615,6 +670,8 @@ class Exchange:
             head.fields = route.response_headers.apply(head.fields)
         if self.backend.response_headers is not None:
             head.fields = self.backend.response_headers.apply(head.fields)
+        if self.affinity is not None:
+            head.fields += self.affinity.answer(self.endpoint)
         if self.head.length != TUNNEL:
             self.downstream.send_head(head)
         elif head.length == TUNNEL:

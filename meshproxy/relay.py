@@ -24,6 +24,7 @@ from typing import Final, Protocol
 
 from meshproxy.message import Field
 from meshproxy.policies.limits import Limit
+from meshproxy.policies.load_balancing.hash_key import HashKey
 from meshproxy.policies.retry import Retry
 from meshproxy.refusal import refusal
 from meshproxy.routing.split import Backend
@@ -71,6 +72,10 @@ class Upstream(Side, Protocol):
 
 class Downstream(Side, Protocol):
     """Where the connection comes from."""
+
+    @property
+    def address(self) -> str:
+        """The client's IP address."""
 
     def established(self) -> None:
         """The endpoint is there."""
@@ -122,7 +127,9 @@ class Cluster(Protocol):
     service: str
     connections: Limit
 
-    def pick(self, avoid: Endpoint | None) -> Endpoint | None: ...
+    @property
+    def hash_key(self) -> HashKey | None: ...
+    def pick(self, avoid: Endpoint | None, key: int | None) -> Endpoint | None: ...
     def refusal(self, limit: Limit) -> tuple[str, str, Sequence[Field]]:
         """Return why nobody can be picked; the first is a code of `refusal.py`."""
 
@@ -162,10 +169,12 @@ class Caller(Protocol):
 
     Attributes:
         direction: `inbound` or `outbound`.
+        source: Identity of who calls; empty where nobody was proved.
         tcp_route: None where nothing but HTTP is known.
     """
 
     direction: str
+    source: str
 
     @property
     def surroundings(self) -> Surroundings: ...
@@ -190,6 +199,7 @@ class Relay:
         "early",
         "early_size",
         "endpoint",
+        "key",
         "previous",
         "rule",
         "series",
@@ -214,6 +224,7 @@ class Relay:
         self.downstream_paused = False
         # The current attempt
         self.attempts = 0
+        self.key: int | None = None  # of what the balancer shall keep together
         self.endpoint: Endpoint | None = None
         self.previous: Endpoint | None = None
         self.upstream: Upstream | None = None
@@ -236,6 +247,8 @@ class Relay:
         if backend is None or backend.cluster is None:
             return self.refuse("unresolved-backend")
         self.cluster = cluster = backend.cluster
+        if cluster.hash_key is not None:
+            self.key = cluster.hash_key.of_connection(caller.source, self.downstream)
         self._count(rule.name, cluster.service)
         return self.begin_attempt()
 
@@ -253,7 +266,7 @@ class Relay:
         self.attempts += 1
         cluster = self.cluster
         connections = cluster.connections
-        endpoint = None if connections.full else cluster.pick(self.previous)
+        endpoint = None if connections.full else cluster.pick(self.previous, self.key)
         if endpoint is None:
             return self.refuse(cluster.refusal(connections)[0])
         connections.count += 1

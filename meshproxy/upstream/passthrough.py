@@ -26,7 +26,7 @@ class PassThrough(Sockets):
         service: Name of all such addresses in metrics: there may be any number of them.
     """
 
-    __slots__ = ("active", "connections", "service")
+    __slots__ = ("active", "connections", "hash_key", "service")
 
     def __init__(
         self,
@@ -44,8 +44,9 @@ class PassThrough(Sockets):
         self.active = 0
         self.connections = Limit()
         self.service = NAME
+        self.hash_key = None
 
-    def pick(self, avoid: object) -> "PassThrough | None":
+    def pick(self, avoid: object, key: int | None = None) -> "PassThrough | None":  # noqa: ARG002
         """Return the one endpoint, once: there is no other that could answer instead."""
         return None if avoid is self else self
 
