@@ -1395,7 +1395,31 @@ def test_when_the_client_goes_its_calls_are_cancelled() -> None:
     assert sidecar.surroundings.cancellations == ["default/catalog"]
     assert sidecar.inbound.at_rest()
     assert sidecar.outbound.at_rest()
-    assert not sidecar.surroundings.propagation.by_id
+
+
+def test_an_app_that_goes_on_for_nobody_is_told() -> None:
+    """It may not have noticed: its next call is not made, and no endpoint works for it."""
+    sidecar = Sidecar()
+    sidecar.receive()
+    sidecar.inbound.first.lend()
+    sidecar.inbound.exchange.on_request_reset()
+    sidecar.call()
+    assert sidecar.outbound.status == 499
+    assert sidecar.surroundings.refusals == ["caller-gone"]
+    assert sidecar.outbound.at_rest()
+
+
+def test_an_app_that_goes_on_after_its_time_is_told_who_took_it() -> None:
+    """Also when the inbound request has been answered 504 for it."""
+    sidecar = Sidecar()
+    sidecar.receive((b"x-mesh-deadline-ms", b"500"))
+    sidecar.inbound.first.lend()
+    sidecar.surroundings.sleep(0.5 + 2 * TICK)
+    assert sidecar.inbound.status == 504
+    sidecar.outbound.exchange = sidecar.another_call()
+    sidecar.call()
+    assert sidecar.outbound.status == 504
+    assert b"default/storefront took 600 ms of it" in body_of(sidecar.outbound)
 
 
 def test_an_answer_that_has_begun_is_cancelled_as_well() -> None:
