@@ -158,6 +158,8 @@ class Traffic:
     def counted(self) -> Metrics:
         """Return what was counted."""
         self._metrics.tunnels = self.environment.tunnels
+        table = self.environment.propagation
+        self._metrics.propagated(table.found, table.ambiguous, table.unknown)
         return self._metrics
 
     def clusters(self) -> list[dict[str, Any]]:
