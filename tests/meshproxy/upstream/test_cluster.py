@@ -85,7 +85,10 @@ async def test_statistics_say_what_an_operator_asks(cluster: Cluster) -> None:
         "address": "127.0.0.1:1", "workload": "", "version": "v1", "weight": 1, "priority": 0,
             "identities": (), "latency_ms": 0.0,
         "active": 2, "connections": 0, "idle": 0, "dialling": 0, "waiting": 0,
+        "state": "in-service", "ejections": 0,
     }  # fmt: skip
+    assert told["breaker"] is None
+    assert told["limits"]["requests"] == {"now": 0, "most": 1024}
     cluster.sweep(0.0)
     cluster.close()
 
