@@ -29,8 +29,7 @@ from meshproxy.upstream import cluster as upstream
 from meshproxy.upstream.cluster import Cluster, check_balancing
 from meshproxy.upstream.passthrough import PassThrough
 
-
-_NO_SECRET = "expected a session_secret in one of trust, from which its tokens are made"  # noqa: S105
+_NO_SECRET = "expected a session_secret in one of trust, from which its tokens are made"
 
 
 class Environment(downstream.Environment, upstream.Environment, Protocol):
