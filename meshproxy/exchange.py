@@ -21,15 +21,22 @@ Nothing in this file waits.  "Later" is always another method, named `on_…`.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
+from math import inf
 from typing import Final, Protocol, cast
 
 from meshproxy.codec import grpc
 from meshproxy.local_reply import local_reply
-from meshproxy.message import TUNNEL, Field, Fields, RequestHead, ResponseHead
-from meshproxy.policies import propagation
+from meshproxy.message import TUNNEL, Field, Fields, RequestHead, ResponseHead, field
+from meshproxy.mirror import Mirror
+from meshproxy.policies import load_shedding, mirroring, propagation
+from meshproxy.policies.fault_injection import FaultInjection, Injected
+from meshproxy.policies.load_shedding import LoadShedding
+from meshproxy.policies.mirroring import Mirroring
 from meshproxy.policies.propagation import NOTHING, Context, Propagation
+from meshproxy.policies.rate_limit import RateLimit, Refused
 from meshproxy.policies.retry import Retry
-from meshproxy.refusal import refusal
+from meshproxy.refusal import Refusal, refusal
 from meshproxy.routing.split import Backend
 from meshproxy.routing.table import Route, VirtualHost
 
@@ -39,7 +46,11 @@ REPLAY_LIMIT: Final = 64 * 1024
 NOTICEABLE: Final = 0.001
 """Seconds: below that, a deadline is passed on as it came."""
 
+DELAYED: Final = "DI"
+"""Envoy's flag of what was delayed on purpose."""
+
 _RETRY: Final = Retry()
+_LATER: Final = field(b"Retry-After", b"%d" % load_shedding.RETRY_AFTER)
 
 # Has the exchange become a tunnel?
 _NO_TUNNEL: Final = 0
@@ -123,9 +134,17 @@ class Endpoint(Protocol):
 
 
 class Cluster(Protocol):
-    """A named set of equal servers."""
+    """
+    A named set of equal servers.
+
+    Attributes:
+        shedding: How many requests the app is given at once; None for all.
+        mirrors: What copies of other clusters' requests take up.
+    """
 
     service: str
+    shedding: LoadShedding | None
+    mirrors: mirroring.Load
 
     def pick(self, avoid: Endpoint | None) -> Endpoint | None: ...
 
@@ -174,6 +193,10 @@ class Surroundings(Protocol):
     def retry_skipped(self, service: str, reason: str) -> None: ...
     def refused(self, direction: str, code: str) -> None: ...
     def cancelled(self, service: str) -> None: ...
+    def rate_limited(self, direction: str, limit: str, why: str) -> None: ...
+    def fault_injected(self, direction: str, fault: str, kind: str) -> None: ...
+    def shed(self, service: str, criticality: str) -> None: ...
+    def mirrored(self, service: str, outcome: str) -> None: ...
 
 
 class Caller(Protocol):
@@ -186,11 +209,13 @@ class Caller(Protocol):
         virtual_host: Serves every request, or None to choose by authority.
         authorities: All virtual hosts, by authority.
         identity_field: Tells the app which peer mTLS proved; None where nobody was proved.
+        principal: Who calls, as policies see it: the proved peer, or the app beside us.
     """
 
     direction: str
     hop: str
     identity_field: Field | None
+    principal: str | None
     surroundings: Surroundings
     virtual_host: VirtualHost[Cluster] | None
     authorities: Authorities
@@ -208,10 +233,17 @@ class Exchange:
 
     Attributes:
         context: What the request brought along, or took over from the one it is made for.
+        flag: What is counted where nothing goes wrong.
+        answer_fields: What the answer tells beyond what the endpoint says; None for nothing.
+        mirrors: Copies of the request; None for none.
+        shedding: Has let the request in, and must hear of its end; None where nobody must.
+        admitted: When that was.
     """
 
     __slots__ = (
         "_route",
+        "admitted",
+        "answer_fields",
         "attempts",
         "backend",
         "body",
@@ -223,13 +255,16 @@ class Exchange:
         "done",
         "downstream",
         "endpoint",
+        "flag",
         "grpc_status",
         "head",
         "joined",
+        "mirrors",
         "previous",
         "protocol",
         "request_ended",
         "request_paused",
+        "shedding",
         "started",
         "status",
         "surroundings",
@@ -239,6 +274,7 @@ class Exchange:
         "upstream",
     )
 
+    admitted: float
     head: RequestHead
     backend: Backend[Cluster]
     cluster: Cluster
@@ -256,6 +292,9 @@ class Exchange:
         self._route: Route[Cluster] | None = None
         self.context: Context[Exchange] = NOTHING
         self.joined: Context[Exchange] | None = None  # ours in the table, or whose call we are
+        self.flag = "-"
+        self.shedding: LoadShedding | None = None
+        self.mirrors: list[Mirror] | None = None
         # The request so far
         self.body: list[bytes] | None = []  # None: too large to be sent a second time
         self.body_size = 0
@@ -271,11 +310,12 @@ class Exchange:
         self.status = 0  # not 0: the client has seen the head of its answer
         self.grpc_status: str | None = None  # None: not gRPC
         self.tunnel = _NO_TUNNEL
+        self.answer_fields: Fields | None = None
         surroundings.exchanges += 1
 
     # 1. The request head has arrived: where does it go? -------------------------------------------
 
-    def on_request_head(self, head: RequestHead) -> None:
+    def on_request_head(self, head: RequestHead) -> None:  # noqa: C901 - a part is a call
         """Begin; a head without a body is the whole request, and no end follows."""
         self.head = head
         if head.method == b"POST" and head.length != TUNNEL and grpc.is_grpc(b"POST", head.fields):
@@ -296,6 +336,8 @@ class Exchange:
             name = head.authority.decode()
             return self.refuse("no-route", f"{name} is known, but none of its rules matches")
         self._route = route
+        if route.rate_limit is not None and not self._within(route.rate_limit, head):
+            return None
         if route.redirect is not None:
             return self.redirect(route.redirect.status, route.redirect.location(head))
         backend, split = None, route.split
@@ -306,8 +348,48 @@ class Exchange:
         self.backend = backend
         self.cluster = backend.cluster
         self._join(head)
+        faults = route.faults
+        injected = None if faults is None else self._draw(faults, head)
         self.prepare(head, route, backend)
+        if injected is not None:
+            return self._inject(injected)
+        if backend.cluster.shedding is not None or route.mirroring is not None:
+            return self.admit()
         return self.begin_attempt()
+
+    def _within(self, limits: RateLimit, head: RequestHead) -> bool:
+        """Say whether the caller may have this request, too; otherwise it is refused."""
+        result = limits.ask(head, self.caller.principal, self.started)
+        if not isinstance(result, Refused):
+            self.answer_fields = result
+            return True
+        self.answer_fields = result.fields
+        why = "overflow" if result.overflow else "limit"
+        self.surroundings.rate_limited(self.caller.direction, result.limit, why)
+        self.refuse("rate-limited", f"its limit is {result.limit!r}")
+        return False
+
+    def _draw(self, faults: FaultInjection, head: RequestHead) -> Injected | None:
+        """Return what is done to this request on purpose, if anything."""
+        call = self.grpc_status is not None
+        return faults.draw(head, self.caller.principal, self.surroundings.random, call=call)
+
+    def _inject(self, injected: Injected) -> None:
+        if not injected.delay:
+            return self.on_delayed(injected)
+        self.flag = DELAYED
+        surroundings = self.surroundings
+        surroundings.fault_injected(self.caller.direction, injected.fault, "delay")
+        return surroundings.later(injected.delay, partial(self.on_delayed, injected))
+
+    def on_delayed(self, injected: Injected) -> None:
+        """The time has passed that was to be lost, if any."""
+        if self.done:  # perhaps it was all the time that there was
+            return None
+        if injected.abort is None:
+            return self.admit()
+        self.surroundings.fault_injected(self.caller.direction, injected.fault, "abort")
+        return self._refuse(injected.abort, f"it is called {injected.fault!r}")
 
     def _connect(self, head: RequestHead) -> None:
         """
@@ -369,6 +451,36 @@ class Exchange:
         # `head.mesh_fields` stay behind: what claims to come from a mesh proxy is made anew.
         if self.caller.identity_field is not None:
             head.fields.append(self.caller.identity_field)
+            if head.mesh_fields is not None:
+                mark = mirroring.mark_of(head.mesh_fields)
+                if mark is not None:
+                    head.fields.append(mark)
+
+    def admit(self) -> None:
+        """Let the app have the request, if it can bear one more; and others a copy of it."""
+        shedding = self.cluster.shedding
+        if shedding is not None:
+            now = self.surroundings.now()
+            turned_away = shedding.admit(self.context.criticality, now)
+            if turned_away is not None:
+                self.surroundings.shed(self.cluster.service, turned_away)
+                return self.refuse("overloaded", f"its criticality is {turned_away}", (_LATER,))
+            self.shedding, self.admitted = shedding, now
+        route = self._route
+        if route is not None and route.mirroring is not None and self.head.length != TUNNEL:
+            self._mirror(route.mirroring)
+        return self.begin_attempt()
+
+    def _mirror(self, wanted: Mirroring[Cluster]) -> None:
+        surroundings = self.surroundings
+        clusters = wanted.draw(surroundings.random)
+        self.mirrors = mirrors = [Mirror(self.head, one, surroundings) for one in clusters]
+        for mirror in mirrors:
+            mirror.begin()
+            for data in self.body or ():
+                mirror.on_request_data(data)
+            if self.request_ended:
+                mirror.on_request_end(self.trailers)
 
     # 2. Choose an endpoint and borrow a connection to it ------------------------------------------
 
@@ -432,7 +544,7 @@ class Exchange:
 
     # 3. The request body follows ------------------------------------------------------------------
 
-    def on_request_data(self, data: bytes, last: bool = False) -> None:
+    def on_request_data(self, data: bytes, last: bool = False) -> None:  # noqa: C901 - see above
         if self.done:
             return
         if last:
@@ -441,6 +553,9 @@ class Exchange:
                 self.on_request_end(None)
                 return
             self.request_ended = True
+        if self.mirrors is not None:
+            for mirror in self.mirrors:
+                mirror.on_request_data(data, last)
         body = self.body
         if body is not None:
             if self.head.length == TUNNEL:
@@ -479,6 +594,9 @@ class Exchange:
             trailers = None  # RFC 9113 section 8.5: a tunnel has data and an end, nothing else
         self.request_ended = True
         self.trailers = trailers
+        if self.mirrors is not None:
+            for mirror in self.mirrors:
+                mirror.on_request_end(trailers)
         if self.upstream is not None and (self.status or self.head.length != TUNNEL):
             self.upstream.send_end(trailers)
             if self.tunnel == _TUNNEL_ANSWERED:
@@ -494,6 +612,10 @@ class Exchange:
         early, self.body = self.body, None
         if self.grpc_status is not None:  # an answer without a body has it in its head
             self.grpc_status = grpc.status_of(head.fields) or grpc.NO_STATUS
+        if self.shedding is not None:
+            now = self.surroundings.now()
+            self.shedding.answered(head.status, self.grpc_status, now - self.admitted, now)
+            self.admitted = inf
         if head.mesh_fields is not None and self.caller.direction == "outbound":
             # The next sidecar's refusal.  Inbound, an app has said so, who is no mesh proxy.
             head.fields += head.mesh_fields
@@ -502,6 +624,8 @@ class Exchange:
             head.fields = route.response_headers.apply(head.fields)
         if self.backend.response_headers is not None:
             head.fields = self.backend.response_headers.apply(head.fields)
+        if self.answer_fields is not None:
+            head.fields += self.answer_fields
         if self.head.length != TUNNEL:
             self.downstream.send_head(head)
         elif head.length == TUNNEL:
@@ -519,6 +643,8 @@ class Exchange:
         assert upstream is not None
         self.tunnel = _TUNNEL
         self.surroundings.tunnels += 1
+        if self.shedding is not None:
+            self._leave(self.shedding, self.surroundings.now())
         downstream = self.downstream.switch(head)
         self.downstream = cast("Downstream", downstream)  # it will hear of no more heads
         for data in early:
@@ -550,7 +676,7 @@ class Exchange:
             self.on_response_end(None)
         else:
             self.upstream = None
-            self._finish("-")
+            self._finish(self.flag)
             self.downstream.send_data(data, True)
 
     def on_response_end(self, trailers: Fields | None) -> None:
@@ -561,7 +687,7 @@ class Exchange:
         self.upstream = None
         if trailers is not None and self.grpc_status is not None:
             self.grpc_status = grpc.status_of(trailers) or self.grpc_status
-        self._finish("-")
+        self._finish(self.flag)
         self.downstream.send_end(None if self.tunnel else trailers)
 
     # 5. One side is slower than the other ---------------------------------------------------------
@@ -660,8 +786,10 @@ class Exchange:
 
     def refuse(self, code: str, detail: str = "", more: Sequence[Field] = ()) -> None:
         """Answer in the service's stead: what happened, where, and whether it may be repeated."""
-        why = refusal(code)
-        self.surroundings.refused(self.caller.direction, code)
+        self._refuse(refusal(code), detail, more)
+
+    def _refuse(self, why: Refusal, detail: str, more: Sequence[Field] = ()) -> None:
+        self.surroundings.refused(self.caller.direction, why.code)
         head, body = local_reply(
             why,
             self.head,
@@ -684,6 +812,8 @@ class Exchange:
     def _answer(self, head: ResponseHead, body: bytes, flag: str) -> None:
         self.status = head.status
         self._finish(flag)
+        if self.answer_fields is not None:
+            head.fields += self.answer_fields
         downstream = self.downstream
         downstream.send_head(head)
         if body and self.head.method != b"HEAD":
@@ -704,7 +834,14 @@ class Exchange:
         """Both directions have ended."""
         self.upstream = None
         self._end_attempt()
-        self._finish("-")
+        self._finish(self.flag)
+
+    def _leave(self, shedding: LoadShedding, now: float) -> None:
+        """The app works on this request no more."""
+        self.shedding = None
+        if self.admitted < inf:
+            shedding.given_up(now - self.admitted, now)
+        shedding.release(now)
 
     def _finish(self, flag: str) -> None:
         self.done = True
@@ -726,7 +863,13 @@ class Exchange:
         service = self.cluster.service if self.attempts else "-"  # no attempt without a cluster
         version = "" if endpoint is None else endpoint.version
         series = self.caller.series(name, service, version, self.protocol)
-        series.record(self.status, flag, surroundings.now() - self.started)
+        now = surroundings.now()
+        series.record(self.status, flag, now - self.started)
+        if self.shedding is not None:
+            self._leave(self.shedding, now)
+        if self.mirrors is not None:
+            for mirror in self.mirrors:
+                mirror.on_original_ended()
         if self.grpc_status is not None:
             self.caller.grpc_ended(name, service, self.grpc_status)
         if self.timer is not None:

@@ -49,6 +49,7 @@ class Environment:
         self.loop = asyncio.get_running_loop()
         self.workload = bootstrap.workload
         self.version = bootstrap.version
+        self.workers = bootstrap.workers
         self.identity = bootstrap.identity
         self.trust_domain = SpiffeId.parse(bootstrap.identity).trust_domain
         self.drain_seconds = bootstrap.drain_seconds
@@ -59,7 +60,7 @@ class Environment:
         self.propagation: Propagation[Exchange] = Propagation()
         self.now: Callable[[], float] = time.monotonic
         self.random: Callable[[], float] = random.random
-        self.timers: TimerWheel[Exchange] = TimerWheel(self.now, self.loop.call_later)
+        self.timers: TimerWheel[Any] = TimerWheel(self.now, self.loop.call_later)
         self._certificates = certificates
 
     @property
@@ -88,6 +89,18 @@ class Environment:
 
     def cancelled(self, service: str) -> None:
         self.metrics.cancelled(service)
+
+    def rate_limited(self, direction: str, limit: str, why: str) -> None:
+        self.metrics.rate_limited(direction, limit, why)
+
+    def fault_injected(self, direction: str, fault: str, kind: str) -> None:
+        self.metrics.fault_injected(direction, fault, kind)
+
+    def shed(self, service: str, criticality: str) -> None:
+        self.metrics.shed(service, criticality)
+
+    def mirrored(self, service: str, outcome: str) -> None:
+        self.metrics.mirrored(service, outcome)
 
     def connections_to(self, direction: str) -> ConnectionSeries:
         return self.metrics.connection("upstream", direction)
@@ -155,6 +168,15 @@ class Traffic:
     def counted(self) -> Metrics:
         """Return what was counted."""
         self._metrics.tunnels = self.environment.tunnels
+        shedding = self._metrics.shedding = {}
+        for cluster in self.mesh.clusters.values():
+            if cluster.shedding is not None:
+                limit, active = shedding.get(cluster.service, (0, 0))
+                limit, active = (
+                    limit + int(cluster.shedding.limit),
+                    active + cluster.shedding.active,
+                )
+                shedding[cluster.service] = (limit, active)
         return self._metrics
 
     def clusters(self) -> list[dict[str, Any]]:

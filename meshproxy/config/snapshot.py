@@ -30,7 +30,14 @@ from meshproxy.upstream.passthrough import PassThrough
 
 
 class Environment(downstream.Environment, upstream.Environment, Protocol):
-    """What listeners and clusters need of the process."""
+    """
+    What listeners and clusters need of the process.
+
+    Attributes:
+        workers: Processes that serve the same traffic, this one included.
+    """
+
+    workers: int
 
 
 @dataclass(frozen=True)
@@ -168,7 +175,9 @@ class Mesh:
                 hosts[spec.name] = self._hosts[spec.name]
                 continue
             try:
-                hosts[spec.name] = compile_virtual_host(spec, clusters)
+                hosts[spec.name] = compile_virtual_host(
+                    spec, clusters, self._hosts.get(spec.name), self._environment.workers
+                )
             except ContractError as error:
                 where = f"virtual_host/{spec.name} {error.path}"
                 raise ContractError(where, error.reason) from None

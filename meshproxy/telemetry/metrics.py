@@ -158,6 +158,7 @@ class Metrics:
         connected: Whether the discovery stream stands.
         tunnels: How many exchanges have switched protocols and are still open.
         certificate_not_after: When the certificate ends, in seconds since the epoch; 0 without.
+        shedding: By service: how many requests its app is given at once, and how many it has.
     """
 
     def __init__(self, max_series: int = 2_000) -> None:
@@ -177,6 +178,11 @@ class Metrics:
         self._handshake_failures = _Counter(2, 64)
         self._retries = _Counter(2, max_series)
         self._retries_skipped = _Counter(2, max_series)
+        self._rate_limited = _Counter(3, max_series)
+        self._faults = _Counter(3, max_series)
+        self._shed = _Counter(2, max_series)
+        self._mirrored = _Counter(2, max_series)
+        self.shedding: dict[str, tuple[int, int]] = {}
         self._cancelled = _Counter(1, max_series)
 
     def requests(
@@ -239,6 +245,22 @@ class Metrics:
         """Count a call that was given up because the request it was made for had lost its client."""
         self._cancelled.add(service)
 
+    def rate_limited(self, direction: str, limit: str, why: str) -> None:
+        """Count a request that a rate limit refused: its `limit`, or an `overflow` of buckets."""
+        self._rate_limited.add(direction, limit, why)
+
+    def fault_injected(self, direction: str, fault: str, kind: str) -> None:
+        """Count a `delay` or `abort` that was made on purpose."""
+        self._faults.add(direction, fault, kind)
+
+    def shed(self, service: str, criticality: str) -> None:
+        """Count a request that was turned away because the app has as many as it can bear."""
+        self._shed.add(service, criticality)
+
+    def mirrored(self, service: str, outcome: str) -> None:
+        """Count a copy of a request, by what became of it."""
+        self._mirrored.add(service, outcome)
+
     # One proxy of several processes ---------------------------------------------------------------
 
     def counts(self) -> Counts:
@@ -270,6 +292,7 @@ class Metrics:
             tcp=tcp,
             connections=connections,
             tunnels=self.tunnels,
+            shedding=self.shedding,
             counters=counters,
         )
 
@@ -294,6 +317,9 @@ class Metrics:
             connection.opened += opened
             connection.closed += closed
         self.tunnels += counts.tunnels
+        for service, (limit, active) in counts.shedding.items():
+            known = self.shedding.get(service, (0, 0))
+            self.shedding[service] = (known[0] + limit, known[1] + active)
         for name, counted_by_labels in counts.counters.items():
             counter: _Counter = getattr(self, name)
             for labels, count in counted_by_labels:
@@ -329,6 +355,7 @@ class Metrics:
         yield from self._collect_requests()
         yield from self._collect_tcp()
         yield from self._collect_counters()
+        yield from self._collect_shedding()
         yield from self._collect_connections()
         yield from self._collect_state(now)
 
@@ -421,6 +448,30 @@ class Metrics:
                 self._cancelled,
             ),
             (
+                "mesh_rate_limited",
+                "Requests that a rate limit refused, and whether for want of a bucket.",
+                ("direction", "limit", "reason"),
+                self._rate_limited,
+            ),
+            (
+                "mesh_faults_injected",
+                "Delays and aborts that were made on purpose.",
+                ("direction", "fault", "kind"),
+                self._faults,
+            ),
+            (
+                "mesh_shed_requests",
+                "Requests turned away because the app has as many as it can work on.",
+                ("service", "criticality"),
+                self._shed,
+            ),
+            (
+                "mesh_mirrored_requests",
+                "Copies of requests, by what became of them.",
+                ("service", "outcome"),
+                self._mirrored,
+            ),
+            (
                 "mesh_tls_handshake_failures",
                 "TLS handshakes that failed.",
                 ("side", "reason"),
@@ -431,6 +482,20 @@ class Metrics:
             for values, count in list(counter.counts.items()):
                 family.add_metric(values, count)
             yield family
+
+    def _collect_shedding(self) -> Iterable["Metric"]:
+        from prometheus_client.core import GaugeMetricFamily
+
+        limit = GaugeMetricFamily(
+            "mesh_concurrency_limit", "Requests that an app is given at once.", labels=("service",)
+        )
+        active = GaugeMetricFamily(
+            "mesh_concurrency_active", "Requests that such an app has now.", labels=("service",)
+        )
+        for service, (most, now) in list(self.shedding.items()):
+            limit.add_metric((service,), most)
+            active.add_metric((service,), now)
+        yield from (limit, active)
 
     def _collect_connections(self) -> Iterator["Metric"]:
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily

@@ -11,6 +11,8 @@ from typing import Any, Protocol
 
 from meshproxy.contract.resources import ClusterSpec, EndpointSpec
 from meshproxy.policies.load_balancing import LeastRequest
+from meshproxy.policies.load_shedding import LoadShedding
+from meshproxy.policies.mirroring import Load
 from meshproxy.relay import Relay
 
 from . import pool
@@ -22,6 +24,7 @@ class Environment(pool.Environment, Protocol):
     """What a cluster needs of the process."""
 
     random: Callable[[], float]
+    workers: int
 
 
 class Endpoint:
@@ -126,14 +129,20 @@ class Cluster:
 
     Attributes:
         pick: Chooses the endpoint for an attempt; another one than its argument if there is one.
+        shedding: Of an app: how many requests it is given at once; None for all that come.
+        mirrors: What copies of other clusters' requests take up.
     """
 
-    __slots__ = ("_balancer", "_environment", "endpoints", "pick", "service", "spec")
+    __slots__ = (
+        "_balancer", "_environment", "endpoints", "mirrors", "pick", "service", "shedding", "spec",
+    )  # fmt: skip
 
     def __init__(self, spec: ClusterSpec, environment: Environment) -> None:
         self.spec = spec
         self.service = spec.service or spec.name
         self.endpoints: Sequence[Endpoint] = ()
+        self.shedding: LoadShedding | None = None
+        self.mirrors = Load()
         self._environment = environment
         self._balancer: LeastRequest[Endpoint] = LeastRequest()
         # A method would be one call more per request.
@@ -149,6 +158,7 @@ class Cluster:
         staying = {}
         if _wire(spec) == _wire(self.spec):
             staying = {_server(endpoint.spec): endpoint for endpoint in self.endpoints}
+        self._adopt_shedding(spec)
         self.spec = spec
         self.service = spec.service or spec.name
         adopted = []
@@ -165,6 +175,15 @@ class Cluster:
                 endpoint.retire()
         self.endpoints = tuple(adopted)
         self.pick = partial(self._balancer.pick, self.endpoints, self._environment.random)
+
+    def _adopt_shedding(self, spec: ClusterSpec) -> None:
+        environment, wanted = self._environment, spec.shedding
+        if wanted is None:
+            self.shedding = None
+        elif self.shedding is None:
+            self.shedding = LoadShedding(wanted, environment.random, parts=environment.workers)
+        elif wanted != self.spec.shedding:
+            self.shedding.adopt(wanted, parts=environment.workers)
 
     def sweep(self, now: float) -> None:
         """Close connections that nobody has needed for long."""
@@ -187,6 +206,8 @@ class Cluster:
             "name": self.spec.name,
             "service": self.service,
             "mtls": self.spec.mtls,
+            "mirrored": self.mirrors.active,
+            **({} if self.shedding is None else {"shedding": self.shedding.statistics()}),
             "endpoints": [endpoint.statistics() for endpoint in self.endpoints],
         }
 

@@ -19,6 +19,8 @@ from meshproxy.contract.resources import (
 )
 from meshproxy.exchange import NOTICEABLE, REPLAY_LIMIT, Caller, Cluster, Endpoint, Exchange, Series
 from meshproxy.message import CHUNKED, TUNNEL, Field, RequestHead, ResponseHead, field, value_of
+from meshproxy.policies.load_shedding import LoadShedding
+from meshproxy.policies.mirroring import Load
 from meshproxy.policies.propagation import Propagation
 from meshproxy.refusal import REFUSALS, refusal
 from meshproxy.routing.table import Authorities, VirtualHost, compile_virtual_host
@@ -63,9 +65,11 @@ class FakeEndpoint:
 
 class FakeCluster:
     service = "default/catalog"
+    shedding: LoadShedding | None = None
 
     def __init__(self, *endpoints: FakeEndpoint) -> None:
         self.endpoints = endpoints
+        self.mirrors = Load()
 
     def pick(self, avoid: Endpoint | None) -> Endpoint | None:
         others = [endpoint for endpoint in self.endpoints if endpoint is not avoid]
@@ -85,6 +89,7 @@ class FakeSurroundings:
         self.random: Callable[[], float] = lambda: 0.5
         self.due: list[Callable[[], None]] = []
         self.retries: list[str] = []
+        self.shaped: list[tuple[str, str]] = []
         self.skipped: list[str] = []
         self.refusals: list[str] = []
         self.ticks: list[Callable[[], None]] = []
@@ -97,6 +102,18 @@ class FakeSurroundings:
 
     def retried(self, service: str, reason: str) -> None:
         self.retries.append(reason)
+
+    def rate_limited(self, direction: str, limit: str, why: str) -> None:
+        self.shaped.append((limit, why))
+
+    def fault_injected(self, direction: str, fault: str, kind: str) -> None:
+        self.shaped.append((fault, kind))
+
+    def shed(self, service: str, criticality: str) -> None:
+        self.shaped.append((service, criticality))
+
+    def mirrored(self, service: str, outcome: str) -> None:
+        self.shaped.append((service, outcome))
 
     def retry_skipped(self, service: str, reason: str) -> None:
         self.skipped.append(reason)
@@ -131,6 +148,7 @@ class FakeCaller:
     def __init__(self, host: VirtualHost[Cluster]) -> None:
         self.surroundings = FakeSurroundings()
         self.identity_field: Field | None = None
+        self.principal: str | None = None
         self.virtual_host: VirtualHost[Cluster] | None = host
         self.authorities: Authorities[Cluster] = Authorities([])
         self.places: set[bytes] = set()

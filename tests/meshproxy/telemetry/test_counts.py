@@ -28,6 +28,11 @@ def counted(status: int = 200) -> Metrics:
     opaque.opened, opaque.received, opaque.sent = 2, 10, 20
     opaque.ended("-")
     metrics.retried("b", "connect-failed")
+    metrics.rate_limited("inbound", "api", "limit")
+    metrics.fault_injected("outbound", "slow", "delay")
+    metrics.shed("b", "sheddable")
+    metrics.mirrored("b", "2xx")
+    metrics.shedding["b"] = (20, 7)
     metrics.retry_skipped("b", "budget")
     return metrics
 
