@@ -31,6 +31,11 @@ from meshproxy.message import TUNNEL, Field, Fields, RequestHead, ResponseHead, 
 from meshproxy.mirror import Mirror
 from meshproxy.policies import load_shedding, mirroring, propagation
 from meshproxy.policies.fault_injection import FaultInjection, Injected
+from meshproxy.policies.limits import Limit
+from meshproxy.policies.load_balancing.affinity import Affinity
+from meshproxy.policies.load_balancing.hash_key import HashKey
+from meshproxy.policies.load_balancing.session import Session
+from meshproxy.policies.load_balancing.tokens import Tokens
 from meshproxy.policies.load_shedding import LoadShedding
 from meshproxy.policies.mirroring import Mirroring
 from meshproxy.policies.propagation import NOTHING, Context, Propagation
@@ -79,10 +84,13 @@ class Downstream(DownstreamTunnel, Protocol):
 
     Attributes:
         protocol: `http` or `http2`.
+        address: The client's IP address.
     """
 
     @property
     def protocol(self) -> str: ...
+    @property
+    def address(self) -> str: ...
 
     def send_informational(self, head: ResponseHead) -> None: ...
     def send_head(self, head: ResponseHead) -> None: ...
@@ -132,6 +140,21 @@ class Endpoint(Protocol):
     def forget(self, exchange: "Exchange") -> None:
         """The exchange no longer waits."""
 
+    def judge(
+        self, status: int, grpc_status: str | None, code: str, seconds: float, began: float
+    ) -> None:
+        """
+        Learn how an attempt went; told once, at its end.
+
+        Args:
+            status: Of its answer; 0 without one.
+            grpc_status: Of its answer; None where it is not gRPC.
+            code: Why there is no answer, or not all of it, as in `refusal.py`; empty where there is.
+                After `downstream-closed` nothing is known: nobody waited any longer.
+            seconds: Until the head of its answer; 0.0 without one.
+            began: When the endpoint was picked.
+        """
+
 
 class Cluster(Protocol):
     """
@@ -140,13 +163,28 @@ class Cluster(Protocol):
     Attributes:
         shedding: How many requests the app is given at once; None for all.
         mirrors: What copies of other clusters' requests take up.
+        sticky: It has a `hash_key` or a `session`.
+        hash_key: What requests are hashed by; None where none is used.
+        session: Of routes that have none of their own.
+        requests: Attempts under way, and how many there may be.
     """
 
     service: str
     shedding: LoadShedding | None
     mirrors: mirroring.Load
+    sticky: bool
+    requests: Limit
 
-    def pick(self, avoid: Endpoint | None) -> Endpoint | None: ...
+    @property
+    def hash_key(self) -> HashKey | None: ...
+    @property
+    def session(self) -> Session | None: ...
+    def pick(self, avoid: Endpoint | None, key: int | None) -> Endpoint | None: ...
+    def resume(self, wanted: bytes, tokens: Tokens) -> Endpoint | None:
+        """Return the endpoint that a token means, if it may be called."""
+
+    def refusal(self, limit: Limit) -> tuple[str, str, Sequence[Field]]:
+        """Return why nobody can be picked: a code, its detail, and what tells the client more."""
 
 
 class Series(Protocol):
@@ -177,10 +215,12 @@ class Surroundings(Protocol):
         timers: One for all deadlines.
         propagation: Which outbound calls are made for which inbound requests.
         tunnels: How many of them have switched protocols.
+        tokens: Of persistent sessions; None where there are none.
     """
 
     exchanges: int
     tunnels: int
+    tokens: Tokens | None
     propagation: "Propagation[Exchange]"
     now: Callable[[], float]
     random: Callable[[], float]
@@ -209,13 +249,13 @@ class Caller(Protocol):
         virtual_host: Serves every request, or None to choose by authority.
         authorities: All virtual hosts, by authority.
         identity_field: Tells the app which peer mTLS proved; None where nobody was proved.
-        principal: Who calls, as policies see it: the proved peer, or the app beside us.
+        source: Identity of who calls; empty where nobody was proved.
     """
 
     direction: str
     hop: str
     identity_field: Field | None
-    principal: str | None
+    source: str
     surroundings: Surroundings
     virtual_host: VirtualHost[Cluster] | None
     authorities: Authorities
@@ -243,9 +283,11 @@ class Exchange:
     __slots__ = (
         "_route",
         "admitted",
+        "affinity",
         "answer_fields",
         "attempts",
         "backend",
+        "began",
         "body",
         "body_size",
         "caller",
@@ -264,6 +306,7 @@ class Exchange:
         "protocol",
         "request_ended",
         "request_paused",
+        "seconds",
         "shedding",
         "started",
         "status",
@@ -277,6 +320,7 @@ class Exchange:
     admitted: float
     head: RequestHead
     backend: Backend[Cluster]
+    began: float
     cluster: Cluster
     deadline: float
 
@@ -290,6 +334,7 @@ class Exchange:
         self.timer: set[Exchange] | None = None  # the slot in which the deadline waits
         self.done = False
         self._route: Route[Cluster] | None = None
+        self.affinity: Affinity[Endpoint] | None = None  # None: any endpoint will do
         self.context: Context[Exchange] = NOTHING
         self.joined: Context[Exchange] | None = None  # ours in the table, or whose call we are
         self.flag = "-"
@@ -305,6 +350,7 @@ class Exchange:
         self.attempts = 0
         self.endpoint: Endpoint | None = None
         self.previous: Endpoint | None = None  # of the last attempt that ended: avoided, counted
+        self.seconds = 0.0  # from `began` to the head of its answer
         self.upstream: UpstreamTunnel | None = None
         # The response so far
         self.status = 0  # not 0: the client has seen the head of its answer
@@ -347,19 +393,21 @@ class Exchange:
             return self.refuse("unresolved-backend")
         self.backend = backend
         self.cluster = backend.cluster
+        if backend.cluster.sticky or route.session is not None:
+            self._bind(head, route)
         self._join(head)
         faults = route.faults
         injected = None if faults is None else self._draw(faults, head)
-        self.prepare(head, route, backend)
+        self.prepare(head, route, self.backend)
         if injected is not None:
             return self._inject(injected)
-        if backend.cluster.shedding is not None or route.mirroring is not None:
+        if self.cluster.shedding is not None or route.mirroring is not None:
             return self.admit()
         return self.begin_attempt()
 
     def _within(self, limits: RateLimit, head: RequestHead) -> bool:
         """Say whether the caller may have this request, too; otherwise it is refused."""
-        result = limits.ask(head, self.caller.principal, self.started)
+        result = limits.ask(head, self.caller.source, self.started)
         if not isinstance(result, Refused):
             self.answer_fields = result
             return True
@@ -372,7 +420,7 @@ class Exchange:
     def _draw(self, faults: FaultInjection, head: RequestHead) -> Injected | None:
         """Return what is done to this request on purpose, if anything."""
         call = self.grpc_status is not None
-        return faults.draw(head, self.caller.principal, self.surroundings.random, call=call)
+        return faults.draw(head, self.caller.source, self.surroundings.random, call=call)
 
     def _inject(self, injected: Injected) -> None:
         if not injected.delay:
@@ -482,17 +530,51 @@ class Exchange:
             if self.request_ended:
                 mirror.on_request_end(self.trailers)
 
+    def _bind(self, head: RequestHead, route: Route[Cluster]) -> None:
+        """Find out where a request belongs: to who served its session, or with what has its key."""
+        surroundings, cluster = self.surroundings, self.cluster
+        session = route.session or cluster.session
+        tokens = surroundings.tokens
+        self.affinity = affinity = Affinity[Endpoint](head, route.name, session, tokens)
+        wanted = affinity.wanted()
+        if wanted is not None and tokens is not None:
+            # A rule's session comes before its weights.
+            split = None if route.session is None else route.split
+            for backend in (self.backend,) if split is None else split.backends:
+                found = backend.cluster and backend.cluster.resume(wanted, tokens)
+                if found and backend.cluster:
+                    affinity.endpoint = found
+                    self.backend, self.cluster = backend, backend.cluster
+                    return
+        if cluster.hash_key is not None:
+            key, cookie = cluster.hash_key.of_request(
+                head, self.caller.source, self.downstream, surroundings.random
+            )
+            affinity.hashed(key, cookie)
+
     # 2. Choose an endpoint and borrow a connection to it ------------------------------------------
 
     def begin_attempt(self) -> None:
         if self.done:
             return None
         self.attempts += 1
-        endpoint = self.cluster.pick(self.previous)
+        cluster = self.cluster
+        requests = cluster.requests
+        affinity = self.affinity
+        if requests.count >= requests.ceiling:
+            endpoint = None
+        elif affinity is None:
+            endpoint = cluster.pick(self.previous, None)
+        elif affinity.endpoint is None or self.previous is not None:
+            endpoint = cluster.pick(self.previous, affinity.key)
+        else:
+            endpoint = affinity.endpoint
         if endpoint is None:
-            return self.refuse("no-healthy-endpoint")
-        self.endpoint = endpoint
+            return self.refuse(*cluster.refusal(requests))
+        requests.count += 1
         endpoint.active += 1
+        self.endpoint = endpoint
+        self.began = self.surroundings.now()
         return endpoint.acquire(self)
 
     def on_upstream_ready(self, upstream: Upstream) -> None:
@@ -539,7 +621,7 @@ class Exchange:
 
     def on_upstream_failed(self, code: str) -> None:
         """No connection could be had; nothing of the request was sent."""
-        self._end_attempt()
+        self._end_attempt(code)
         self._retry_or_refuse(code, sent=False, reused=False)
 
     # 3. The request body follows ------------------------------------------------------------------
@@ -609,6 +691,7 @@ class Exchange:
 
     def on_response_head(self, head: ResponseHead) -> None:
         self.status = head.status
+        self.seconds = self.surroundings.now() - self.began
         early, self.body = self.body, None
         if self.grpc_status is not None:  # an answer without a body has it in its head
             self.grpc_status = grpc.status_of(head.fields) or grpc.NO_STATUS
@@ -626,6 +709,8 @@ class Exchange:
             head.fields = self.backend.response_headers.apply(head.fields)
         if self.answer_fields is not None:
             head.fields += self.answer_fields
+        if self.affinity is not None:
+            head.fields += self.affinity.answer(self.endpoint)
         if self.head.length != TUNNEL:
             self.downstream.send_head(head)
         elif head.length == TUNNEL:
@@ -641,6 +726,10 @@ class Exchange:
         """The endpoint has switched protocols: from here on, bytes go both ways."""
         upstream = self.upstream
         assert upstream is not None
+        endpoint = self.endpoint
+        assert endpoint is not None
+        # Now, and not at the end: that may be days away, and is the work of both ends.
+        endpoint.judge(head.status, None, "", self.seconds, self.began)
         self.tunnel = _TUNNEL
         self.surroundings.tunnels += 1
         if self.shedding is not None:
@@ -726,7 +815,7 @@ class Exchange:
         if self.done:  # a tunnel's other half, after both have ended
             return
         self.upstream = None
-        self._end_attempt()
+        self._end_attempt(code, self.status)
         if self.status:  # too late for another answer: the client must see that this one is torn
             self._finish(refusal(code).flag)
             self.downstream.reset()
@@ -737,8 +826,8 @@ class Exchange:
         """The client has gone."""
         if self.done:
             return
-        self._give_up_attempt()
         why = refusal("downstream-closed")
+        self._give_up_attempt(why.code)
         if not self.status:  # what the client has seen of an answer it has seen
             self.status = why.status
         if self.grpc_status is not None:
@@ -748,7 +837,8 @@ class Exchange:
     def on_deadline(self) -> None:
         """The time that the caller allowed has passed, and so may the work for it end."""
         self.timer = None
-        self._give_up_attempt()
+        # An endpoint that has begun to answer is not slow: how long that takes, the request decides.
+        self._give_up_attempt("downstream-closed" if self.status else "deadline-exceeded")
         if not self.status:
             self.refuse("deadline-exceeded")
             return
@@ -763,14 +853,14 @@ class Exchange:
         else:  # gRPC-Web has it in its body
             self.downstream.reset()
 
-    def _give_up_attempt(self) -> None:
+    def _give_up_attempt(self, code: str) -> None:
         """Nobody waits for its answer any more."""
         upstream, self.upstream = self.upstream, None
         if upstream is not None:
             upstream.reset()
         elif self.endpoint is not None:
             self.endpoint.forget(self)
-        self._end_attempt()
+        self._end_attempt(code)
 
     def _retry_or_refuse(self, code: str, *, sent: bool, reused: bool) -> None:
         # Nobody but the two ends knows what a switch of protocols does: it is not idempotent.
@@ -823,17 +913,27 @@ class Exchange:
 
     # 7. The end: give back, count -----------------------------------------------------------------
 
-    def _end_attempt(self) -> None:
+    def _end_attempt(self, code: str, status: int = 0) -> None:
+        """
+        The attempt is over: give back what it held, and tell its endpoint how it went.
+
+        Args:
+            code: Why it failed; empty when its answer is complete.
+            status: Of its answer.
+        """
         endpoint = self.endpoint
         if endpoint is not None:
             endpoint.active -= 1
+            self.cluster.requests.count -= 1
             self.previous = endpoint
             self.endpoint = None
+            if not self.tunnel:  # that was judged when it opened
+                endpoint.judge(status, self.grpc_status, code, self.seconds, self.began)
+            self.seconds = 0.0
 
     def _end_tunnel(self) -> None:
         """Both directions have ended."""
         self.upstream = None
-        self._end_attempt()
         self._finish(self.flag)
 
     def _leave(self, shedding: LoadShedding, now: float) -> None:
@@ -843,12 +943,15 @@ class Exchange:
             shedding.given_up(now - self.admitted, now)
         shedding.release(now)
 
-    def _finish(self, flag: str) -> None:
+    def _finish(self, flag: str) -> None:  # noqa: C901 - a part is a call
         self.done = True
         endpoint = self.endpoint
         if endpoint is not None:  # `_end_attempt`, without the call
             endpoint.active -= 1
+            self.cluster.requests.count -= 1
             self.endpoint = None
+            if not self.tunnel:
+                endpoint.judge(self.status, self.grpc_status, "", self.seconds, self.began)
         else:
             endpoint = self.previous
         self.body = None

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from meshproxy.codec import grpc
 from meshproxy.message import Fields, RequestHead, ResponseHead
+from meshproxy.policies.limits import Limit
 from meshproxy.policies.mirroring import DROPPED, TIMEOUT, Load, copy_of
 from meshproxy.policies.propagation import criticality_field
 
@@ -36,6 +37,9 @@ class Endpoint(Protocol):
 
     def acquire(self, exchange: Any) -> None: ...
     def forget(self, exchange: Any) -> None: ...
+    def judge(
+        self, status: int, grpc_status: str | None, code: str, seconds: float, began: float
+    ) -> None: ...
 
 
 class Cluster(Protocol):
@@ -43,9 +47,10 @@ class Cluster(Protocol):
 
     service: str
     mirrors: Load
+    requests: Limit
 
-    # Which endpoint to avoid; there is none: each copy is sent once.
-    def pick(self, avoid: None) -> Any: ...
+    # Whom to avoid: nobody, as each copy is sent once; and what to go by: chance.
+    def pick(self, avoid: None, key: None) -> Any: ...
 
 
 class Surroundings(Protocol):
@@ -64,15 +69,32 @@ class Mirror:
 
     Attributes:
         head: Of the copy.
+        began: When its endpoint was picked.
         done: It has ended, one way or another.
         deadline: When its answer is waited for no longer.
     """
 
     __slots__ = (
-        "_cluster", "_dropped", "_ended", "_endpoint", "_grpc", "_held", "_held_size", "_status",
-        "_surroundings", "_timer", "_trailers", "_upstream", "deadline", "done", "head",
+        "_cluster",
+        "_dropped",
+        "_ended",
+        "_endpoint",
+        "_grpc",
+        "_held",
+        "_held_size",
+        "_seconds",
+        "_status",
+        "_surroundings",
+        "_timer",
+        "_trailers",
+        "_upstream",
+        "began",
+        "deadline",
+        "done",
+        "head",
     )  # fmt: skip
 
+    began: float
     deadline: float
 
     def __init__(self, head: RequestHead, cluster: Cluster, surroundings: Surroundings) -> None:
@@ -91,6 +113,7 @@ class Mirror:
         self._trailers: Fields | None = None
         # The answer
         self._status = 0
+        self._seconds = 0.0  # until its head
         self._grpc: str | None = grpc.NO_STATUS if grpc.is_grpc(head.method, head.fields) else None
         self._dropped = 0
 
@@ -98,16 +121,19 @@ class Mirror:
 
     def begin(self) -> None:
         """Find an endpoint; the original has just done the same."""
-        if not self._cluster.mirrors.admit():
+        cluster, surroundings = self._cluster, self._surroundings
+        if cluster.requests.full or not cluster.mirrors.admit():
             self.done = True
-            self._surroundings.mirrored(self._cluster.service, "too-many")
+            surroundings.mirrored(cluster.service, "too-many")
             return
-        endpoint: Endpoint | None = self._cluster.pick(None)
+        endpoint: Endpoint | None = cluster.pick(None, None)
         if endpoint is None:
             self._finish("no-healthy-endpoint")
             return
         self._endpoint = endpoint
+        cluster.requests.count += 1
         endpoint.active += 1
+        self.began = surroundings.now()
         if self._ended:
             self._wait_for_answer()
         endpoint.acquire(self)
@@ -155,6 +181,7 @@ class Mirror:
             self._send_held()
 
     def on_upstream_failed(self, code: str) -> None:
+        self._end_attempt(code)
         self._finish(code)
 
     def on_upstream_blocked(self) -> None:
@@ -189,6 +216,7 @@ class Mirror:
 
     def on_response_head(self, head: ResponseHead) -> None:
         self._status = head.status
+        self._seconds = self._surroundings.now() - self.began
         if self._grpc is not None:
             self._grpc = grpc.status_of(head.fields) or self._grpc
 
@@ -205,6 +233,7 @@ class Mirror:
         if trailers is not None and self._grpc is not None:
             self._grpc = grpc.status_of(trailers) or self._grpc
         self._upstream = None
+        self._end_attempt("")
         self._finish(self._outcome)
 
     @property
@@ -218,29 +247,41 @@ class Mirror:
     def on_response_reset(self, code: str, *, reused: bool) -> None:  # noqa: ARG002 - the word's shape
         if not self.done:
             self._upstream = None
+            self._end_attempt(code)
             self._finish(code)
 
     def on_deadline(self) -> None:
         self._timer = None
-        self.give_up("timeout")
+        self.give_up("timeout", "downstream-closed" if self._status else "deadline-exceeded")
 
-    def give_up(self, outcome: str) -> None:
-        """Want no answer any more."""
+    def give_up(self, outcome: str, code: str = "downstream-closed") -> None:
+        """
+        Want no answer any more.
+
+        Args:
+            outcome: What is counted.
+            code: What the endpoint is told: that nobody waits any more is not its fault.
+        """
         upstream, self._upstream = self._upstream, None
         if upstream is not None:
             upstream.reset()
         elif self._endpoint is not None:
             self._endpoint.forget(self)
+        self._end_attempt(code)
         self._finish(outcome)
+
+    def _end_attempt(self, code: str) -> None:
+        endpoint, self._endpoint = self._endpoint, None
+        if endpoint is not None:
+            endpoint.active -= 1
+            self._cluster.requests.count -= 1
+            endpoint.judge(self._status, self._grpc, code, self._seconds, self.began)
 
     def _finish(self, outcome: str) -> None:
         self.done = True
         self._release(self._held_size)
         self._held.clear()
         self._cluster.mirrors.active -= 1
-        if self._endpoint is not None:
-            self._endpoint.active -= 1
-            self._endpoint = None
         if self._timer is not None:
             self._surroundings.timers.drop(self._timer, self)
             self._timer = None

@@ -68,7 +68,7 @@ class Caller:
 
     __slots__ = (
         "_connections", "_destination", "_series", "_statuses", "authorities", "direction", "hop", "identity",
-        "identity_field", "principal", "surroundings", "tcp_route", "virtual_host",
+        "identity_field", "source", "surroundings", "tcp_route", "virtual_host",
     )  # fmt: skip
 
     def __init__(self, destination: "Destination", identity: str | None) -> None:
@@ -83,12 +83,14 @@ class Caller:
         self.direction: str = destination.direction
         self.hop = destination.hop
         self.identity = identity
-        own = destination.environment.identity
-        self.principal = identity if self.direction == "inbound" else own
+        self.source = identity or ""
+        if self.direction == "outbound":
+            self.source = destination.environment.identity
         self.identity_field: Field | None = None
         if self.direction == "inbound" and identity is not None:
+            by = destination.environment.identity
             self.identity_field = field(
-                b"x-forwarded-client-cert", f"By={own};URI={identity}".encode()
+                b"x-forwarded-client-cert", f"By={by};URI={identity}".encode()
             )
 
     def series(self, route: str, service: str, version: str, protocol: str) -> Series:

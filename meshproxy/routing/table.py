@@ -26,6 +26,7 @@ from meshproxy.contract.resources import (
 from meshproxy.contract.wire import ContractError
 from meshproxy.message import RequestHead
 from meshproxy.policies.fault_injection import FaultInjection
+from meshproxy.policies.load_balancing.session import Session
 from meshproxy.policies.mirroring import Mirroring
 from meshproxy.policies.rate_limit import Limit, RateLimit
 
@@ -49,13 +50,14 @@ class Route(Generic[C]):
 
     Attributes:
         name: Where the rule comes from; a metric label.
+        session: None for the cluster's.
         split: None when the route redirects, or has no backend at all.
         rate_limit: Those of its virtual host and its own; None without, like the next two.
     """
 
     __slots__ = (
         "faults", "match", "mirroring", "name", "rate_limit", "redirect", "request_headers",
-        "response_headers", "rewrite", "split",
+        "response_headers", "rewrite", "session", "split",
     )  # fmt: skip
 
     def __init__(
@@ -86,6 +88,10 @@ class Route(Generic[C]):
         )
         self.request_headers = _modifier(spec.request_headers, f"{where}.request_headers")
         self.response_headers = _modifier(spec.response_headers, f"{where}.response_headers")
+        self.session = None
+        if spec.session is not None:
+            path = (self.match.exact or self.match.prefix or b"") or b"/"
+            self.session = Session(spec.session, path, f"{where}.session")
         weighted = [
             (_backend(backend, clusters, f"{where}.backends[{index}]"), backend.weight)
             for index, backend in enumerate(spec.backends)

@@ -1,16 +1,25 @@
 """
 A cluster: the servers behind a name, and which of them the next attempt goes to.
 
+Which one that is, `policies/load_balancing` decides, among those that are in service (`use`).
+
 A cluster outlives snapshots.  When a new one arrives, endpoints that stayed keep their
 connections and counters; those that left finish what they have and take nothing new.
 """
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from math import inf
 from typing import Any, Protocol
 
 from meshproxy.contract.resources import ClusterSpec, EndpointSpec
-from meshproxy.policies.load_balancing import LeastRequest
+from meshproxy.contract.wire import ContractError
+from meshproxy.message import Fields
+from meshproxy.policies.limits import Limit
+from meshproxy.policies.load_balancing.balancing import Balancing
+from meshproxy.policies.load_balancing.hash_key import HashKey
+from meshproxy.policies.load_balancing.peak_ewma import FAILED, is_failure, observe
+from meshproxy.policies.load_balancing.session import Session
+from meshproxy.policies.load_balancing.tokens import Tokens
 from meshproxy.policies.load_shedding import LoadShedding
 from meshproxy.policies.mirroring import Load
 from meshproxy.relay import Relay
@@ -33,6 +42,8 @@ class Endpoint:
 
     Attributes:
         active: Attempts under way, waiting for a connection included.
+        name: ``address:port``.
+        priority, since, latency, measured: See `policies.load_balancing.endpoint`.
     """
 
     __slots__ = (
@@ -42,7 +53,12 @@ class Endpoint:
         "active",
         "cluster",
         "forget",
+        "latency",
+        "measured",
+        "name",
         "pool",
+        "priority",
+        "since",
         "spec",
         "version",
         "weight",
@@ -52,9 +68,14 @@ class Endpoint:
         self._environment = environment
         self.cluster = cluster
         self.spec = spec
+        self.name = f"{spec.address}:{spec.port}"
         self.weight = spec.weight
+        self.priority = spec.priority
         self.version = spec.version
         self.active = 0
+        self.since = -inf
+        self.latency = 0.0
+        self.measured = -inf
         self.pool = pool.Pool(cluster, spec, environment)
         self._opaque: TrunkPool | Sockets | None = None  # made when first needed: most never are
         # The pool's own methods: delegates would be one call more per request.
@@ -78,13 +99,25 @@ class Endpoint:
         if self._opaque is not None:
             self._opaque.disconnect(relay)
 
+    # How it goes ----------------------------------------------------------------------------------
+
+    def judge(
+        self, status: int, grpc_status: str | None, code: str, seconds: float, began: float
+    ) -> None:
+        """Learn how an attempt went; told once for each (see `exchange.Endpoint.judge`)."""
+        if self.cluster.balancing.algorithm == "peak-ewma":
+            if is_failure(status, grpc_status, code):
+                observe(self, max(seconds, FAILED), self._environment.now())
+            elif seconds:
+                observe(self, seconds, began + seconds)
+
     # As configured --------------------------------------------------------------------------------
 
     def adopt(self, cluster: ClusterSpec, spec: EndpointSpec) -> None:
         """Obey a new spec of the same server."""
         self.cluster = cluster
         self.spec = spec
-        self.weight, self.version = spec.weight, spec.version
+        self.weight, self.priority, self.version = spec.weight, spec.priority, spec.version
         for connections in (self.pool, self._opaque):
             if connections is not None:
                 connections.cluster, connections.endpoint = cluster, spec
@@ -114,8 +147,10 @@ class Endpoint:
             "workload": spec.workload,
             "version": self.version,
             "weight": self.weight,
+            "priority": self.priority,
             "identities": spec.identities,
             "active": self.active,
+            "latency_ms": round(self.latency * 1000, 3),
             **self.pool.statistics(),
         }
         if opaque is not None:
@@ -128,13 +163,21 @@ class Cluster:
     A named set of equal servers.
 
     Attributes:
-        pick: Chooses the endpoint for an attempt; another one than its argument if there is one.
+        available: The endpoints among which the balancer chooses, as a tuple that is never changed:
+            another state is another tuple.
+        connections, requests: How many there are, and how many there may be.
+        hash_key: What requests are hashed by, if anything.
+        pick: Chooses the endpoint for an attempt: `Balancer.pick` among those that are available.
+        session: Of routes that have none of their own.
         shedding: Of an app: how many requests it is given at once; None for all that come.
         mirrors: What copies of other clusters' requests take up.
+        sticky: There is a `hash_key` or a `session`.
     """
 
     __slots__ = (
-        "_balancer", "_environment", "endpoints", "mirrors", "pick", "service", "shedding", "spec",
+        "_balancing", "_environment", "_named", "_warming", "available", "connections",
+        "endpoints", "hash_key", "mirrors", "pick", "requests", "service", "session", "shedding",
+        "spec", "sticky",
     )  # fmt: skip
 
     def __init__(self, spec: ClusterSpec, environment: Environment) -> None:
@@ -143,12 +186,20 @@ class Cluster:
         self.endpoints: Sequence[Endpoint] = ()
         self.shedding: LoadShedding | None = None
         self.mirrors = Load()
+        self.available: tuple[Endpoint, ...] = ()
+        self.connections = Limit(spec.limits.connections)
+        self.requests = Limit(spec.limits.requests)
+        self.hash_key: HashKey | None = None
+        self.session: Session | None = None
+        self.sticky = False
         self._environment = environment
-        self._balancer: LeastRequest[Endpoint] = LeastRequest()
+        self._balancing = Balancing[Endpoint](spec.balancing, environment.random, environment.now)
+        self._warming = False  # somebody is in slow start
+        # Endpoints in service by what tokens call them, and whose tokens those are.
+        self._named: tuple[Tokens, dict[bytes, Endpoint]] | None = None
         # A method would be one call more per request.
-        self.pick: Callable[[Any], Endpoint | None] = partial(
-            self._balancer.pick, (), environment.random
-        )
+        self.pick: Callable[[Any, int | None], Endpoint | None]
+        self._balance()
 
     def __repr__(self) -> str:
         return f"<Cluster {self.spec.name} {list(self.endpoints)}>"
@@ -161,11 +212,22 @@ class Cluster:
         self._adopt_shedding(spec)
         self.spec = spec
         self.service = spec.service or spec.name
+        before = [(endpoint, endpoint.spec) for endpoint in self.endpoints]
+        changed = spec.balancing != self._balancing.spec
+        if changed:
+            self._balancing = Balancing(
+                spec.balancing, self._environment.random, self._environment.now
+            )
+        self.hash_key, self.session = _hash_key(spec), _session(spec)
+        self.sticky = self.hash_key is not None or self.session is not None
+        # The first ones all begin at once: nobody is there who could spare them.
+        since = self._environment.now() if self.endpoints else -inf
         adopted = []
         for wanted in endpoints:
             endpoint = staying.get(_server(wanted))
             if endpoint is None:
                 endpoint = Endpoint(spec, wanted, self._environment)
+                endpoint.since = since
             else:
                 endpoint.adopt(spec, wanted)
             adopted.append(endpoint)
@@ -174,7 +236,52 @@ class Cluster:
             if id(endpoint) not in kept:
                 endpoint.retire()
         self.endpoints = tuple(adopted)
-        self.pick = partial(self._balancer.pick, self.endpoints, self._environment.random)
+        # Most updates are about other clusters: then what picks goes on where it is.
+        changed = changed or before != [(endpoint, endpoint.spec) for endpoint in adopted]
+        self.connections.set(spec.limits.connections)
+        self.requests.set(spec.limits.requests)
+        if changed:
+            self._restate()
+
+    def _restate(self) -> None:
+        """Choose from now on among what is in service now."""
+        self._use(tuple(self.endpoints))
+
+    def _use(self, available: tuple[Endpoint, ...]) -> None:
+        """Choose from now on among these; who comes back into service begins slowly."""
+        if self.available and self.spec.balancing.slow_start:
+            before, now = set(self.available), self._environment.now()
+            for endpoint in available:
+                if endpoint not in before:
+                    endpoint.since = now
+        self.available = available
+        self._balance()
+
+    def _balance(self) -> None:
+        """Have what picks know of all that has changed."""
+        self.pick = self._balancing.among(self.endpoints, self.available).pick
+        self._warming = self._balancing.warming(self.available)
+        self._named = None
+
+    def resume(self, wanted: bytes, tokens: Tokens) -> Endpoint | None:
+        """Return the endpoint that a token means, if it is in service."""
+        named = self._named
+        if named is None or named[0] is not tokens:
+            known = {tokens.id_of(endpoint.name): endpoint for endpoint in self.available}
+            self._named = named = (tokens, known)
+        return named[1].get(wanted)
+
+    def refusal(self, limit: Limit) -> tuple[str, str, Fields]:
+        """
+        Return why there is nobody to pick: a code, its detail, and what tells the client more.
+
+        Args:
+            limit: The one that whoever asks counts under.
+        """
+        if limit.full:
+            limit.overflows += 1
+            return "overflow", "", []
+        return "no-healthy-endpoint", "", []
 
     def _adopt_shedding(self, spec: ClusterSpec) -> None:
         environment, wanted = self._environment, spec.shedding
@@ -189,6 +296,8 @@ class Cluster:
         """Close connections that nobody has needed for long."""
         for endpoint in self.endpoints:
             endpoint.sweep(now)
+        if self._warming and not self._balancing.warming(self.available):
+            self._balance()
 
     def close(self) -> None:
         """End everything now."""
@@ -208,8 +317,34 @@ class Cluster:
             "mtls": self.spec.mtls,
             "mirrored": self.mirrors.active,
             **({} if self.shedding is None else {"shedding": self.shedding.statistics()}),
+            "balancing": self.spec.balancing.algorithm,
             "endpoints": [endpoint.statistics() for endpoint in self.endpoints],
         }
+
+
+def check_balancing(spec: ClusterSpec) -> None:
+    """
+    Find what is wrong with how a cluster is balanced, before it has to be obeyed.
+
+    Raises:
+        ContractError: Something is.
+    """
+    try:
+        _hash_key(spec)
+        _session(spec)
+    except ContractError as error:
+        raise ContractError(f"cluster/{spec.name} {error.path}", error.reason) from None
+
+
+def _hash_key(spec: ClusterSpec) -> HashKey | None:
+    balancing = spec.balancing
+    if balancing.algorithm not in ("ring-hash", "maglev"):
+        return None
+    return HashKey(balancing.hash_keys, "balancing.hash_keys") if balancing.hash_keys else None
+
+
+def _session(spec: ClusterSpec) -> Session | None:
+    return None if spec.session is None else Session(spec.session)
 
 
 def _server(spec: EndpointSpec) -> tuple[str, int, tuple[str, ...]]:

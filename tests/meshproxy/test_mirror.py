@@ -1,11 +1,13 @@
 """A mirrored request, told with recorders in place of connections."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from meshproxy.message import CHUNKED, RequestHead, ResponseHead, field
 from meshproxy.mirror import Mirror
+from meshproxy.policies.limits import Limit
 from meshproxy.policies.mirroring import AT_ONCE, DROPPED, HELD_EACH, MARK, TIMEOUT, Load
 from meshproxy.policies.propagation import criticality_field
 from meshproxy.timer_wheel import TICK, TimerWheel
@@ -16,6 +18,7 @@ class Endpoint:
     def __init__(self) -> None:
         self.active = 0
         self.waiting: list[Any] = []
+        self.judged: list[tuple[int, str | None, str]] = []
 
     def acquire(self, exchange: Any) -> None:
         self.waiting.append(exchange)
@@ -23,15 +26,21 @@ class Endpoint:
     def forget(self, exchange: Any) -> None:
         self.waiting.remove(exchange)
 
+    def judge(
+        self, status: int, grpc_status: str | None, code: str, seconds: float, began: float
+    ) -> None:
+        self.judged.append((status, grpc_status, code))
+
 
 class Cluster:
     service = "default/shadow"
 
     def __init__(self, endpoint: Endpoint | None) -> None:
         self.mirrors = Load()
+        self.requests = Limit()
         self._endpoint = endpoint
 
-    def pick(self, avoid: None) -> Endpoint | None:
+    def pick(self, avoid: None, key: None) -> Endpoint | None:
         return self._endpoint
 
 
@@ -39,11 +48,9 @@ class Surroundings:
     def __init__(self) -> None:
         self.time = 100.0
         self.ticks: list[Any] = []
+        self.now: Callable[[], float] = lambda: self.time
         self.timers: TimerWheel[Any] = TimerWheel(self.now, lambda _, tick: self.ticks.append(tick))
         self.outcomes: list[str] = []
-
-    def now(self) -> float:
-        return self.time
 
     def sleep(self, seconds: float) -> None:
         self.time += seconds
@@ -79,7 +86,8 @@ class Scene:
         assert (self.endpoint.active, self.cluster.mirrors.active, self.cluster.mirrors.held) == (
             0, 0, 0,
         )  # fmt: skip
-        assert self.around.timers.count == 0
+        assert self.around.timers.count == self.cluster.requests.count == 0
+        assert len(self.endpoint.judged) == 1
         assert not self.endpoint.waiting
 
 
@@ -102,6 +110,7 @@ def test_the_whole_request_goes_out() -> None:
     scene.mirror.on_response_data(b"dropped")
     scene.mirror.on_response_end(None)
     scene.over("2xx")
+    assert scene.endpoint.judged == [(201, None, "")]
 
 
 def test_a_request_without_a_body() -> None:
@@ -188,6 +197,10 @@ def test_too_many_at_once() -> None:
     assert scene.around.outcomes == ["too-many"]
     assert scene.cluster.mirrors.active == AT_ONCE
     assert len(scene.endpoint.waiting) == 1
+    scene.cluster.mirrors.active = 1
+    scene.cluster.requests.set(1)
+    Mirror(scene.head, scene.cluster, scene.around).begin()
+    assert scene.around.outcomes == ["too-many", "too-many"]
 
 
 def test_an_answer_that_does_not_come() -> None:
@@ -202,6 +215,7 @@ def test_an_answer_that_does_not_come() -> None:
     scene.around.sleep(3 * TICK)
     assert stream.words[-1] == "reset"
     scene.over("timeout")
+    assert scene.endpoint.judged == [(0, None, "deadline-exceeded")]
 
 
 def test_a_connection_that_does_not_come() -> None:
