@@ -22,9 +22,9 @@ Nothing in this file waits.  "Later" is always another method, named `on_…`.
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
-from meshproxy.policies.load_balancing.hash_key import HashKey
 from meshproxy.message import Field
 from meshproxy.policies.limits import Limit
+from meshproxy.policies.load_balancing.hash_key import HashKey
 from meshproxy.policies.retry import Retry
 from meshproxy.refusal import refusal
 from meshproxy.routing.split import Backend

@@ -17,11 +17,12 @@ from meshproxy.message import Fields
 from meshproxy.policies.limits import Limit
 from meshproxy.policies.load_balancing.balancing import Balancing
 from meshproxy.policies.load_balancing.hash_key import HashKey
-from meshproxy.policies.load_balancing.peak_ewma import FAILED, is_failure, observe
+from meshproxy.policies.load_balancing.peak_ewma import FAILED, is_overload, observe
 from meshproxy.policies.load_balancing.session import Session
 from meshproxy.policies.load_balancing.tokens import Tokens
 from meshproxy.policies.load_shedding import LoadShedding
 from meshproxy.policies.mirroring import Load
+from meshproxy.policies.outcome import GATEWAY_ERROR, LOCAL_FAILURE, outcome
 from meshproxy.relay import Relay
 
 from . import pool
@@ -106,7 +107,8 @@ class Endpoint:
     ) -> None:
         """Learn how an attempt went; told once for each (see `exchange.Endpoint.judge`)."""
         if self.cluster.balancing.algorithm == "peak-ewma":
-            if is_failure(status, grpc_status, code):
+            result = outcome(status, grpc_status, code)
+            if result in (GATEWAY_ERROR, LOCAL_FAILURE) or is_overload(status, grpc_status):
                 observe(self, max(seconds, FAILED), self._environment.now())
             elif seconds:
                 observe(self, seconds, began + seconds)

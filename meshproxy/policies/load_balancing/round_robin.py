@@ -28,9 +28,7 @@ class RoundRobin(Generic[E]):
     def __init__(self, endpoints: Sequence[E], random: Callable[[], float]) -> None:
         # The number settles ties: endpoints have no order.
         self._due = [
-            (random() / e.weight, number, e)
-            for number, e in enumerate(endpoints)
-            if e.weight
+            (random() / e.weight, number, e) for number, e in enumerate(endpoints) if e.weight
         ]
         heapify(self._due)
 

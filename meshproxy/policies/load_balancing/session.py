@@ -80,4 +80,4 @@ class Session:
         )
 
 
-_TOKEN = "!#$%&'*+-.^_`|~"  # noqa: S105 - RFC 9110 section 5.6.2, besides letters and digits
+_TOKEN = "!#$%&'*+-.^_`|~"

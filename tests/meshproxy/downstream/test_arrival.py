@@ -93,6 +93,7 @@ def destination(**options: Any) -> Destination:
 class FakeEnvironment(Recorder):
     now = staticmethod(lambda: 0.0)
     workload = "default/storefront"
+    identity = "spiffe://test.mesh/ns/default/sa/storefront"
     metrics = Metrics()
 
 
@@ -110,9 +111,10 @@ class FakeCluster:
 
     def __init__(self) -> None:
         self.endpoint = FakeEndpoint()
+        self.hash_key = None
         self.connections = Limit()
 
-    def pick(self, avoid: object) -> Any:
+    def pick(self, avoid: object, key: int | None) -> Any:
         return self.endpoint
 
     def refusal(self, limit: Limit) -> Any:
