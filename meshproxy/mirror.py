@@ -9,11 +9,11 @@ anything: nothing that happens here, however slow or broken, has a way back.  Th
 in `policies/mirroring.py`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from meshproxy.codec import grpc
-from meshproxy.message import Fields, RequestHead, ResponseHead
+from meshproxy.message import Field, Fields, RequestHead, ResponseHead
 from meshproxy.policies.limits import Limit
 from meshproxy.policies.mirroring import DROPPED, TIMEOUT, Load, copy_of
 from meshproxy.policies.propagation import criticality_field
@@ -51,6 +51,8 @@ class Cluster(Protocol):
 
     # Whom to avoid: nobody, as each copy is sent once; and what to go by: chance.
     def pick(self, avoid: None, key: None) -> Any: ...
+    def admits(self, limit: Limit) -> bool: ...
+    def refusal(self, limit: Limit) -> tuple[str, str, Sequence[Field]]: ...
 
 
 class Surroundings(Protocol):
@@ -122,16 +124,19 @@ class Mirror:
     def begin(self) -> None:
         """Find an endpoint; the original has just done the same."""
         cluster, surroundings = self._cluster, self._surroundings
-        if cluster.requests.full or not cluster.mirrors.admit():
+        if not cluster.mirrors.admit():
             self.done = True
             surroundings.mirrored(cluster.service, "too-many")
             return
-        endpoint: Endpoint | None = cluster.pick(None, None)
+        requests = cluster.requests
+        endpoint: Endpoint | None = None
+        if requests.count < requests.ceiling or cluster.admits(requests):
+            endpoint = cluster.pick(None, None)
         if endpoint is None:
-            self._finish("no-healthy-endpoint")
+            self._finish(cluster.refusal(requests)[0])
             return
         self._endpoint = endpoint
-        cluster.requests.count += 1
+        requests.count += 1
         endpoint.active += 1
         self.began = surroundings.now()
         if self._ended:

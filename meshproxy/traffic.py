@@ -25,6 +25,7 @@ from meshproxy.exchange import Exchange
 from meshproxy.identity.certificates import Certificates
 from meshproxy.policies.load_balancing.tokens import Tokens
 from meshproxy.policies.propagation import Propagation
+from meshproxy.telemetry.gauges import Gauges
 from meshproxy.telemetry.metrics import ConnectionSeries, Metrics
 from meshproxy.timer_wheel import TimerWheel
 
@@ -171,15 +172,10 @@ class Traffic:
     def counted(self) -> Metrics:
         """Return what was counted."""
         self._metrics.tunnels = self.environment.tunnels
-        shedding = self._metrics.shedding = {}
-        for cluster in self.mesh.clusters.values():
-            if cluster.shedding is not None:
-                limit, active = shedding.get(cluster.service, (0, 0))
-                limit, active = (
-                    limit + int(cluster.shedding.limit),
-                    active + cluster.shedding.active,
-                )
-                shedding[cluster.service] = (limit, active)
+        gauges = Gauges()
+        for cluster in list(self.mesh.clusters.values()):
+            cluster.gauge(gauges)
+        self._metrics.gauges = gauges
         return self._metrics
 
     def clusters(self) -> list[dict[str, Any]]:

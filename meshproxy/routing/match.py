@@ -216,10 +216,10 @@ class IdentityMatch:
         self._prefixes = tuple(name[:-1] for name in principals if name.endswith("*"))
 
     def holds(self, identity: str | None) -> bool:
-        """Say whether `identity`, a SPIFFE ID, is one of those that are meant."""
+        """Say whether `identity` is one of those that are meant; None or empty where none is proved."""
         if self.anybody:
             return True
-        if identity is None:
+        if not identity:
             return False
         return identity in self._exact or identity.startswith(self._prefixes)
 

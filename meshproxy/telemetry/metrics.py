@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Final
 from meshproxy import __version__
 
 from .counts import Counts, RequestCounts, RequestKey, TcpCounts, TcpKey
+from .gauges import Gauges
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
@@ -158,7 +159,7 @@ class Metrics:
         connected: Whether the discovery stream stands.
         tunnels: How many exchanges have switched protocols and are still open.
         certificate_not_after: When the certificate ends, in seconds since the epoch; 0 without.
-        shedding: By service: how many requests its app is given at once, and how many it has.
+        gauges: As last read.
     """
 
     def __init__(self, max_series: int = 2_000) -> None:
@@ -168,6 +169,7 @@ class Metrics:
         self.connected = False
         self.tunnels = 0
         self.certificate_not_after = 0.0
+        self.gauges = Gauges()
         self._max_series = max_series
         self._requests: dict[RequestKey, RequestSeries] = {}
         self._overflow: RequestSeries | None = None
@@ -182,8 +184,12 @@ class Metrics:
         self._faults = _Counter(3, max_series)
         self._shed = _Counter(2, max_series)
         self._mirrored = _Counter(2, max_series)
-        self.shedding: dict[str, tuple[int, int]] = {}
         self._cancelled = _Counter(1, max_series)
+        self._overflows = _Counter(3, max_series)
+        self._breaker_transitions = _Counter(2, max_series)
+        self._ejections = _Counter(2, max_series)
+        self._ejections_prevented = _Counter(2, max_series)
+        self._health_checks = _Counter(2, max_series)
 
     def requests(
         self,
@@ -261,6 +267,26 @@ class Metrics:
         """Count a copy of a request, by what became of it."""
         self._mirrored.add(service, outcome)
 
+    def overflowed(self, cluster: str, scope: str, limit: str) -> None:
+        """Count something that a limit has turned away; `scope` is `cluster` or `endpoint`."""
+        self._overflows.add(cluster, scope, limit)
+
+    def breaker_changed(self, cluster: str, state: str) -> None:
+        """Count a circuit breaker that has come into a state."""
+        self._breaker_transitions.add(cluster, state)
+
+    def ejected(self, cluster: str, reason: str) -> None:
+        """Count an outlier that was taken out of service."""
+        self._ejections.add(cluster, reason)
+
+    def ejection_prevented(self, cluster: str, reason: str) -> None:
+        """Count an outlier that stayed because enough others are out."""
+        self._ejections_prevented.add(cluster, reason)
+
+    def health_checked(self, cluster: str, result: str) -> None:
+        """Count a health check; `result` is `healthy`, `unhealthy`, or why there was no answer."""
+        self._health_checks.add(cluster, result)
+
     # One proxy of several processes ---------------------------------------------------------------
 
     def counts(self) -> Counts:
@@ -292,8 +318,8 @@ class Metrics:
             tcp=tcp,
             connections=connections,
             tunnels=self.tunnels,
-            shedding=self.shedding,
             counters=counters,
+            gauges=self.gauges.readings(),
         )
 
     def note(self, other: "Metrics") -> None:
@@ -317,9 +343,7 @@ class Metrics:
             connection.opened += opened
             connection.closed += closed
         self.tunnels += counts.tunnels
-        for service, (limit, active) in counts.shedding.items():
-            known = self.shedding.get(service, (0, 0))
-            self.shedding[service] = (known[0] + limit, known[1] + active)
+        self.gauges.add(counts.gauges)
         for name, counted_by_labels in counts.counters.items():
             counter: _Counter = getattr(self, name)
             for labels, count in counted_by_labels:
@@ -355,9 +379,9 @@ class Metrics:
         yield from self._collect_requests()
         yield from self._collect_tcp()
         yield from self._collect_counters()
-        yield from self._collect_shedding()
         yield from self._collect_connections()
         yield from self._collect_state(now)
+        yield from self.gauges.collect()
 
     def _collect_requests(self) -> Iterator["Metric"]:
         from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
@@ -472,6 +496,36 @@ class Metrics:
                 self._mirrored,
             ),
             (
+                "mesh_overflows",
+                "What a limit has turned away, by the limit and whose it is.",
+                ("cluster", "scope", "limit"),
+                self._overflows,
+            ),
+            (
+                "mesh_circuit_breaker_transitions",
+                "Changes of circuit breakers, by the state that they came into.",
+                ("cluster", "state"),
+                self._breaker_transitions,
+            ),
+            (
+                "mesh_outlier_ejections",
+                "Endpoints taken out of service for a while, by why.",
+                ("cluster", "reason"),
+                self._ejections,
+            ),
+            (
+                "mesh_outlier_ejections_prevented",
+                "Outliers that stayed in service because enough others are out.",
+                ("cluster", "reason"),
+                self._ejections_prevented,
+            ),
+            (
+                "mesh_health_checks",
+                "Health checks made, by what came of them.",
+                ("cluster", "result"),
+                self._health_checks,
+            ),
+            (
                 "mesh_tls_handshake_failures",
                 "TLS handshakes that failed.",
                 ("side", "reason"),
@@ -482,20 +536,6 @@ class Metrics:
             for values, count in list(counter.counts.items()):
                 family.add_metric(values, count)
             yield family
-
-    def _collect_shedding(self) -> Iterable["Metric"]:
-        from prometheus_client.core import GaugeMetricFamily
-
-        limit = GaugeMetricFamily(
-            "mesh_concurrency_limit", "Requests that an app is given at once.", labels=("service",)
-        )
-        active = GaugeMetricFamily(
-            "mesh_concurrency_active", "Requests that such an app has now.", labels=("service",)
-        )
-        for service, (most, now) in list(self.shedding.items()):
-            limit.add_metric((service,), most)
-            active.add_metric((service,), now)
-        yield from (limit, active)
 
     def _collect_connections(self) -> Iterator["Metric"]:
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily

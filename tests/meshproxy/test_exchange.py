@@ -83,7 +83,7 @@ class FakeCluster:
     def __init__(self, *endpoints: FakeEndpoint) -> None:
         self.endpoints = endpoints
         self.mirrors = Load()
-        self.requests = Limit()
+        self.requests = Limit("requests")
         self.sticky = False
         self.hash_key: HashKey | None = None
         self.session: Session | None = None
@@ -97,6 +97,9 @@ class FakeCluster:
         self.keys.append(key)
         others = [endpoint for endpoint in self.endpoints if endpoint is not avoid]
         return next(iter(others or self.endpoints), None)
+
+    def admits(self, limit: Limit) -> bool:
+        return not limit.full
 
     def refusal(self, limit: Limit) -> tuple[str, str, list[Field]]:
         if limit.full:
@@ -1095,7 +1098,7 @@ def test_an_endpoint_that_fails_ends_its_session() -> None:
 def test_a_session_obeys_limits() -> None:
     """It is no way around the cluster's."""
     scene = StickyScene(of_cluster=True)
-    scene.cluster.requests = Limit(0)
+    scene.cluster.requests = Limit("requests", 0)
     exchange = Exchange(scene.client, cast("Caller", scene.caller))
     exchange.on_request_head(RequestHead(b"GET", b"catalog", b"/", [scene.token(scene.first)]))
     assert scene.status == 503

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from meshproxy.message import CHUNKED, RequestHead, ResponseHead, field
+from meshproxy.message import CHUNKED, Field, RequestHead, ResponseHead, field
 from meshproxy.mirror import Mirror
 from meshproxy.policies.limits import Limit
 from meshproxy.policies.mirroring import AT_ONCE, DROPPED, HELD_EACH, MARK, TIMEOUT, Load
@@ -37,11 +37,17 @@ class Cluster:
 
     def __init__(self, endpoint: Endpoint | None) -> None:
         self.mirrors = Load()
-        self.requests = Limit()
+        self.requests = Limit("requests")
         self._endpoint = endpoint
 
     def pick(self, avoid: None, key: None) -> Endpoint | None:
         return self._endpoint
+
+    def admits(self, limit: Limit) -> bool:
+        return not limit.full
+
+    def refusal(self, limit: Limit) -> tuple[str, str, list[Field]]:
+        return "overflow" if limit.full else "no-healthy-endpoint", "", []
 
 
 class Surroundings:
@@ -200,7 +206,7 @@ def test_too_many_at_once() -> None:
     scene.cluster.mirrors.active = 1
     scene.cluster.requests.set(1)
     Mirror(scene.head, scene.cluster, scene.around).begin()
-    assert scene.around.outcomes == ["too-many", "too-many"]
+    assert scene.around.outcomes == ["too-many", "overflow"]
 
 
 def test_an_answer_that_does_not_come() -> None:

@@ -49,7 +49,7 @@ class FakeCluster:
 
     def __init__(self, *endpoints: FakeEndpoint) -> None:
         self.endpoints = endpoints
-        self.connections = Limit()
+        self.connections = Limit("connections")
         self.hash_key: HashKey | None = None
         self.keys: list[int | None] = []
 
@@ -57,6 +57,9 @@ class FakeCluster:
         self.keys.append(key)
         others = [endpoint for endpoint in self.endpoints if endpoint is not avoid]
         return next(iter(others or self.endpoints), None)
+
+    def admits(self, limit: Limit) -> bool:
+        return not limit.full
 
     def refusal(self, limit: Limit) -> tuple[str, str, list[Field]]:
         return ("overflow" if limit.full else "circuit-open"), "", []

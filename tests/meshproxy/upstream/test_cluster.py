@@ -4,7 +4,12 @@ from typing import Any
 
 import pytest
 
-from meshproxy.contract.policies import HashKeySpec, LoadBalancingSpec, SessionPersistenceSpec
+from meshproxy.contract.policies import (
+    HashKeySpec,
+    LoadBalancingSpec,
+    SessionPersistenceSpec,
+    SheddingSpec,
+)
 from meshproxy.contract.resources import ClusterSpec, EndpointSpec
 from meshproxy.contract.wire import ContractError
 from meshproxy.policies.load_balancing.tokens import Tokens
@@ -85,7 +90,10 @@ async def test_statistics_say_what_an_operator_asks(cluster: Cluster) -> None:
         "address": "127.0.0.1:1", "workload": "", "version": "v1", "weight": 1, "priority": 0,
             "identities": (), "latency_ms": 0.0,
         "active": 2, "connections": 0, "idle": 0, "dialling": 0, "waiting": 0,
+        "state": "in-service", "ejections": 0,
     }  # fmt: skip
+    assert told["breaker"] is None
+    assert told["limits"]["requests"] == {"now": 0, "most": 1024}
     cluster.sweep(0.0)
     cluster.close()
 
@@ -225,3 +233,30 @@ def test_what_cannot_be_obeyed(options: dict[str, Any], message: str) -> None:
     """Is found before anything is changed."""
     with pytest.raises(ContractError, match=message):
         check_balancing(ClusterSpec(name="catalog", **options))
+
+
+async def test_shedding_comes_and_goes_with_the_spec(cluster: Cluster) -> None:
+    """Off by default; what is counted outlives a change of the numbers."""
+    assert "shedding" not in cluster.statistics()
+    cluster.adopt(ClusterSpec(name="catalog", shedding=SheddingSpec(adaptive=False, initial=7)), ())
+    shedding = cluster.shedding
+    assert shedding is not None
+    assert shedding.admit(None, 0.0) is None
+    cluster.adopt(ClusterSpec(name="catalog", shedding=SheddingSpec(adaptive=False, initial=9)), ())
+    assert cluster.shedding is shedding
+    assert cluster.statistics()["shedding"] == {
+        "limit": 9, "active": 1, "min_rtt_ms": 0.0, "measuring": False,
+    }  # fmt: skip
+    cluster.adopt(ClusterSpec(name="catalog"), ())
+    assert "shedding" not in cluster.statistics()
+
+
+async def test_workers_share_what_the_app_can_bear() -> None:
+    """It is one app, whoever gives it requests."""
+    environment = Environment()
+    environment.workers = 4
+    spec = ClusterSpec(name="catalog", shedding=SheddingSpec(adaptive=False, initial=20))
+    cluster = Cluster(spec, environment)
+    cluster.adopt(spec, ())
+    assert cluster.shedding is not None
+    assert cluster.shedding.limit == 5

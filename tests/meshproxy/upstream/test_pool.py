@@ -15,6 +15,7 @@ from meshproxy.contract.policies import LimitsSpec
 from meshproxy.contract.resources import ClusterSpec, EndpointSpec
 from meshproxy.identity import tls
 from meshproxy.message import TUNNEL, RequestHead
+from meshproxy.policies.limits import Limits
 from meshproxy.upstream.http1 import Http1Connection
 from meshproxy.upstream.pool import DIALS_AT_ONCE, Pool
 from tests.helpers.certificates import TestAuthority
@@ -73,7 +74,7 @@ def pool_of(
     endpoint = EndpointSpec(address="127.0.0.1", port=port)
     limits = LimitsSpec(connections=connections, pending=pending)
     cluster = ClusterSpec(name="app", endpoint_limits=limits, **options)  # type: ignore[arg-type]
-    return Pool(cluster, endpoint, environment)
+    return Pool(cluster, endpoint, environment, Limits(limits), Limits(LimitsSpec()))
 
 
 def ask(pool: Pool, count: int = 1) -> list[FakeExchange]:
@@ -183,7 +184,13 @@ async def test_nobody_there(environment: Environment, address: str) -> None:
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         endpoint = EndpointSpec(address=address, port=silent.getsockname()[1])
-        pool = Pool(ClusterSpec(name="app"), endpoint, environment)
+        pool = Pool(
+            ClusterSpec(name="app"),
+            endpoint,
+            environment,
+            Limits(LimitsSpec()),
+            Limits(LimitsSpec()),
+        )
         exchanges = ask(pool, 20)
         await until(lambda: all(exchange.over for exchange in exchanges))
 
@@ -309,7 +316,13 @@ async def test_not_a_byte_goes_to_a_peer_that_is_not_the_expected_one(
     endpoint = EndpointSpec(
         address="127.0.0.1", port=server.sockets[0].getsockname()[1], identities=(CATALOG,)
     )
-    pool = Pool(ClusterSpec(name="catalog", mtls=True), endpoint, environment)
+    pool = Pool(
+        ClusterSpec(name="catalog", mtls=True),
+        endpoint,
+        environment,
+        Limits(LimitsSpec()),
+        Limits(LimitsSpec()),
+    )
     [exchange] = ask(pool)
     await until(lambda: exchange.over)
 
@@ -325,7 +338,13 @@ async def test_not_a_byte_goes_to_a_peer_that_is_not_the_expected_one(
 async def test_without_a_certificate_nobody_is_called(environment: Environment) -> None:
     """Mutual TLS never falls back to plaintext."""
     endpoint = EndpointSpec(address="127.0.0.1", port=1, identities=(CATALOG,))
-    pool = Pool(ClusterSpec(name="catalog", mtls=True), endpoint, environment)
+    pool = Pool(
+        ClusterSpec(name="catalog", mtls=True),
+        endpoint,
+        environment,
+        Limits(LimitsSpec()),
+        Limits(LimitsSpec()),
+    )
     [exchange] = ask(pool)
     await until(lambda: exchange.over)
 
@@ -372,7 +391,13 @@ async def sharing(environment: Environment, **settings: int) -> AsyncIterator[tu
     peer = Sharing(**settings)
     server = await asyncio.start_server(peer.serve, "127.0.0.1", 0)
     endpoint = EndpointSpec(address="127.0.0.1", port=server.sockets[0].getsockname()[1])
-    pool = Pool(ClusterSpec(name="app", protocol="http2"), endpoint, environment)
+    pool = Pool(
+        ClusterSpec(name="app", protocol="http2"),
+        endpoint,
+        environment,
+        Limits(LimitsSpec()),
+        Limits(LimitsSpec()),
+    )
     try:
         yield peer, pool
     finally:
