@@ -73,7 +73,7 @@ class Mirror:
         head: Of the copy.
         began: When its endpoint was picked.
         done: It has ended, one way or another.
-        deadline: When its answer is waited for no longer.
+        due: When its answer is waited for no longer.
     """
 
     __slots__ = (
@@ -91,13 +91,13 @@ class Mirror:
         "_trailers",
         "_upstream",
         "began",
-        "deadline",
         "done",
+        "due",
         "head",
     )  # fmt: skip
 
     began: float
-    deadline: float
+    due: float
 
     def __init__(self, head: RequestHead, cluster: Cluster, surroundings: Surroundings) -> None:
         self.head = copy_of(head)
@@ -174,7 +174,7 @@ class Mirror:
             self.give_up("unfinished")
 
     def _wait_for_answer(self) -> None:
-        self.deadline = self._surroundings.now() + TIMEOUT
+        self.due = self._surroundings.now() + TIMEOUT
         self._timer = self._surroundings.timers.add(self)
 
     # 2. The endpoint takes it, when it likes -----------------------------------------------------
@@ -255,7 +255,7 @@ class Mirror:
             self._end_attempt(code)
             self._finish(code)
 
-    def on_deadline(self) -> None:
+    def on_due(self) -> None:
         self._timer = None
         self.give_up("timeout", "downstream-closed" if self._status else "deadline-exceeded")
 

@@ -18,6 +18,7 @@ from meshproxy.contract.resources import ClusterSpec, EndpointSpec
 from meshproxy.contract.wire import ContractError
 from meshproxy.exchange import Exchange
 from meshproxy.message import Fields, field
+from meshproxy.policies import deadline
 from meshproxy.policies.circuit_breaker import CLOSED, OPEN, STATES, CircuitBreaker
 from meshproxy.policies.limits import UNLIMITED, Limit, Limits
 from meshproxy.policies.load_balancing.balancing import Balancing
@@ -303,11 +304,13 @@ class Cluster:
         "_availability", "_balancing", "_environment", "_named", "_warming", "available",
         "breaker", "connections", "endpoints", "hash_key", "limits", "mirrors", "pick", "requests",
         "retries", "service", "session", "shedding", "spec", "sticky",
+        "timeouts",
     )  # fmt: skip
 
     def __init__(self, spec: ClusterSpec, environment: Environment) -> None:
         self.spec = spec
         self.service = spec.service or spec.name
+        self.timeouts = deadline.of_cluster(spec)
         self.endpoints: Sequence[Endpoint] = ()
         self.shedding: LoadShedding | None = None
         self.mirrors = Load()
@@ -342,6 +345,7 @@ class Cluster:
         other_policies = (self.spec.outliers, self.spec.health_check)
         self.spec = spec
         self.service = spec.service or spec.name
+        self.timeouts = deadline.of_cluster(spec)
         before = [(endpoint, endpoint.spec) for endpoint in self.endpoints]
         changed = spec.balancing != self._balancing.spec
         if changed:
@@ -392,7 +396,9 @@ class Cluster:
         """Choose from now on among what is in service now."""
         outliers = self.spec.outliers
         panic_percent = PANIC_PERCENT if outliers is None else outliers.panic_percent
-        available = self._availability.among(self.endpoints, panic_percent)
+        available = self._availability.among(
+            self.endpoints, panic_percent, self._balancing.bearable
+        )
         if available != self.available:
             self._use(available)
         else:
