@@ -33,8 +33,11 @@ from control_plane.resources.policies import (
 )
 from control_plane.resources.references import BACKEND_FILTERS
 from meshproxy.config import bootstrap
+from meshproxy.config.snapshot import Mesh
 from meshproxy.config.static import read_snapshot
-from meshproxy.contract.resources import TrustSpec
+from meshproxy.contract import wire
+from meshproxy.contract.resources import Snapshot, TrustSpec
+from tests.helpers.environment import Environment
 
 ROOT = Path(__file__).parent.parent / "configs"
 STATIC = ROOT / "static"
@@ -56,15 +59,17 @@ def examples() -> Iterator[object]:
 
 
 @pytest.mark.parametrize("paths", list(examples()))
-def test_example(paths: list[Path]) -> None:
-    """Parses, validates without findings, and generates for each workload."""
+async def test_example(paths: list[Path]) -> None:
+    """Parses, validates without findings, and each workload's proxy would obey what is generated."""
     files = {path: examine(path.read_text(), path) for path in paths}
     state = state_of(choose(files, {}), Placements())
     assert [str(finding) for finding in state.findings] == []
     assert state.locations
-    trust = TrustSpec(trust_domain="mesh.local", roots=())
+    trust = TrustSpec(trust_domain="mesh.local", roots=(), session_secret="00" * 32)
     for workload in state.workloads:
-        assert generate(state, workload, trust).version
+        snapshot = generate(state, workload, trust)
+        proxy = Mesh(Environment())
+        proxy.discard(proxy.prepare(wire.decode(wire.encode(snapshot), Snapshot)))
 
 
 def test_the_reference_shows_every_match_and_every_filter() -> None:
