@@ -6,8 +6,9 @@ from typing import Any, get_args, get_type_hints
 
 import pytest
 from msgspec import Struct
-from msgspec.structs import fields
+from msgspec.structs import fields, replace
 
+from control_plane.generate import destinations
 from control_plane.generate.snapshot import generate
 from control_plane.placement import Placements
 from control_plane.resources.collection import choose, examine, state_of
@@ -66,8 +67,10 @@ async def test_example(paths: list[Path]) -> None:
     assert [str(finding) for finding in state.findings] == []
     assert state.locations
     trust = TrustSpec(trust_domain="mesh.local", roots=(), session_secret="00" * 32)
-    for workload in state.workloads:
-        snapshot = generate(state, workload, trust)
+    for name, workload in state.workloads.items():
+        # Placed nowhere, so that no port is taken; that its ports are inbound must then be said.
+        ports = destinations.inbound(workload, state.services)
+        snapshot = replace(generate(state, name, trust), destinations=ports)
         proxy = Mesh(Environment())
         proxy.discard(proxy.prepare(wire.decode(wire.encode(snapshot), Snapshot)))
 
