@@ -174,6 +174,9 @@ class Cluster(Protocol):
     def resume(self, wanted: bytes, tokens: Tokens) -> Endpoint | None:
         """Return the endpoint that a token means, if it may be called."""
 
+    def admits(self, limit: Limit) -> bool:
+        """Say whether an attempt may be made although its limit is full or shut."""
+
     def refusal(self, limit: Limit) -> tuple[str, str, Sequence[Field]]:
         """Return why nobody can be picked: a code, its detail, and what tells the client more."""
 
@@ -514,7 +517,7 @@ class Exchange:
         cluster = self.cluster
         requests = cluster.requests
         affinity = self.affinity
-        if requests.count >= requests.ceiling:
+        if requests.count >= requests.ceiling and not cluster.admits(requests):
             endpoint = None
         elif affinity is None:
             endpoint = cluster.pick(self.previous, None)

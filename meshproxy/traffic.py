@@ -25,6 +25,7 @@ from meshproxy.exchange import Exchange
 from meshproxy.identity.certificates import Certificates
 from meshproxy.policies.load_balancing.tokens import Tokens
 from meshproxy.policies.propagation import Propagation
+from meshproxy.telemetry.gauges import Gauges
 from meshproxy.telemetry.metrics import ConnectionSeries, Metrics
 from meshproxy.timer_wheel import TimerWheel
 
@@ -160,6 +161,10 @@ class Traffic:
         self._metrics.tunnels = self.environment.tunnels
         table = self.environment.propagation
         self._metrics.propagated(table.found, table.ambiguous, table.unknown)
+        gauges = Gauges()
+        for cluster in list(self.mesh.clusters.values()):
+            cluster.gauge(gauges)
+        self._metrics.gauges = gauges
         return self._metrics
 
     def clusters(self) -> list[dict[str, Any]]:
