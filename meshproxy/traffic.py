@@ -63,7 +63,7 @@ class Environment:
         self.now: Callable[[], float] = time.monotonic
         self.wall: Callable[[], float] = time.time
         self.random: Callable[[], float] = random.random
-        self.timers: TimerWheel[Exchange] = TimerWheel(self.now, self.loop.call_later)
+        self.timers: TimerWheel[Any] = TimerWheel(self.now, self.loop.call_later)
         self._certificates = certificates
 
     @property

@@ -4,6 +4,7 @@ import asyncio
 import ssl
 import time
 from collections.abc import Callable
+from typing import Any
 
 from meshproxy.downstream.sockets import Sockets
 from meshproxy.exchange import Exchange
@@ -40,7 +41,7 @@ class Environment:
         self.now: Callable[[], float] = time.monotonic
         self.wall: Callable[[], float] = time.time
         self.random: Callable[[], float] = lambda: 0.5
-        self.timers: TimerWheel[Exchange] = TimerWheel(self.now, self.loop.call_later)
+        self.timers: TimerWheel[Any] = TimerWheel(self.now, self.loop.call_later)
         self.server_context: ssl.SSLContext | None = None
         self.client_context: ssl.SSLContext | None = None
         self.trunk_context: ssl.SSLContext | None = None
