@@ -159,12 +159,12 @@ class Traffic:
     def counted(self) -> Metrics:
         """Return what was counted."""
         self._metrics.tunnels = self.environment.tunnels
-        table = self.environment.propagation
-        self._metrics.propagated(table.found, table.ambiguous, table.unknown)
         gauges = Gauges()
         for cluster in list(self.mesh.clusters.values()):
             cluster.gauge(gauges)
         self._metrics.gauges = gauges
+        table = self.environment.propagation
+        self._metrics.propagated(table.found, table.ambiguous, table.unknown)
         return self._metrics
 
     def clusters(self) -> list[dict[str, Any]]:

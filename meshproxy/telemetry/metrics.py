@@ -181,12 +181,12 @@ class Metrics:
         self._retries = _Counter(2, max_series)
         self._retries_skipped = _Counter(2, max_series)
         self._cancelled = _Counter(1, max_series)
-        self._propagation = _Counter(1, 8)
         self._overflows = _Counter(3, max_series)
         self._breaker_transitions = _Counter(2, max_series)
         self._ejections = _Counter(2, max_series)
         self._ejections_prevented = _Counter(2, max_series)
         self._health_checks = _Counter(2, max_series)
+        self._propagation = _Counter(1, 8)
 
     def requests(
         self,
