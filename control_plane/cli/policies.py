@@ -34,8 +34,8 @@ Row = tuple[str, str, str]
 DEFAULTS = ClusterSpec(name="(default)")
 OF_CLUSTERS = (
     "connect_timeout", "idle_timeout", "max_connection_age", "request_timeout",
-    "backend_request_timeout", "stream_idle_timeout", "max_stream_duration", "retry", "retry_budget",
-    "limits", "endpoint_limits", "breaker", "outliers", "health_check", "balancing", "session",
+    "backend_request_timeout", "stream_idle_timeout", "tunnel_idle_timeout", "max_stream_duration", "retry",
+    "retry_budget", "limits", "endpoint_limits", "breaker", "outliers", "health_check", "balancing", "session",
     "shedding",
 )  # fmt: skip
 """What a cluster has besides a name and servers."""
@@ -126,6 +126,7 @@ def _timeouts(cluster: ClusterSpec) -> str:
         _limit("backend request", cluster.backend_request_timeout),
         _limit("connect", cluster.connect_timeout),
         _limit("stream idle", cluster.stream_idle_timeout),
+        _limit("tunnel idle", cluster.tunnel_idle_timeout),
         _limit("max stream", cluster.max_stream_duration),
         _limit("idle connection", cluster.idle_timeout),
         cluster.max_connection_age and f"connection age {text_of(cluster.max_connection_age)}",

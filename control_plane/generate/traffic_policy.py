@@ -117,6 +117,7 @@ def timeouts(section: Timeouts) -> dict[str, int]:
         "backend_request_timeout": milliseconds(section.backend_request),
         "connect_timeout": milliseconds(section.connect),
         "stream_idle_timeout": milliseconds(section.stream_idle),
+        "tunnel_idle_timeout": milliseconds(section.tunnel_idle),
         "max_stream_duration": milliseconds(section.max_stream),
         "idle_timeout": milliseconds(section.idle_connection),
     }

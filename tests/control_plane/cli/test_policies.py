@@ -39,7 +39,7 @@ def test_without_policies_there_are_the_defaults() -> None:
     assert (
         "(default)",
         "timeouts",
-        "request -, backend request -, connect 5s, stream idle 5m, max stream -, idle connection 1m",
+        "request -, backend request -, connect 5s, stream idle 5m, tunnel idle -, max stream -, idle connection 1m",
     ) in found
     assert ("(default)", "circuit breaker", "off") in found
 
@@ -51,7 +51,7 @@ def test_without_policies_there_are_the_defaults() -> None:
             "timeouts: {request: 90s, backendRequest: 1s, streamIdle: 0s}, maxConnectionAge: 1h",
             "timeouts",
             (
-                "request 1m30s, backend request 1s, connect 5s, stream idle -, max stream -, "
+                "request 1m30s, backend request 1s, connect 5s, stream idle -, tunnel idle -, max stream -, "
                 "idle connection 1m, connection age 1h"
             ),
         ),
