@@ -186,6 +186,7 @@ class Metrics:
         self._ejections = _Counter(2, max_series)
         self._ejections_prevented = _Counter(2, max_series)
         self._health_checks = _Counter(2, max_series)
+        self._propagation = _Counter(1, 8)
 
     def requests(
         self,
@@ -242,6 +243,14 @@ class Metrics:
     def retry_skipped(self, cluster: str, reason: str) -> None:
         """Count a retry that was possible but not made, and why."""
         self._retries_skipped.add(cluster, reason)
+
+    def propagated(self, found: int, ambiguous: int, unknown: int) -> None:
+        """Note how many calls have been found to be made for an inbound request, so far."""
+        self._propagation.counts = {
+            ("found",): found,
+            ("ambiguous",): ambiguous,
+            ("unknown",): unknown,
+        }
 
     def cancelled(self, service: str) -> None:
         """Count a call that was given up because the request it was made for had lost its client."""
@@ -444,6 +453,12 @@ class Metrics:
                 "Further attempts that were not made, by why not.",
                 ("cluster", "reason"),
                 self._retries_skipped,
+            ),
+            (
+                "mesh_propagation",
+                "Calls made while inbound requests of a trace were under way, by whether theirs was found.",
+                ("result",),
+                self._propagation,
             ),
             (
                 "mesh_calls_cancelled",

@@ -18,6 +18,7 @@ from meshproxy.contract.resources import ClusterSpec, EndpointSpec
 from meshproxy.contract.wire import ContractError
 from meshproxy.exchange import Exchange
 from meshproxy.message import Fields, field
+from meshproxy.policies import deadline
 from meshproxy.policies.circuit_breaker import CLOSED, OPEN, STATES, CircuitBreaker
 from meshproxy.policies.limits import UNLIMITED, Limit, Limits
 from meshproxy.policies.load_balancing.balancing import Balancing
@@ -297,12 +298,13 @@ class Cluster:
     __slots__ = (
         "_availability", "_balancing", "_environment", "_named", "_warming", "available",
         "breaker", "connections", "endpoints", "hash_key", "limits", "pick", "requests", "retries",
-        "service", "session", "spec", "sticky",
+        "service", "session", "spec", "sticky", "timeouts",
     )  # fmt: skip
 
     def __init__(self, spec: ClusterSpec, environment: Environment) -> None:
         self.spec = spec
         self.service = spec.service or spec.name
+        self.timeouts = deadline.of_cluster(spec)
         self.endpoints: Sequence[Endpoint] = ()
         self.available: tuple[Endpoint, ...] = ()
         self.limits = Limits(spec.limits)
@@ -334,6 +336,7 @@ class Cluster:
         other_policies = (self.spec.outliers, self.spec.health_check)
         self.spec = spec
         self.service = spec.service or spec.name
+        self.timeouts = deadline.of_cluster(spec)
         before = [(endpoint, endpoint.spec) for endpoint in self.endpoints]
         changed = spec.balancing != self._balancing.spec
         if changed:
