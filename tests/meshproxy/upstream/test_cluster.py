@@ -10,6 +10,10 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from msgspec import structs
 
 from meshproxy.contract.policies import (
+    HashKeySpec,
+    LoadBalancingSpec,
+    SessionPersistenceSpec,
+    SheddingSpec,
     CircuitBreakerSpec,
     HashKeySpec,
     LimitsSpec,
@@ -243,6 +247,33 @@ def test_what_cannot_be_obeyed(options: dict[str, Any], message: str) -> None:
     """Is found before anything is changed."""
     with pytest.raises(ContractError, match=message):
         check_balancing(ClusterSpec(name="catalog", **options))
+
+
+async def test_shedding_comes_and_goes_with_the_spec(cluster: Cluster) -> None:
+    """Off by default; what is counted outlives a change of the numbers."""
+    assert "shedding" not in cluster.statistics()
+    cluster.adopt(ClusterSpec(name="catalog", shedding=SheddingSpec(adaptive=False, initial=7)), ())
+    shedding = cluster.shedding
+    assert shedding is not None
+    assert shedding.admit(None, 0.0) is None
+    cluster.adopt(ClusterSpec(name="catalog", shedding=SheddingSpec(adaptive=False, initial=9)), ())
+    assert cluster.shedding is shedding
+    assert cluster.statistics()["shedding"] == {
+        "limit": 9, "active": 1, "min_rtt_ms": 0.0, "measuring": False,
+    }  # fmt: skip
+    cluster.adopt(ClusterSpec(name="catalog"), ())
+    assert "shedding" not in cluster.statistics()
+
+
+async def test_workers_share_what_the_app_can_bear() -> None:
+    """It is one app, whoever gives it requests."""
+    environment = Environment()
+    environment.workers = 4
+    spec = ClusterSpec(name="catalog", shedding=SheddingSpec(adaptive=False, initial=20))
+    cluster = Cluster(spec, environment)
+    cluster.adopt(spec, ())
+    assert cluster.shedding is not None
+    assert cluster.shedding.limit == 5
 
 
 async def test_a_zone_that_is_down_is_no_reason_to_panic() -> None:
