@@ -27,6 +27,7 @@ from meshproxy.codec import grpc
 from meshproxy.local_reply import local_reply
 from meshproxy.message import TUNNEL, Field, Fields, RequestHead, ResponseHead
 from meshproxy.policies import propagation
+from meshproxy.policies.limits import Limit
 from meshproxy.policies.propagation import NOTHING, Context, Propagation
 from meshproxy.policies.retry import Retry
 from meshproxy.refusal import refusal
@@ -121,13 +122,36 @@ class Endpoint(Protocol):
     def forget(self, exchange: "Exchange") -> None:
         """The exchange no longer waits."""
 
+    def judge(
+        self, status: int, grpc_status: str | None, code: str, seconds: float, began: float
+    ) -> None:
+        """
+        Learn how an attempt went; told once, at its end.
+
+        Args:
+            status: Of its answer; 0 without one.
+            grpc_status: Of its answer; None where it is not gRPC.
+            code: Why there is no answer, or not all of it, as in `refusal.py`; empty where there is.
+                After `downstream-closed` nothing is known: nobody waited any longer.
+            seconds: Until the head of its answer; 0.0 without one.
+            began: When the endpoint was picked.
+        """
+
 
 class Cluster(Protocol):
-    """A named set of equal servers."""
+    """
+    A named set of equal servers.
+
+    Attributes:
+        requests: Attempts under way, and how many there may be.
+    """
 
     service: str
+    requests: Limit
 
     def pick(self, avoid: Endpoint | None) -> Endpoint | None: ...
+    def refusal(self, limit: Limit) -> tuple[str, str, Sequence[Field]]:
+        """Return why nobody can be picked: a code, its detail, and what tells the client more."""
 
 
 class Series(Protocol):
@@ -214,6 +238,7 @@ class Exchange:
         "_route",
         "attempts",
         "backend",
+        "began",
         "body",
         "body_size",
         "caller",
@@ -230,6 +255,7 @@ class Exchange:
         "protocol",
         "request_ended",
         "request_paused",
+        "seconds",
         "started",
         "status",
         "surroundings",
@@ -241,6 +267,7 @@ class Exchange:
 
     head: RequestHead
     backend: Backend[Cluster]
+    began: float
     cluster: Cluster
     deadline: float
 
@@ -266,6 +293,7 @@ class Exchange:
         self.attempts = 0
         self.endpoint: Endpoint | None = None
         self.previous: Endpoint | None = None  # of the last attempt that ended: avoided, counted
+        self.seconds = 0.0  # from `began` to the head of its answer
         self.upstream: UpstreamTunnel | None = None
         # The response so far
         self.status = 0  # not 0: the client has seen the head of its answer
@@ -376,11 +404,15 @@ class Exchange:
         if self.done:
             return None
         self.attempts += 1
-        endpoint = self.cluster.pick(self.previous)
+        cluster = self.cluster
+        requests = cluster.requests
+        endpoint = cluster.pick(self.previous) if requests.count < requests.ceiling else None
         if endpoint is None:
-            return self.refuse("no-healthy-endpoint")
-        self.endpoint = endpoint
+            return self.refuse(*cluster.refusal(requests))
+        requests.count += 1
         endpoint.active += 1
+        self.endpoint = endpoint
+        self.began = self.surroundings.now()
         return endpoint.acquire(self)
 
     def on_upstream_ready(self, upstream: Upstream) -> None:
@@ -427,7 +459,7 @@ class Exchange:
 
     def on_upstream_failed(self, code: str) -> None:
         """No connection could be had; nothing of the request was sent."""
-        self._end_attempt()
+        self._end_attempt(code)
         self._retry_or_refuse(code, sent=False, reused=False)
 
     # 3. The request body follows ------------------------------------------------------------------
@@ -491,6 +523,7 @@ class Exchange:
 
     def on_response_head(self, head: ResponseHead) -> None:
         self.status = head.status
+        self.seconds = self.surroundings.now() - self.began
         early, self.body = self.body, None
         if self.grpc_status is not None:  # an answer without a body has it in its head
             self.grpc_status = grpc.status_of(head.fields) or grpc.NO_STATUS
@@ -517,6 +550,10 @@ class Exchange:
         """The endpoint has switched protocols: from here on, bytes go both ways."""
         upstream = self.upstream
         assert upstream is not None
+        endpoint = self.endpoint
+        assert endpoint is not None
+        # Now, and not at the end: that may be days away, and is the work of both ends.
+        endpoint.judge(head.status, None, "", self.seconds, self.began)
         self.tunnel = _TUNNEL
         self.surroundings.tunnels += 1
         downstream = self.downstream.switch(head)
@@ -600,7 +637,7 @@ class Exchange:
         if self.done:  # a tunnel's other half, after both have ended
             return
         self.upstream = None
-        self._end_attempt()
+        self._end_attempt(code, self.status)
         if self.status:  # too late for another answer: the client must see that this one is torn
             self._finish(refusal(code).flag)
             self.downstream.reset()
@@ -611,8 +648,8 @@ class Exchange:
         """The client has gone."""
         if self.done:
             return
-        self._give_up_attempt()
         why = refusal("downstream-closed")
+        self._give_up_attempt(why.code)
         if not self.status:  # what the client has seen of an answer it has seen
             self.status = why.status
         if self.grpc_status is not None:
@@ -622,7 +659,8 @@ class Exchange:
     def on_deadline(self) -> None:
         """The time that the caller allowed has passed, and so may the work for it end."""
         self.timer = None
-        self._give_up_attempt()
+        # An endpoint that has begun to answer is not slow: how long that takes, the request decides.
+        self._give_up_attempt("downstream-closed" if self.status else "deadline-exceeded")
         if not self.status:
             self.refuse("deadline-exceeded")
             return
@@ -637,14 +675,14 @@ class Exchange:
         else:  # gRPC-Web has it in its body
             self.downstream.reset()
 
-    def _give_up_attempt(self) -> None:
+    def _give_up_attempt(self, code: str) -> None:
         """Nobody waits for its answer any more."""
         upstream, self.upstream = self.upstream, None
         if upstream is not None:
             upstream.reset()
         elif self.endpoint is not None:
             self.endpoint.forget(self)
-        self._end_attempt()
+        self._end_attempt(code)
 
     def _retry_or_refuse(self, code: str, *, sent: bool, reused: bool) -> None:
         # Nobody but the two ends knows what a switch of protocols does: it is not idempotent.
@@ -693,17 +731,27 @@ class Exchange:
 
     # 7. The end: give back, count -----------------------------------------------------------------
 
-    def _end_attempt(self) -> None:
+    def _end_attempt(self, code: str, status: int = 0) -> None:
+        """
+        The attempt is over: give back what it held, and tell its endpoint how it went.
+
+        Args:
+            code: Why it failed; empty when its answer is complete.
+            status: Of its answer.
+        """
         endpoint = self.endpoint
         if endpoint is not None:
             endpoint.active -= 1
+            self.cluster.requests.count -= 1
             self.previous = endpoint
             self.endpoint = None
+            if not self.tunnel:  # that was judged when it opened
+                endpoint.judge(status, self.grpc_status, code, self.seconds, self.began)
+            self.seconds = 0.0
 
     def _end_tunnel(self) -> None:
         """Both directions have ended."""
         self.upstream = None
-        self._end_attempt()
         self._finish("-")
 
     def _finish(self, flag: str) -> None:
@@ -711,7 +759,10 @@ class Exchange:
         endpoint = self.endpoint
         if endpoint is not None:  # `_end_attempt`, without the call
             endpoint.active -= 1
+            self.cluster.requests.count -= 1
             self.endpoint = None
+            if not self.tunnel:
+                endpoint.judge(self.status, self.grpc_status, "", self.seconds, self.began)
         else:
             endpoint = self.previous
         self.body = None

@@ -53,7 +53,8 @@ _TABLE = (
     Refusal("mtls-required", 403, 16, "UAEX", False, "This port accepts mutual TLS only."),
     # Getting there
     Refusal("no-healthy-endpoint", 503, 14, "UH", False, "The service has no endpoint that can be called."),
-    Refusal("overflow", 503, 14, "UO", False, "Too many requests wait for a connection to the endpoint."),
+    Refusal("circuit-open", 503, 14, "UO", False, "The service has failed too often and is left alone for a while."),
+    Refusal("overflow", 503, 14, "UO", False, "As much goes on with the service as may go on at once."),
     Refusal("connect-failed", 503, 14, "UF", False, "No connection to the endpoint could be made."),
     Refusal("connect-timeout", 503, 14, "UF", False, "Connecting to the endpoint took too long."),
     Refusal("handshake-failed", 503, 14, "UF", False, "The TLS handshake with the endpoint failed."),

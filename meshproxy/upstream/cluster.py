@@ -10,6 +10,8 @@ from functools import partial
 from typing import Any, Protocol
 
 from meshproxy.contract.resources import ClusterSpec, EndpointSpec
+from meshproxy.message import Fields
+from meshproxy.policies.limits import Limit
 from meshproxy.policies.load_balancing import LeastRequest
 from meshproxy.relay import Relay
 
@@ -75,6 +77,13 @@ class Endpoint:
         if self._opaque is not None:
             self._opaque.disconnect(relay)
 
+    # How it goes ----------------------------------------------------------------------------------
+
+    def judge(
+        self, status: int, grpc_status: str | None, code: str, seconds: float, began: float
+    ) -> None:
+        """Learn how an attempt went; told once for each (see `exchange.Endpoint.judge`)."""
+
     # As configured --------------------------------------------------------------------------------
 
     def adopt(self, cluster: ClusterSpec, spec: EndpointSpec) -> None:
@@ -125,15 +134,31 @@ class Cluster:
     A named set of equal servers.
 
     Attributes:
+        available: The endpoints among which the balancer chooses, as a tuple that is never changed:
+            another state is another tuple.
+        connections, requests: How many there are, and how many there may be.
         pick: Chooses the endpoint for an attempt; another one than its argument if there is one.
     """
 
-    __slots__ = ("_balancer", "_environment", "endpoints", "pick", "service", "spec")
+    __slots__ = (
+        "_balancer",
+        "_environment",
+        "available",
+        "connections",
+        "endpoints",
+        "pick",
+        "requests",
+        "service",
+        "spec",
+    )
 
     def __init__(self, spec: ClusterSpec, environment: Environment) -> None:
         self.spec = spec
         self.service = spec.service or spec.name
         self.endpoints: Sequence[Endpoint] = ()
+        self.available: tuple[Endpoint, ...] = ()
+        self.connections = Limit(spec.limits.connections)
+        self.requests = Limit(spec.limits.requests)
         self._environment = environment
         self._balancer: LeastRequest[Endpoint] = LeastRequest()
         # A method would be one call more per request.
@@ -164,7 +189,26 @@ class Cluster:
             if id(endpoint) not in kept:
                 endpoint.retire()
         self.endpoints = tuple(adopted)
-        self.pick = partial(self._balancer.pick, self.endpoints, self._environment.random)
+        self.connections.set(spec.limits.connections)
+        self.requests.set(spec.limits.requests)
+        self._restate()
+
+    def _restate(self) -> None:
+        """Choose from now on among what is in service now."""
+        self.available = tuple(self.endpoints)
+        self.pick = partial(self._balancer.pick, self.available, self._environment.random)
+
+    def refusal(self, limit: Limit) -> tuple[str, str, Fields]:
+        """
+        Return why there is nobody to pick: a code, its detail, and what tells the client more.
+
+        Args:
+            limit: The one that whoever asks counts under.
+        """
+        if limit.full:
+            limit.overflows += 1
+            return "overflow", "", []
+        return "no-healthy-endpoint", "", []
 
     def sweep(self, now: float) -> None:
         """Close connections that nobody has needed for long."""

@@ -19,6 +19,7 @@ from meshproxy.contract.resources import (
 )
 from meshproxy.exchange import NOTICEABLE, REPLAY_LIMIT, Caller, Cluster, Endpoint, Exchange, Series
 from meshproxy.message import CHUNKED, TUNNEL, Field, RequestHead, ResponseHead, field, value_of
+from meshproxy.policies.limits import Limit
 from meshproxy.policies.propagation import Propagation
 from meshproxy.refusal import REFUSALS, refusal
 from meshproxy.routing.table import Authorities, VirtualHost, compile_virtual_host
@@ -47,12 +48,19 @@ class FakeEndpoint:
         self.active = 0
         self.version = "v1"
         self.waiting: list[Exchange] = []
+        self.judged: list[tuple[int, str | None, str, float]] = []
 
     def acquire(self, exchange: Exchange) -> None:
         self.waiting.append(exchange)
 
     def forget(self, exchange: Exchange) -> None:
         self.waiting.remove(exchange)
+
+    def judge(
+        self, status: int, grpc_status: str | None, code: str, seconds: float, began: float
+    ) -> None:
+        assert began >= 100.0
+        self.judged.append((status, grpc_status, code, seconds))
 
     def lend(self) -> Recorder:
         """Hand a fresh stream to the exchange that waits."""
@@ -66,10 +74,16 @@ class FakeCluster:
 
     def __init__(self, *endpoints: FakeEndpoint) -> None:
         self.endpoints = endpoints
+        self.requests = Limit()
 
     def pick(self, avoid: Endpoint | None) -> Endpoint | None:
         others = [endpoint for endpoint in self.endpoints if endpoint is not avoid]
         return next(iter(others or self.endpoints), None)
+
+    def refusal(self, limit: Limit) -> tuple[str, str, list[Field]]:
+        if limit.full:
+            return "overflow", "", []
+        return "circuit-open", "try again later", [field(b"Retry-After", b"3")]
 
 
 class FakeSurroundings:
@@ -158,7 +172,8 @@ class Scene:
     def __init__(self, *routes: RouteSpec, protocol: str = "http") -> None:
         self.client = Client(protocol)
         self.first, self.second = FakeEndpoint(), FakeEndpoint()
-        clusters: dict[str, Cluster] = {"catalog": FakeCluster(self.first, self.second)}
+        self.cluster = FakeCluster(self.first, self.second)
+        clusters: dict[str, Cluster] = {"catalog": self.cluster}
         forward = RouteSpec(name="all", backends=(BackendSpec(cluster="catalog"),))
         spec = VirtualHostSpec(name="host", routes=routes or (forward,))
         self.caller = FakeCaller(compile_virtual_host(spec, clusters))
@@ -191,8 +206,13 @@ class Scene:
 
     def at_rest(self) -> bool:
         """Nothing is counted as under way any more."""
-        counts = (self.first.active, self.second.active, self.caller.surroundings.exchanges)
-        return counts == (0, 0, 0) and not self.first.waiting and not self.second.waiting
+        counts = (
+            self.first.active,
+            self.second.active,
+            self.cluster.requests.count,
+            self.caller.surroundings.exchanges,
+        )
+        return counts == (0, 0, 0, 0) and not self.first.waiting and not self.second.waiting
 
 
 OK = ResponseHead(200, [], length=2)
@@ -652,9 +672,12 @@ def test_without_an_endpoint_the_answer_is_503_at_once() -> None:
     scene.ask()
 
     assert scene.status == 503
-    assert scene.caller.surroundings.refusals == ["no-healthy-endpoint"]
+    assert scene.caller.surroundings.refusals == ["circuit-open"]
+    [head] = [call[1] for call in scene.client.heard if call[0] == "send_head"]
+    assert isinstance(head, ResponseHead)
+    assert value_of(head.fields, b"retry-after") == b"3"
     assert scene.caller.counted == [
-        ("all", "default/catalog", "", 503, "UH")
+        ("all", "default/catalog", "", 503, "UO")
     ]  # the service is known
     assert scene.at_rest()
 
@@ -846,3 +869,104 @@ def test_every_refusal_has_a_grpc_status() -> None:
     """Of the seventeen that there are, and none of them OK."""
     assert all(0 < why.grpc_status <= 16 for why in REFUSALS.values())
     assert refusal("deadline-exceeded").grpc_status == 4
+
+
+# What its endpoint learns of it --------------------------------------------------------------------
+
+
+def test_an_answer_is_judged_when_it_is_complete() -> None:
+    """Its status, and how long its head took: a body may be as long as it likes."""
+    scene = Scene()
+    scene.ask()
+    scene.first.lend()
+    scene.caller.surroundings.time += 0.25
+    scene.exchange.on_response_head(ResponseHead(503, [], length=2))
+    scene.caller.surroundings.time += 9.0
+    scene.exchange.on_response_data(b"ab")
+    assert scene.first.judged == []
+    scene.exchange.on_response_end(None)
+    assert scene.first.judged == [(503, None, "", 0.25)]
+    assert scene.at_rest()
+
+
+def test_a_call_is_judged_by_its_grpc_status() -> None:
+    """Which comes last, under a status of HTTP that says 200 to everything."""
+    scene = Scene()
+    scene.call()
+    scene.first.lend()
+    scene.exchange.on_response_head(ResponseHead(200, [], length=CHUNKED))
+    scene.exchange.on_response_end([field(b"grpc-status", b"14")])
+    assert scene.first.judged == [(200, "14", "", 0.0)]
+
+
+def test_each_endpoint_learns_of_the_attempt_that_it_failed() -> None:
+    """The one that could not be reached, and the one that answered instead."""
+    scene = Scene()
+    scene.ask()
+    scene.first.waiting.pop(0).on_upstream_failed("connect-failed")
+    scene.caller.surroundings.tick()
+    scene.second.lend()
+    scene.exchange.on_response_head(OK)
+    scene.exchange.on_response_data(b"ok", last=True)
+    assert scene.first.judged == [(0, None, "connect-failed", 0.0)]
+    assert scene.second.judged == [(200, None, "", 0.0)]
+
+
+def test_half_an_answer_is_a_failure() -> None:
+    """Whatever its head has said."""
+    scene = Scene()
+    scene.ask()
+    scene.first.lend()
+    scene.exchange.on_response_head(OK)
+    scene.exchange.on_response_reset("upstream-closed", reused=False)
+    assert scene.first.judged == [(200, None, "upstream-closed", 0.0)]
+    assert scene.at_rest()
+
+
+def test_a_client_that_leaves_proves_nothing() -> None:
+    """The endpoint hears that nobody waited any longer."""
+    scene = Scene()
+    scene.ask()
+    scene.first.lend()
+    scene.exchange.on_request_reset()
+    assert scene.first.judged == [(0, None, "downstream-closed", 0.0)]
+    assert scene.at_rest()
+
+
+@pytest.mark.parametrize("answered", [False, True])
+def test_a_deadline_is_a_failure_of_who_had_not_begun_to_answer(answered: bool) -> None:
+    """How long a stream takes that has begun, the request decides."""
+    scene = Scene()
+    scene.call("100m")
+    scene.first.lend()
+    if answered:
+        scene.exchange.on_response_head(ResponseHead(200, [], length=CHUNKED))
+    scene.caller.surroundings.sleep(0.1 + 2 * TICK)
+    [(_, _, code, _)] = scene.first.judged
+    assert code == ("downstream-closed" if answered else "deadline-exceeded")
+    assert scene.at_rest()
+
+
+def test_a_tunnel_is_judged_when_it_opens() -> None:
+    """It may live for days, and how it ends is the business of its two ends."""
+    scene = Scene()
+    head = scene.ask(length=TUNNEL)
+    stream = scene.first.lend()
+    del head
+    scene.exchange.on_upstream_switched(stream)
+    scene.exchange.on_response_head(ResponseHead(101, [], length=TUNNEL))
+    assert scene.first.judged == [(101, None, "", 0.0)]
+    scene.exchange.on_response_reset("upstream-reset", reused=False)
+    assert scene.first.judged == [(101, None, "", 0.0)]
+    assert scene.at_rest()
+
+
+def test_no_request_above_the_limit() -> None:
+    """It is refused at once, and an endpoint never hears of it."""
+    scene = Scene()
+    scene.cluster.requests.set(0)
+    scene.ask()
+    assert scene.status == 503
+    assert scene.caller.surroundings.refusals == ["overflow"]
+    assert not scene.first.waiting
+    assert scene.at_rest()

@@ -22,6 +22,7 @@ from meshproxy.downstream.http1 import FIRST_TIMEOUT, HEAD_TIMEOUT
 from meshproxy.downstream.speculation import Speculation
 from meshproxy.flow import Connection
 from meshproxy.policies.first_speaker import DOUBT, GRACE, SILENCE
+from meshproxy.policies.limits import Limit
 from meshproxy.relay import Cluster as RelayCluster
 from meshproxy.routing.table import Authorities
 from meshproxy.routing.tcp import compile_tcp_route
@@ -90,12 +91,16 @@ def destination(**options: Any) -> Destination:
 
 
 class FakeEnvironment(Recorder):
+    now = staticmethod(lambda: 0.0)
     workload = "default/storefront"
     metrics = Metrics()
 
 
 class FakeEndpoint(Recorder):
     active = 0
+
+    def judge(self, *how: object) -> None:
+        """Nobody asks here."""
 
 
 class FakeCluster:
@@ -105,9 +110,13 @@ class FakeCluster:
 
     def __init__(self) -> None:
         self.endpoint = FakeEndpoint()
+        self.connections = Limit()
 
     def pick(self, avoid: object) -> Any:
         return self.endpoint
+
+    def refusal(self, limit: Limit) -> Any:
+        return "overflow", "", []
 
 
 def place_of(*names: str, protocol: Any = "detect") -> tuple[Destination, FakeCluster]:
