@@ -24,23 +24,35 @@ from collections.abc import Callable, Sequence
 from typing import Final, Protocol, cast
 
 from meshproxy.codec import grpc
+from meshproxy.hedge import SecondAttempt
 from meshproxy.local_reply import local_reply
-from meshproxy.message import TUNNEL, Field, Fields, RequestHead, ResponseHead
+from meshproxy.message import TUNNEL, Field, Fields, RequestHead, ResponseHead, value_of
 from meshproxy.policies import propagation
+from meshproxy.policies.hedging import Latencies
 from meshproxy.policies.limits import Limit
 from meshproxy.policies.propagation import NOTHING, Context, Propagation
-from meshproxy.policies.retry import Retry
+from meshproxy.policies.retry import (
+    ASKED,
+    NEVER,
+    RETRIED,
+    RETRIED_FIELD,
+    Retry,
+    retry_after,
+)
+from meshproxy.policies.retry_budget import RetryBudget
 from meshproxy.refusal import refusal
 from meshproxy.routing.split import Backend
 from meshproxy.routing.table import Route, VirtualHost
 
-REPLAY_LIMIT: Final = 64 * 1024
-"""Bytes of a request's body that are kept for another attempt (Linkerd's choice, too)."""
+HOLD_LIMIT: Final = 64 * 1024
+"""Bytes of a request's body that are held while nobody takes them; then the client waits."""
 
 NOTICEABLE: Final = 0.001
 """Seconds: below that, a deadline is passed on as it came."""
 
-_RETRY: Final = Retry()
+_REFUSAL: Final = b"x-mesh-refusal"
+_FINE: Final = (None, grpc.NO_STATUS, "0")
+"""What the head of an answer may say of its gRPC status when nothing is wrong so far."""
 
 # Has the exchange become a tunnel?
 _NO_TUNNEL: Final = 0
@@ -103,6 +115,8 @@ class Upstream(UpstreamTunnel, Protocol):
     """One attempt at one endpoint."""
 
     def send_head(self, head: RequestHead) -> None: ...
+    def discard(self, length: int | None) -> None:
+        """The answer, whose head has come and says this length, is not wanted: the connection is."""
 
 
 class Endpoint(Protocol):
@@ -144,10 +158,18 @@ class Cluster(Protocol):
 
     Attributes:
         requests: Attempts under way, and how many there may be.
+        mtls: Who answers has proved to be a mesh proxy.
+        retry: Of routes that say nothing.
+        budget: For retries, whichever route they are made for.
+        latencies: Of requests that may be hedged.
     """
 
     service: str
     requests: Limit
+    mtls: bool
+    retry: Retry
+    budget: RetryBudget
+    latencies: Latencies
 
     def pick(self, avoid: Endpoint | None) -> Endpoint | None: ...
     def refusal(self, limit: Limit) -> tuple[str, str, Sequence[Field]]:
@@ -196,6 +218,8 @@ class Surroundings(Protocol):
     def later(self, seconds: float, callback: Callable[[], None]) -> None: ...
     def retried(self, service: str, reason: str) -> None: ...
     def retry_skipped(self, service: str, reason: str) -> None: ...
+    def hedged(self, service: str) -> None: ...
+    def hedge_won(self, service: str) -> None: ...
     def refused(self, direction: str, code: str) -> None: ...
     def cancelled(self, service: str) -> None: ...
 
@@ -255,6 +279,8 @@ class Exchange:
         "protocol",
         "request_ended",
         "request_paused",
+        "retry",
+        "second",
         "seconds",
         "started",
         "status",
@@ -270,6 +296,7 @@ class Exchange:
     began: float
     cluster: Cluster
     deadline: float
+    retry: Retry
 
     def __init__(self, downstream: Downstream, caller: Caller) -> None:
         # For the whole exchange
@@ -295,6 +322,7 @@ class Exchange:
         self.previous: Endpoint | None = None  # of the last attempt that ended: avoided, counted
         self.seconds = 0.0  # from `began` to the head of its answer
         self.upstream: UpstreamTunnel | None = None
+        self.second: SecondAttempt | None = None  # beside it, where the policy hedges
         # The response so far
         self.status = 0  # not 0: the client has seen the head of its answer
         self.grpc_status: str | None = None  # None: not gRPC
@@ -332,7 +360,12 @@ class Exchange:
         if backend is None or backend.cluster is None:
             return self.refuse("unresolved-backend")
         self.backend = backend
-        self.cluster = backend.cluster
+        self.cluster = cluster = backend.cluster
+        self.retry = cluster.retry if route.retry is None else route.retry
+        budget = cluster.budget  # a method of its own would be a call more per request
+        if self.started >= budget.turn:
+            budget.roll(self.started)
+        budget.requests += 1
         self._join(head)
         self.prepare(head, route, backend)
         return self.begin_attempt()
@@ -413,6 +446,10 @@ class Exchange:
         endpoint.active += 1
         self.endpoint = endpoint
         self.began = self.surroundings.now()
+        if self.retry.hedge is not None and self.attempts == 1:
+            delay = cluster.latencies.delay(self.retry.hedge)
+            if delay is not None:
+                self.surroundings.later(delay, self.on_hedge_due)
         return endpoint.acquire(self)
 
     def on_upstream_ready(self, upstream: Upstream) -> None:
@@ -427,7 +464,7 @@ class Exchange:
         if self.body and self.head.length != TUNNEL:
             for data in self.body:
                 upstream.send_data(data)
-            if self.body_size > REPLAY_LIMIT:
+            if self.body_size > self.retry.replay_limit:
                 self.body = None
         if self.request_ended and self.head.length not in (None, TUNNEL):
             upstream.send_end(self.trailers)
@@ -482,10 +519,10 @@ class Exchange:
             body.append(data)
         upstream = self.upstream
         if upstream is not None:
-            if self.body_size > REPLAY_LIMIT:
+            if self.body_size > self.retry.replay_limit:
                 self.body = None
             upstream.send_data(data, last)
-        elif self.body_size > REPLAY_LIMIT and not self.request_paused:
+        elif self.body_size > HOLD_LIMIT and not self.request_paused:
             self.request_paused = True  # nobody takes it yet: the client waits, not our memory
             self.downstream.pause_request()
 
@@ -500,7 +537,7 @@ class Exchange:
             return
         self.body_size += len(data)
         early.append(data)
-        if self.body_size > REPLAY_LIMIT and not self.request_paused:
+        if self.body_size > HOLD_LIMIT and not self.request_paused:
             self.request_paused = True
             self.downstream.pause_request()
 
@@ -522,11 +559,15 @@ class Exchange:
         self.downstream.send_informational(head)
 
     def on_response_head(self, head: ResponseHead) -> None:
-        self.status = head.status
         self.seconds = self.surroundings.now() - self.began
-        early, self.body = self.body, None
         if self.grpc_status is not None:  # an answer without a body has it in its head
             self.grpc_status = grpc.status_of(head.fields) or grpc.NO_STATUS
+        if (head.status >= 400 or self.grpc_status not in _FINE) and self._ask_again(head):
+            return
+        if self.retry.hedge is not None:
+            self._end_race()
+        self.status = head.status
+        early, self.body = self.body, None
         if head.mesh_fields is not None and self.caller.direction == "outbound":
             # The next sidecar's refusal.  Inbound, an app has said so, who is no mesh proxy.
             head.fields += head.mesh_fields
@@ -541,6 +582,33 @@ class Exchange:
             self._open_tunnel(head, early or [])
         else:
             self._decline_tunnel(head)
+
+    def _ask_again(self, head: ResponseHead) -> bool:
+        """
+        Say whether another attempt is made instead of passing on an answer that is a failure.
+
+        Its head is all that has come of it, and we are the only ones who have seen that.
+        """
+        grpc_status = self.grpc_status
+        said = head.mesh_fields if self.cluster.mtls else None
+        refused, below = None, False
+        if said is not None:
+            refused, below = value_of(said, _REFUSAL), value_of(said, RETRIED) is not None
+        case = self.retry.of_answer(head.status, grpc_status, refused)
+        again = case != NEVER
+        if again and self.second is None:
+            reason = str(head.status) if grpc_status in _FINE else f"grpc-{grpc_status}"
+            after = retry_after(head.fields)
+            again = self._try_again(case, reason, below=below, after=after)
+        if not again:
+            self._tell_of_retries(head.fields, below=below)
+            return False
+        upstream, self.upstream = self.upstream, None
+        cast("Upstream", upstream).discard(head.length)
+        self._end_attempt("", head.status)
+        if self.grpc_status is not None:
+            self.grpc_status = grpc.NO_STATUS
+        return True
 
     def on_upstream_switched(self, upstream: UpstreamTunnel) -> None:
         """The head that opens a tunnel follows; `upstream` carries what comes behind it."""
@@ -644,6 +712,13 @@ class Exchange:
             return
         self._retry_or_refuse(code, sent=refusal(code).processed, reused=reused)
 
+    def on_attempt_timeout(self) -> None:
+        """There is no answer in the time that one attempt has; what hedges it is part of it."""
+        code = "attempt-timeout" if self.upstream is not None else "connect-timeout"
+        sent = self.upstream is not None
+        self._give_up_attempt(code)
+        self._retry_or_refuse(code, sent=sent, reused=False)
+
     def on_request_reset(self) -> None:
         """The client has gone."""
         if self.done:
@@ -676,7 +751,8 @@ class Exchange:
             self.downstream.reset()
 
     def _give_up_attempt(self, code: str) -> None:
-        """Nobody waits for its answer any more."""
+        """Nobody waits for its answer any more, nor for that of the one beside it."""
+        self._give_up_second()
         upstream, self.upstream = self.upstream, None
         if upstream is not None:
             upstream.reset()
@@ -684,17 +760,140 @@ class Exchange:
             self.endpoint.forget(self)
         self._end_attempt(code)
 
+    def _give_up_second(self) -> None:
+        second = self.second
+        if second is not None:
+            second.give_up()
+            self._end_second(0, self.grpc_status, "downstream-closed", 0.0)
+
     def _retry_or_refuse(self, code: str, *, sent: bool, reused: bool) -> None:
-        # Nobody but the two ends knows what a switch of protocols does: it is not idempotent.
-        method = b"CONNECT" if self.head.length == TUNNEL else self.head.method
-        if not _RETRY.wants(method, self.attempts, code, sent=sent, reused=reused):
-            return self.refuse(code)
-        if self.body is None:
-            self.surroundings.retry_skipped(self.cluster.service, "body-too-large")
-            return self.refuse(code)
-        self.surroundings.retried(self.cluster.service, code)
-        wait = _RETRY.wait(self.attempts, sent=sent, random=self.surroundings.random)
-        return self.surroundings.later(wait, self.begin_attempt)
+        """The attempt has failed without an answer."""
+        if self.second is not None:
+            return  # which has not
+        case = self.retry.of_failure(code, sent=sent, reused=reused)
+        if case == NEVER or not self._try_again(case, code):
+            self.refuse(code)
+
+    def _try_again(
+        self, case: int, reason: str, *, below: bool = False, after: float | None = None
+    ) -> bool:
+        """
+        Make another attempt, now or soon; return False, and count why, where none may be made.
+
+        Args:
+            case: What speaks for it (`policies/retry.py`).
+            reason: What made the last one fail, for the metric.
+            below: What failed had been tried more than once by a proxy behind us.
+            after: The seconds that `Retry-After` asks for.
+        """
+        retry, surroundings, cluster = self.retry, self.surroundings, self.cluster
+        why_not = self._objection(case, below=below)
+        if not why_not:
+            now = surroundings.now()
+            wait = retry.wait(case, self.attempts, surroundings.random, after)
+            if after is not None and after > retry.max_backoff:
+                why_not = "retry-after"
+            elif self.timer is not None and now + wait >= self.deadline:
+                why_not = "deadline"
+            elif not cluster.budget.withdraw(now):
+                why_not = "budget"
+            else:
+                surroundings.retried(cluster.service, reason)
+                surroundings.later(wait, self.begin_attempt)
+                return True
+        surroundings.retry_skipped(cluster.service, why_not)
+        return False
+
+    def _objection(self, case: int, *, below: bool = False) -> str:
+        return self.retry.objection(
+            case,
+            self.head,
+            made=self.attempts,
+            held=self.body is not None,
+            of_retry=self.context.attempt > 1,
+            below=below,
+        )
+
+    def _tell_of_retries(self, fields: Fields, *, below: bool = False) -> None:
+        """What fails here was tried more than once: nobody before us shall do the same again."""
+        joined = self.joined
+        if self.attempts > 1 or below or (joined is not None and joined.retried):
+            if self.caller.direction == "inbound":
+                fields.append(RETRIED_FIELD)
+            elif joined is not None:
+                joined.retried = True
+
+    # A second attempt beside a slow first one -------------------------------------------------------
+
+    def on_hedge_due(self) -> None:
+        """Most requests have their answer by now: ask somebody else, too."""
+        first, cluster, surroundings = self.endpoint, self.cluster, self.surroundings
+        if self.done or self.status or first is None or self.attempts > 1:
+            return
+        requests = cluster.requests
+        if not self.request_ended or self._objection(ASKED) or requests.full:
+            return
+        endpoint = cluster.pick(first)
+        if endpoint is None or endpoint is first:
+            return
+        now = surroundings.now()
+        if not cluster.budget.withdraw(now):
+            surroundings.retry_skipped(cluster.service, "hedge-budget")
+            return
+        self.attempts += 1
+        requests.count += 1
+        surroundings.hedged(cluster.service)
+        self.second = SecondAttempt(self, endpoint, now)
+        self.second.begin()
+
+    def on_second_ready(self) -> None:
+        """The head is about to be said once more."""
+        if self.timer is not None:
+            self._pass_deadline_on()
+        self._pass_context_on(self.context)
+
+    def on_second_answer(self, second: SecondAttempt, head: ResponseHead) -> None:
+        """The second attempt has an answer; unless that is a failure, it is the only one now."""
+        surroundings = self.surroundings
+        seconds = surroundings.now() - second.began
+        if self.endpoint is not None:
+            status = None if self.grpc_status is None else grpc.status_of(head.fields)
+            if self.retry.of_answer(head.status, status, None):
+                self._end_second(head.status, status, "", seconds)
+                second.discard(head)  # the first may still do better
+                return
+            surroundings.hedge_won(self.cluster.service)
+        self.cluster.latencies.record(surroundings.now() - self.started)
+        self.second = None
+        if self.endpoint is not None:
+            self._give_up_attempt("downstream-closed")
+        second.won = True
+        self.endpoint, self.upstream = cast("Endpoint", second.endpoint), second.upstream
+        self.began = second.began
+        if self.downstream.blocked and second.upstream is not None:
+            second.upstream.pause_response()
+        self.on_response_head(head)
+
+    def on_second_failed(
+        self, second: SecondAttempt, code: str, *, sent: bool, reused: bool
+    ) -> None:
+        """The second attempt has come to nothing."""
+        self._end_second(0, self.grpc_status, code, 0.0)
+        if self.endpoint is None:  # nor has the first
+            self.previous = cast("Endpoint", second.endpoint)
+            self._retry_or_refuse(code, sent=sent, reused=reused)
+
+    def _end_race(self) -> None:
+        """The attempt that was begun first, or is the only one, has answered."""
+        if self.attempts == 1 or self.second is not None:
+            self.cluster.latencies.record(self.surroundings.now() - self.started)
+        self._give_up_second()
+
+    def _end_second(self, status: int, grpc_status: str | None, code: str, seconds: float) -> None:
+        second, self.second = self.second, None
+        if second is not None:
+            self.cluster.requests.count -= 1
+            second.end(status, grpc_status, code, seconds)
 
     def refuse(self, code: str, detail: str = "", more: Sequence[Field] = ()) -> None:
         """Answer in the service's stead: what happened, where, and whether it may be repeated."""
@@ -710,6 +909,7 @@ class Exchange:
         )
         if self.grpc_status is not None:
             self.grpc_status = str(why.grpc_status)
+        self._tell_of_retries(head.fields)
         self._answer(head, body, why.flag)
 
     def redirect(self, status: int, location: bytes) -> None:

@@ -24,15 +24,14 @@ from typing import Final, Protocol
 
 from meshproxy.message import Field
 from meshproxy.policies.limits import Limit
-from meshproxy.policies.retry import Retry
+from meshproxy.policies.retry import UNPROCESSED, Retry
+from meshproxy.policies.retry_budget import RetryBudget
 from meshproxy.refusal import refusal
 from meshproxy.routing.split import Backend
 from meshproxy.routing.tcp import TcpRoute, TcpRule
 
 EARLY_LIMIT: Final = 64 * 1024
 """Bytes kept while it is not known whether the endpoint is there, to say them to another one."""
-
-_RETRY: Final = Retry()
 
 Bytes = bytes | memoryview
 """A view is valid during the call that it is an argument of: who keeps it makes a copy."""
@@ -117,10 +116,14 @@ class Cluster(Protocol):
 
     Attributes:
         connections: Those that stand or are dialled, and how many there may be.
+        retry: How often one is tried.
+        budget: For retries.
     """
 
     service: str
     connections: Limit
+    retry: Retry
+    budget: RetryBudget
 
     def pick(self, avoid: Endpoint | None) -> Endpoint | None: ...
     def refusal(self, limit: Limit) -> tuple[str, str, Sequence[Field]]:
@@ -236,6 +239,7 @@ class Relay:
         if backend is None or backend.cluster is None:
             return self.refuse("unresolved-backend")
         self.cluster = cluster = backend.cluster
+        cluster.budget.deposit(caller.surroundings.now())
         self._count(rule.name, cluster.service)
         return self.begin_attempt()
 
@@ -413,14 +417,22 @@ class Relay:
         self._finish("-")
 
     def _retry_or_refuse(self, code: str, *, heard: bool) -> None:
-        if not _RETRY.wants(b"", self.attempts, code, sent=heard, reused=False):
+        cluster, surroundings = self.cluster, self.caller.surroundings
+        retry = cluster.retry
+        if heard or retry.of_failure(code, sent=False, reused=False) != UNPROCESSED:
             return self.refuse(code)
-        surroundings = self.caller.surroundings
-        if self.early is None:
-            surroundings.retry_skipped(self.cluster.service, "body-too-large")
+        why_not = ""
+        if self.attempts >= retry.attempts:
+            why_not = "attempts"
+        elif self.early is None:
+            why_not = "body-too-large"
+        elif not cluster.budget.withdraw(surroundings.now()):
+            why_not = "budget"
+        if why_not:
+            surroundings.retry_skipped(cluster.service, why_not)
             return self.refuse(code)
-        surroundings.retried(self.cluster.service, code)
-        wait = _RETRY.wait(self.attempts, sent=False, random=surroundings.random)
+        surroundings.retried(cluster.service, code)
+        wait = retry.wait(UNPROCESSED, self.attempts, surroundings.random)
         return surroundings.later(wait, self.begin_attempt)
 
     def refuse(self, code: str) -> None:

@@ -83,6 +83,12 @@ class Environment:
     def retry_skipped(self, service: str, reason: str) -> None:
         self.metrics.retry_skipped(service, reason)
 
+    def hedged(self, service: str) -> None:
+        self.metrics.hedged(service)
+
+    def hedge_won(self, service: str) -> None:
+        self.metrics.hedge_won(service)
+
     def refused(self, direction: str, code: str) -> None:
         self.metrics.refused(direction, code)
 
@@ -155,6 +161,7 @@ class Traffic:
     def counted(self) -> Metrics:
         """Return what was counted."""
         self._metrics.tunnels = self.environment.tunnels
+        self._metrics.retries_left = _budgets(self.mesh, self.environment.now())
         return self._metrics
 
     def clusters(self) -> list[dict[str, Any]]:
@@ -197,3 +204,13 @@ class Traffic:
         if self._sweeping is not None:
             self._sweeping.cancel()
         self.mesh.close()
+
+
+def _budgets(mesh: Mesh, now: float) -> dict[str, int]:
+    """Return how many retries may be made to each service; clusters of one service add up."""
+    left: dict[str, int] = {}
+    for cluster in list(mesh.clusters.values()):
+        left[cluster.service] = (
+            left.get(cluster.service, 0) + cluster.budget.statistics(now)["left"]
+        )
+    return left

@@ -86,10 +86,11 @@ class Context(Generic[C]):
         spent: The seconds that it took.
         started: When the inbound exchange began; only in the table.
         calls: Outbound exchanges made for it.
+        retried: One of them has failed after more than one try; so trying again has been done.
     """
 
     __slots__ = (
-        "_ids", "_line", "attempt", "calls", "criticality", "deadline", "spender", "spent",
+        "_ids", "_line", "attempt", "calls", "criticality", "deadline", "retried", "spender", "spent",
         "started",
     )  # fmt: skip
 
@@ -103,6 +104,7 @@ class Context(Generic[C]):
         self.spent = 0.0
         self.started = inf
         self.calls: set[C] = set()
+        self.retried = False
         self._ids: tuple[bytes, ...] = ()
         self._line = b""
 

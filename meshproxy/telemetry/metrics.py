@@ -157,6 +157,7 @@ class Metrics:
         config_refused: Updates that were refused.
         connected: Whether the discovery stream stands.
         tunnels: How many exchanges have switched protocols and are still open.
+        retries_left: By cluster, how many retries its budget has room for.
         certificate_not_after: When the certificate ends, in seconds since the epoch; 0 without.
     """
 
@@ -166,6 +167,7 @@ class Metrics:
         self.config_refused = 0
         self.connected = False
         self.tunnels = 0
+        self.retries_left: dict[str, int] = {}
         self.certificate_not_after = 0.0
         self._max_series = max_series
         self._requests: dict[RequestKey, RequestSeries] = {}
@@ -177,6 +179,8 @@ class Metrics:
         self._handshake_failures = _Counter(2, 64)
         self._retries = _Counter(2, max_series)
         self._retries_skipped = _Counter(2, max_series)
+        self._hedges = _Counter(1, max_series)
+        self._hedges_won = _Counter(1, max_series)
         self._cancelled = _Counter(1, max_series)
 
     def requests(
@@ -235,6 +239,14 @@ class Metrics:
         """Count a retry that was possible but not made, and why."""
         self._retries_skipped.add(cluster, reason)
 
+    def hedged(self, cluster: str) -> None:
+        """Count a second attempt beside a slow first one."""
+        self._hedges.add(cluster)
+
+    def hedge_won(self, cluster: str) -> None:
+        """Count one whose answer was the first."""
+        self._hedges_won.add(cluster)
+
     def cancelled(self, service: str) -> None:
         """Count a call that was given up because the request it was made for had lost its client."""
         self._cancelled.add(service)
@@ -270,6 +282,7 @@ class Metrics:
             tcp=tcp,
             connections=connections,
             tunnels=self.tunnels,
+            retries_left=list(self.retries_left.items()),
             counters=counters,
         )
 
@@ -294,6 +307,8 @@ class Metrics:
             connection.opened += opened
             connection.closed += closed
         self.tunnels += counts.tunnels
+        for cluster, left in counts.retries_left:
+            self.retries_left[cluster] = self.retries_left.get(cluster, 0) + left
         for name, counted_by_labels in counts.counters.items():
             counter: _Counter = getattr(self, name)
             for labels, count in counted_by_labels:
@@ -415,6 +430,18 @@ class Metrics:
                 self._retries_skipped,
             ),
             (
+                "mesh_hedges",
+                "Second attempts beside a slow first one.",
+                ("cluster",),
+                self._hedges,
+            ),
+            (
+                "mesh_hedges_won",
+                "Second attempts whose answer was the first.",
+                ("cluster",),
+                self._hedges_won,
+            ),
+            (
                 "mesh_calls_cancelled",
                 "Calls given up because the client of the request that they were made for had gone.",
                 ("destination",),
@@ -466,6 +493,14 @@ class Metrics:
             "Exchanges that have switched protocols (WebSocket and the like) and are still open.",
             value=self.tunnels,
         )
+        budgets = GaugeMetricFamily(
+            "mesh_retry_budget_left",
+            "Retries that a cluster's budget has room for now.",
+            labels=("cluster",),
+        )
+        for cluster, left in self.retries_left.items():
+            budgets.add_metric((cluster,), left)
+        yield budgets
         yield CounterMetricFamily(
             "mesh_config_refused", "Config updates refused.", value=self.config_refused
         )

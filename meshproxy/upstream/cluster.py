@@ -11,8 +11,11 @@ from typing import Any, Protocol
 
 from meshproxy.contract.resources import ClusterSpec, EndpointSpec
 from meshproxy.message import Fields
+from meshproxy.policies.hedging import Latencies
 from meshproxy.policies.limits import Limit
 from meshproxy.policies.load_balancing import LeastRequest
+from meshproxy.policies.retry import Retry
+from meshproxy.policies.retry_budget import RetryBudget
 from meshproxy.relay import Relay
 
 from . import pool
@@ -137,6 +140,10 @@ class Cluster:
         available: The endpoints among which the balancer chooses, as a tuple that is never changed:
             another state is another tuple.
         connections, requests: How many there are, and how many there may be.
+        budget: How much of its load may be retries; whoever begins a request adds to it.
+        latencies: Of requests that may be hedged.
+        mtls: Its endpoints prove to be mesh proxies.
+        retry: Of routes that say nothing.
         pick: Chooses the endpoint for an attempt; another one than its argument if there is one.
     """
 
@@ -144,10 +151,14 @@ class Cluster:
         "_balancer",
         "_environment",
         "available",
+        "budget",
         "connections",
         "endpoints",
+        "latencies",
+        "mtls",
         "pick",
         "requests",
+        "retry",
         "service",
         "spec",
     )
@@ -155,6 +166,10 @@ class Cluster:
     def __init__(self, spec: ClusterSpec, environment: Environment) -> None:
         self.spec = spec
         self.service = spec.service or spec.name
+        self.mtls = spec.mtls
+        self.retry = Retry(spec.retry)
+        self.budget = RetryBudget(spec.retry_budget)
+        self.latencies = Latencies()
         self.endpoints: Sequence[Endpoint] = ()
         self.available: tuple[Endpoint, ...] = ()
         self.connections = Limit(spec.limits.connections)
@@ -176,6 +191,9 @@ class Cluster:
             staying = {_server(endpoint.spec): endpoint for endpoint in self.endpoints}
         self.spec = spec
         self.service = spec.service or spec.name
+        self.mtls = spec.mtls
+        self.retry = Retry(spec.retry)
+        self.budget.adopt(spec.retry_budget)
         adopted = []
         for wanted in endpoints:
             endpoint = staying.get(_server(wanted))
@@ -231,6 +249,7 @@ class Cluster:
             "name": self.spec.name,
             "service": self.service,
             "mtls": self.spec.mtls,
+            "retry_budget": self.budget.statistics(self._environment.now()),
             "endpoints": [endpoint.statistics() for endpoint in self.endpoints],
         }
 

@@ -10,6 +10,8 @@ does not capture it once more.
 from meshproxy.contract.resources import ClusterSpec, Direction, EndpointSpec
 from meshproxy.message import Fields
 from meshproxy.policies.limits import Limit
+from meshproxy.policies.retry import Retry
+from meshproxy.policies.retry_budget import RetryBudget
 
 from .tcp import Environment, Sockets
 
@@ -22,11 +24,11 @@ class PassThrough(Sockets):
 
     Attributes:
         active: Attempts under way.
-        connections: Never limited: the mesh knows nothing of what it leads to.
+        budget, connections, retry: Never limited: the mesh knows nothing of what it leads to.
         service: Name of all such addresses in metrics: there may be any number of them.
     """
 
-    __slots__ = ("active", "connections", "service")
+    __slots__ = ("active", "budget", "connections", "retry", "service")
 
     def __init__(
         self,
@@ -43,6 +45,7 @@ class PassThrough(Sockets):
         )
         self.active = 0
         self.connections = Limit()
+        self.retry, self.budget = Retry(), RetryBudget()
         self.service = NAME
 
     def pick(self, avoid: object) -> "PassThrough | None":

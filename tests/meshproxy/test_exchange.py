@@ -17,10 +17,13 @@ from meshproxy.contract.resources import (
     RouteSpec,
     VirtualHostSpec,
 )
-from meshproxy.exchange import NOTICEABLE, REPLAY_LIMIT, Caller, Cluster, Endpoint, Exchange, Series
+from meshproxy.exchange import HOLD_LIMIT, NOTICEABLE, Caller, Cluster, Endpoint, Exchange, Series
 from meshproxy.message import CHUNKED, TUNNEL, Field, RequestHead, ResponseHead, field, value_of
+from meshproxy.policies.hedging import Latencies
 from meshproxy.policies.limits import Limit
 from meshproxy.policies.propagation import Propagation
+from meshproxy.policies.retry import Retry
+from meshproxy.policies.retry_budget import RetryBudget
 from meshproxy.refusal import REFUSALS, refusal
 from meshproxy.routing.table import Authorities, VirtualHost, compile_virtual_host
 from meshproxy.timer_wheel import TICK, TimerWheel
@@ -75,6 +78,10 @@ class FakeCluster:
     def __init__(self, *endpoints: FakeEndpoint) -> None:
         self.endpoints = endpoints
         self.requests = Limit()
+        self.mtls = False
+        self.retry = Retry()
+        self.budget = RetryBudget()
+        self.latencies = Latencies()
 
     def pick(self, avoid: Endpoint | None) -> Endpoint | None:
         others = [endpoint for endpoint in self.endpoints if endpoint is not avoid]
@@ -98,8 +105,10 @@ class FakeSurroundings:
         self.now: Callable[[], float] = lambda: self.time
         self.random: Callable[[], float] = lambda: 0.5
         self.due: list[Callable[[], None]] = []
+        self.waits: list[float] = []
         self.retries: list[str] = []
         self.skipped: list[str] = []
+        self.hedges: list[str] = []
         self.refusals: list[str] = []
         self.ticks: list[Callable[[], None]] = []
         self.timers: TimerWheel[Exchange] = TimerWheel(
@@ -108,12 +117,19 @@ class FakeSurroundings:
 
     def later(self, seconds: float, callback: Callable[[], None]) -> None:
         self.due.append(callback)
+        self.waits.append(seconds)
 
     def retried(self, service: str, reason: str) -> None:
         self.retries.append(reason)
 
     def retry_skipped(self, service: str, reason: str) -> None:
         self.skipped.append(reason)
+
+    def hedged(self, service: str) -> None:
+        self.hedges.append("begun")
+
+    def hedge_won(self, service: str) -> None:
+        self.hedges.append("won")
 
     def refused(self, direction: str, code: str) -> None:
         self.refusals.append(code)
@@ -238,8 +254,8 @@ def test_a_request_goes_out_and_its_answer_comes_back() -> None:
 def test_a_body_that_comes_before_the_connection_waits_for_it() -> None:
     """What the client says while we dial is held, and the client is paused above the limit."""
     scene = Scene()
-    head = scene.ask(b"PUT", length=REPLAY_LIMIT + 2)
-    scene.exchange.on_request_data(b"x" * REPLAY_LIMIT)
+    head = scene.ask(b"PUT", length=HOLD_LIMIT + 2)
+    scene.exchange.on_request_data(b"x" * HOLD_LIMIT)
     assert scene.client.words == []
     scene.exchange.on_request_data(b"yz")
     assert scene.client.words == ["pause_request"]
@@ -247,7 +263,7 @@ def test_a_body_that_comes_before_the_connection_waits_for_it() -> None:
     stream = scene.first.lend()
 
     assert ("send_head", head) == stream.heard[0]
-    assert b"".join(call[1] for call in stream.heard[1:]) == b"x" * REPLAY_LIMIT + b"yz"
+    assert b"".join(call[1] for call in stream.heard[1:]) == b"x" * HOLD_LIMIT + b"yz"
     assert scene.client.words == ["pause_request", "resume_request"]
 
 
@@ -314,9 +330,9 @@ def test_what_may_have_been_processed_is_not_sent_again(method: bytes, reused: b
 def test_a_body_too_large_to_be_kept_is_sent_once_and_that_is_counted() -> None:
     """A PUT on a stale connection would be tried again; without its body it cannot be."""
     scene = Scene()
-    scene.ask(b"PUT", length=REPLAY_LIMIT + 1)
+    scene.ask(b"PUT", length=HOLD_LIMIT + 1)
     scene.first.lend()
-    scene.exchange.on_request_data(b"x" * (REPLAY_LIMIT + 1))
+    scene.exchange.on_request_data(b"x" * (HOLD_LIMIT + 1))
     scene.exchange.on_response_reset("upstream-closed", reused=True)
 
     assert scene.status == 502
@@ -560,13 +576,13 @@ def test_nothing_goes_ahead_of_the_switch() -> None:
     scene = Switching()
     scene.exchange.on_request_data(b"early")
     stream = scene.first.lend()
-    scene.exchange.on_request_data(b"x" * REPLAY_LIMIT)
+    scene.exchange.on_request_data(b"x" * HOLD_LIMIT)
     scene.exchange.on_request_end(None)
     assert stream.words == ["send_head"]
     assert scene.client.words == ["pause_request"]
     scene.switch(stream)
 
-    assert [call[1] for call in stream.heard[1:]] == [b"early", b"x" * REPLAY_LIMIT, None]
+    assert [call[1] for call in stream.heard[1:]] == [b"early", b"x" * HOLD_LIMIT, None]
     assert scene.client.words == ["pause_request", "switch", "resume_request"]
 
 
@@ -640,8 +656,8 @@ def test_a_switch_is_not_asked_for_twice() -> None:
 def test_a_stream_that_is_full_keeps_the_client_paused() -> None:
     """What the request before us left in the transport's buffer counts as well."""
     scene = Scene()
-    scene.ask(b"PUT", length=2 * REPLAY_LIMIT)
-    scene.exchange.on_request_data(b"x" * (REPLAY_LIMIT + 1))
+    scene.ask(b"PUT", length=2 * HOLD_LIMIT)
+    scene.exchange.on_request_data(b"x" * (HOLD_LIMIT + 1))
     stream = Recorder()
     stream.blocked = True
     scene.first.waiting.pop(0).on_upstream_ready(stream)
@@ -698,9 +714,9 @@ def test_what_follows_an_answer_of_our_own_is_dropped() -> None:
 def test_a_large_body_that_was_sent_is_not_sent_again() -> None:
     """What is no longer held in full cannot be repeated, whatever the method."""
     scene = Scene()
-    scene.ask(b"PUT", length=REPLAY_LIMIT + 2)
+    scene.ask(b"PUT", length=HOLD_LIMIT + 2)
     stream = scene.first.lend()
-    scene.exchange.on_request_data(b"x" * (REPLAY_LIMIT + 1))
+    scene.exchange.on_request_data(b"x" * (HOLD_LIMIT + 1))
     scene.exchange.on_response_reset("upstream-closed", reused=True)
 
     assert stream.words == ["send_head", "send_data"]

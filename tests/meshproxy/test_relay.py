@@ -8,6 +8,8 @@ import pytest
 from meshproxy.contract.resources import TcpBackendSpec, TcpRouteSpec, TcpRuleSpec
 from meshproxy.message import Field
 from meshproxy.policies.limits import Limit
+from meshproxy.policies.retry import Retry
+from meshproxy.policies.retry_budget import RetryBudget
 from meshproxy.relay import EARLY_LIMIT, Cluster, Endpoint, Relay
 from meshproxy.routing.tcp import TcpRoute, compile_tcp_route
 from meshproxy.telemetry.metrics import TcpSeries
@@ -47,6 +49,7 @@ class FakeCluster:
     def __init__(self, *endpoints: FakeEndpoint) -> None:
         self.endpoints = endpoints
         self.connections = Limit()
+        self.retry, self.budget = Retry(), RetryBudget()
 
     def pick(self, avoid: Endpoint | None) -> Endpoint | None:
         others = [endpoint for endpoint in self.endpoints if endpoint is not avoid]

@@ -23,6 +23,8 @@ from meshproxy.downstream.speculation import Speculation
 from meshproxy.flow import Connection
 from meshproxy.policies.first_speaker import DOUBT, GRACE, SILENCE
 from meshproxy.policies.limits import Limit
+from meshproxy.policies.retry import Retry
+from meshproxy.policies.retry_budget import RetryBudget
 from meshproxy.relay import Cluster as RelayCluster
 from meshproxy.routing.table import Authorities
 from meshproxy.routing.tcp import compile_tcp_route
@@ -111,6 +113,7 @@ class FakeCluster:
     def __init__(self) -> None:
         self.endpoint = FakeEndpoint()
         self.connections = Limit()
+        self.retry, self.budget = Retry(), RetryBudget()
 
     def pick(self, avoid: object) -> Any:
         return self.endpoint

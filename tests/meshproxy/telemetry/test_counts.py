@@ -24,11 +24,14 @@ def counted(status: int = 200) -> Metrics:
     metrics.connection("downstream", "outbound").opened += 1
     metrics.handshake_failed("upstream", "other")
     metrics.tunnels += 1
+    metrics.retries_left["b"] = 10
     opaque = metrics.tcp(*TCP)
     opaque.opened, opaque.received, opaque.sent = 2, 10, 20
     opaque.ended("-")
     metrics.retried("b", "connect-failed")
     metrics.retry_skipped("b", "budget")
+    metrics.hedged("b")
+    metrics.hedge_won("b")
     return metrics
 
 
