@@ -30,6 +30,10 @@ from meshproxy.message import TUNNEL, Field, Fields, RequestHead, ResponseHead, 
 from meshproxy.policies import propagation
 from meshproxy.policies.hedging import Latencies
 from meshproxy.policies.limits import Limit
+from meshproxy.policies.load_balancing.affinity import Affinity
+from meshproxy.policies.load_balancing.hash_key import HashKey
+from meshproxy.policies.load_balancing.session import Session
+from meshproxy.policies.load_balancing.tokens import Tokens
 from meshproxy.policies.propagation import NOTHING, Context, Propagation
 from meshproxy.policies.retry import (
     ASKED,
@@ -81,10 +85,13 @@ class Downstream(DownstreamTunnel, Protocol):
 
     Attributes:
         protocol: `http` or `http2`.
+        address: The client's IP address.
     """
 
     @property
     def protocol(self) -> str: ...
+    @property
+    def address(self) -> str: ...
 
     def send_informational(self, head: ResponseHead) -> None: ...
     def send_head(self, head: ResponseHead) -> None: ...
@@ -157,6 +164,9 @@ class Cluster(Protocol):
     A named set of equal servers.
 
     Attributes:
+        sticky: It has a `hash_key` or a `session`.
+        hash_key: What requests are hashed by; None where none is used.
+        session: Of routes that have none of their own.
         requests: Attempts under way, and how many there may be.
         mtls: Who answers has proved to be a mesh proxy.
         retry: Of routes that say nothing.
@@ -165,13 +175,21 @@ class Cluster(Protocol):
     """
 
     service: str
+    sticky: bool
     requests: Limit
     mtls: bool
     retry: Retry
     budget: RetryBudget
     latencies: Latencies
 
-    def pick(self, avoid: Endpoint | None) -> Endpoint | None: ...
+    @property
+    def hash_key(self) -> HashKey | None: ...
+    @property
+    def session(self) -> Session | None: ...
+    def pick(self, avoid: Endpoint | None, key: int | None) -> Endpoint | None: ...
+    def resume(self, wanted: bytes, tokens: Tokens) -> Endpoint | None:
+        """Return the endpoint that a token means, if it may be called."""
+
     def refusal(self, limit: Limit) -> tuple[str, str, Sequence[Field]]:
         """Return why nobody can be picked: a code, its detail, and what tells the client more."""
 
@@ -204,10 +222,12 @@ class Surroundings(Protocol):
         timers: One for all deadlines.
         propagation: Which outbound calls are made for which inbound requests.
         tunnels: How many of them have switched protocols.
+        tokens: Of persistent sessions; None where there are none.
     """
 
     exchanges: int
     tunnels: int
+    tokens: Tokens | None
     propagation: "Propagation[Exchange]"
     now: Callable[[], float]
     random: Callable[[], float]
@@ -234,11 +254,13 @@ class Caller(Protocol):
         virtual_host: Serves every request, or None to choose by authority.
         authorities: All virtual hosts, by authority.
         identity_field: Tells the app which peer mTLS proved; None where nobody was proved.
+        source: Identity of who calls; empty where nobody was proved.
     """
 
     direction: str
     hop: str
     identity_field: Field | None
+    source: str
     surroundings: Surroundings
     virtual_host: VirtualHost[Cluster] | None
     authorities: Authorities
@@ -260,6 +282,7 @@ class Exchange:
 
     __slots__ = (
         "_route",
+        "affinity",
         "attempts",
         "backend",
         "began",
@@ -308,6 +331,7 @@ class Exchange:
         self.timer: set[Exchange] | None = None  # the slot in which the deadline waits
         self.done = False
         self._route: Route[Cluster] | None = None
+        self.affinity: Affinity[Endpoint] | None = None  # None: any endpoint will do
         self.context: Context[Exchange] = NOTHING
         self.joined: Context[Exchange] | None = None  # ours in the table, or whose call we are
         # The request so far
@@ -331,7 +355,7 @@ class Exchange:
 
     # 1. The request head has arrived: where does it go? -------------------------------------------
 
-    def on_request_head(self, head: RequestHead) -> None:
+    def on_request_head(self, head: RequestHead) -> None:  # noqa: C901 - its parts would be calls
         """Begin; a head without a body is the whole request, and no end follows."""
         self.head = head
         if head.method == b"POST" and head.length != TUNNEL and grpc.is_grpc(b"POST", head.fields):
@@ -360,14 +384,17 @@ class Exchange:
         if backend is None or backend.cluster is None:
             return self.refuse("unresolved-backend")
         self.backend = backend
-        self.cluster = cluster = backend.cluster
+        self.cluster = backend.cluster
+        if backend.cluster.sticky or route.session is not None:
+            self._bind(head, route)
+        cluster = self.cluster
         self.retry = cluster.retry if route.retry is None else route.retry
         budget = cluster.budget  # a method of its own would be a call more per request
         if self.started >= budget.turn:
             budget.roll(self.started)
         budget.requests += 1
         self._join(head)
-        self.prepare(head, route, backend)
+        self.prepare(head, route, self.backend)
         return self.begin_attempt()
 
     def _connect(self, head: RequestHead) -> None:
@@ -431,6 +458,28 @@ class Exchange:
         if self.caller.identity_field is not None:
             head.fields.append(self.caller.identity_field)
 
+    def _bind(self, head: RequestHead, route: Route[Cluster]) -> None:
+        """Find out where a request belongs: to who served its session, or with what has its key."""
+        surroundings, cluster = self.surroundings, self.cluster
+        session = route.session or cluster.session
+        tokens = surroundings.tokens
+        self.affinity = affinity = Affinity[Endpoint](head, route.name, session, tokens)
+        wanted = affinity.wanted()
+        if wanted is not None and tokens is not None:
+            # A rule's session comes before its weights.
+            split = None if route.session is None else route.split
+            for backend in (self.backend,) if split is None else split.backends:
+                found = backend.cluster and backend.cluster.resume(wanted, tokens)
+                if found and backend.cluster:
+                    affinity.endpoint = found
+                    self.backend, self.cluster = backend, backend.cluster
+                    return
+        if cluster.hash_key is not None:
+            key, cookie = cluster.hash_key.of_request(
+                head, self.caller.source, self.downstream, surroundings.random
+            )
+            affinity.hashed(key, cookie)
+
     # 2. Choose an endpoint and borrow a connection to it ------------------------------------------
 
     def begin_attempt(self) -> None:
@@ -439,7 +488,15 @@ class Exchange:
         self.attempts += 1
         cluster = self.cluster
         requests = cluster.requests
-        endpoint = cluster.pick(self.previous) if requests.count < requests.ceiling else None
+        affinity = self.affinity
+        if requests.count >= requests.ceiling:
+            endpoint = None
+        elif affinity is None:
+            endpoint = cluster.pick(self.previous, None)
+        elif affinity.endpoint is None or self.previous is not None:
+            endpoint = cluster.pick(self.previous, affinity.key)
+        else:
+            endpoint = affinity.endpoint
         if endpoint is None:
             return self.refuse(*cluster.refusal(requests))
         requests.count += 1
@@ -576,6 +633,8 @@ class Exchange:
             head.fields = route.response_headers.apply(head.fields)
         if self.backend.response_headers is not None:
             head.fields = self.backend.response_headers.apply(head.fields)
+        if self.affinity is not None:
+            head.fields += self.affinity.answer(self.endpoint)
         if self.head.length != TUNNEL:
             self.downstream.send_head(head)
         elif head.length == TUNNEL:
@@ -833,7 +892,8 @@ class Exchange:
         requests = cluster.requests
         if not self.request_ended or self._objection(ASKED) or requests.full:
             return
-        endpoint = cluster.pick(first)
+        affinity = self.affinity
+        endpoint = cluster.pick(first, None if affinity is None else affinity.key)
         if endpoint is None or endpoint is first:
             return
         now = surroundings.now()

@@ -24,6 +24,7 @@ from typing import Final, Protocol
 
 from meshproxy.message import Field
 from meshproxy.policies.limits import Limit
+from meshproxy.policies.load_balancing.hash_key import HashKey
 from meshproxy.policies.retry import UNPROCESSED, Retry
 from meshproxy.policies.retry_budget import RetryBudget
 from meshproxy.refusal import refusal
@@ -70,6 +71,10 @@ class Upstream(Side, Protocol):
 
 class Downstream(Side, Protocol):
     """Where the connection comes from."""
+
+    @property
+    def address(self) -> str:
+        """The client's IP address."""
 
     def established(self) -> None:
         """The endpoint is there."""
@@ -125,7 +130,9 @@ class Cluster(Protocol):
     retry: Retry
     budget: RetryBudget
 
-    def pick(self, avoid: Endpoint | None) -> Endpoint | None: ...
+    @property
+    def hash_key(self) -> HashKey | None: ...
+    def pick(self, avoid: Endpoint | None, key: int | None) -> Endpoint | None: ...
     def refusal(self, limit: Limit) -> tuple[str, str, Sequence[Field]]:
         """Return why nobody can be picked; the first is a code of `refusal.py`."""
 
@@ -165,10 +172,12 @@ class Caller(Protocol):
 
     Attributes:
         direction: `inbound` or `outbound`.
+        source: Identity of who calls; empty where nobody was proved.
         tcp_route: None where nothing but HTTP is known.
     """
 
     direction: str
+    source: str
 
     @property
     def surroundings(self) -> Surroundings: ...
@@ -193,6 +202,7 @@ class Relay:
         "early",
         "early_size",
         "endpoint",
+        "key",
         "previous",
         "rule",
         "series",
@@ -217,6 +227,7 @@ class Relay:
         self.downstream_paused = False
         # The current attempt
         self.attempts = 0
+        self.key: int | None = None  # of what the balancer shall keep together
         self.endpoint: Endpoint | None = None
         self.previous: Endpoint | None = None
         self.upstream: Upstream | None = None
@@ -240,6 +251,8 @@ class Relay:
             return self.refuse("unresolved-backend")
         self.cluster = cluster = backend.cluster
         cluster.budget.deposit(caller.surroundings.now())
+        if cluster.hash_key is not None:
+            self.key = cluster.hash_key.of_connection(caller.source, self.downstream)
         self._count(rule.name, cluster.service)
         return self.begin_attempt()
 
@@ -257,7 +270,7 @@ class Relay:
         self.attempts += 1
         cluster = self.cluster
         connections = cluster.connections
-        endpoint = None if connections.full else cluster.pick(self.previous)
+        endpoint = None if connections.full else cluster.pick(self.previous, self.key)
         if endpoint is None:
             return self.refuse(cluster.refusal(connections)[0])
         connections.count += 1

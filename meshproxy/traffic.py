@@ -23,6 +23,7 @@ from meshproxy.contract.spiffe import SpiffeId
 from meshproxy.downstream.sockets import Place, Sockets
 from meshproxy.exchange import Exchange
 from meshproxy.identity.certificates import Certificates
+from meshproxy.policies.load_balancing.tokens import Tokens
 from meshproxy.policies.propagation import Propagation
 from meshproxy.telemetry.metrics import ConnectionSeries, Metrics
 from meshproxy.timer_wheel import TimerWheel
@@ -56,8 +57,10 @@ class Environment:
         self.sockets = sockets
         self.exchanges = 0
         self.tunnels = 0
+        self.tokens: Tokens | None = None
         self.propagation: Propagation[Exchange] = Propagation()
         self.now: Callable[[], float] = time.monotonic
+        self.wall: Callable[[], float] = time.time
         self.random: Callable[[], float] = random.random
         self.timers: TimerWheel[Exchange] = TimerWheel(self.now, self.loop.call_later)
         self._certificates = certificates

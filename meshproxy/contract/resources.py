@@ -324,10 +324,14 @@ class TrustSpec(Spec, frozen=True, kw_only=True):
 
     Attributes:
         roots: PEM certificates.  Several can be active, so that a root rotates without an outage.
+        session_secret: 32 to 128 hexadecimal digits that all proxies of the mesh share and nobody
+            else knows: by it they understand each other's tokens of persistent sessions.  Empty
+            where there are no such sessions.
     """
 
     trust_domain: Name
     roots: tuple[str, ...]
+    session_secret: str = ""
 
 
 # All of it ----------------------------------------------------------------------------------------

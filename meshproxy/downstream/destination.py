@@ -68,7 +68,7 @@ class Caller:
 
     __slots__ = (
         "_connections", "_destination", "_series", "_statuses", "authorities", "direction", "hop", "identity",
-        "identity_field", "surroundings", "tcp_route", "virtual_host",
+        "identity_field", "source", "surroundings", "tcp_route", "virtual_host",
     )  # fmt: skip
 
     def __init__(self, destination: "Destination", identity: str | None) -> None:
@@ -83,6 +83,9 @@ class Caller:
         self.direction: str = destination.direction
         self.hop = destination.hop
         self.identity = identity
+        self.source = identity or ""
+        if self.direction == "outbound":
+            self.source = destination.environment.identity
         self.identity_field: Field | None = None
         if self.direction == "inbound" and identity is not None:
             by = destination.environment.identity

@@ -127,14 +127,15 @@ class Listener:
         """
         Serve by this configuration from now on, on the same socket.
 
-        When STRICT arrives, whoever speaks plaintext finishes the current request, no more.
+        When STRICT arrives, whoever speaks plaintext finishes the current request, no more; what is
+        no request (tunnels, opaque connections) ends at once.
         """
         self.spec = spec
         self.destination.obey(spec, virtual_host, authorities, tcp_route)
         self._captured = captured
         for connection in list(self._connections):
             if self._unwanted(connection):
-                connection.drain()
+                self._end(connection)
 
     def start(self) -> None:
         """Begin to accept."""
@@ -307,7 +308,7 @@ class Listener:
         self._connections[arrival] = arrival.tls
         self._counts.opened += 1
         if self._unwanted(arrival):
-            arrival.drain()
+            self._end(arrival)
 
     def opened(self, connection: TcpConnection) -> None:
         """A client's opaque connection stands."""
@@ -339,7 +340,11 @@ class Listener:
         destination = arrival.destination
         caller = destination.caller(arrival.identity)
         connection = TrunkConnection(
-            self._loop, self, partial(Relay, caller=caller), destination.port
+            self._loop,
+            self,
+            partial(Relay, caller=caller),
+            destination.port,
+            guesses=destination.protocol == "detect",
         )
         self._succeed(arrival, connection)
         return connection
@@ -361,6 +366,13 @@ class Listener:
 
     def _unwanted(self, connection: Accepted) -> bool:
         return self.spec.mtls == "strict" and not self._connections[connection]
+
+    def _end(self, connection: Accepted) -> None:
+        """Policy forbids what the connection is; a good moment comes only to what has requests."""
+        if isinstance(connection, ClientTunnel | TcpConnection):
+            connection.abort()
+        else:
+            connection.drain()
 
     # The connections' owner -----------------------------------------------------------------------
 

@@ -24,6 +24,7 @@ from meshproxy.contract.resources import (
 )
 from meshproxy.contract.wire import ContractError
 from meshproxy.message import RequestHead
+from meshproxy.policies.load_balancing.session import Session
 from meshproxy.policies.retry import Retry
 
 from .match import Match
@@ -47,11 +48,13 @@ class Route(Generic[C]):
     Attributes:
         name: Where the rule comes from; a metric label.
         retry: None for the cluster's.
+        session: None for the cluster's.
         split: None when the route redirects, or has no backend at all.
     """
 
     __slots__ = (
         "match", "name", "redirect", "request_headers", "response_headers", "retry", "rewrite",
+        "session",
         "split",
     )  # fmt: skip
 
@@ -72,6 +75,10 @@ class Route(Generic[C]):
         self.request_headers = _modifier(spec.request_headers, f"{where}.request_headers")
         self.response_headers = _modifier(spec.response_headers, f"{where}.response_headers")
         self.retry = None if spec.retry is None else Retry(spec.retry, f"{where}.retry")
+        self.session = None
+        if spec.session is not None:
+            path = (self.match.exact or self.match.prefix or b"") or b"/"
+            self.session = Session(spec.session, path, f"{where}.session")
         weighted = [
             (_backend(backend, clusters, f"{where}.backends[{index}]"), backend.weight)
             for index, backend in enumerate(spec.backends)

@@ -28,7 +28,7 @@ class PassThrough(Sockets):
         service: Name of all such addresses in metrics: there may be any number of them.
     """
 
-    __slots__ = ("active", "budget", "connections", "retry", "service")
+    __slots__ = ("active", "budget", "connections", "hash_key", "retry", "service")
 
     def __init__(
         self,
@@ -47,8 +47,9 @@ class PassThrough(Sockets):
         self.connections = Limit()
         self.retry, self.budget = Retry(), RetryBudget()
         self.service = NAME
+        self.hash_key = None
 
-    def pick(self, avoid: object) -> "PassThrough | None":
+    def pick(self, avoid: object, key: int | None = None) -> "PassThrough | None":  # noqa: ARG002
         """Return the one endpoint, once: there is no other that could answer instead."""
         return None if avoid is self else self
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from meshproxy.downstream.sockets import Sockets
 from meshproxy.exchange import Exchange
+from meshproxy.policies.load_balancing.tokens import Tokens
 from meshproxy.policies.propagation import Propagation
 from meshproxy.telemetry.metrics import ConnectionSeries, Metrics
 from meshproxy.timer_wheel import TimerWheel
@@ -34,8 +35,10 @@ class Environment:
         self.metrics = Metrics()
         self.exchanges = 0
         self.tunnels = 0
+        self.tokens: Tokens | None = None
         self.propagation: Propagation[Exchange] = Propagation()
         self.now: Callable[[], float] = time.monotonic
+        self.wall: Callable[[], float] = time.time
         self.random: Callable[[], float] = lambda: 0.5
         self.timers: TimerWheel[Exchange] = TimerWheel(self.now, self.loop.call_later)
         self.server_context: ssl.SSLContext | None = None

@@ -3,7 +3,7 @@
 import random
 from collections import Counter
 
-from .fault import Fault
+from .fault import NONE, Fault
 
 
 class Ledger:
@@ -31,7 +31,7 @@ class Ledger:
             id_: Of the request.
             served: Requests before it on its connection.
         """
-        if fault.reused and not served:
+        if fault == NONE or (fault.reused and not served):
             return False
         key = fault.key or id_
         self._times[key] += 1

@@ -1,0 +1,123 @@
+"""
+Peak EWMA: of two drawn at random, the one from which an answer is to be expected sooner.
+
+Theory of operation.  What the next request to an endpoint will take is estimated as
+
+    latency × (requests in flight + 1) / weight
+
+where `latency` is a moving average of the time to the head of its answers, with a twist that gives
+it its name (Finagle's, which Linkerd has, too): a sample *above* the average replaces it at once, one
+below pulls it down slowly.  So an endpoint that turns slow is left alone after one bad answer,
+and has to prove itself before it is trusted again.  Requests in flight alone (`least_request`)
+notice slowness only while the slow endpoint is kept busy; latency remembers it.
+
+**Time, not samples.**  A sample's part in the average is 1 − exp(−t/τ), t being the time since the
+sample before it: a busy endpoint is not averaged over fewer seconds than a quiet one.  And where no
+samples come, the estimate fades with exp(−t/τ), or who was slow once would never be asked again.
+Below a hundredth of that, the straight line 1 − t/τ is as good as the exponential and
+needs no call, and fading is not looked at: busy endpoints never compute one.
+
+**The unknown.**  An endpoint that has not answered yet costs nothing while it is idle, so it is
+asked at once, and very much while the first answer is out, so it is asked once.
+
+**Failures.**  Answering fast with an error is no merit: a failed attempt counts as one of a second,
+or an endpoint that does nothing but fail would draw all traffic to itself.  (Outlier detection
+ejects it in the end; until then it must not be the favourite.)  Which answers those are is
+`is_failure`'s to say.
+
+Called from: `Cluster.pick`, `Endpoint.judge`.   Configured by: `LoadBalancingSpec.algorithm`.
+"""
+
+from collections.abc import Callable, Sequence
+from math import exp
+from typing import Final
+
+from .endpoint import E, Endpoint
+from .two_choices import TwoChoices
+
+DECAY: Final = 10.0
+"""τ, in seconds; Finagle's and Linkerd's default."""
+
+FAILED: Final = 1.0
+"""Seconds that a failed attempt counts as, at least."""
+
+UNKNOWN: Final = 1e6
+"""Seconds that a second request to who has not answered its first is expected to take."""
+
+_FRESH: Final = DECAY / 100
+
+_FAILING: Final = frozenset({429, 502, 503, 504})
+_FAILING_GRPC: Final = frozenset({"8", "14"})  # RESOURCE_EXHAUSTED, UNAVAILABLE
+
+
+def is_failure(status: int, grpc_status: str | None, code: str) -> bool:
+    """
+    Say whether an attempt says of the endpoint that it should have less to do.
+
+    An error of the app's own (500, gRPC INTERNAL) does not: the request may be to blame.
+
+    Args:
+        status: Of the answer; 0 without one.
+        grpc_status: The same of a gRPC call.
+        code: Why it failed on our side (`refusal.py`); empty if it did not.
+    """
+    return bool(code) or status in _FAILING or grpc_status in _FAILING_GRPC
+
+
+def observe(endpoint: Endpoint, seconds: float, now: float) -> None:
+    """Take note of what the answer to an attempt took."""
+    latency = endpoint.latency
+    if seconds < latency:
+        quiet = (now - endpoint.measured) / DECAY
+        if quiet < 0.01:
+            endpoint.latency = latency + (seconds - latency) * quiet
+        else:
+            endpoint.latency = seconds + (latency - seconds) * exp(-quiet)
+    else:
+        endpoint.latency = seconds
+    endpoint.measured = now
+
+
+class PeakEwma(TwoChoices[E]):
+    """See `endpoint.Balancer`."""
+
+    __slots__ = ("_now",)
+
+    def __init__(
+        self, endpoints: Sequence[E], random: Callable[[], float], now: Callable[[], float]
+    ) -> None:
+        super().__init__(endpoints, random)
+        self._now = now
+
+    def pick(self, avoid: E | None, key: int | None = None) -> E | None:  # noqa: ARG002
+        endpoints = self._level
+        if endpoints is None or avoid is not None:
+            return self.draw(avoid)
+        # As nearly always.  One random number is enough for both draws: what is behind the point
+        # says nothing about what is before.
+        point = self._random() * self._count
+        place = int(point)
+        other = int((point - place) * self._others)
+        first, second = endpoints[place], endpoints[other + 1 if other >= place else other]
+        fresh = self._now() - _FRESH
+        if first.measured > fresh and second.measured > fresh:
+            one, two = first.latency * (first.active + 1), second.latency * (second.active + 1)
+            return second if two < one else first
+        return self.better(first, second)
+
+    def better(self, first: E, second: E) -> E:
+        now = self._now()
+        # Both sides times both weights: no division.
+        one, two = cost(first, now) * second.weight, cost(second, now) * first.weight
+        return second if two < one else first
+
+
+def cost(endpoint: Endpoint, now: float) -> float:
+    """Return how many seconds the next request is expected to take."""
+    latency = endpoint.latency
+    if not latency:
+        return UNKNOWN * endpoint.active
+    quiet = now - endpoint.measured
+    if quiet > _FRESH:
+        latency *= exp(-quiet / DECAY)
+    return latency * (endpoint.active + 1)
