@@ -132,9 +132,11 @@ class Endpoint(Protocol):
 
     Attributes:
         active: Attempts under way, for the load balancer.
+        name: ``address:port``.
     """
 
     active: int
+    name: str
     version: str
 
     def acquire(self, exchange: "Exchange") -> None:

@@ -10,6 +10,10 @@ is known from the configuration.
 that finds none waits in line; a few connections are dialled at a time, and whichever comes first,
 a new connection or one given back, serves the head of the line.  A burst of 200 requests then
 does not become 200 TLS handshakes.
+
+**Old** connections take no more requests, where a maximum age is configured: it makes clients of a
+server behind an address that means many (a virtual IP, a load balancer) choose anew now and then.
+What runs on them goes on to its end.
 """
 
 import asyncio
@@ -34,12 +38,16 @@ log = logging.getLogger("meshproxy.upstream")
 
 DIALS_AT_ONCE = 8
 
+AGE_JITTER = 0.1
+"""Part of the maximum age by which connections differ, both ways (gRPC's choice, too)."""
+
 
 class Environment(Protocol):
     """What a pool needs of the process."""
 
     loop: asyncio.AbstractEventLoop
     now: Callable[[], float]
+    random: Callable[[], float]
     trust_domain: str
 
     @property
@@ -58,6 +66,7 @@ class Pool:
     """All connections to one endpoint."""
 
     __slots__ = (
+        "_ages",
         "_connections",
         "_counts",
         "_dials",
@@ -86,6 +95,7 @@ class Pool:
         # times; what was negotiated last knows better.
         self._sharing = cluster.mtls or cluster.protocol == "http2"
         self._connections: set[Http1Connection | Http2Connection | EndpointTunnel] = set()
+        self._ages: dict[Http1Connection | Http2Connection, asyncio.TimerHandle] = {}
         self.waiting: deque[Exchange] = deque()
         self._dials: set[asyncio.Task[None]] = set()
         self._counts = environment.connections_to("outbound" if cluster.mtls else "inbound")
@@ -158,6 +168,7 @@ class Pool:
         """A connection has left HTTP for good: it still counts, but never comes back."""
         assert isinstance(connection, Http1Connection)
         self._connections.discard(connection)
+        self._forget_age(connection)
         self._connections.add(tunnel)
 
     def lost(self, connection: Http1Connection | Http2Connection | EndpointTunnel) -> None:
@@ -165,6 +176,8 @@ class Pool:
         if connection in self._connections:
             self._connections.discard(connection)
             self._counts.closed += 1
+        if not isinstance(connection, EndpointTunnel):
+            self._forget_age(connection)
         if isinstance(connection, Http2Connection):
             self.leaving(connection)
         elif connection in self._idle:
@@ -207,6 +220,8 @@ class Pool:
             log.info("%s: connected again", self._where)
         self._connections.add(connection)
         self._counts.opened += 1
+        if self.cluster.max_connection_age is not None:
+            self._limit_age(connection, self.cluster.max_connection_age / 1000)
         if isinstance(connection, Http2Connection):
             self._sharing = True
             self._shared.append(connection)
@@ -318,6 +333,29 @@ class Pool:
             if connection.idle and connection.idle_since < limit:
                 self.leaving(connection)
                 connection.retire()
+
+    def _limit_age(self, connection: Http1Connection | Http2Connection, age: float) -> None:
+        # With jitter: connections that were made at once shall not be replaced at once.
+        age *= 1 + AGE_JITTER * (2 * self._environment.random() - 1)
+        timer = self._environment.loop.call_later(age, self._on_aged, connection)
+        self._ages[connection] = timer
+
+    def _forget_age(self, connection: Http1Connection | Http2Connection) -> None:
+        timer = self._ages.pop(connection, None)
+        if timer is not None:
+            timer.cancel()
+
+    def _on_aged(self, connection: Http1Connection | Http2Connection) -> None:
+        """Let a connection finish what it has, and give it nothing more."""
+        del self._ages[connection]
+        if isinstance(connection, Http2Connection):
+            self.leaving(connection)
+            connection.retire()
+        elif connection in self._idle:
+            self._idle.remove(connection)
+            connection.close()
+        else:
+            connection.retire()
 
     def retire(self) -> None:
         """The endpoint is gone from the configuration: finish what runs, keep nothing."""

@@ -21,6 +21,9 @@ from meshproxy.exchange import HOLD_LIMIT, NOTICEABLE, Caller, Cluster, Endpoint
 from meshproxy.message import CHUNKED, TUNNEL, Field, RequestHead, ResponseHead, field, value_of
 from meshproxy.policies.hedging import Latencies
 from meshproxy.policies.limits import Limit
+from meshproxy.policies.load_balancing.hash_key import HashKey
+from meshproxy.policies.load_balancing.session import Session
+from meshproxy.policies.load_balancing.tokens import Tokens
 from meshproxy.policies.propagation import Propagation
 from meshproxy.policies.retry import Retry
 from meshproxy.policies.retry_budget import RetryBudget
@@ -47,8 +50,9 @@ class Client(Recorder):
 class FakeEndpoint:
     """An endpoint whose connections come when the test says so."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "127.0.0.1:1") -> None:
         self.active = 0
+        self.name = name
         self.version = "v1"
         self.waiting: list[Exchange] = []
         self.judged: list[tuple[int, str | None, str, float]] = []
@@ -82,8 +86,17 @@ class FakeCluster:
         self.retry = Retry()
         self.budget = RetryBudget()
         self.latencies = Latencies()
+        self.sticky = False
+        self.hash_key: HashKey | None = None
+        self.session: Session | None = None
+        self.keys: list[int | None] = []
 
-    def pick(self, avoid: Endpoint | None) -> Endpoint | None:
+    def resume(self, wanted: bytes, tokens: Tokens) -> Endpoint | None:
+        named = {tokens.id_of(endpoint.name): endpoint for endpoint in self.endpoints}
+        return named.get(wanted)
+
+    def pick(self, avoid: Endpoint | None, key: int | None) -> Endpoint | None:
+        self.keys.append(key)
         others = [endpoint for endpoint in self.endpoints if endpoint is not avoid]
         return next(iter(others or self.endpoints), None)
 
@@ -99,6 +112,7 @@ class FakeSurroundings:
     def __init__(self) -> None:
         self.exchanges = 0
         self.tunnels = 0
+        self.tokens: Tokens | None = None
         self.propagation: Propagation[Exchange] = Propagation()
         self.cancellations: list[str] = []
         self.time = 100.0
@@ -157,6 +171,7 @@ class FakeCaller:
 
     direction = "outbound"
     hop = "outbound of default/storefront"
+    source = "spiffe://test.mesh/ns/default/sa/storefront"
 
     def __init__(self, host: VirtualHost[Cluster]) -> None:
         self.surroundings = FakeSurroundings()

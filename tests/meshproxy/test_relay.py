@@ -8,6 +8,7 @@ import pytest
 from meshproxy.contract.resources import TcpBackendSpec, TcpRouteSpec, TcpRuleSpec
 from meshproxy.message import Field
 from meshproxy.policies.limits import Limit
+from meshproxy.policies.load_balancing.hash_key import HashKey
 from meshproxy.policies.retry import Retry
 from meshproxy.policies.retry_budget import RetryBudget
 from meshproxy.relay import EARLY_LIMIT, Cluster, Endpoint, Relay
@@ -50,8 +51,11 @@ class FakeCluster:
         self.endpoints = endpoints
         self.connections = Limit()
         self.retry, self.budget = Retry(), RetryBudget()
+        self.hash_key: HashKey | None = None
+        self.keys: list[int | None] = []
 
-    def pick(self, avoid: Endpoint | None) -> Endpoint | None:
+    def pick(self, avoid: Endpoint | None, key: int | None) -> Endpoint | None:
+        self.keys.append(key)
         others = [endpoint for endpoint in self.endpoints if endpoint is not avoid]
         return next(iter(others or self.endpoints), None)
 
@@ -83,6 +87,7 @@ class FakeSurroundings:
 
 class FakeCaller:
     direction = "outbound"
+    source = "spiffe://test.mesh/ns/default/sa/storefront"
 
     def __init__(self, route: TcpRoute[Cluster] | None) -> None:
         self.surroundings = FakeSurroundings()

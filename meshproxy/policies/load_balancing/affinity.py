@@ -8,16 +8,25 @@ balancing configuration" (GEP-1619).
 Called from: `Exchange._bind`, `begin_attempt`, `on_response_head`.
 """
 
-from typing import Generic
+from typing import Generic, Protocol, TypeVar
 
 from meshproxy.message import Field, RequestHead
 
-from .endpoint import E
 from .session import Session
 from .tokens import Tokens
 
 
-class Affinity(Generic[E]):
+class Named(Protocol):
+    """An endpoint; see `endpoint.Endpoint`."""
+
+    @property
+    def name(self) -> str: ...
+
+
+N = TypeVar("N", bound=Named)
+
+
+class Affinity(Generic[N]):
     """
     Attributes:
         endpoint: That of the session, for the first attempt.
@@ -40,7 +49,7 @@ class Affinity(Generic[E]):
             session: None where none is configured.
             tokens: None where there are no sessions.
         """
-        self.endpoint: E | None = None
+        self.endpoint: N | None = None
         self.key: int | None = None
         self._cookie: Field | None = None
         self._head = head
@@ -59,7 +68,7 @@ class Affinity(Generic[E]):
         self.key = key
         self._cookie = cookie
 
-    def answer(self, endpoint: E | None) -> list[Field]:
+    def answer(self, endpoint: N | None) -> list[Field]:
         """Return what an answer of this endpoint has to tell the client."""
         fields = [] if self._cookie is None else [self._cookie]
         session, tokens = self._session, self._tokens

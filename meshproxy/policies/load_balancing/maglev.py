@@ -52,15 +52,15 @@ def _filled(endpoints: Sequence[E], numbers: Sequence[int], size: int) -> list[i
         offset, skip = int.from_bytes(digest[:8], "big"), int.from_bytes(digest[8:], "big")
         turns.append((number, endpoints[number].weight, 1 + skip % (size - 1), len(positions)))
         positions.append(offset % size)
-    credits = [0] * len(numbers)
+    credit = [0] * len(numbers)
     left = size
     while True:
         for number, weight, skip, at in turns:
             if weight != heaviest:
-                credits[at] += weight
-                if credits[at] < heaviest:
+                credit[at] += weight
+                if credit[at] < heaviest:
                     continue
-                credits[at] -= heaviest
+                credit[at] -= heaviest
             place = positions[at]
             while table[place] != free:
                 place += skip

@@ -3,7 +3,7 @@ Peak EWMA: of two drawn at random, the one from which an answer is to be expecte
 
 Theory of operation.  What the next request to an endpoint will take is estimated as
 
-    latency × (requests in flight + 1) / weight
+    latency * (requests in flight + 1)
 
 where `latency` is a moving average of the time to the head of its answers, with a twist that gives
 it its name (Finagle's, which Linkerd has, too): a sample *above* the average replaces it at once, one
@@ -11,11 +11,15 @@ below pulls it down slowly.  So an endpoint that turns slow is left alone after 
 and has to prove itself before it is trusted again.  Requests in flight alone (`least_request`)
 notice slowness only while the slow endpoint is kept busy; latency remembers it.
 
-**Time, not samples.**  A sample's part in the average is 1 − exp(−t/τ), t being the time since the
+**Time, not samples.**  A sample's part in the average is 1 - exp(-t/τ), t being the time since the
 sample before it: a busy endpoint is not averaged over fewer seconds than a quiet one.  And where no
-samples come, the estimate fades with exp(−t/τ), or who was slow once would never be asked again.
-Below a hundredth of that, the straight line 1 − t/τ is as good as the exponential and
+samples come, the estimate fades with exp(-t/τ), or who was slow once would never be asked again.
+Below a hundredth of that, the straight line 1 - t/τ is as good as the exponential and
 needs no call, and fading is not looked at: busy endpoints never compute one.
+
+**Weights.**  Requests in flight count per weight, relative to the mean one.  The one to come counts
+as one everywhere: an idle mesh shares by weight because of the draw (see `two_choices`), and if the
+choice took the heavier one of two idle ones as well, weights would count twice.
 
 **The unknown.**  An endpoint that has not answered yet costs nothing while it is idle, so it is
 asked at once, and very much while the first answer is out, so it is asked once.
@@ -81,13 +85,14 @@ def observe(endpoint: Endpoint, seconds: float, now: float) -> None:
 class PeakEwma(TwoChoices[E]):
     """See `endpoint.Balancer`."""
 
-    __slots__ = ("_now",)
+    __slots__ = ("_mean", "_now")
 
     def __init__(
         self, endpoints: Sequence[E], random: Callable[[], float], now: Callable[[], float]
     ) -> None:
         super().__init__(endpoints, random)
         self._now = now
+        self._mean = self._total / self._count if self._count else 0.0
 
     def pick(self, avoid: E | None, key: int | None = None) -> E | None:  # noqa: ARG002
         endpoints = self._level
@@ -106,18 +111,17 @@ class PeakEwma(TwoChoices[E]):
         return self.better(first, second)
 
     def better(self, first: E, second: E) -> E:
-        now = self._now()
-        # Both sides times both weights: no division.
-        one, two = cost(first, now) * second.weight, cost(second, now) * first.weight
-        return second if two < one else first
+        now, mean = self._now(), self._mean
+        return second if cost(second, now, mean) < cost(first, now, mean) else first
 
 
-def cost(endpoint: Endpoint, now: float) -> float:
-    """Return how many seconds the next request is expected to take."""
+def cost(endpoint: Endpoint, now: float, mean: float = 1.0) -> float:
+    """Return how many seconds the next request is expected to take; `mean` is that of all weights."""
     latency = endpoint.latency
+    load = endpoint.active * mean / endpoint.weight
     if not latency:
-        return UNKNOWN * endpoint.active
+        return UNKNOWN * load
     quiet = now - endpoint.measured
     if quiet > _FRESH:
         latency *= exp(-quiet / DECAY)
-    return latency * (endpoint.active + 1)
+    return latency * (load + 1)

@@ -76,5 +76,4 @@ class TwoChoices(Generic[E]):
                 point += weight
         while last in out:  # a point rounded up to the very end must not fall on who is out
             last -= 1
-        place = bisect_right(ends, point, 0, last)
-        return place
+        return bisect_right(ends, point, 0, last)

@@ -95,6 +95,7 @@ def destination(**options: Any) -> Destination:
 class FakeEnvironment(Recorder):
     now = staticmethod(lambda: 0.0)
     workload = "default/storefront"
+    identity = "spiffe://test.mesh/ns/default/sa/storefront"
     metrics = Metrics()
 
 
@@ -112,10 +113,11 @@ class FakeCluster:
 
     def __init__(self) -> None:
         self.endpoint = FakeEndpoint()
+        self.hash_key = None
         self.connections = Limit()
         self.retry, self.budget = Retry(), RetryBudget()
 
-    def pick(self, avoid: object) -> Any:
+    def pick(self, avoid: object, key: int | None) -> Any:
         return self.endpoint
 
     def refusal(self, limit: Limit) -> Any:

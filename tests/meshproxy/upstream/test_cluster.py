@@ -54,12 +54,12 @@ async def test_picking(cluster: Cluster) -> None:
     """The less busy, but not the one that has just failed, if there is another."""
     first, second = cluster.endpoints
     first.active = 1
-    assert cluster.pick(None) is second
-    assert cluster.pick(second) is first
+    assert cluster.pick(None, None) is second
+    assert cluster.pick(second, None) is first
     cluster.adopt(CATALOG, (A,))
-    assert cluster.pick(first) is first
+    assert cluster.pick(first, None) is first
     cluster.adopt(CATALOG, ())
-    assert cluster.pick(None) is None
+    assert cluster.pick(None, None) is None
 
 
 async def test_a_retired_cluster_retires_its_endpoints(cluster: Cluster) -> None:
@@ -67,7 +67,7 @@ async def test_a_retired_cluster_retires_its_endpoints(cluster: Cluster) -> None
     cluster.retire()
 
     assert all(endpoint.pool.retired for endpoint in cluster.endpoints)
-    assert cluster.pick(None) is not None
+    assert cluster.pick(None, None) is not None
 
 
 async def test_statistics_say_what_an_operator_asks(cluster: Cluster) -> None:
@@ -77,7 +77,8 @@ async def test_statistics_say_what_an_operator_asks(cluster: Cluster) -> None:
 
     assert (told["name"], told["service"], told["mtls"]) == ("catalog", "default/catalog", False)
     assert told["endpoints"][0] == {
-        "address": "127.0.0.1:1", "workload": "", "version": "v1", "weight": 1, "identities": (),
+        "address": "127.0.0.1:1", "workload": "", "version": "v1", "weight": 1, "priority": 0,
+            "identities": (), "latency_ms": 0.0,
         "active": 2, "connections": 0, "idle": 0, "dialling": 0, "waiting": 0,
     }  # fmt: skip
     cluster.sweep(0.0)
