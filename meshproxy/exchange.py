@@ -20,14 +20,16 @@ A request that asks to switch protocols (Upgrade, extended CONNECT) is an exchan
 Nothing in this file waits.  "Later" is always another method, named `on_…`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from math import inf
 from typing import Final, Protocol, cast
 
 from meshproxy.codec import grpc
 from meshproxy.hedge import SecondAttempt
 from meshproxy.local_reply import local_reply
 from meshproxy.message import TUNNEL, Field, Fields, RequestHead, ResponseHead, value_of
-from meshproxy.policies import propagation
+from meshproxy.policies import deadline, propagation
+from meshproxy.policies.deadline import FAR, LEAST, LOOKS, NO_TIMEOUTS, Timeouts
 from meshproxy.policies.hedging import Latencies
 from meshproxy.policies.limits import Limit
 from meshproxy.policies.load_balancing.affinity import Affinity
@@ -52,7 +54,7 @@ HOLD_LIMIT: Final = 64 * 1024
 """Bytes of a request's body that are held while nobody takes them; then the client waits."""
 
 NOTICEABLE: Final = 0.001
-"""Seconds: below that, a deadline is passed on as it came."""
+"""Seconds: below that, a `grpc-timeout` is passed on as it came."""
 
 _REFUSAL: Final = b"x-mesh-refusal"
 _FINE: Final = (None, grpc.NO_STATUS, "0")
@@ -174,6 +176,7 @@ class Cluster(Protocol):
         retry: Of routes that say nothing.
         budget: For retries, whichever route they are made for.
         latencies: Of requests that may be hedged.
+        timeouts: Of requests by routes that say nothing of their own.
     """
 
     service: str
@@ -183,6 +186,7 @@ class Cluster(Protocol):
     retry: Retry
     budget: RetryBudget
     latencies: Latencies
+    timeouts: Timeouts
 
     @property
     def hash_key(self) -> HashKey | None: ...
@@ -203,7 +207,7 @@ class Series(Protocol):
 
 
 class Timers(Protocol):
-    """Calls `on_deadline` of what was added, once its `deadline` has passed."""
+    """Calls `on_due` of what was added, once its `due` has passed."""
 
     def add(self, item: "Exchange") -> "set[Exchange]": ...
     def drop(self, slot: "set[Exchange]", item: "Exchange") -> None: ...
@@ -220,14 +224,14 @@ class Surroundings(Protocol):
     What an exchange may ask of the process around it; a fake one in tests.
 
     Attributes:
-        exchanges: How many are under way; a draining proxy waits for zero.
+        exchanges: Those that are under way; a draining proxy waits until there are none.
         timers: One for all deadlines.
         propagation: Which outbound calls are made for which inbound requests.
         tunnels: How many of them have switched protocols.
         tokens: Of persistent sessions; None where there are none.
     """
 
-    exchanges: int
+    exchanges: "set[Exchange]"
     tunnels: int
     tokens: Tokens | None
     propagation: "Propagation[Exchange]"
@@ -256,11 +260,13 @@ class Caller(Protocol):
         virtual_host: Serves every request, or None to choose by authority.
         authorities: All virtual hosts, by authority.
         identity_field: Tells the app which peer mTLS proved; None where nobody was proved.
+        workload: ``namespace/name`` of the app beside this proxy.
         source: Identity of who calls; empty where nobody was proved.
     """
 
     direction: str
     hop: str
+    workload: str
     identity_field: Field | None
     source: str
     surroundings: Surroundings
@@ -280,11 +286,16 @@ class Exchange:
 
     Attributes:
         context: What the request brought along, or took over from the one it is made for.
+        deadline: When nobody waits for the answer any more; infinite where nobody has said.
+        due: When the timer comes: no later than the first limit can be broken.
+        moved: Something of the request or its answer has passed since somebody last looked.
     """
 
     __slots__ = (
         "_route",
         "affinity",
+        "answer_due",
+        "attempt_due",
         "attempts",
         "backend",
         "began",
@@ -296,10 +307,13 @@ class Exchange:
         "deadline",
         "done",
         "downstream",
+        "due",
         "endpoint",
         "grpc_status",
         "head",
+        "idle_since",
         "joined",
+        "moved",
         "previous",
         "protocol",
         "request_ended",
@@ -310,6 +324,7 @@ class Exchange:
         "started",
         "status",
         "surroundings",
+        "timeouts",
         "timer",
         "trailers",
         "tunnel",
@@ -320,7 +335,7 @@ class Exchange:
     backend: Backend[Cluster]
     began: float
     cluster: Cluster
-    deadline: float
+    due: float
     retry: Retry
 
     def __init__(self, downstream: Downstream, caller: Caller) -> None:
@@ -328,9 +343,12 @@ class Exchange:
         self.downstream = downstream
         self.caller = caller
         self.surroundings = surroundings = caller.surroundings
-        self.started = surroundings.now()
+        self.started = self.idle_since = surroundings.now()
         self.protocol = downstream.protocol  # or `grpc`, when the head has told
-        self.timer: set[Exchange] | None = None  # the slot in which the deadline waits
+        self.timeouts = NO_TIMEOUTS
+        self.deadline = inf
+        self.moved = False
+        self.timer: set[Exchange] | None = None  # our slot in the wheel
         self.done = False
         self._route: Route[Cluster] | None = None
         self.affinity: Affinity[Endpoint] | None = None  # None: any endpoint will do
@@ -344,6 +362,8 @@ class Exchange:
         self.request_paused = False
         # The current attempt
         self.attempts = 0
+        self.attempt_due = inf  # the end of its answer
+        self.answer_due = inf  # its head
         self.endpoint: Endpoint | None = None
         self.previous: Endpoint | None = None  # of the last attempt that ended: avoided, counted
         self.seconds = 0.0  # from `began` to the head of its answer
@@ -353,7 +373,7 @@ class Exchange:
         self.status = 0  # not 0: the client has seen the head of its answer
         self.grpc_status: str | None = None  # None: not gRPC
         self.tunnel = _NO_TUNNEL
-        surroundings.exchanges += 1
+        surroundings.exchanges.add(self)
 
     # 1. The request head has arrived: where does it go? -------------------------------------------
 
@@ -361,22 +381,16 @@ class Exchange:
         """Begin; a head without a body is the whole request, and no end follows."""
         self.head = head
         if head.method == b"POST" and head.length != TUNNEL and grpc.is_grpc(b"POST", head.fields):
-            self._begin_call(head)
+            self.protocol = "grpc"
+            self.grpc_status = grpc.NO_STATUS  # it comes at the end
         self.request_ended = head.length is None
         if head.method == b"CONNECT":
             return self._connect(head)
         caller = self.caller
         virtual_host = caller.virtual_host or caller.authorities.find(head.authority)
-        if virtual_host is None:
-            name = head.authority.decode()
-            if caller.leads_to(head.authority):
-                why = f"{name} is known, but does not speak HTTP; CONNECT leads there"
-                return self.refuse("no-route", why)
-            return self.refuse("no-route", f"no service of the mesh is known here as {name}")
-        route = virtual_host.find(head)
+        route = None if virtual_host is None else virtual_host.find(head)
         if route is None:
-            name = head.authority.decode()
-            return self.refuse("no-route", f"{name} is known, but none of its rules matches")
+            return self._refuse_unrouted(head, known=virtual_host is not None)
         self._route = route
         if route.redirect is not None:
             return self.redirect(route.redirect.status, route.redirect.location(head))
@@ -395,9 +409,25 @@ class Exchange:
         if self.started >= budget.turn:
             budget.roll(self.started)
         budget.requests += 1
-        self._join(head)
+        if (
+            caller.direction == "inbound"
+            or head.mesh_fields is not None
+            or self.surroundings.propagation.by_id
+        ):
+            self._join(head)
         self.prepare(head, route, self.backend)
+        if self._limit(head, route):
+            return self._refuse_late()
         return self.begin_attempt()
+
+    def _refuse_unrouted(self, head: RequestHead, *, known: bool) -> None:
+        name = head.authority.decode()
+        why = f"no service of the mesh is known here as {name}"
+        if known:
+            why = f"{name} is known, but none of its rules matches"
+        elif self.caller.leads_to(head.authority):
+            why = f"{name} is known, but does not speak HTTP; CONNECT leads there"
+        self.refuse("no-route", why)
 
     def _connect(self, head: RequestHead) -> None:
         """
@@ -417,15 +447,6 @@ class Exchange:
             return self.refuse("not-implemented")
         self.status = 200
         return self._finish("-")
-
-    def _begin_call(self, head: RequestHead) -> None:
-        """A gRPC call says how long its caller will wait, and its status comes at the end."""
-        self.protocol = "grpc"
-        self.grpc_status = grpc.NO_STATUS
-        timeout = grpc.timeout_of(head.fields)
-        if timeout is not None:
-            self.deadline = self.started + timeout
-            self.timer = self.surroundings.timers.add(self)
 
     def _join(self, head: RequestHead) -> None:
         """Which work is the request part of, and what was allowed to that?"""
@@ -447,6 +468,33 @@ class Exchange:
                 self.joined = self.context = found
         if said is not None:
             self.context = propagation.read(said, self.started).within(self.context)
+
+    def _limit(self, head: RequestHead, route: Route[Cluster]) -> bool:
+        """Find out how long all this may take; say whether that is over already."""
+        timeouts, started, context = self.cluster.timeouts, self.started, self.context
+        if route.timeouts is not None:
+            timeouts = route.timeouts.over(timeouts)
+        self.timeouts = timeouts
+        if context is NOTHING and timeouts.request == inf and self.grpc_status is None:
+            if timeouts.soon:
+                self._arm(self._first_limit(started))
+            return False
+        allowed = min(context.deadline, started + timeouts.request)
+        if self.grpc_status is not None:
+            said = grpc.timeout_of(head.fields)
+            if said is not None and started + said <= allowed:
+                allowed = started + said
+            elif allowed != inf:
+                propagation.put(head.fields, grpc.timeout_field(max(allowed - started, 0)))
+        self.deadline = allowed
+        if self.joined is context and self.caller.direction == "inbound":
+            context.deadline = allowed  # of the calls that will be made for it
+        left = allowed - self.surroundings.now()
+        if left < FAR or timeouts.soon:
+            if left < LEAST:
+                return True
+            self._arm(self._first_limit(started))
+        return False
 
     def prepare(self, head: RequestHead, route: Route[Cluster], backend: Backend[Cluster]) -> None:
         """Make the head what the endpoint shall see."""
@@ -487,6 +535,8 @@ class Exchange:
     def begin_attempt(self) -> None:
         if self.done:
             return None
+        if self.attempts and self.deadline - self.surroundings.now() < LEAST:
+            return self._refuse_late()
         self.attempts += 1
         cluster = self.cluster
         requests = cluster.requests
@@ -514,11 +564,10 @@ class Exchange:
     def on_upstream_ready(self, upstream: Upstream) -> None:
         """A connection is ours: say all that the client has said so far."""
         self.upstream = upstream
-        if self.timer is not None:
-            self._pass_deadline_on()
-        context = self.context
-        if context is not NOTHING or self.attempts > 1:
-            self._pass_context_on(context)
+        if self.deadline != inf or self.context is not NOTHING or self.attempts > 1:
+            self._pass_on()
+        if self.timeouts.of_attempt != inf:
+            self._limit_attempt()
         upstream.send_head(self.head)
         if self.body and self.head.length != TUNNEL:
             for data in self.body:
@@ -534,24 +583,49 @@ class Exchange:
         elif self.request_paused:
             self._resume_request()
 
-    def _pass_deadline_on(self) -> None:
-        """Who comes next may take what is left, where we have taken some of it."""
-        now = self.surroundings.now()
-        if now - self.started < NOTICEABLE:
-            return
-        left = self.deadline - now
-        fields = self.head.fields
-        for index, one in enumerate(fields):
-            if one[0] == grpc.TIMEOUT:
-                fields[index] = grpc.timeout_field(left)
-
-    def _pass_context_on(self, context: Context["Exchange"]) -> None:
-        fields = self.head.fields
+    def _pass_on(self) -> None:
+        """Tell who comes next what it should know of the whole that this is part of."""
+        fields, context = self.head.fields, self.context
+        if self.deadline != inf:
+            self._pass_deadline_on()
         attempt = context.attempt + self.attempts - 1
         if attempt > 1:
             propagation.put(fields, propagation.attempt_field(attempt))
         if context.criticality is not None:
             propagation.put(fields, propagation.criticality_field(context.criticality))
+
+    def _pass_deadline_on(self) -> None:
+        """Who comes next may take what is left."""
+        now = self.surroundings.now()
+        fields, left = self.head.fields, self.deadline - now
+        if self.grpc_status is None:
+            propagation.put(fields, propagation.deadline_field(left))
+        elif now - self.started >= NOTICEABLE:
+            propagation.put(fields, grpc.timeout_field(left))
+        if self.caller.direction == "outbound":
+            name, took = deadline.spender(self._spenders(now))
+            if name:
+                propagation.put(fields, propagation.spent_field(name, took))
+
+    def _spenders(self, now: float) -> Iterator[tuple[str, float]]:
+        """Yield who has had how much of the time."""
+        context, workload = self.context, self.caller.workload
+        yield context.spender, context.spent
+        if self.caller.direction == "inbound":
+            waits = [(call.cluster.service, now - call.started) for call in context.calls]
+            yield workload, now - self.started - max((took for _, took in waits), default=0.0)
+            yield from waits
+        else:
+            if context.started != inf:
+                yield workload, self.started - context.started
+            yield self.cluster.service, now - self.started
+
+    def _limit_attempt(self) -> None:
+        now = self.surroundings.now()
+        self.attempt_due = now + self.timeouts.attempt
+        self.answer_due = now + self.timeouts.answer
+        if self.timeouts.of_attempt < FAR:
+            self._arm(now + self.timeouts.of_attempt)
 
     def on_upstream_failed(self, code: str) -> None:
         """No connection could be had; nothing of the request was sent."""
@@ -576,6 +650,7 @@ class Exchange:
                 return
             self.body_size += len(data)
             body.append(data)
+        self.moved = True
         upstream = self.upstream
         if upstream is not None:
             if self.body_size > self.retry.replay_limit:
@@ -618,6 +693,8 @@ class Exchange:
         self.downstream.send_informational(head)
 
     def on_response_head(self, head: ResponseHead) -> None:
+        self.moved = True
+        self.answer_due = inf
         self.seconds = self.surroundings.now() - self.began
         if self.grpc_status is not None:  # an answer without a body has it in its head
             self.grpc_status = grpc.status_of(head.fields) or grpc.NO_STATUS
@@ -684,7 +761,11 @@ class Exchange:
         # Now, and not at the end: that may be days away, and is the work of both ends.
         endpoint.judge(head.status, None, "", self.seconds, self.began)
         self.tunnel = _TUNNEL
+        self.deadline = self.attempt_due = inf  # they were about this moment
         self.surroundings.tunnels += 1
+        self.idle_since = now = self.surroundings.now()
+        self.moved = False
+        self._arm(self._first_limit(now))
         downstream = self.downstream.switch(head)
         self.downstream = cast("Downstream", downstream)  # it will hear of no more heads
         for data in early:
@@ -710,6 +791,7 @@ class Exchange:
 
     def on_response_data(self, data: bytes, last: bool = False) -> None:
         if not last:
+            self.moved = True
             self.downstream.send_data(data)
         elif self.tunnel:
             self.downstream.send_data(data)
@@ -737,6 +819,7 @@ class Exchange:
             self.upstream.pause_response()
 
     def on_downstream_writable(self) -> None:
+        self.moved = True
         if self.upstream is not None:
             self.upstream.resume_response()
 
@@ -746,6 +829,7 @@ class Exchange:
             self.downstream.pause_request()
 
     def on_upstream_writable(self) -> None:
+        self.moved = True
         self._resume_request()
 
     def _resume_request(self) -> None:
@@ -753,7 +837,117 @@ class Exchange:
             self.request_paused = False
             self.downstream.resume_request()
 
-    # 6. What can go wrong -------------------------------------------------------------------------
+    # 6. Time passes -------------------------------------------------------------------------------
+
+    def on_look(self, now: float) -> None:
+        """Somebody goes round all exchanges, every few seconds: this one has lasted until now."""
+        if self.timer is None and not self.done:
+            self._arm(self._first_limit(now))
+
+    def _arm(self, when: float) -> None:
+        """Be told at that time, if nothing sooner is waited for."""
+        if self.timer is not None:
+            if self.due <= when:
+                return
+            self.surroundings.timers.drop(self.timer, self)
+            self.timer = None
+        if when != inf:
+            self.due = when
+            self.timer = self.surroundings.timers.add(self)
+
+    def _first_limit(self, now: float) -> float:
+        """Return when the first of all limits could be broken, or must be looked at."""
+        idle = self._idle_limit()
+        look = deadline.BODY if self._awaits_body() else idle
+        return min(
+            self.deadline,
+            self.attempt_due,
+            self.answer_due,
+            self.started + self.timeouts.duration,
+            self.idle_since + idle,
+            now + look / LOOKS,
+        )
+
+    def _idle_limit(self) -> float:
+        """Return the seconds in which something must move."""
+        if self.tunnel:
+            return self.timeouts.tunnel_idle
+        if self._awaits_body() and not self.request_paused:
+            return min(self.timeouts.idle, deadline.BODY)
+        return self.timeouts.idle
+
+    def _awaits_body(self) -> bool:
+        """Say whether it is the client's turn: of an HTTP/1.1 body its connection takes care."""
+        length = self.head.length
+        return (
+            not (self.request_ended or self.status)
+            and length is not None
+            and length > 0
+            and self.downstream.protocol == "http2"
+        )
+
+    def on_due(self) -> None:
+        """The first of the limits may have been broken; if so, end it, else wait for the next."""
+        self.timer = None
+        now = self.surroundings.now()
+        if now >= self.deadline:
+            return self._break_off("deadline-exceeded", self._whose_fault(now))
+        if now >= self.started + self.timeouts.duration:
+            return self._break_off("duration-exceeded")
+        if now >= self.attempt_due or now >= self.answer_due:
+            return self._end_late_attempt()
+        if self.moved:
+            self.moved = False
+            self.idle_since = now
+        if now >= self.idle_since + self._idle_limit():
+            slow_client = self._awaits_body() and not self.request_paused
+            return self._break_off("body-timeout" if slow_client else "stream-idle")
+        return self._arm(self._first_limit(now))
+
+    def _whose_fault(self, now: float) -> str:
+        return deadline.blame(*deadline.spender(self._spenders(now)))
+
+    def _refuse_late(self) -> None:
+        """Nothing is begun for which no time is left."""
+        detail = self._whose_fault(self.surroundings.now())
+        sent = "no further attempt was made" if self.attempts else "it was not sent on"
+        self.refuse("deadline-exceeded", f"{detail}, and {sent}" if detail else sent)
+
+    def _end_late_attempt(self) -> None:
+        """The attempt has had its time; another one may be faster."""
+        self.attempt_due = self.answer_due = inf
+        if self.status:
+            return self._break_off("attempt-timeout")
+        self._give_up_attempt("attempt-timeout")
+        self._arm(self._first_limit(self.surroundings.now()))
+        return self._retry_or_refuse("attempt-timeout", sent=True, reused=False)
+
+    def on_cause_gone(self) -> None:
+        """The client has gone of the request that this call is made for."""
+        if not self.done:
+            self.surroundings.cancelled(self.cluster.service)
+            self._break_off("caller-gone")
+
+    def _break_off(self, code: str, detail: str = "") -> None:
+        """End the exchange from here: the answer will not come in time, or nobody needs it."""
+        # An endpoint that has begun to answer is not slow: how long that takes, the request decides.
+        why = refusal(code)
+        blameless = self.status or why.flag == "DC"
+        self._give_up_attempt("downstream-closed" if blameless else code)
+        if not self.status:
+            return self.refuse(code, detail)
+        # Too late for another answer, but for gRPC the status comes last.
+        self.surroundings.refused(self.caller.direction, code)
+        if self.grpc_status is not None:
+            self.grpc_status = str(why.grpc_status)
+        self._finish(why.flag)
+        if self.grpc_status is not None and self.downstream.protocol == "http2":
+            sentence = f"{why.sentence.removesuffix('.')}: {detail}." if detail else why.sentence
+            trailers = grpc.status_fields(why.grpc_status, f"{code}: {sentence}")
+            return self.downstream.send_end(trailers)
+        return self.downstream.reset()  # gRPC-Web has it in its body
+
+    # 7. What can go wrong -------------------------------------------------------------------------
 
     def on_response_reset(self, code: str, *, reused: bool) -> None:
         """
@@ -773,13 +967,6 @@ class Exchange:
             return
         self._retry_or_refuse(code, sent=refusal(code).processed, reused=reused)
 
-    def on_attempt_timeout(self) -> None:
-        """There is no answer in the time that one attempt has; what hedges it is part of it."""
-        code = "attempt-timeout" if self.upstream is not None else "connect-timeout"
-        sent = self.upstream is not None
-        self._give_up_attempt(code)
-        self._retry_or_refuse(code, sent=sent, reused=False)
-
     def on_request_reset(self) -> None:
         """The client has gone."""
         if self.done:
@@ -790,26 +977,11 @@ class Exchange:
             self.status = why.status
         if self.grpc_status is not None:
             self.grpc_status = str(why.grpc_status)
+        joined = self.joined
         self._finish(why.flag)
-
-    def on_deadline(self) -> None:
-        """The time that the caller allowed has passed, and so may the work for it end."""
-        self.timer = None
-        # An endpoint that has begun to answer is not slow: how long that takes, the request decides.
-        self._give_up_attempt("downstream-closed" if self.status else "deadline-exceeded")
-        if not self.status:
-            self.refuse("deadline-exceeded")
-            return
-        # Too late for another answer, but for gRPC the status comes last.
-        why = refusal("deadline-exceeded")
-        self.surroundings.refused(self.caller.direction, why.code)
-        self.grpc_status = str(why.grpc_status)
-        self._finish(why.flag)
-        if self.downstream.protocol == "http2":
-            trailers = grpc.status_fields(why.grpc_status, f"{why.code}: {why.sentence}")
-            self.downstream.send_end(trailers)
-        else:  # gRPC-Web has it in its body
-            self.downstream.reset()
+        if joined is not None and self.caller.direction == "inbound":
+            for call in list(joined.calls):
+                call.on_cause_gone()
 
     def _give_up_attempt(self, code: str) -> None:
         """Nobody waits for its answer any more, nor for that of the one beside it."""
@@ -854,7 +1026,7 @@ class Exchange:
             wait = retry.wait(case, self.attempts, surroundings.random, after)
             if after is not None and after > retry.max_backoff:
                 why_not = "retry-after"
-            elif self.timer is not None and now + wait >= self.deadline:
+            elif self.deadline - now - wait < LEAST:
                 why_not = "deadline"
             elif not cluster.budget.withdraw(now):
                 why_not = "budget"
@@ -910,9 +1082,9 @@ class Exchange:
 
     def on_second_ready(self) -> None:
         """The head is about to be said once more."""
-        if self.timer is not None:
-            self._pass_deadline_on()
-        self._pass_context_on(self.context)
+        self._pass_on()
+        if self.timeouts.of_attempt != inf:
+            self._limit_attempt()  # from now on, for both
 
     def on_second_answer(self, second: SecondAttempt, head: ResponseHead) -> None:
         """The second attempt has an answer; unless that is a failure, it is the only one now."""
@@ -927,8 +1099,10 @@ class Exchange:
             surroundings.hedge_won(self.cluster.service)
         self.cluster.latencies.record(surroundings.now() - self.started)
         self.second = None
+        due = self.attempt_due
         if self.endpoint is not None:
             self._give_up_attempt("downstream-closed")
+        self.attempt_due = due
         second.won = True
         self.endpoint, self.upstream = cast("Endpoint", second.endpoint), second.upstream
         self.began = second.began
@@ -991,7 +1165,7 @@ class Exchange:
         else:
             downstream.send_end(None)
 
-    # 7. The end: give back, count -----------------------------------------------------------------
+    # 8. The end: give back, count -----------------------------------------------------------------
 
     def _end_attempt(self, code: str, status: int = 0) -> None:
         """
@@ -1010,6 +1184,8 @@ class Exchange:
             if not self.tunnel:  # that was judged when it opened
                 endpoint.judge(status, self.grpc_status, code, self.seconds, self.began)
             self.seconds = 0.0
+            if self.second is None:
+                self.attempt_due = self.answer_due = inf
 
     def _end_tunnel(self) -> None:
         """Both directions have ended."""
@@ -1033,7 +1209,7 @@ class Exchange:
         if self.request_paused:
             self._resume_request()  # what still comes of the body is read and dropped
         surroundings = self.surroundings
-        surroundings.exchanges -= 1
+        surroundings.exchanges.discard(self)
         route = self._route
         name = "-" if route is None else route.name
         service = self.cluster.service if self.attempts else "-"  # no attempt without a cluster
@@ -1051,7 +1227,7 @@ class Exchange:
     def _part(self, joined: Context["Exchange"]) -> None:
         """Nothing is made for this exchange any more, or this one for another."""
         self.joined = None
-        if self.caller.direction == "inbound":
-            self.surroundings.propagation.leave(joined)
-        else:
+        if self.caller.direction == "outbound":
             joined.calls.discard(self)
+            return
+        self.surroundings.propagation.leave(joined)

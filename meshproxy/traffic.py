@@ -55,7 +55,7 @@ class Environment:
         self.drain_seconds = bootstrap.drain_seconds
         self.metrics = metrics
         self.sockets = sockets
-        self.exchanges = 0
+        self.exchanges: set[Exchange] = set()
         self.tunnels = 0
         self.tokens: Tokens | None = None
         self.propagation: Propagation[Exchange] = Propagation()
@@ -172,8 +172,12 @@ class Traffic:
         return [cluster.statistics() for cluster in self.mesh.clusters.values()]
 
     def _sweep(self) -> None:
-        self.mesh.sweep(self.environment.now())
-        self._sweeping = self.environment.loop.call_later(SWEEP, self._sweep)
+        environment = self.environment
+        now = environment.now()
+        self.mesh.sweep(now)
+        for exchange in list(environment.exchanges):
+            exchange.on_look(now)
+        self._sweeping = environment.loop.call_later(SWEEP, self._sweep)
 
     # Drain and stop -------------------------------------------------------------------------------
 
@@ -187,14 +191,14 @@ class Traffic:
         mesh.drain()
         log.info(
             "draining: %d requests under way, %d connections",
-            environment.exchanges, mesh.connections,
+            len(environment.exchanges), mesh.connections,
         )  # fmt: skip
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(environment.drain_seconds):
                 while not self._hurried and (environment.exchanges or mesh.connections):
                     await asyncio.sleep(DRAIN_LOOK)
         if environment.exchanges:
-            log.warning("not drained in time: %d requests cut", environment.exchanges)
+            log.warning("not drained in time: %d requests cut", len(environment.exchanges))
         if mesh.connections:
             log.info("not drained in time: %d connections closed", mesh.connections)
 

@@ -151,7 +151,8 @@ class RouteSpec(Spec, frozen=True, kw_only=True):
         backends: With no redirect and nothing to forward to, the route answers 500.
         request_timeout: Milliseconds from the request's head to the end of the answer, all attempts
             together (HTTPRoute `timeouts.request`); 0 for no limit, None for the cluster's.
-        backend_request_timeout: Milliseconds for the answer's head, per attempt (`backendRequest`).
+        backend_request_timeout: Milliseconds for one attempt, to the end of its answer
+            (`backendRequest`).
         retry: None for the cluster's.
         session: Of this rule; None for the cluster's.
         faults: The first that means a request decides.
@@ -254,7 +255,10 @@ class ClusterSpec(Spec, frozen=True, kw_only=True):
         request_timeout: Of routes that say nothing; 0 for no limit, like the next.
         backend_request_timeout: The same.
         stream_idle_timeout: Milliseconds in which nothing of a request or its answer moves.
-        max_stream_duration: Milliseconds for request and answer together, tunnels included.
+        tunnel_idle_timeout: The same of what has switched protocols (WebSocket, CONNECT), and of
+            opaque connections; 0 for no limit.
+        max_stream_duration: Milliseconds for request and answer together, tunnels and opaque
+            connections included; 0 for no limit.
         retry: Of routes that say nothing.
         limits: Of the whole cluster.
         endpoint_limits: Of each of its endpoints.
@@ -272,6 +276,7 @@ class ClusterSpec(Spec, frozen=True, kw_only=True):
     request_timeout: Milliseconds = 0
     backend_request_timeout: Milliseconds = 0
     stream_idle_timeout: Milliseconds = 300_000
+    tunnel_idle_timeout: Milliseconds = 0
     max_stream_duration: Milliseconds = 0
     retry: RetrySpec = RetrySpec()
     retry_budget: RetryBudgetSpec = RetryBudgetSpec()

@@ -68,7 +68,7 @@ class Caller:
 
     __slots__ = (
         "_connections", "_destination", "_series", "_statuses", "authorities", "direction", "hop", "identity",
-        "identity_field", "source", "surroundings", "tcp_route", "virtual_host",
+        "identity_field", "source", "surroundings", "tcp_route", "virtual_host", "workload",
     )  # fmt: skip
 
     def __init__(self, destination: "Destination", identity: str | None) -> None:
@@ -82,6 +82,7 @@ class Caller:
         self.tcp_route = destination.tcp_route
         self.direction: str = destination.direction
         self.hop = destination.hop
+        self.workload = destination.environment.workload
         self.identity = identity
         self.source = identity or ""
         if self.direction == "outbound":

@@ -59,6 +59,8 @@ _CRITICALITY_FIELDS: Final = {
 }
 
 _DIGITS: Final = 10  # 115 days
+_ROUNDING: Final = 1e-4
+"""Milliseconds that differences of the clock may be off: 300 must not be passed on as 299."""
 _ATTEMPT_DIGITS: Final = 3
 _spent: Final = re.compile(rb"([0-9A-Za-z./_-]{1,253})=([0-9]{1,10})").fullmatch
 
@@ -151,18 +153,19 @@ def read(mesh_fields: Fields, now: float) -> Context[Any]:
 
 
 def put(fields: Fields, one: Field) -> None:
-    """Say `one`, in the place of what an earlier attempt has said."""
+    """Say `one`, in the place of what an earlier attempt, or the client, has said."""
     name = one[0]
     for index, other in enumerate(fields):
         if other[0] == name:
             fields[index] = one
+            fields[index + 1 :] = [rest for rest in fields[index + 1 :] if rest[0] != name]
             return
     fields.append(one)
 
 
 def deadline_field(left: float) -> Field:
     """Return the field that allows so many seconds: whole milliseconds, never more."""
-    return field(DEADLINE, b"%d" % max(int(left * 1000), 0))
+    return field(DEADLINE, b"%d" % max(int(left * 1000 + _ROUNDING), 0))
 
 
 def attempt_field(attempt: int) -> Field:

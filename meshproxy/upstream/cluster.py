@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from meshproxy.contract.resources import ClusterSpec, EndpointSpec
 from meshproxy.contract.wire import ContractError
 from meshproxy.message import Fields
+from meshproxy.policies import deadline
 from meshproxy.policies.hedging import Latencies
 from meshproxy.policies.limits import Limit
 from meshproxy.policies.load_balancing.balancing import Balancing
@@ -179,7 +180,7 @@ class Cluster:
     __slots__ = (
         "_balancing", "_environment", "_named", "_warming", "available", "budget", "connections",
         "endpoints", "hash_key", "latencies", "mtls", "pick", "requests", "retry", "service",
-        "session", "spec", "sticky",
+        "session", "spec", "sticky", "timeouts",
     )  # fmt: skip
 
     def __init__(self, spec: ClusterSpec, environment: Environment) -> None:
@@ -189,6 +190,7 @@ class Cluster:
         self.retry = Retry(spec.retry)
         self.budget = RetryBudget(spec.retry_budget)
         self.latencies = Latencies()
+        self.timeouts = deadline.of_cluster(spec)
         self.endpoints: Sequence[Endpoint] = ()
         self.available: tuple[Endpoint, ...] = ()
         self.connections = Limit(spec.limits.connections)
@@ -218,6 +220,7 @@ class Cluster:
         self.mtls = spec.mtls
         self.retry = Retry(spec.retry)
         self.budget.adopt(spec.retry_budget)
+        self.timeouts = deadline.of_cluster(spec)
         before = [(endpoint, endpoint.spec) for endpoint in self.endpoints]
         changed = spec.balancing != self._balancing.spec
         if changed:

@@ -33,7 +33,7 @@ class Environment:
         self.identity = "spiffe://test.mesh/ns/default/sa/catalog"
         self.trust_domain = "test.mesh"
         self.metrics = Metrics()
-        self.exchanges = 0
+        self.exchanges: set[Exchange] = set()
         self.tunnels = 0
         self.tokens: Tokens | None = None
         self.propagation: Propagation[Exchange] = Propagation()

@@ -1,7 +1,8 @@
 """One request and its response, told with recorders in place of connections."""
 
 from collections.abc import Callable
-from typing import cast
+from math import inf
+from typing import Any, cast
 
 import pytest
 
@@ -19,6 +20,7 @@ from meshproxy.contract.resources import (
 )
 from meshproxy.exchange import HOLD_LIMIT, NOTICEABLE, Caller, Cluster, Endpoint, Exchange, Series
 from meshproxy.message import CHUNKED, TUNNEL, Field, RequestHead, ResponseHead, field, value_of
+from meshproxy.policies.deadline import NO_TIMEOUTS, compiled
 from meshproxy.policies.hedging import Latencies
 from meshproxy.policies.limits import Limit
 from meshproxy.policies.load_balancing.hash_key import HashKey
@@ -86,6 +88,7 @@ class FakeCluster:
         self.retry = Retry()
         self.budget = RetryBudget()
         self.latencies = Latencies()
+        self.timeouts = NO_TIMEOUTS
         self.sticky = False
         self.hash_key: HashKey | None = None
         self.session: Session | None = None
@@ -110,7 +113,7 @@ class FakeSurroundings:
     """A clock that stands still, chance that is known, and `later` at the test's word."""
 
     def __init__(self) -> None:
-        self.exchanges = 0
+        self.exchanges: set[Exchange] = set()
         self.tunnels = 0
         self.tokens: Tokens | None = None
         self.propagation: Propagation[Exchange] = Propagation()
@@ -171,6 +174,7 @@ class FakeCaller:
 
     direction = "outbound"
     hop = "outbound of default/storefront"
+    workload = "default/storefront"
     source = "spiffe://test.mesh/ns/default/sa/storefront"
 
     def __init__(self, host: VirtualHost[Cluster]) -> None:
@@ -241,7 +245,7 @@ class Scene:
             self.first.active,
             self.second.active,
             self.cluster.requests.count,
-            self.caller.surroundings.exchanges,
+            len(self.caller.surroundings.exchanges),
         )
         return counts == (0, 0, 0, 0) and not self.first.waiting and not self.second.waiting
 
@@ -1001,3 +1005,471 @@ def test_no_request_above_the_limit() -> None:
     assert scene.caller.surroundings.refusals == ["overflow"]
     assert not scene.first.waiting
     assert scene.at_rest()
+
+
+# Limits of time -----------------------------------------------------------------------------------
+
+
+def limited(**limits: Any) -> Scene:
+    """A scene, by the `protocol` that is given, whose cluster allows no more than that."""
+    scene = Scene(protocol=limits.pop("protocol", "http"))
+    scene.cluster.timeouts = compiled(NO_TIMEOUTS._replace(**limits))
+    return scene
+
+
+def look(scene: Scene) -> None:
+    """Go round all exchanges, as the process does every few seconds."""
+    surroundings = scene.caller.surroundings
+    for exchange in list(surroundings.exchanges):
+        exchange.on_look(surroundings.time)
+
+
+def body_of(scene: Scene) -> bytes:
+    """Return what the client has heard behind the head of its answer."""
+    return b"".join(call[1] for call in scene.client.heard if call[0] == "send_data")
+
+
+def test_a_request_has_the_time_of_its_route() -> None:
+    """HTTPRoute `timeouts.request`: then 504, and the work for it is given up."""
+    scene = Scene(
+        RouteSpec(name="all", backends=(BackendSpec(cluster="catalog"),), request_timeout=500)
+    )
+    head = scene.ask()
+    stream = scene.first.lend()
+    assert value_of(head.fields, b"x-mesh-deadline-ms") == b"500"
+    scene.caller.surroundings.sleep(0.499)
+    assert scene.client.words == []
+    scene.caller.surroundings.sleep(2 * TICK)
+
+    assert stream.words == ["send_head", "reset"]
+    assert scene.status == 504
+    assert b"default/catalog took 599 ms of it" in body_of(scene)
+    assert scene.caller.surroundings.refusals == ["deadline-exceeded"]
+    assert scene.caller.counted == [("all", "default/catalog", "v1", 504, "UT")]
+    assert scene.at_rest()
+
+
+def test_an_answer_that_takes_too_long_is_torn() -> None:
+    """The request's time covers the body, too; half of it must not look whole."""
+    scene = limited(request=1.0)
+    scene.ask()
+    scene.first.lend()
+    scene.exchange.on_response_head(OK)
+    scene.exchange.on_response_data(b"o")
+    scene.caller.surroundings.sleep(1 + 2 * TICK)
+    assert scene.client.words == ["send_head", "send_data", "reset"]
+    assert scene.caller.counted == [("all", "default/catalog", "v1", 200, "UT")]
+
+
+@pytest.mark.parametrize("limit", ["attempt", "answer"])
+def test_an_attempt_that_takes_too_long_is_given_up(limit: str) -> None:
+    """Nobody knows whether it was processed: by default it is not made again."""
+    scene = limited(**{limit: 0.5}, request=5.0)
+    scene.ask()
+    stream = scene.first.lend()
+    scene.caller.surroundings.sleep(0.5 + 2 * TICK)
+    assert stream.words == ["send_head", "reset"]
+    assert scene.status == 504
+    assert scene.caller.surroundings.refusals == ["attempt-timeout"]
+    assert scene.at_rest()
+
+
+def test_the_time_of_an_attempt_begins_with_its_connection() -> None:
+    """BackendRequest: "from when the request first starts being sent"."""
+    scene = limited(attempt=0.5)
+    scene.ask()
+    scene.caller.surroundings.sleep(2.0)
+    scene.first.lend()
+    scene.caller.surroundings.sleep(0.4)
+    scene.exchange.on_response_head(ResponseHead(200, [], length=0))
+    scene.exchange.on_response_end(None)
+    assert scene.status == 200
+    assert scene.caller.surroundings.timers.count == 0
+
+
+@pytest.mark.parametrize(("limit", "torn"), [("attempt", True), ("answer", False)])
+def test_the_body_belongs_to_an_attempt_but_not_to_its_answers_head(limit: str, torn: bool) -> None:
+    """BackendRequest runs "to when the full response has been received"; a per-try limit does not."""
+    scene = limited(**{limit: 0.5})
+    scene.ask()
+    scene.first.lend()
+    scene.exchange.on_response_head(OK)
+    scene.caller.surroundings.sleep(0.5 + 2 * TICK)
+    assert ("reset" in scene.client.words) is torn
+
+
+def test_far_limits_are_armed_only_of_what_lasts() -> None:
+    """An answer comes in milliseconds: until somebody goes round, nothing stands in the wheel."""
+    scene = limited(request=15.0, idle=300.0)
+    head = scene.ask()
+    scene.first.lend()
+    timers = scene.caller.surroundings.timers
+    assert timers.count == 0
+    assert value_of(head.fields, b"x-mesh-deadline-ms") == b"15000"  # it is said all the same
+    scene.caller.surroundings.time += 5.0
+    look(scene)
+    look(scene)
+    assert timers.count == 1
+    scene.caller.surroundings.sleep(10 + 2 * TICK)
+    assert scene.status == 504
+    assert timers.count == 0
+
+
+def rest(scene: Scene, seconds: float) -> None:
+    """Let time pass, a second at a time."""
+    for _ in range(int(seconds)):
+        scene.caller.surroundings.sleep(1.0)
+
+
+def test_silence_is_noticed_however_much_was_said_before() -> None:
+    """Data push the end of the wait out; a quarter of the limit later, at most, it has come."""
+    scene = limited(idle=8.0)
+    scene.ask()
+    scene.first.lend()
+    scene.exchange.on_response_head(OK)
+    for _ in range(10):
+        rest(scene, 7)
+        assert not scene.exchange.done
+        scene.exchange.on_response_data(b"x")
+    rest(scene, 8)
+    assert not scene.exchange.done
+    rest(scene, 3)
+    assert scene.client.words[-1] == "reset"
+    assert scene.caller.surroundings.refusals == ["stream-idle"]
+    assert scene.caller.counted == [("all", "default/catalog", "v1", 200, "SI")]
+    assert scene.at_rest()
+
+
+def test_without_an_answer_silence_is_504() -> None:
+    """An endpoint that takes a request and says nothing, when nobody has limited anything."""
+    scene = limited(idle=8.0)
+    scene.ask()
+    scene.first.lend()
+    rest(scene, 11)
+    assert scene.status == 504
+    assert scene.caller.surroundings.refusals == ["stream-idle"]
+
+
+def test_a_client_that_reads_slowly_is_not_silent() -> None:
+    """What leaves our buffers moves, too."""
+    scene = limited(idle=8.0)
+    scene.ask()
+    scene.first.lend()
+    scene.exchange.on_response_head(OK)
+    for _ in range(3):
+        rest(scene, 7)
+        scene.exchange.on_downstream_writable()
+        scene.exchange.on_upstream_writable()
+    assert not scene.exchange.done
+
+
+@pytest.mark.parametrize(
+    ("protocol", "length", "code"),
+    [("http2", 10, "body-timeout"), ("http2", CHUNKED, "stream-idle"), ("http", 10, "stream-idle")],
+)
+def test_a_body_that_was_announced_must_come(protocol: str, length: int, code: str) -> None:
+    """Over HTTP/2; an HTTP/1.1 connection sees to it itself, and messages may wait for answers."""
+    scene = limited(protocol=protocol, idle=300.0)
+    scene.ask(b"PUT", length=length)
+    scene.first.lend()
+    scene.exchange.on_request_data(b"x")
+    look(scene)
+    rest(scene, 400)
+    assert scene.caller.surroundings.refusals == [code]
+
+
+def test_a_client_is_not_slow_that_we_do_not_listen_to() -> None:
+    """While its endpoint takes nothing, it is the endpoint that nothing moves to."""
+    scene = limited(protocol="http2", idle=300.0)
+    scene.ask(b"PUT", length=10)
+    scene.first.lend()
+    scene.exchange.on_upstream_blocked()
+    look(scene)
+    rest(scene, 200)
+    assert not scene.exchange.done
+    scene.exchange.on_upstream_writable()
+    rest(scene, 90)
+    assert scene.caller.surroundings.refusals == ["body-timeout"]
+
+
+def test_request_and_answer_together_have_a_limit() -> None:
+    """However much moves."""
+    scene = limited(duration=5.0)
+    scene.ask()
+    scene.first.lend()
+    scene.exchange.on_response_head(OK)
+    for _ in range(6):
+        scene.exchange.on_response_data(b"x")
+        rest(scene, 1)
+    assert scene.client.words[-1] == "reset"
+    assert scene.caller.counted == [("all", "default/catalog", "v1", 200, "UMSDR")]
+
+
+def tunnel_of(scene: Scene) -> Recorder:
+    """Open a WebSocket, and return the endpoint's side of it."""
+    head = RequestHead(b"GET", b"catalog", b"/", [], TUNNEL)
+    head.upgrade = b"websocket"
+    scene.exchange.on_request_head(head)
+    stream = scene.first.lend()
+    scene.exchange.on_response_head(ResponseHead(101, [], TUNNEL))
+    return stream
+
+
+def test_waiting_for_a_tunnel_has_the_limits_of_any_request() -> None:
+    """Who never says 101 keeps nobody waiting."""
+    scene = limited(request=1.0)
+    head = RequestHead(b"GET", b"catalog", b"/", [], TUNNEL)
+    head.upgrade = b"websocket"
+    scene.exchange.on_request_head(head)
+    scene.first.lend()
+    scene.caller.surroundings.sleep(1 + 2 * TICK)
+    assert scene.status == 504
+    assert scene.at_rest()
+
+
+def test_a_tunnel_outlives_the_time_of_its_request() -> None:
+    """Request, attempt and idle limits were about the answer; a quiet WebSocket is an ordinary one."""
+    scene = limited(request=5.0, attempt=4.0, answer=3.0, idle=2.0)
+    tunnel_of(scene)
+    rest(scene, 1000)
+    assert not scene.exchange.done
+    assert scene.caller.surroundings.timers.count == 0
+
+
+@pytest.mark.parametrize(
+    ("limit", "flag"), [("tunnel_idle", "SI"), ("duration", "UMSDR")]
+)  # fmt: skip
+def test_a_tunnel_has_limits_where_somebody_wants_them(limit: str, flag: str) -> None:
+    """Both sides of it are reset: what breaks off must not look like an end."""
+    scene = limited(**{limit: 20.0})
+    stream = tunnel_of(scene)
+    rest(scene, 19)
+    assert not scene.exchange.done
+    rest(scene, 6)
+    assert (scene.client.words[-1], stream.words[-1]) == ("reset", "reset")
+    assert scene.caller.counted == [("all", "default/catalog", "v1", 101, flag)]
+    assert scene.at_rest()
+
+
+def test_no_further_attempt_is_made_for_nobody() -> None:
+    """When the time has passed before the next attempt begins, it does not begin."""
+    scene = limited(request=30.0)
+    scene.ask()
+    scene.first.waiting.pop().on_upstream_failed("connect-failed")
+    scene.caller.surroundings.time += 30.0
+    scene.caller.surroundings.tick()
+    assert scene.status == 504
+    assert b"no further attempt was made" in body_of(scene)
+    assert not scene.second.waiting
+    assert scene.at_rest()
+
+
+# Across the app -----------------------------------------------------------------------------------
+
+TRACEPARENT = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+
+class Sidecar:
+    """The inbound and the outbound half of one process, and an app that passes `traceparent` on."""
+
+    def __init__(self) -> None:
+        self.inbound, self.outbound = Scene(), Scene()
+        self.inbound.caller.direction = "inbound"
+        self.inbound.caller.hop = "inbound of default/storefront"
+        self.inbound.caller.identity_field = field(b"x-forwarded-client-cert", b"URI=spiffe://a/b")
+        self.surroundings = self.inbound.caller.surroundings
+        self.outbound.caller.surroundings = self.surroundings
+        self.outbound.exchange = self.another_call()
+
+    def another_call(self) -> Exchange:
+        return Exchange(self.outbound.client, cast("Caller", self.outbound.caller))
+
+    def receive(self, *said: tuple[bytes, bytes]) -> RequestHead:
+        """Let a request come in, with these fields of a mesh proxy's."""
+        head = RequestHead(b"GET", b"here", b"/", [field(b"traceparent", TRACEPARENT)])
+        head.mesh_fields = [field(name, value) for name, value in said] or None
+        self.inbound.exchange.on_request_head(head)
+        return head
+
+    def call(self, *said: tuple[bytes, bytes], trace: bytes = TRACEPARENT) -> RequestHead:
+        """Let the app call another service."""
+        head = RequestHead(b"GET", b"catalog", b"/", [field(b"traceparent", trace)])
+        head.mesh_fields = [field(name, value) for name, value in said] or None
+        self.outbound.exchange.on_request_head(head)
+        return head
+
+
+def test_a_call_has_what_is_left_to_the_request_it_is_made_for() -> None:
+    """Less what the app has taken, which is said along with it; attempt and criticality as they were."""
+    sidecar = Sidecar()
+    came = sidecar.receive(
+        (b"x-mesh-deadline-ms", b"1000"), (b"x-mesh-attempt", b"2"),
+        (b"x-mesh-criticality", b"sheddable"), (b"x-mesh-spent", b"default/edge=20"),
+    )  # fmt: skip
+    sidecar.inbound.first.lend()
+    assert value_of(came.fields, b"x-mesh-deadline-ms") == b"1000"
+    sidecar.surroundings.time += 0.25
+    sidecar.outbound.exchange = sidecar.another_call()
+    went = sidecar.call()
+    sidecar.outbound.first.lend()
+    said = {name: value for name, value, _ in went.fields if name.startswith(b"x-mesh-")}
+    assert said == {
+        b"x-mesh-deadline-ms": b"750",
+        b"x-mesh-attempt": b"2",
+        b"x-mesh-criticality": b"sheddable",
+        b"x-mesh-spent": b"default/storefront=250",
+    }
+
+
+def test_of_a_stranger_nothing_is_believed() -> None:
+    """Whoever has not proved to be of the mesh neither limits nor favours a request."""
+    sidecar = Sidecar()
+    sidecar.inbound.caller.identity_field = None
+    sidecar.receive((b"x-mesh-deadline-ms", b"1"), (b"x-mesh-criticality", b"critical"))
+    assert sidecar.inbound.first.waiting
+    assert sidecar.inbound.exchange.context.criticality is None
+    assert sidecar.inbound.exchange.deadline == inf
+
+
+def test_the_time_of_an_inbound_route_holds_for_the_calls() -> None:
+    """Whoever has set the limit: it is the exchange's deadline that is inherited."""
+    sidecar = Sidecar()
+    sidecar.inbound.cluster.timeouts = compiled(NO_TIMEOUTS._replace(request=2.0))
+    sidecar.receive()
+    went = sidecar.call()
+    sidecar.outbound.first.lend()
+    assert value_of(went.fields, b"x-mesh-deadline-ms") == b"2000"
+
+
+@pytest.mark.parametrize(("own", "passed_on"), [(b"300", b"300"), (b"9000", b"1000")])
+def test_an_app_may_allow_less_to_its_calls(own: bytes, passed_on: bytes) -> None:
+    """And not more."""
+    sidecar = Sidecar()
+    sidecar.receive((b"x-mesh-deadline-ms", b"1000"))
+    went = sidecar.call((b"x-mesh-deadline-ms", own), (b"x-mesh-attempt", b"7"))
+    sidecar.outbound.first.lend()
+    assert value_of(went.fields, b"x-mesh-deadline-ms") == passed_on
+    assert value_of(went.fields, b"x-mesh-attempt") is None
+
+
+def test_an_app_that_passes_nothing_on_has_its_own_word() -> None:
+    """Without a match nothing is inherited; the deadline that the app itself gives, holds."""
+    sidecar = Sidecar()
+    sidecar.receive((b"x-mesh-deadline-ms", b"1000"))
+    went = sidecar.call((b"x-mesh-deadline-ms", b"3000"), trace=b"")
+    sidecar.outbound.first.lend()
+    assert value_of(went.fields, b"x-mesh-deadline-ms") == b"3000"
+    assert sidecar.surroundings.propagation.unknown == 1
+
+
+def test_what_is_spent_is_refused_at_once_and_says_by_whom() -> None:
+    """The app has taken all the time: no endpoint is asked to work for nobody."""
+    sidecar = Sidecar()
+    sidecar.receive((b"x-mesh-deadline-ms", b"20000"))
+    sidecar.surroundings.time += 20.0
+    sidecar.outbound.exchange = sidecar.another_call()
+    sidecar.call()
+    assert sidecar.outbound.status == 504
+    body = body_of(sidecar.outbound)
+    assert b"default/storefront took 20000 ms of it, and it was not sent on" in body
+    assert not sidecar.outbound.first.waiting
+
+
+def test_what_arrives_spent_is_refused_in_the_name_of_who_spent_it() -> None:
+    """A hop before has said who it was."""
+    sidecar = Sidecar()
+    sidecar.receive((b"x-mesh-deadline-ms", b"0"), (b"x-mesh-spent", b"default/cart=950"))
+    assert sidecar.inbound.status == 504
+    assert b"default/cart took 950 ms of it" in body_of(sidecar.inbound)
+    assert not sidecar.surroundings.propagation.by_id
+
+
+def test_an_inbound_request_blames_the_call_it_waits_for() -> None:
+    """The app beside us has only waited, too."""
+    sidecar = Sidecar()
+    sidecar.receive((b"x-mesh-deadline-ms", b"1000"))
+    sidecar.inbound.first.lend()
+    sidecar.surroundings.time += 0.1
+    sidecar.outbound.exchange = sidecar.another_call()
+    sidecar.call()
+    sidecar.outbound.exchange.deadline = inf  # its own end would come in the same moment
+    sidecar.surroundings.sleep(0.9 + 2 * TICK)
+    assert b"default/catalog took 1000 ms of it" in body_of(sidecar.inbound)
+
+
+def test_when_the_client_goes_its_calls_are_cancelled() -> None:
+    """The endpoint's stream is reset, and the app is told why its call has ended."""
+    sidecar = Sidecar()
+    sidecar.receive()
+    sidecar.inbound.first.lend()
+    sidecar.call()
+    stream = sidecar.outbound.first.lend()
+    sidecar.inbound.exchange.on_request_reset()
+    assert stream.words == ["send_head", "reset"]
+    assert sidecar.outbound.status == 499
+    assert sidecar.surroundings.refusals == ["caller-gone"]
+    assert sidecar.surroundings.cancellations == ["default/catalog"]
+    assert sidecar.inbound.at_rest()
+    assert sidecar.outbound.at_rest()
+    assert not sidecar.surroundings.propagation.by_id
+
+
+def test_an_answer_that_has_begun_is_cancelled_as_well() -> None:
+    """It is torn, and its endpoint is not blamed."""
+    sidecar = Sidecar()
+    sidecar.receive()
+    sidecar.call()
+    sidecar.outbound.first.lend()
+    sidecar.outbound.exchange.on_response_head(OK)
+    sidecar.inbound.exchange.on_request_reset()
+    assert sidecar.outbound.client.words == ["send_head", "reset"]
+    assert sidecar.outbound.caller.counted == [("all", "default/catalog", "v1", 200, "DC")]
+
+
+def test_calls_outlive_the_request_that_was_answered() -> None:
+    """What an app does after it has answered is its own business; a later call inherits nothing."""
+    sidecar = Sidecar()
+    sidecar.receive()
+    sidecar.inbound.first.lend()
+    sidecar.call()
+    stream = sidecar.outbound.first.lend()
+    sidecar.inbound.exchange.on_response_head(OK)
+    sidecar.inbound.exchange.on_response_end(None)
+    assert stream.words == ["send_head"]
+    assert not sidecar.surroundings.propagation.by_id
+
+
+def test_an_ended_call_is_not_cancelled() -> None:
+    """It has left the list of those that are made for the request."""
+    sidecar = Sidecar()
+    sidecar.receive()
+    sidecar.call()
+    sidecar.outbound.first.lend()
+    sidecar.outbound.exchange.on_response_head(OK)
+    sidecar.outbound.exchange.on_response_end(None)
+    sidecar.inbound.exchange.on_request_reset()
+    assert sidecar.surroundings.cancellations == []
+
+
+def test_a_further_attempt_says_which_it_is() -> None:
+    """Over all hops: the second try of a third one is the fourth."""
+    sidecar = Sidecar()
+    sidecar.receive((b"x-mesh-attempt", b"3"))
+    went = sidecar.call()
+    sidecar.outbound.first.waiting.pop().on_upstream_failed("connect-failed")
+    sidecar.surroundings.tick()
+    sidecar.outbound.second.lend()
+    assert value_of(went.fields, b"x-mesh-attempt") == b"4"
+
+
+def test_a_call_of_grpc_has_its_own_field() -> None:
+    """What a route or a request before allows is said in `grpc-timeout`, whoever set one."""
+    scene = limited(protocol="http2", request=2.0)
+    head = scene.call("5S")
+    scene.first.lend()
+    assert value_of(head.fields, b"grpc-timeout") == b"2000000u"
+    assert value_of(head.fields, b"x-mesh-deadline-ms") is None
+    scene = limited(protocol="http2", request=2.0)
+    head = scene.call()
+    scene.first.lend()
+    assert value_of(head.fields, b"grpc-timeout") == b"2000000u"

@@ -6,6 +6,7 @@ from meshproxy.contract.policies import RetryBudgetSpec, RetryCondition, RetrySp
 from meshproxy.contract.resources import BackendSpec, RouteSpec
 from meshproxy.message import CHUNKED, Field, RequestHead, ResponseHead, field, value_of
 from meshproxy.policies.retry_budget import RetryBudget
+from meshproxy.timer_wheel import TICK
 from tests.helpers.recorder import Recorder
 from tests.meshproxy.test_exchange import GRPC_HEAD, OK, Scene
 
@@ -256,19 +257,33 @@ def test_retry_after_is_honoured_within_limits(after: bytes, tried_again: bool) 
         assert scene.status == 503
 
 
-@pytest.mark.parametrize("connected", [True, False])
-def test_an_attempt_that_takes_too_long_is_given_up(connected: bool) -> None:
-    """Its stream is reset; without a connection nothing was sent, and a POST may be repeated."""
-    scene = Retrying(RetrySpec(conditions=("timeout",)))
-    scene.ask(b"GET" if connected else b"POST")
-    stream = scene.first.lend() if connected else None
-    scene.exchange.on_attempt_timeout()
+@pytest.mark.parametrize("answered", [True, False])
+def test_an_attempt_that_takes_too_long_is_given_up(answered: bool) -> None:
+    """Its stream is reset and another one tried; but not while that is on its way already."""
+    scene = Retrying(RetrySpec(conditions=("timeout",), codes=(503,), per_try_timeout=100))
+    scene.ask()
+    stream = scene.first.lend()
+    if answered:
+        scene.answer(503)
+    scene.caller.surroundings.sleep(0.1 + 2 * TICK)
     scene.caller.surroundings.tick()
 
-    assert stream is None or stream.words == ["send_head", "reset"]
-    assert not scene.first.waiting
+    assert stream.words == ["send_head", "discard" if answered else "reset"]
     assert scene.second.waiting == [scene.exchange]
-    assert scene.retries == (["attempt-timeout"] if connected else ["connect-timeout"])
+    assert scene.retries == ["503" if answered else "attempt-timeout"]
+
+
+def test_each_attempt_has_its_own_time() -> None:
+    """And when the last one has had it, too, the client is told."""
+    scene = Retrying(RetrySpec(conditions=("timeout",), attempts=2, per_try_timeout=100))
+    scene.ask()
+    for endpoint in (scene.first, scene.second):
+        endpoint.lend()
+        scene.caller.surroundings.sleep(0.1 + 2 * TICK)
+        scene.caller.surroundings.tick()
+    assert scene.status == 504
+    assert scene.caller.surroundings.refusals == ["attempt-timeout"]
+    assert scene.at_rest()
 
 
 # The budget ---------------------------------------------------------------------------------------

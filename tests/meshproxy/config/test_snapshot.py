@@ -233,7 +233,7 @@ async def test_a_request_under_way_survives_every_change(
             assert (response.body, response.header("connection")) == (b"/kept 0", "close")
             assert await client.rest() == b""
         await until(lambda: mesh.connections == 0)
-        assert environment.exchanges == 0
+        assert not environment.exchanges
         upstream = environment.connections_to("inbound")
         await until(lambda: upstream.active == 0)
         mesh.adopt(Snapshot())
@@ -377,7 +377,7 @@ async def test_rude_clients_and_apps_leave_nothing_behind(
         mesh.adopt(snapshot(app.port, door, clusters=limits))
         for _ in range(8):
             await asyncio.gather(*(client() for _ in range(40)))
-        await until(lambda: mesh.connections == 0 and environment.exchanges == 0)
+        await until(lambda: mesh.connections == 0 and not environment.exchanges)
         endpoint = mesh.clusters["catalog"].endpoints[0]
         left = endpoint.pool.statistics()
         assert (endpoint.active, left["waiting"]) == (0, 0)
