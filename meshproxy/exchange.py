@@ -168,6 +168,7 @@ class Cluster(Protocol):
     A named set of equal servers.
 
     Attributes:
+        available: Those that may be called.
         sticky: It has a `hash_key` or a `session`.
         hash_key: What requests are hashed by; None where none is used.
         session: Of routes that have none of their own.
@@ -188,6 +189,8 @@ class Cluster(Protocol):
     latencies: Latencies
     timeouts: Timeouts
 
+    @property
+    def available(self) -> Sequence[Endpoint]: ...
     @property
     def hash_key(self) -> HashKey | None: ...
     @property
@@ -732,7 +735,8 @@ class Exchange:
         refused, below = None, False
         if said is not None:
             refused, below = value_of(said, _REFUSAL), value_of(said, RETRIED) is not None
-        case = self.retry.of_answer(head.status, grpc_status, refused)
+        elsewhere = len(self.cluster.available) > 1
+        case = self.retry.of_answer(head.status, grpc_status, refused, elsewhere=elsewhere)
         again = case != NEVER
         if again and self.second is None:
             reason = str(head.status) if grpc_status in _FINE else f"grpc-{grpc_status}"
@@ -1034,7 +1038,8 @@ class Exchange:
                 surroundings.retried(cluster.service, reason)
                 surroundings.later(wait, self.begin_attempt)
                 return True
-        surroundings.retry_skipped(cluster.service, why_not)
+        if why_not != "attempts":  # it has had all that it was promised
+            surroundings.retry_skipped(cluster.service, why_not)
         return False
 
     def _objection(self, case: int, *, below: bool = False) -> str:
@@ -1092,7 +1097,7 @@ class Exchange:
         seconds = surroundings.now() - second.began
         if self.endpoint is not None:
             status = None if self.grpc_status is None else grpc.status_of(head.fields)
-            if self.retry.of_answer(head.status, status, None):
+            if self.retry.of_answer(head.status, status) != NEVER:
                 self._end_second(head.status, status, "", seconds)
                 second.discard(head)  # the first may still do better
                 return

@@ -432,12 +432,11 @@ class Relay:
     def _retry_or_refuse(self, code: str, *, heard: bool) -> None:
         cluster, surroundings = self.cluster, self.caller.surroundings
         retry = cluster.retry
-        if heard or retry.of_failure(code, sent=False, reused=False) != UNPROCESSED:
+        hopeless = retry.of_failure(code, sent=False, reused=False) != UNPROCESSED
+        if heard or hopeless or self.attempts >= retry.attempts:
             return self.refuse(code)
         why_not = ""
-        if self.attempts >= retry.attempts:
-            why_not = "attempts"
-        elif self.early is None:
+        if self.early is None:
             why_not = "body-too-large"
         elif not cluster.budget.withdraw(surroundings.now()):
             why_not = "budget"

@@ -11,7 +11,8 @@ harmless to the one that must be asked for:
 
 `UNPROCESSED`  The request provably was not processed: no connection could be made, the endpoint
     has refused the stream unread (RFC 9113 section 8.7), or the next mesh proxy, whose identity is
-    proved, says that it could not reach its app.  Repeated by default, whatever the method.
+    proved, says that it could not reach its app, and there are others.  Repeated by default,
+    whatever the method.
 `STALE`  A *reused* connection was closed before a byte of the response.  The server most likely
     closed an idle connection while the request was on its way (RFC 9112 section 9.3.1), but that
     cannot be proved: repeated by default, at once, where repeating is safe.
@@ -27,7 +28,7 @@ Repeating is *safe* for idempotent methods (RFC 9110 section 9.2.2), for a reque
 Never repeated: what failed here for want of room or of a certificate (`HOPELESS`: asking again
 would only add to the crowd, or change nothing), and an answer of which the client has seen a part.
 
-Limits, each with a name under which a retry that was not made is counted:
+Limits, each but the first with a name under which a retry that was not made is counted:
 
 `attempts`  Tries in all, the first included.
 `not-idempotent`  See above.
@@ -44,8 +45,7 @@ Between tries passes a random time up to `backoff`, doubled with each try up to 
 jitter: who failed together does not come back together), on top of what `Retry-After` asks for.
 The next try prefers another endpoint.
 
-Called from: `Exchange.on_upstream_failed`, `on_response_reset`, `on_attempt_timeout`,
-`on_response_head`.
+Called from: `Exchange.on_upstream_failed`, `on_response_head`, `on_response_reset`, `on_due`.
 """
 
 from collections.abc import Callable
@@ -110,14 +110,13 @@ class Retry:
     Attributes:
         attempts: Tries in all.
         replay_limit: Bytes of a request's body that are kept for the next one.
-        per_try_timeout: Seconds for the head of one attempt's answer, or None.
         max_backoff: Seconds; the longest wait.
         hedge: When a second attempt begins beside a slow first one, or None.
     """
 
     __slots__ = (
         "_any_method", "_backoff", "_codes", "_failures", "_of_retries", "_statuses", "attempts",
-        "hedge", "max_backoff", "per_try_timeout", "replay_limit",
+        "hedge", "max_backoff", "replay_limit",
     )  # fmt: skip
 
     def __init__(self, spec: RetrySpec = _DEFAULT, where: str = "retry") -> None:
@@ -128,7 +127,6 @@ class Retry:
         _check(spec, where)
         self.attempts = spec.attempts
         self.replay_limit = spec.replay_limit
-        self.per_try_timeout = None if spec.per_try_timeout is None else spec.per_try_timeout / 1000
         self.max_backoff = spec.max_backoff / 1000
         self.hedge: HedgeSpec | None = spec.hedge
         self._backoff = spec.backoff / 1000
@@ -161,7 +159,14 @@ class Retry:
             return STALE
         return ASKED if code in self._failures else NEVER
 
-    def of_answer(self, status: int, grpc_status: str | None, refused: bytes | None) -> int:
+    def of_answer(
+        self,
+        status: int,
+        grpc_status: str | None,
+        refused: bytes | None = None,
+        *,
+        elsewhere: bool = False,
+    ) -> int:
         """
         Return what speaks for an attempt after an answer, of which the client has seen nothing.
 
@@ -169,8 +174,9 @@ class Retry:
             status: Of HTTP.
             grpc_status: In the head of an answer without messages; None otherwise.
             refused: The code with which a proved mesh proxy has refused, or None.
+            elsewhere: There is another endpoint.  That proxy has tried its own app often enough.
         """
-        if refused in _UNREACHED:
+        if elsewhere and refused in _UNREACHED:
             return UNPROCESSED
         if grpc_status in self._statuses:
             return STATUS

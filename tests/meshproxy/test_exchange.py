@@ -83,6 +83,7 @@ class FakeCluster:
 
     def __init__(self, *endpoints: FakeEndpoint) -> None:
         self.endpoints = endpoints
+        self.available = endpoints
         self.requests = Limit()
         self.mtls = False
         self.retry = Retry()

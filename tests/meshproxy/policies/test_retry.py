@@ -139,8 +139,9 @@ def test_the_next_proxy_may_prove_that_nothing_was_processed(
     refused: bytes | None, case: int
 ) -> None:
     """It could not reach its app: another one may be reachable.  Its crowds are not added to."""
-    assert Retry().of_answer(503, None, refused) == case
-    assert Retry().of_answer(200, "14", refused) == case
+    assert Retry().of_answer(503, None, refused, elsewhere=True) == case
+    assert Retry().of_answer(200, "14", refused, elsewhere=True) == case
+    assert Retry().of_answer(503, None, refused) == NEVER
 
 
 def test_what_was_refused_unprocessed_is_safe_where_the_code_is_asked_for() -> None:
