@@ -113,6 +113,7 @@ class Api:
     async def _status(self, _request: web.Request) -> web.Response:
         state = self._state()
         kinds: Counter[str] = Counter(route.kind for route in state.routes.values())
+        policies: Counter[str] = Counter(policy.kind for policy in state.policies.values())
         return _json(
             {
                 "build": __version__,
@@ -124,6 +125,7 @@ class Api:
                     "HTTPRoute": kinds["HTTPRoute"],
                     # Of the rarer kinds, those that there are.
                     **{kind: kinds[kind] for kind in SPECIFICITY if kinds[kind]},
+                    **dict(sorted(policies.items())),
                     "Workload": len(state.workloads),
                     "MeshConfig": int(state.mesh_config is not None),
                 },

@@ -31,8 +31,9 @@ from .generate.endpoints import identity as identity_in
 from .generate.snapshot import generate
 from .metrics import Metrics
 from .resources.duration import milliseconds
+from .resources.fields import Metadata
 from .resources.finding import Finding
-from .resources.model import MeshConfig, Metadata
+from .resources.model import MeshConfig
 from .server_certificate import ServerCertificate
 from .sources.files import FilesSource
 from .store import State, Store

@@ -173,6 +173,7 @@ class Cluster(Protocol):
         hash_key: What requests are hashed by; None where none is used.
         session: Of routes that have none of their own.
         requests: Attempts under way, and how many there may be.
+        retries: Exchanges under way that make more than one attempt, and how many there may be.
         mtls: Who answers has proved to be a mesh proxy.
         retry: Of routes that say nothing.
         budget: For retries, whichever route they are made for.
@@ -183,6 +184,7 @@ class Cluster(Protocol):
     service: str
     sticky: bool
     requests: Limit
+    retries: Limit
     mtls: bool
     retry: Retry
     budget: RetryBudget
@@ -198,6 +200,9 @@ class Cluster(Protocol):
     def pick(self, avoid: Endpoint | None, key: int | None) -> Endpoint | None: ...
     def resume(self, wanted: bytes, tokens: Tokens) -> Endpoint | None:
         """Return the endpoint that a token means, if it may be called."""
+
+    def admits(self, limit: Limit) -> bool:
+        """Say whether an attempt may be made although its limit is full or shut."""
 
     def refusal(self, limit: Limit) -> tuple[str, str, Sequence[Field]]:
         """Return why nobody can be picked: a code, its detail, and what tells the client more."""
@@ -322,6 +327,7 @@ class Exchange:
         "request_ended",
         "request_paused",
         "retry",
+        "retrying",
         "second",
         "seconds",
         "started",
@@ -372,6 +378,7 @@ class Exchange:
         self.seconds = 0.0  # from `began` to the head of its answer
         self.upstream: UpstreamTunnel | None = None
         self.second: SecondAttempt | None = None  # beside it, where the policy hedges
+        self.retrying = False  # counted as such, see `Cluster.retries`
         # The response so far
         self.status = 0  # not 0: the client has seen the head of its answer
         self.grpc_status: str | None = None  # None: not gRPC
@@ -544,7 +551,7 @@ class Exchange:
         cluster = self.cluster
         requests = cluster.requests
         affinity = self.affinity
-        if requests.count >= requests.ceiling:
+        if requests.count >= requests.ceiling and not cluster.admits(requests):
             endpoint = None
         elif affinity is None:
             endpoint = cluster.pick(self.previous, None)
@@ -1032,9 +1039,12 @@ class Exchange:
                 why_not = "retry-after"
             elif self.deadline - now - wait < LEAST:
                 why_not = "deadline"
+            elif not self._is_below_limit(cluster.retries):
+                why_not = "overflow"
             elif not cluster.budget.withdraw(now):
                 why_not = "budget"
             else:
+                self._begin_retrying(cluster.retries)
                 surroundings.retried(cluster.service, reason)
                 surroundings.later(wait, self.begin_attempt)
                 return True
@@ -1051,6 +1061,15 @@ class Exchange:
             of_retry=self.context.attempt > 1,
             below=below,
         )
+
+    def _is_below_limit(self, retries: Limit) -> bool:
+        """Say whether the cluster has room for an exchange that makes more than one attempt."""
+        return self.retrying or not retries.full
+
+    def _begin_retrying(self, retries: Limit) -> None:
+        if not self.retrying:
+            self.retrying = True
+            retries.count += 1
 
     def _tell_of_retries(self, fields: Fields, *, below: bool = False) -> None:
         """What fails here was tried more than once: nobody before us shall do the same again."""
@@ -1076,9 +1095,10 @@ class Exchange:
         if endpoint is None or endpoint is first:
             return
         now = surroundings.now()
-        if not cluster.budget.withdraw(now):
+        if cluster.retries.full or not cluster.budget.withdraw(now):
             surroundings.retry_skipped(cluster.service, "hedge-budget")
             return
+        self._begin_retrying(cluster.retries)
         self.attempts += 1
         requests.count += 1
         surroundings.hedged(cluster.service)
@@ -1209,6 +1229,8 @@ class Exchange:
         else:
             endpoint = self.previous
         self.body = None
+        if self.retrying:
+            self.cluster.retries.count -= 1
         if self.tunnel:
             self.surroundings.tunnels -= 1
         if self.request_paused:

@@ -133,6 +133,9 @@ class Cluster(Protocol):
     @property
     def hash_key(self) -> HashKey | None: ...
     def pick(self, avoid: Endpoint | None, key: int | None) -> Endpoint | None: ...
+    def admits(self, limit: Limit) -> bool:
+        """Say whether an attempt may be made although its limit is full or shut."""
+
     def refusal(self, limit: Limit) -> tuple[str, str, Sequence[Field]]:
         """Return why nobody can be picked; the first is a code of `refusal.py`."""
 
@@ -270,7 +273,9 @@ class Relay:
         self.attempts += 1
         cluster = self.cluster
         connections = cluster.connections
-        endpoint = None if connections.full else cluster.pick(self.previous, self.key)
+        endpoint = None
+        if connections.count < connections.ceiling or cluster.admits(connections):
+            endpoint = cluster.pick(self.previous, self.key)
         if endpoint is None:
             return self.refuse(cluster.refusal(connections)[0])
         connections.count += 1

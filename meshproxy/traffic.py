@@ -25,6 +25,7 @@ from meshproxy.exchange import Exchange
 from meshproxy.identity.certificates import Certificates
 from meshproxy.policies.load_balancing.tokens import Tokens
 from meshproxy.policies.propagation import Propagation
+from meshproxy.telemetry.gauges import Gauges
 from meshproxy.telemetry.metrics import ConnectionSeries, Metrics
 from meshproxy.timer_wheel import TimerWheel
 
@@ -164,7 +165,10 @@ class Traffic:
     def counted(self) -> Metrics:
         """Return what was counted."""
         self._metrics.tunnels = self.environment.tunnels
-        self._metrics.retries_left = _budgets(self.mesh, self.environment.now())
+        gauges = Gauges()
+        for cluster in list(self.mesh.clusters.values()):
+            cluster.gauge(gauges)
+        self._metrics.gauges = gauges
         return self._metrics
 
     def clusters(self) -> list[dict[str, Any]]:
@@ -211,13 +215,3 @@ class Traffic:
         if self._sweeping is not None:
             self._sweeping.cancel()
         self.mesh.close()
-
-
-def _budgets(mesh: Mesh, now: float) -> dict[str, int]:
-    """Return how many retries may be made to each service; clusters of one service add up."""
-    left: dict[str, int] = {}
-    for cluster in list(mesh.clusters.values()):
-        left[cluster.service] = (
-            left.get(cluster.service, 0) + cluster.budget.statistics(now)["left"]
-        )
-    return left

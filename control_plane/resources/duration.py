@@ -15,6 +15,15 @@ _MILLISECONDS = {"h": 3_600_000, "m": 60_000, "s": 1_000, "ms": 1}
 EXPECTED = "expected a duration such as 1h30m, 10s or 250ms"
 
 
+def problem(text: str, least: int = 0) -> str | None:
+    """Return what is wrong with a duration that is to have at least so many milliseconds."""
+    try:
+        found = milliseconds(text)
+    except ValueError as error:
+        return str(error)
+    return None if found >= least else f'"{text}" is too short, expected at least {least}ms'
+
+
 def milliseconds(text: str) -> int:
     """
     Return a duration in milliseconds.

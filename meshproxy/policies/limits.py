@@ -11,10 +11,15 @@ A limit is two integers.  Who begins something compares and counts up, who ends 
 nothing is reserved and nothing expires.  All runs in one thread, so what is compared cannot change
 before it is counted.
 
+An open circuit breaker uses the same comparison: it shuts the limits, and whoever finds one shut asks.
+So the way of a request through both costs one comparison while all is well.
+
 The names and defaults are those of Envoy's circuit breaker thresholds.
 """
 
 from typing import Final
+
+from meshproxy.contract.policies import LimitsSpec
 
 UNLIMITED: Final = 1 << 62
 
@@ -24,27 +29,80 @@ class Limit:
     One ceiling, and how much is under it.
 
     Attributes:
-        ceiling: The most there may be; `UNLIMITED` for no limit.
+        name: One of Envoy's: `connections`, `pending`, `requests`, `retries`.
+        most: The most there may be; `UNLIMITED` for no limit.
+        ceiling: The same, or 0 while it is `shut`: with a count of this much, ask before you begin.
         count: How much there is now.
-        overflows: How often something was turned away for it.
     """
 
-    __slots__ = ("ceiling", "count", "overflows")
+    __slots__ = ("ceiling", "count", "most", "name")
 
-    def __init__(self, ceiling: int | None = None) -> None:
-        self.ceiling = UNLIMITED if ceiling is None else ceiling
+    def __init__(self, name: str, most: int | None = None) -> None:
+        self.name = name
         self.count = 0
-        self.overflows = 0
+        self.most = self.ceiling = UNLIMITED if most is None else most
 
     def __repr__(self) -> str:
-        ceiling = "no limit" if self.ceiling == UNLIMITED else self.ceiling
-        return f"<Limit {self.count} of {ceiling}, overflows {self.overflows}>"
+        most = "no limit" if self.most == UNLIMITED else self.most
+        return f"<Limit {self.name}: {self.count} of {most}>"
 
     @property
     def full(self) -> bool:
         """Nothing more may begin."""
-        return self.count >= self.ceiling
+        return self.count >= self.most
 
-    def set(self, ceiling: int | None) -> None:
-        """Obey a new ceiling; what is above it may finish."""
-        self.ceiling = UNLIMITED if ceiling is None else ceiling
+    @property
+    def room(self) -> int:
+        """How much more may begin."""
+        return max(0, self.most - self.count)
+
+    def set(self, most: int | None) -> None:
+        """Obey another number; what is above it may finish."""
+        shut = self.shut
+        self.most = self.ceiling = UNLIMITED if most is None else most
+        self.shut = shut
+
+    @property
+    def shut(self) -> bool:
+        """Whether everything has to ask before it begins, however little there is."""
+        return self.ceiling != self.most
+
+    @shut.setter
+    def shut(self, shut: bool) -> None:
+        self.ceiling = 0 if shut else self.most
+
+
+class Limits:
+    """The limits of a cluster, or of one of its endpoints."""
+
+    __slots__ = ("connections", "pending", "requests", "retries")
+
+    def __init__(self, spec: LimitsSpec) -> None:
+        self.connections = Limit("connections", spec.connections)
+        self.pending = Limit("pending", spec.pending)
+        self.requests = Limit("requests", spec.requests)
+        self.retries = Limit("retries", spec.retries)
+
+    def __repr__(self) -> str:
+        return f"<Limits {self.all}>"
+
+    @property
+    def all(self) -> tuple[Limit, ...]:
+        return (self.connections, self.pending, self.requests, self.retries)
+
+    def adopt(self, spec: LimitsSpec) -> None:
+        """Obey another spec."""
+        self.connections.set(spec.connections)
+        self.pending.set(spec.pending)
+        self.requests.set(spec.requests)
+        self.retries.set(spec.retries)
+
+    def statistics(self) -> dict[str, dict[str, int | None]]:
+        """Return what there is and what there may be, for `/clusters`; None for no limit."""
+        return {
+            limit.name: {
+                "now": limit.count,
+                "most": None if limit.most == UNLIMITED else limit.most,
+            }
+            for limit in self.all
+        }

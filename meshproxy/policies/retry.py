@@ -39,6 +39,7 @@ Limits, each but the first with a name under which a retry that was not made is 
 `body-too-large`  The body is no longer held in full (`replay_limit`).
 `retry-after`  The answer says to wait longer than `max_backoff`: then the client had better know.
 `deadline`  The time that the caller allowed would have passed.
+`overflow`  As many requests are retried at once as may be (`limits.retries`, none by default).
 `budget`  See `retry_budget.py`.
 
 Between tries passes a random time up to `backoff`, doubled with each try up to `max_backoff` (full

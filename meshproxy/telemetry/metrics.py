@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Final
 from meshproxy import __version__
 
 from .counts import Counts, RequestCounts, RequestKey, TcpCounts, TcpKey
+from .gauges import Gauges
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
@@ -157,8 +158,8 @@ class Metrics:
         config_refused: Updates that were refused.
         connected: Whether the discovery stream stands.
         tunnels: How many exchanges have switched protocols and are still open.
-        retries_left: By cluster, how many retries its budget has room for.
         certificate_not_after: When the certificate ends, in seconds since the epoch; 0 without.
+        gauges: As last read.
     """
 
     def __init__(self, max_series: int = 2_000) -> None:
@@ -167,8 +168,8 @@ class Metrics:
         self.config_refused = 0
         self.connected = False
         self.tunnels = 0
-        self.retries_left: dict[str, int] = {}
         self.certificate_not_after = 0.0
+        self.gauges = Gauges()
         self._max_series = max_series
         self._requests: dict[RequestKey, RequestSeries] = {}
         self._overflow: RequestSeries | None = None
@@ -182,6 +183,11 @@ class Metrics:
         self._hedges = _Counter(1, max_series)
         self._hedges_won = _Counter(1, max_series)
         self._cancelled = _Counter(1, max_series)
+        self._overflows = _Counter(3, max_series)
+        self._breaker_transitions = _Counter(2, max_series)
+        self._ejections = _Counter(2, max_series)
+        self._ejections_prevented = _Counter(2, max_series)
+        self._health_checks = _Counter(2, max_series)
 
     def requests(
         self,
@@ -251,6 +257,26 @@ class Metrics:
         """Count a call that was given up because the request it was made for had lost its client."""
         self._cancelled.add(service)
 
+    def overflowed(self, cluster: str, scope: str, limit: str) -> None:
+        """Count something that a limit has turned away; `scope` is `cluster` or `endpoint`."""
+        self._overflows.add(cluster, scope, limit)
+
+    def breaker_changed(self, cluster: str, state: str) -> None:
+        """Count a circuit breaker that has come into a state."""
+        self._breaker_transitions.add(cluster, state)
+
+    def ejected(self, cluster: str, reason: str) -> None:
+        """Count an outlier that was taken out of service."""
+        self._ejections.add(cluster, reason)
+
+    def ejection_prevented(self, cluster: str, reason: str) -> None:
+        """Count an outlier that stayed because enough others are out."""
+        self._ejections_prevented.add(cluster, reason)
+
+    def health_checked(self, cluster: str, result: str) -> None:
+        """Count a health check; `result` is `healthy`, `unhealthy`, or why there was no answer."""
+        self._health_checks.add(cluster, result)
+
     # One proxy of several processes ---------------------------------------------------------------
 
     def counts(self) -> Counts:
@@ -282,8 +308,8 @@ class Metrics:
             tcp=tcp,
             connections=connections,
             tunnels=self.tunnels,
-            retries_left=list(self.retries_left.items()),
             counters=counters,
+            gauges=self.gauges.readings(),
         )
 
     def note(self, other: "Metrics") -> None:
@@ -307,8 +333,7 @@ class Metrics:
             connection.opened += opened
             connection.closed += closed
         self.tunnels += counts.tunnels
-        for cluster, left in counts.retries_left:
-            self.retries_left[cluster] = self.retries_left.get(cluster, 0) + left
+        self.gauges.add(counts.gauges)
         for name, counted_by_labels in counts.counters.items():
             counter: _Counter = getattr(self, name)
             for labels, count in counted_by_labels:
@@ -346,6 +371,7 @@ class Metrics:
         yield from self._collect_counters()
         yield from self._collect_connections()
         yield from self._collect_state(now)
+        yield from self.gauges.collect()
 
     def _collect_requests(self) -> Iterator["Metric"]:
         from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
@@ -448,6 +474,36 @@ class Metrics:
                 self._cancelled,
             ),
             (
+                "mesh_overflows",
+                "What a limit has turned away, by the limit and whose it is.",
+                ("cluster", "scope", "limit"),
+                self._overflows,
+            ),
+            (
+                "mesh_circuit_breaker_transitions",
+                "Changes of circuit breakers, by the state that they came into.",
+                ("cluster", "state"),
+                self._breaker_transitions,
+            ),
+            (
+                "mesh_outlier_ejections",
+                "Endpoints taken out of service for a while, by why.",
+                ("cluster", "reason"),
+                self._ejections,
+            ),
+            (
+                "mesh_outlier_ejections_prevented",
+                "Outliers that stayed in service because enough others are out.",
+                ("cluster", "reason"),
+                self._ejections_prevented,
+            ),
+            (
+                "mesh_health_checks",
+                "Health checks made, by what came of them.",
+                ("cluster", "result"),
+                self._health_checks,
+            ),
+            (
                 "mesh_tls_handshake_failures",
                 "TLS handshakes that failed.",
                 ("side", "reason"),
@@ -493,14 +549,6 @@ class Metrics:
             "Exchanges that have switched protocols (WebSocket and the like) and are still open.",
             value=self.tunnels,
         )
-        budgets = GaugeMetricFamily(
-            "mesh_retry_budget_left",
-            "Retries that a cluster's budget has room for now.",
-            labels=("cluster",),
-        )
-        for cluster, left in self.retries_left.items():
-            budgets.add_metric((cluster,), left)
-        yield budgets
         yield CounterMetricFamily(
             "mesh_config_refused", "Config updates refused.", value=self.config_refused
         )

@@ -44,7 +44,7 @@ class PassThrough(Sockets):
             ClusterSpec(name=NAME), EndpointSpec(address=host, port=port), environment, source
         )
         self.active = 0
-        self.connections = Limit()
+        self.connections = Limit("connections")
         self.retry, self.budget = Retry(), RetryBudget()
         self.service = NAME
         self.hash_key = None
@@ -52,6 +52,10 @@ class PassThrough(Sockets):
     def pick(self, avoid: object, key: int | None = None) -> "PassThrough | None":  # noqa: ARG002
         """Return the one endpoint, once: there is no other that could answer instead."""
         return None if avoid is self else self
+
+    def admits(self, limit: Limit) -> bool:  # noqa: ARG002
+        """Nothing is limited here."""
+        return True
 
     def refusal(self, limit: Limit) -> tuple[str, str, Fields]:  # noqa: ARG002
         """Return why it is not picked a second time."""

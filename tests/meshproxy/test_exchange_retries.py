@@ -5,6 +5,7 @@ import pytest
 from meshproxy.contract.policies import RetryBudgetSpec, RetryCondition, RetrySpec
 from meshproxy.contract.resources import BackendSpec, RouteSpec
 from meshproxy.message import CHUNKED, Field, RequestHead, ResponseHead, field, value_of
+from meshproxy.policies.limits import Limit
 from meshproxy.policies.retry_budget import RetryBudget
 from meshproxy.timer_wheel import TICK
 from tests.helpers.recorder import Recorder
@@ -315,6 +316,30 @@ def test_the_budget_is_for_all_retries() -> None:
     assert scene.caller.surroundings.refusals == ["connect-failed"]
     assert scene.skipped == ["budget"]
     assert scene.at_rest()
+
+
+def test_so_many_requests_are_retried_at_once() -> None:
+    """One that is retried counts from then to its end, however often it is tried."""
+    scene = Retrying(CODES)
+    scene.cluster.retries = Limit("retries", 1)
+    scene.cluster.retries.count = 1
+    scene.ask()
+    scene.first.lend()
+    scene.answer(503)
+    assert scene.skipped == ["overflow"]
+    assert scene.status == 503
+
+    scene = Retrying(CODES)
+    scene.cluster.retries = Limit("retries", 1)
+    scene.ask()
+    for endpoint in (scene.first, scene.second, scene.first):
+        endpoint.lend()
+        scene.answer(503)
+        scene.caller.surroundings.tick()
+        assert scene.cluster.retries.count == 1
+    scene.exchange.on_response_end(None)
+    assert scene.retries == ["503", "503"]
+    assert scene.cluster.retries.count == 0
 
 
 def test_each_request_adds_to_the_budget_of_its_cluster() -> None:

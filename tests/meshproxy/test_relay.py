@@ -5,9 +5,11 @@ from typing import Any
 
 import pytest
 
+from meshproxy.contract.policies import HashKeySpec
 from meshproxy.contract.resources import TcpBackendSpec, TcpRouteSpec, TcpRuleSpec
 from meshproxy.message import Field
 from meshproxy.policies.limits import Limit
+from meshproxy.policies.load_balancing.consistent_hashing import hash_of
 from meshproxy.policies.load_balancing.hash_key import HashKey
 from meshproxy.policies.retry import Retry
 from meshproxy.policies.retry_budget import RetryBudget
@@ -49,7 +51,7 @@ class FakeCluster:
 
     def __init__(self, *endpoints: FakeEndpoint) -> None:
         self.endpoints = endpoints
-        self.connections = Limit()
+        self.connections = Limit("connections")
         self.retry, self.budget = Retry(), RetryBudget()
         self.hash_key: HashKey | None = None
         self.keys: list[int | None] = []
@@ -58,6 +60,9 @@ class FakeCluster:
         self.keys.append(key)
         others = [endpoint for endpoint in self.endpoints if endpoint is not avoid]
         return next(iter(others or self.endpoints), None)
+
+    def admits(self, limit: Limit) -> bool:
+        return not limit.full
 
     def refusal(self, limit: Limit) -> tuple[str, str, list[Field]]:
         return ("overflow" if limit.full else "circuit-open"), "", []
@@ -380,3 +385,14 @@ def test_no_connection_above_the_limit() -> None:
     scene.relay.begin()
     assert scene.surroundings.refusals == ["overflow"]
     assert not scene.endpoints[0].waiting
+
+
+def test_an_opaque_connection_is_hashed_by_its_caller() -> None:
+    """By nothing else: nobody looks inside.  The second attempt has the same key."""
+    scene = Scene()
+    scene.cluster.hash_key = HashKey((HashKeySpec(source="address"),))
+    scene.relay.begin()
+    scene.relay.on_upstream_failed("connect-failed")
+    scene.tick()
+    key = hash_of(scene.client.address.encode())
+    assert scene.cluster.keys == [key, key]

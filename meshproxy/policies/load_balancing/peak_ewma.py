@@ -26,8 +26,9 @@ asked at once, and very much while the first answer is out, so it is asked once.
 
 **Failures.**  Answering fast with an error is no merit: a failed attempt counts as one of a second,
 or an endpoint that does nothing but fail would draw all traffic to itself.  (Outlier detection
-ejects it in the end; until then it must not be the favourite.)  Which answers those are is
-`is_failure`'s to say.
+ejects it in the end; until then it must not be the favourite.)  So does "too many requests"
+(`is_overload`), which is no failure: Linkerd's load biaser has the same effect.  An error of the
+app's own (500, gRPC INTERNAL) does not: the request may be to blame.
 
 Called from: `Cluster.pick`, `Endpoint.judge`.   Configured by: `LoadBalancingSpec.algorithm`.
 """
@@ -50,22 +51,12 @@ UNKNOWN: Final = 1e6
 
 _FRESH: Final = DECAY / 100
 
-_FAILING: Final = frozenset({429, 502, 503, 504})
-_FAILING_GRPC: Final = frozenset({"8", "14"})  # RESOURCE_EXHAUSTED, UNAVAILABLE
+_OVERLOAD_GRPC: Final = "8"  # RESOURCE_EXHAUSTED
 
 
-def is_failure(status: int, grpc_status: str | None, code: str) -> bool:
-    """
-    Say whether an attempt says of the endpoint that it should have less to do.
-
-    An error of the app's own (500, gRPC INTERNAL) does not: the request may be to blame.
-
-    Args:
-        status: Of the answer; 0 without one.
-        grpc_status: The same of a gRPC call.
-        code: Why it failed on our side (`refusal.py`); empty if it did not.
-    """
-    return bool(code) or status in _FAILING or grpc_status in _FAILING_GRPC
+def is_overload(status: int, grpc_status: str | None) -> bool:
+    """Say whether an answer, though it is one, asks for fewer requests."""
+    return status == 429 or grpc_status == _OVERLOAD_GRPC
 
 
 def observe(endpoint: Endpoint, seconds: float, now: float) -> None:

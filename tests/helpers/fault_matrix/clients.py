@@ -82,7 +82,7 @@ async def _http1(port: int, requests: list[Request], given_up: Given | None) -> 
             head = f"{request.method} / HTTP/1.1\r\n{lines}\r\n".encode()
             with contextlib.suppress(ConnectionError):  # what there is to be heard is heard below
                 await client.send(head + request.body)
-            return await _hear_http1(client.reader)
+            return await hear_http1(client.reader)
 
         for request in requests[:-1]:
             seen = await exchange(request)
@@ -94,7 +94,8 @@ async def _http1(port: int, requests: list[Request], given_up: Given | None) -> 
         return seen
 
 
-async def _hear_http1(reader: asyncio.StreamReader) -> Seen:
+async def hear_http1(reader: asyncio.StreamReader) -> Seen:
+    """Read one answer: whole, torn, or none at all."""
     try:
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
     except (asyncio.IncompleteReadError, ConnectionError):

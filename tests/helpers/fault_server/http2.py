@@ -116,12 +116,13 @@ class _Connection(End):
             for byte in body:
                 await stream.body(bytes((byte,)), end=False)
                 await asyncio.sleep(fault.pace)
-        elif body:
-            await stream.body(body, end=False)
+            body = b""
+        if body:  # with the end on the last frame, as servers do
+            await stream.body(body, end=not trailers)
+        elif not trailers:
+            stream.end()
         if trailers:
             stream.head(trailers, end=True)
-        else:
-            stream.end()
 
     async def _acted(self, fault: Fault, stream: Stream, id_: str) -> bool:
         """Do what the fault says; return True when that was the last of this stream."""

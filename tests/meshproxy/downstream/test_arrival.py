@@ -113,12 +113,15 @@ class FakeCluster:
 
     def __init__(self) -> None:
         self.endpoint = FakeEndpoint()
+        self.connections = Limit("connections")
         self.hash_key = None
-        self.connections = Limit()
         self.retry, self.budget = Retry(), RetryBudget()
 
     def pick(self, avoid: object, key: int | None) -> Any:
         return self.endpoint
+
+    def admits(self, limit: Limit) -> bool:
+        return not limit.full
 
     def refusal(self, limit: Limit) -> Any:
         return "overflow", "", []

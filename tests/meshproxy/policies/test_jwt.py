@@ -286,6 +286,7 @@ def public(key: Key, **change: Any) -> dict[str, Any]:
         (json.dumps({"keys": [public(EC, x="AAAA")]}), "is no valid key"),
         (json.dumps({"keys": [SHORT_KEY]}), "less than 2048"),
     ],
+    ids=lambda text: "keys" if text.startswith(("{", "[")) else text,
 )  # fmt: skip
 def test_key_sets_that_prove_nothing_are_refused(keys: str, reason: str) -> None:
     """When the policy comes, not when the first token does."""

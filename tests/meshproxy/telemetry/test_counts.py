@@ -24,7 +24,6 @@ def counted(status: int = 200) -> Metrics:
     metrics.connection("downstream", "outbound").opened += 1
     metrics.handshake_failed("upstream", "other")
     metrics.tunnels += 1
-    metrics.retries_left["b"] = 10
     opaque = metrics.tcp(*TCP)
     opaque.opened, opaque.received, opaque.sent = 2, 10, 20
     opaque.ended("-")
@@ -32,6 +31,13 @@ def counted(status: int = 200) -> Metrics:
     metrics.retry_skipped("b", "budget")
     metrics.hedged("b")
     metrics.hedge_won("b")
+    metrics.overflowed("b", "cluster", "requests")
+    metrics.breaker_changed("b", "open")
+    metrics.ejected("b", "success-rate")
+    metrics.ejection_prevented("b", "success-rate")
+    metrics.health_checked("b", "healthy")
+    metrics.gauges.remaining("b", "requests", 3)
+    metrics.gauges.retries("b", 10)
     return metrics
 
 
@@ -96,6 +102,7 @@ def test_the_dead_have_no_connections() -> None:
     opaque = metrics.tcp(*TCP)
     assert (opaque.active, opaque.received, opaque.flags) == (0, 10, {"-": 1, "LR": 1})
     assert metrics.requests(*KEY).outcomes == {(200, "-"): 1}
+    assert not metrics.gauges.readings()
 
 
 def test_state_is_noted() -> None:

@@ -1,9 +1,14 @@
 """A cluster through its changes: what stays, what goes."""
 
+from typing import Any
+
 import pytest
 
+from meshproxy.contract.policies import HashKeySpec, LoadBalancingSpec, SessionPersistenceSpec
 from meshproxy.contract.resources import ClusterSpec, EndpointSpec
-from meshproxy.upstream.cluster import Cluster
+from meshproxy.contract.wire import ContractError
+from meshproxy.policies.load_balancing.tokens import Tokens
+from meshproxy.upstream.cluster import Cluster, Endpoint, check_balancing
 from tests.helpers.environment import Environment
 
 CATALOG = ClusterSpec(name="catalog", service="default/catalog")
@@ -80,6 +85,146 @@ async def test_statistics_say_what_an_operator_asks(cluster: Cluster) -> None:
         "address": "127.0.0.1:1", "workload": "", "version": "v1", "weight": 1, "priority": 0,
             "identities": (), "latency_ms": 0.0,
         "active": 2, "connections": 0, "idle": 0, "dialling": 0, "waiting": 0,
+        "state": "in-service", "ejections": 0,
     }  # fmt: skip
+    assert told["breaker"] is None
+    assert told["limits"]["requests"] == {"now": 0, "most": 1024}
     cluster.sweep(0.0)
     cluster.close()
+
+
+HTTP_OK = (200, None, "")
+
+
+@pytest.mark.parametrize(
+    ("how", "seconds", "expected"),
+    [
+        (HTTP_OK, 0.02, 0.02),
+        ((500, None, ""), 0.02, 0.02),
+        ((503, None, ""), 0.001, 1.0),
+        ((503, None, ""), 3.0, 3.0),
+        ((429, None, ""), 0.001, 1.0),
+        ((200, "14", ""), 0.001, 1.0),
+        ((0, None, "connect-failed"), 0.0, 1.0),
+        ((0, None, "downstream-closed"), 0.0, 0.0),
+        ((0, None, ""), 0.004, 0.004),
+    ],
+)
+async def test_what_an_attempt_says_about_latency(
+    cluster: Cluster, how: tuple[int, str | None, str], seconds: float, expected: float
+) -> None:
+    """Who fails fast is not fast; who was left waiting by the client has said nothing."""
+    endpoint = cluster.endpoints[0]
+    endpoint.judge(*how, seconds, 100.0)
+    assert endpoint.latency == expected
+
+
+async def test_other_algorithms_measure_nothing(cluster: Cluster) -> None:
+    """What is not needed is not done with every request."""
+    cluster.adopt(with_(LoadBalancingSpec(algorithm="least-request")), (A, B))
+    cluster.endpoints[0].judge(*HTTP_OK, 0.02, 100.0)
+    assert cluster.endpoints[0].latency == 0.0
+
+
+def with_(balancing: LoadBalancingSpec) -> ClusterSpec:
+    return ClusterSpec(name="catalog", service="default/catalog", balancing=balancing)
+
+
+async def test_latency_and_turns_outlive_updates(cluster: Cluster) -> None:
+    """An update about another cluster, or another endpoint, forgets nothing about those that stayed."""
+    first, second = cluster.endpoints
+    first.judge(*HTTP_OK, 0.02, 100.0)
+    pick = cluster.pick
+    cluster.adopt(CATALOG, (A, B))
+    assert cluster.pick is pick
+    cluster.adopt(CATALOG, (A,))
+    assert cluster.pick is not pick
+    assert (cluster.endpoints, first.latency) == ((first,), 0.02)
+    assert second.pool.retired
+
+
+async def test_who_comes_later_begins_slowly(cluster: Cluster) -> None:
+    """Not those that are there from the beginning; who comes back into service does, too."""
+    environment = Environment()
+    time = 100.0
+    environment.now = lambda: time
+    spec = with_(LoadBalancingSpec(algorithm="random", slow_start=10_000))
+    cluster = Cluster(spec, environment)
+    cluster.adopt(spec, (A,))
+    cluster.adopt(spec, (A, B))
+    old, new = cluster.endpoints
+
+    def takes(point: float) -> Endpoint | None:
+        points = iter((point, 0.5, *([0.0] * 20)))
+        environment.random = lambda: next(points)
+        cluster.adopt(
+            with_(LoadBalancingSpec()), (A, B)
+        )  # chance is asked for when balancing is made
+        cluster.adopt(spec, (A, B))
+        return cluster.pick(None, None)
+
+    assert takes(0.9) is old  # drawn, and refused
+    time = 108.0
+    assert takes(0.9) is new
+    time = 111.0
+    cluster.sweep(time)
+    assert takes(0.9) is new
+    cluster._use((old,))
+    cluster._use((old, new))
+    assert takes(0.9) is old
+
+
+@pytest.mark.parametrize("algorithm", ["ring-hash", "maglev"])
+async def test_keys_go_to_the_endpoint_they_belong_to(algorithm: Any) -> None:
+    """All proxies agree on it, so it must not change by itself."""
+    spec = with_(
+        LoadBalancingSpec(algorithm=algorithm, hash_keys=(HashKeySpec(source="identity"),))
+    )
+    picked = set()
+    for endpoints in ((A, B), (B, A)):
+        cluster = Cluster(spec, Environment())
+        cluster.adopt(spec, endpoints)
+        assert cluster.sticky
+        assert cluster.hash_key is not None
+        endpoint = cluster.pick(None, 12345)
+        assert endpoint is not None
+        picked.add(endpoint.name)
+    assert len(picked) == 1
+
+
+async def test_sessions_are_resumed_with_who_is_in_service(cluster: Cluster) -> None:
+    """By what tokens call it; not with who is out, or unknown."""
+    tokens = Tokens(b"s" * 32, lambda: 0.0)
+    first, second = cluster.endpoints
+    named = tokens.id_of("127.0.0.1:1")
+    assert cluster.resume(named, tokens) is first
+    assert cluster.resume(tokens.id_of("127.0.0.1:3"), tokens) is None
+    cluster._use((second,))
+    assert cluster.resume(named, tokens) is None
+    cluster._use((first, second))
+    assert cluster.resume(named, tokens) is first
+    changed = Tokens(b"t" * 32, lambda: 0.0)
+    assert cluster.resume(named, changed) is None
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {
+                "balancing": LoadBalancingSpec(
+                    algorithm="maglev", hash_keys=(HashKeySpec(source="header"),)
+                )
+            },
+            r"cluster/catalog balancing.hash_keys\[0\].name: expected the name of the header",
+        ),
+        (
+            {"session": SessionPersistenceSpec(name="a b")},
+            "cluster/catalog session.name: expected the name of a cookie, got 'a b'",
+        ),
+    ],
+)
+def test_what_cannot_be_obeyed(options: dict[str, Any], message: str) -> None:
+    """Is found before anything is changed."""
+    with pytest.raises(ContractError, match=message):
+        check_balancing(ClusterSpec(name="catalog", **options))

@@ -5,7 +5,6 @@ from typing import Any
 import pytest
 from hyperframe.frame import RstStreamFrame
 
-from meshproxy.contract.policies import LimitsSpec
 from meshproxy.contract.resources import ClusterSpec, EndpointSpec
 from meshproxy.flow import HIGH_WATER
 from meshproxy.relay import Side
@@ -217,9 +216,7 @@ async def test_a_slow_peer_pauses_the_relay() -> None:
 async def test_a_relay_may_stop_waiting(scene: Scene) -> None:
     """When nobody is connected; and no stream is opened on a connection that goes away."""
     scene.pool._shared.clear()
-    scene.pool.cluster = ClusterSpec(
-        name="broker", mtls=True, endpoint_limits=LimitsSpec(connections=1)
-    )
+    scene.pool._limits.connections.set(0)
     scene.pool._connections.add(scene.connection)
     relay = scene.relay()
     assert scene.pool.statistics()["waiting"] == 1
