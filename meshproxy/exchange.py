@@ -60,6 +60,10 @@ _REFUSAL: Final = b"x-mesh-refusal"
 _FINE: Final = (None, grpc.NO_STATUS, "0")
 """What the head of an answer may say of its gRPC status when nothing is wrong so far."""
 
+# What has become of further attempts?
+_RETRYING: Final = 1  # there are some, so it counts as one of `Cluster.retries`
+_DENIED: Final = 2  # there was no room for one
+
 # Has the exchange become a tunnel?
 _NO_TUNNEL: Final = 0
 _TUNNEL: Final = 1
@@ -378,7 +382,7 @@ class Exchange:
         self.seconds = 0.0  # from `began` to the head of its answer
         self.upstream: UpstreamTunnel | None = None
         self.second: SecondAttempt | None = None  # beside it, where the policy hedges
-        self.retrying = False  # counted as such, see `Cluster.retries`
+        self.retrying = 0
         # The response so far
         self.status = 0  # not 0: the client has seen the head of its answer
         self.grpc_status: str | None = None  # None: not gRPC
@@ -1048,6 +1052,8 @@ class Exchange:
                 surroundings.retried(cluster.service, reason)
                 surroundings.later(wait, self.begin_attempt)
                 return True
+        if why_not in ("budget", "overflow"):
+            self.retrying |= _DENIED
         if why_not != "attempts":  # it has had all that it was promised
             surroundings.retry_skipped(cluster.service, why_not)
         return False
@@ -1064,17 +1070,17 @@ class Exchange:
 
     def _is_below_limit(self, retries: Limit) -> bool:
         """Say whether the cluster has room for an exchange that makes more than one attempt."""
-        return self.retrying or not retries.full
+        return self.retrying == _RETRYING or not retries.full
 
     def _begin_retrying(self, retries: Limit) -> None:
         if not self.retrying:
-            self.retrying = True
+            self.retrying = _RETRYING
             retries.count += 1
 
     def _tell_of_retries(self, fields: Fields, *, below: bool = False) -> None:
         """What fails here was tried more than once: nobody before us shall do the same again."""
         joined = self.joined
-        if self.attempts > 1 or below or (joined is not None and joined.retried):
+        if self.retrying or below or (joined is not None and joined.retried):
             if self.caller.direction == "inbound":
                 fields.append(RETRIED_FIELD)
             elif joined is not None:
@@ -1229,7 +1235,7 @@ class Exchange:
         else:
             endpoint = self.previous
         self.body = None
-        if self.retrying:
+        if self.retrying & _RETRYING:
             self.cluster.retries.count -= 1
         if self.tunnel:
             self.surroundings.tunnels -= 1

@@ -65,6 +65,7 @@ class Environment:
         self.random: Callable[[], float] = random.random
         self.timers: TimerWheel[Exchange] = TimerWheel(self.now, self.loop.call_later)
         self._certificates = certificates
+        self._skips: set[tuple[str, str]] = set()  # as many as services and reasons there are
 
     @property
     def server_context(self) -> ssl.SSLContext | None:
@@ -85,7 +86,15 @@ class Environment:
         self.metrics.retried(service, reason)
 
     def retry_skipped(self, service: str, reason: str) -> None:
+        """Count it, and say so the first time: it may be what somebody wonders about."""
         self.metrics.retry_skipped(service, reason)
+        if (service, reason) not in self._skips:
+            self._skips.add((service, reason))
+            log.info(
+                "%s: a retry was not made: %s; further ones are only counted"
+                " (mesh_retries_skipped_total)",
+                service, reason,
+            )  # fmt: skip
 
     def hedged(self, service: str) -> None:
         self.metrics.hedged(service)
