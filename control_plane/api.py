@@ -21,7 +21,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from meshproxy import __version__, private_file
 from meshproxy.contract import wire
-from meshproxy.contract.resources import Snapshot
+from meshproxy.contract.resources import Snapshot, without_secrets
 from meshproxy.contract.spiffe import SpiffeId
 
 from .attestation import JoinTokens, NotAttested
@@ -143,7 +143,7 @@ class Api:
         snapshot = self._snapshot_for(workload)
         if snapshot is None:
             return _error(404, f"There is no snapshot for {workload}: no such workload.")
-        return _json(snapshot)
+        return _json(without_secrets(snapshot))
 
     async def _roots(self, _request: web.Request) -> web.Response:
         return web.Response(text="".join(self._authority.roots()))

@@ -35,6 +35,7 @@ from .resources.fields import Metadata
 from .resources.finding import Finding
 from .resources.model import MeshConfig
 from .server_certificate import ServerCertificate
+from .session_secret import session_secret
 from .sources.files import FilesSource
 from .store import State, Store
 
@@ -73,6 +74,7 @@ class Plane:
             self._source.load()
             trust_domain = self._mesh.spec.trust_domain
             self._authority = Authority(state / "authority", trust_domain)
+            self._session_secret = session_secret(state / "authority" / "session-secret")
             self._tokens = JoinTokens(state / "tokens.json")
             self._identity = SpiffeId.of(trust_domain, "mesh-system", "control-plane")
             self._certificate = ServerCertificate(
@@ -207,7 +209,11 @@ class Plane:
             or self._mesh.spec.trust_domain != self._authority.trust_domain
         ):
             return None
-        trust = TrustSpec(trust_domain=self._authority.trust_domain, roots=self._authority.roots())
+        trust = TrustSpec(
+            trust_domain=self._authority.trust_domain,
+            roots=self._authority.roots(),
+            session_secret=self._session_secret,
+        )
         return generate(state, workload, trust)
 
     def _lifetime(self) -> timedelta:

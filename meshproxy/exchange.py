@@ -431,7 +431,7 @@ class Exchange:
             self._join(head)
         self.prepare(head, route, self.backend)
         if self._limit(head, route):
-            return self._refuse_late()
+            return None
         return self.begin_attempt()
 
     def _refuse_unrouted(self, head: RequestHead, *, known: bool) -> None:
@@ -484,7 +484,7 @@ class Exchange:
             self.context = propagation.read(said, self.started).within(self.context)
 
     def _limit(self, head: RequestHead, route: Route[Cluster]) -> bool:
-        """Find out how long all this may take; say whether that is over already."""
+        """Find out how long all this may take; return True where that is over, and it was refused."""
         timeouts, started, context = self.cluster.timeouts, self.started, self.context
         if route.timeouts is not None:
             timeouts = route.timeouts.over(timeouts)
@@ -495,20 +495,27 @@ class Exchange:
             return False
         allowed = min(context.deadline, started + timeouts.request)
         if self.grpc_status is not None:
-            said = grpc.timeout_of(head.fields)
-            if said is not None and started + said <= allowed:
-                allowed = started + said
-            elif allowed != inf:
-                propagation.put(head.fields, grpc.timeout_field(max(allowed - started, 0)))
+            allowed = self._limit_call(head, allowed)
         self.deadline = allowed
         if self.joined is context and self.caller.direction == "inbound":
             context.deadline = allowed  # of the calls that will be made for it
         left = allowed - self.surroundings.now()
-        if left < FAR or timeouts.soon:
-            if left < LEAST:
-                return True
+        if left < LEAST:
+            self._refuse_late()
+        elif context.gone:
+            self.refuse("caller-gone")
+        elif left < FAR or timeouts.soon:
             self._arm(self._first_limit(started))
-        return False
+        return self.done
+
+    def _limit_call(self, head: RequestHead, allowed: float) -> float:
+        """A gRPC call says itself how long its caller will wait; make it say no more than is allowed."""
+        said = grpc.timeout_of(head.fields)
+        if said is not None and self.started + said <= allowed:
+            return self.started + said
+        if allowed != inf:
+            propagation.put(head.fields, grpc.timeout_field(max(allowed - self.started, 0.0)))
+        return allowed
 
     def prepare(self, head: RequestHead, route: Route[Cluster], backend: Backend[Cluster]) -> None:
         """Make the head what the endpoint shall see."""
@@ -1255,12 +1262,17 @@ class Exchange:
             surroundings.timers.drop(self.timer, self)
             self.timer = None
         if self.joined is not None:
-            self._part(self.joined)
+            self._part(self.joined, flag)
 
-    def _part(self, joined: Context["Exchange"]) -> None:
+    def _part(self, joined: Context["Exchange"], flag: str) -> None:
         """Nothing is made for this exchange any more, or this one for another."""
         self.joined = None
         if self.caller.direction == "outbound":
             joined.calls.discard(self)
             return
-        self.surroundings.propagation.leave(joined)
+        table, now = self.surroundings.propagation, self.surroundings.now()
+        gone = flag == "DC"
+        if self.attempts and (gone or now >= self.deadline):  # the app may be at work on it
+            table.give_up(joined, now, gone=gone)
+        else:
+            table.leave(joined)

@@ -178,6 +178,8 @@ class Traffic:
         for cluster in list(self.mesh.clusters.values()):
             cluster.gauge(gauges)
         self._metrics.gauges = gauges
+        table = self.environment.propagation
+        self._metrics.propagated(table.found, table.ambiguous, table.unknown)
         return self._metrics
 
     def clusters(self) -> list[dict[str, Any]]:

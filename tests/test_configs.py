@@ -1,5 +1,6 @@
 """Every example does what it says: it parses, has no finding, and generates."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -37,14 +38,26 @@ from meshproxy.contract.resources import TrustSpec
 
 ROOT = Path(__file__).parent.parent / "configs"
 STATIC = ROOT / "static"
+LESSONS = ROOT / "lessons"
 # Each folder of configs/ is a mesh of its own, but for the static proxy.
-EXAMPLES = sorted(path for path in ROOT.iterdir() if path != STATIC)
+FOLDERS = sorted(path for path in ROOT.iterdir() if path not in (STATIC, LESSONS))
 
 
-@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_example(example: Path) -> None:
+def examples() -> Iterator[object]:
+    """Yield the files of each mesh: of a lesson's, without its policies, and with each of them."""
+    for folder in FOLDERS:
+        yield pytest.param(sorted(folder.rglob("*.y*ml")), id=folder.name)
+    for lesson in sorted(LESSONS.iterdir()):
+        policies = sorted(lesson.glob("policies*.yaml"))
+        mesh = sorted(set(lesson.glob("*.yaml")) - set(policies))
+        for one in (None, *policies):
+            name = lesson.name if one is None else f"{lesson.name}-{one.stem}"
+            yield pytest.param(mesh if one is None else [*mesh, one], id=name)
+
+
+@pytest.mark.parametrize("paths", list(examples()))
+def test_example(paths: list[Path]) -> None:
     """Parses, validates without findings, and generates for each workload."""
-    paths = sorted(example.rglob("*.y*ml"))
     files = {path: examine(path.read_text(), path) for path in paths}
     state = state_of(choose(files, {}), Placements())
     assert [str(finding) for finding in state.findings] == []
@@ -148,7 +161,9 @@ def test_the_reference_has_every_kind() -> None:
 
 def test_every_app_of_the_examples_listens_where_it_is_told() -> None:
     """An app that ignores $PORT is never reached: all its requests would be answered 503."""
-    for path in [*(ROOT / "reference").glob("*.yaml"), *(ROOT / "demo").glob("*.yaml")]:
+    for path in ROOT.rglob("*.yaml"):
+        if STATIC in path.parents:
+            continue
         for source in examine(path.read_text(), path).sources:
             if isinstance(source.resource, Workload) and source.resource.spec.run is not None:
                 command = source.resource.spec.run.command

@@ -7,7 +7,7 @@ A spec is data; what acts on it has the bare name (`RouteSpec` is compiled into 
 
 from typing import Annotated, Literal
 
-from msgspec import Meta
+from msgspec import Meta, structs
 
 from .matching import MatchSpec
 from .policies import (
@@ -394,6 +394,15 @@ SECTIONS: dict[Kind, str] = {
     "listener": "listeners",
 }
 """Which attribute of `Snapshot` holds the resources of a kind."""
+
+
+def without_secrets(snapshot: Snapshot) -> Snapshot:
+    """Return a snapshot that people may look at."""
+    trust = tuple(
+        structs.replace(one, session_secret="hidden" if one.session_secret else "")
+        for one in snapshot.trust
+    )
+    return structs.replace(snapshot, trust=trust)
 
 
 def name_of(resource: Resource) -> str:

@@ -32,15 +32,21 @@ whose `traceparent` the call repeats to the last byte is meant.  If that does no
 call is made for one of them, and what holds for all of them holds for it: the latest deadline, the
 lowest attempt, the highest criticality.  It is not cancelled with any of them.
 
-The table needs no limit of its own: an entry lives as long as its exchange, and is smaller.  It is one
-for each process: where several workers serve one proxy, a call may go out by another worker than the
+**What was given up stays given up.**  An app seldom notices that its request's time has passed, or that
+its client has gone, and goes on to make the next call.  So such an exchange stays in the table for a
+minute after its end, and calls that are made for it are refused.  Exchanges that were answered do not:
+what an app does after its answer is its own business.
+
+Memory is bounded: an entry is smaller than its exchange and lives as long, and of those that were given
+up, the oldest make room above `MOST_KEPT`.  The table is one for each process: where several workers serve one proxy, a call may go out by another worker than the
 request came in by, and then has only what the app itself passes on.
 
 Called from: `Exchange.on_request_head`, `Exchange.on_upstream_ready`, `Exchange._finish`.
 """
 
 import re
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Iterable, Sequence
 from math import inf
 from typing import Any, Final, Generic, TypeVar
 
@@ -67,8 +73,12 @@ _spent: Final = re.compile(rb"([0-9A-Za-z./_-]{1,253})=([0-9]{1,10})").fullmatch
 _TRACES: Final = frozenset({b"traceparent", b"b3", b"x-b3-traceid", b"x-request-id"})
 _NO_TRACE: Final = b"0" * 32  # "All bytes as zero … is considered an invalid value"
 _LONGEST_ID: Final = 128
-_CROWD: Final = 16
-"""Exchanges with one trace id, at one time, of which nothing is taken over any more."""
+_CROWD: Final = 64
+"""Exchanges with one trace id above which nobody looks through them: a stranger can choose the id."""
+
+KEPT: Final = 60.0
+"""Seconds for which a call for a request that was given up is recognized."""
+MOST_KEPT: Final = 4096
 
 C = TypeVar("C")
 
@@ -87,13 +97,15 @@ class Context(Generic[C]):
         spender: Who took the most of the time before this request came; empty where unknown.
         spent: The seconds that it took.
         started: When the inbound exchange began; only in the table.
+        ended: When it was given up; infinite while it is under way.
+        gone: It was given up because its client had gone.
         calls: Outbound exchanges made for it.
         retried: One of them has failed after more than one try; so trying again has been done.
     """
 
     __slots__ = (
-        "_ids", "_line", "attempt", "calls", "criticality", "deadline", "retried", "spender", "spent",
-        "started",
+        "_ids", "_line", "attempt", "calls", "criticality", "deadline", "ended", "gone", "retried",
+        "spender", "spent", "started",
     )  # fmt: skip
 
     def __init__(
@@ -105,6 +117,8 @@ class Context(Generic[C]):
         self.spender = ""
         self.spent = 0.0
         self.started = inf
+        self.ended = inf
+        self.gone = False
         self.calls: set[C] = set()
         self.retried = False
         self._ids: tuple[bytes, ...] = ()
@@ -120,6 +134,7 @@ class Context(Generic[C]):
             min(self.deadline, whole.deadline), whole.attempt, self.criticality or whole.criticality
         )
         part.started, part.spender, part.spent = whole.started, whole.spender, whole.spent
+        part.gone = whole.gone
         return part
 
     def __repr__(self) -> str:
@@ -220,19 +235,20 @@ def _trace_id(name: bytes, value: bytes) -> bytes:
 
 class Propagation(Generic[C]):
     """
-    The inbound exchanges under way that are part of a trace, by its ids.
+    The inbound exchanges that are part of a trace, by its ids.
 
     Attributes:
-        by_id: Empty when no inbound exchange is part of a trace: nothing need be looked up then.
+        by_id: Empty when there are none: nothing need be looked up then.
         found: Calls for which one exchange was found.
         ambiguous: Calls that could have been made for several.
         unknown: Calls for which none was found, although there were some to be looked through.
     """
 
-    __slots__ = ("ambiguous", "by_id", "found", "unknown")
+    __slots__ = ("_given_up", "ambiguous", "by_id", "found", "unknown")
 
     def __init__(self) -> None:
         self.by_id: dict[bytes, list[Context[C]]] = {}
+        self._given_up: deque[Context[C]] = deque()
         self.found = 0
         self.ambiguous = 0
         self.unknown = 0
@@ -241,7 +257,7 @@ class Propagation(Generic[C]):
         return f"<Propagation {len(self.by_id)} traces>"
 
     def enter(self, context: Context[C], ids: tuple[bytes, ...], line: bytes) -> None:
-        """An inbound exchange has begun; `leave` when it ends."""
+        """An inbound exchange has begun; `leave` or `give_up` when it ends."""
         context._ids = ids  # noqa: SLF001 - two halves of one thing
         context._line = line  # noqa: SLF001
         for one in ids:
@@ -250,6 +266,21 @@ class Propagation(Generic[C]):
                 self.by_id[one] = [context]
             else:
                 others.append(context)
+
+    def give_up(self, context: Context[C], now: float, *, gone: bool) -> None:
+        """
+        The inbound exchange has ended without an answer, or with half of one.
+
+        Args:
+            context: Of the exchange.
+            now: On our clock.
+            gone: Because its client had gone; otherwise because its time had passed.
+        """
+        context.ended, context.gone = now, gone
+        kept = self._given_up
+        kept.append(context)
+        while kept[0].ended < now - KEPT or len(kept) > MOST_KEPT:
+            self.leave(kept.popleft())
 
     def leave(self, context: Context[C]) -> None:
         """The inbound exchange has ended."""
@@ -273,12 +304,18 @@ class Propagation(Generic[C]):
         self.unknown += 1
         return None
 
-    def _among(self, candidates: list[Context[C]], line: bytes) -> Context[C] | None:
+    def _among(self, candidates: Sequence[Context[C]], line: bytes) -> Context[C] | None:
+        if len(candidates) > _CROWD:
+            self.ambiguous += 1
+            return None
+        if len(candidates) > 1:
+            under_way = [one for one in candidates if one.ended == inf]
+            candidates = under_way or candidates
         if len(candidates) > 1:
             same = [one for one in candidates if one._line == line] if line else []  # noqa: SLF001
             if len(same) != 1:
                 self.ambiguous += 1
-                return _common(candidates) if len(candidates) <= _CROWD else None
+                return _common(candidates)
             candidates = same
         self.found += 1
         return candidates[0]
@@ -287,11 +324,13 @@ class Propagation(Generic[C]):
 def _common(candidates: Iterable[Context[C]]) -> Context[C]:
     """Return what holds whichever of them is meant."""
     common: Context[C] = Context(-inf, 10**_ATTEMPT_DIGITS)
+    common.gone = True
     ranks = []
     for one in candidates:
         common.deadline = max(common.deadline, one.deadline)
         common.attempt = min(common.attempt, one.attempt)
         ranks.append(_RANKS.get(one.criticality or "default", 0))
+        common.gone = common.gone and one.gone
     names = {one.criticality for one in candidates}
     if names != {None}:
         common.criticality = next(name for name, rank in _RANKS.items() if rank == min(ranks))

@@ -188,6 +188,7 @@ class Metrics:
         self._ejections = _Counter(2, max_series)
         self._ejections_prevented = _Counter(2, max_series)
         self._health_checks = _Counter(2, max_series)
+        self._propagation = _Counter(1, 8)
 
     def requests(
         self,
@@ -252,6 +253,14 @@ class Metrics:
     def hedge_won(self, cluster: str) -> None:
         """Count one whose answer was the first."""
         self._hedges_won.add(cluster)
+
+    def propagated(self, found: int, ambiguous: int, unknown: int) -> None:
+        """Note how many calls have been found to be made for an inbound request, so far."""
+        self._propagation.counts = {
+            ("found",): found,
+            ("ambiguous",): ambiguous,
+            ("unknown",): unknown,
+        }
 
     def cancelled(self, service: str) -> None:
         """Count a call that was given up because the request it was made for had lost its client."""
@@ -466,6 +475,12 @@ class Metrics:
                 "Second attempts whose answer was the first.",
                 ("cluster",),
                 self._hedges_won,
+            ),
+            (
+                "mesh_propagation",
+                "Calls made while inbound requests of a trace were under way, by whether theirs was found.",
+                ("result",),
+                self._propagation,
             ),
             (
                 "mesh_calls_cancelled",

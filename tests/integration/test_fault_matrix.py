@@ -2,7 +2,8 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 
 import pytest
 
@@ -17,7 +18,7 @@ pytestmark = pytest.mark.integration
 AT_ONCE = 8
 WAYS: tuple[Way, ...] = ("alone", "pair")
 CASES = {
-    Case(f"r{number}-{lane}-{way}", lane, way, policy.name): (policy, row)
+    Case(f"r{number}-{lane}-{way}", lane, way, policy.name, row.spare): (policy, row)
     for number, (policy, row) in enumerate((p, row) for p, rows in MATRIX for row in rows)
     for lane in LANES
     if row.expected(lane)
@@ -39,7 +40,12 @@ class Outcome:
         self.seen: dict[Case, Seen | BaseException] = {}
         asyncio.run(self._try(mesh))
         self.counts: Counts = mesh.server.counts()
-        self.counted: Mapping[str, Counted] = mesh.counted({case.name for case in CASES})
+        self.counted: Mapping[str, Counted] = mesh.counted(
+            {
+                case.name: 1 + len(row.before) + (row.beside is not None)
+                for case, (_, row) in CASES.items()
+            }
+        )
 
     async def _try(self, mesh: FaultMesh) -> None:
         """A mode of the server is one for all: so those of one mode go together."""
@@ -58,11 +64,38 @@ class Outcome:
         self, mesh: FaultMesh, case: Case, struck: "Struck", some: asyncio.Semaphore
     ) -> Seen:
         row = CASES[case][1]
-        fields = {"x-id": case.name, **row.fields}
-        good = Request(row.method, case.name, fields)
-        bad = Request(row.method, case.name, {**fields, "x-fault": row.says}, b"." * row.body)
-        async with some:
-            return await ask(case.lane, mesh.port, [good] * row.after + [bad], struck.by(case, row))
+        async with some, self._beside(mesh, case, row):
+            requests = [self._request(case, row, says) for says in row.before]
+            requests.append(self._request(case, row, row.says, row.body))
+            return await ask(case.lane, mesh.port, requests, struck.by(case, row))
+
+    @asynccontextmanager
+    async def _beside(self, mesh: FaultMesh, case: Case, row: Row) -> AsyncIterator[None]:
+        """Have a request under way on another connection, from when it has struck until the end."""
+        if row.beside is None:
+            yield
+            return
+        id_, over, server = f"{case.name}-beside", asyncio.Event(), mesh.server
+        request = self._request(case, row, row.beside, id_=id_)
+
+        async def until_over() -> None:
+            await over.wait()
+
+        beside = asyncio.create_task(ask(case.lane, mesh.port, [request], until_over))
+        try:
+            async with asyncio.timeout(20):
+                while id_ not in server.counts().received:
+                    await asyncio.sleep(0.01)
+            yield
+        finally:
+            over.set()
+            assert (await beside).text == "waits"
+
+    def _request(
+        self, case: Case, row: Row, says: str, body: int = 0, id_: str | None = None
+    ) -> Request:
+        fields = {"x-id": id_ or case.name, "x-fault": says, **row.fields}
+        return Request(row.method, case.name, fields, b"." * body)
 
 
 class Struck:
@@ -78,7 +111,9 @@ class Struck:
 
         async def struck() -> None:
             async with asyncio.timeout(20):
-                while (counts := self._server.counts()).received.get(case.name, 0) <= row.after:
+                while (counts := self._server.counts()).received.get(case.name, 0) <= len(
+                    row.before
+                ):
                     if row.mode == "silent" and counts.connections >= self._connections:
                         return
                     await asyncio.sleep(0.01)
@@ -109,12 +144,12 @@ def test_fault(outcome: Outcome, case: Case) -> None:
     assert seen.text in row.expected(case.lane, case.way)
     if seen.text in ("0", "200"):
         assert seen.body.startswith(case.name.encode())
-    assert outcome.counts.executed.get(case.name, 0) == row.executions(case.lane) + row.after
+    executed = outcome.counts.executed.get(case.name, 0)
+    assert executed == row.executions(case.lane) + len(row.before)
     if case.way == "pair":
         return  # the sidecar beside the app counts most of it
     counted = outcome.counted[case.name]
-    expected = [Counter({"-": row.after}) + Counter([flag]) for flag in row.flags(case.lane)]
-    assert counted.flags in expected
-    assert counted.skipped == row.skipped
-    if row.mode != "reset":  # how often that looks like a failed connect is a matter of luck
-        assert counted.retried == row.retried
+    others = Counter({"-": len(row.before), "DC": int(row.beside is not None)})
+    assert counted.flags in [others + Counter([flag]) for flag in row.flags(case.lane)]
+    if row.counts is not None:
+        assert counted.counts == row.counts

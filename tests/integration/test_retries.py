@@ -17,12 +17,12 @@ from meshproxy.contract.resources import (
     Snapshot,
     VirtualHostSpec,
 )
-from tests.helpers.chain import chain
 from tests.helpers.client import connect, get
 from tests.helpers.environment import until
 from tests.helpers.origin import Conversation, hello, origin
 from tests.helpers.pair import Sidecar
 from tests.helpers.ports import free_port
+from tests.helpers.retrying_chain import chain
 
 TRACE = "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\n"
 PLENTY = RetryBudgetSpec(min_count=1_000)

@@ -1013,6 +1013,122 @@ def test_no_request_above_the_limit() -> None:
     assert scene.at_rest()
 
 
+# Where a request belongs ----------------------------------------------------------------------------
+
+
+RULE_SESSION = SessionPersistenceSpec(name="shop", type="header")
+
+
+class StickyScene(Scene):
+    """Two clusters of one endpoint each behind a rule, the second one without weight."""
+
+    def __init__(
+        self, *, of_rule: bool = False, of_cluster: bool = False, hashed: bool = False
+    ) -> None:
+        super().__init__()
+        self.first, self.second = FakeEndpoint("10.0.0.1:80"), FakeEndpoint("10.0.0.2:80")
+        self.cluster, self.other = FakeCluster(self.first), FakeCluster(self.second)
+        clusters: dict[str, Cluster] = {"catalog": self.cluster, "old": self.other}
+        backends = BackendSpec(cluster="catalog"), BackendSpec(cluster="old", weight=0)
+        session = RULE_SESSION if of_rule else None
+        rule = RouteSpec(name="all", backends=backends, session=session)
+        self.caller = FakeCaller(
+            compile_virtual_host(VirtualHostSpec(name="host", routes=(rule,)), clusters)
+        )
+        self.tokens = Tokens(b"s" * 32, lambda: 1_700_000_000.0)
+        self.caller.surroundings.tokens = self.tokens
+        for cluster in (self.cluster, self.other):
+            cluster.sticky = of_cluster or hashed
+            if of_cluster:
+                cluster.session = Session(RULE_SESSION)
+            if hashed:
+                cookie = HashKeySpec(source="cookie", name="user", cookie_ttl=0)
+                cluster.hash_key = HashKey((cookie,))
+
+    def answered(
+        self, *fields: Field, fail_first: bool = False
+    ) -> tuple[FakeEndpoint, list[Field]]:
+        """Return who has answered a request, and with which fields of ours."""
+        exchange = Exchange(Client(), cast("Caller", self.caller))
+        exchange.on_request_head(RequestHead(b"GET", b"catalog", b"/", list(fields)))
+        if fail_first:
+            [endpoint] = [e for e in (self.first, self.second) if e.waiting]
+            endpoint.waiting.clear()
+            exchange.on_upstream_failed("connect-failed")
+            self.caller.surroundings.tick()
+        [endpoint] = [e for e in (self.first, self.second) if e.waiting]
+        endpoint.lend()
+        head = ResponseHead(204, [])
+        exchange.on_response_head(head)
+        exchange.on_response_end(None)
+        return endpoint, head.fields
+
+    def token(self, endpoint: FakeEndpoint) -> Field:
+        return field(b"shop", self.tokens.make(self.tokens.id_of(endpoint.name), "all"))
+
+
+@pytest.mark.parametrize("of_rule", [True, False])
+def test_a_session_begins_with_its_first_answer(*, of_rule: bool) -> None:
+    """And goes on where it began, without being told again."""
+    scene = StickyScene(of_rule=of_rule, of_cluster=not of_rule)
+    endpoint, [token] = scene.answered()
+    assert token == scene.token(endpoint)
+    assert scene.answered(token) == (endpoint, [])
+    assert scene.at_rest()
+
+
+def test_the_session_of_a_rule_comes_before_its_weights() -> None:
+    """ "The persistence […] MUST be maintained across services, even if the weight is set to 0"."""
+    scene = StickyScene(of_rule=True)
+    assert scene.answered(scene.token(scene.second)) == (scene.second, [])
+    assert scene.other.requests.count == 0
+    assert scene.at_rest()
+
+
+def test_the_session_of_a_cluster_does_not() -> None:
+    """It says which endpoint of the one that the weights have chosen."""
+    scene = StickyScene(of_cluster=True)
+    endpoint, [token] = scene.answered(scene.token(scene.second))
+    assert (endpoint, token) == (scene.first, scene.token(scene.first))
+
+
+def test_an_endpoint_that_fails_ends_its_session() -> None:
+    """The request goes where any other would, and its answer begins a new session."""
+    scene = StickyScene(of_cluster=True)
+    scene.cluster.endpoints = (scene.first, scene.second)
+    endpoint, [token] = scene.answered(scene.token(scene.first), fail_first=True)
+    assert (endpoint, token) == (scene.second, scene.token(scene.second))
+
+
+def test_a_session_obeys_limits() -> None:
+    """It is no way around the cluster's."""
+    scene = StickyScene(of_cluster=True)
+    scene.cluster.requests = Limit("requests", 0)
+    exchange = Exchange(scene.client, cast("Caller", scene.caller))
+    exchange.on_request_head(RequestHead(b"GET", b"catalog", b"/", [scene.token(scene.first)]))
+    assert scene.status == 503
+
+
+def test_a_key_goes_with_every_attempt() -> None:
+    """Also one that was made for a client that had none; it gets its cookie with the answer."""
+    scene = StickyScene(hashed=True)
+    _, [cookie] = scene.answered(fail_first=True)
+    first, second = scene.cluster.keys
+    assert first is not None
+    assert first == second
+    pair = cookie[1].partition(b";")[0]
+    assert scene.answered(field(b"Cookie", pair)) == (scene.first, [])
+    assert scene.cluster.keys[2] == first
+
+
+def test_what_belongs_nowhere_has_no_key() -> None:
+    """As nearly always."""
+    scene = Scene()
+    scene.ask()
+    assert scene.cluster.keys == [None]
+    assert scene.exchange.affinity is None
+
+
 # Limits of time -----------------------------------------------------------------------------------
 
 
@@ -1417,7 +1533,31 @@ def test_when_the_client_goes_its_calls_are_cancelled() -> None:
     assert sidecar.surroundings.cancellations == ["default/catalog"]
     assert sidecar.inbound.at_rest()
     assert sidecar.outbound.at_rest()
-    assert not sidecar.surroundings.propagation.by_id
+
+
+def test_an_app_that_goes_on_for_nobody_is_told() -> None:
+    """It may not have noticed: its next call is not made, and no endpoint works for it."""
+    sidecar = Sidecar()
+    sidecar.receive()
+    sidecar.inbound.first.lend()
+    sidecar.inbound.exchange.on_request_reset()
+    sidecar.call()
+    assert sidecar.outbound.status == 499
+    assert sidecar.surroundings.refusals == ["caller-gone"]
+    assert sidecar.outbound.at_rest()
+
+
+def test_an_app_that_goes_on_after_its_time_is_told_who_took_it() -> None:
+    """Also when the inbound request has been answered 504 for it."""
+    sidecar = Sidecar()
+    sidecar.receive((b"x-mesh-deadline-ms", b"500"))
+    sidecar.inbound.first.lend()
+    sidecar.surroundings.sleep(0.5 + 2 * TICK)
+    assert sidecar.inbound.status == 504
+    sidecar.outbound.exchange = sidecar.another_call()
+    sidecar.call()
+    assert sidecar.outbound.status == 504
+    assert b"default/storefront took 600 ms of it" in body_of(sidecar.outbound)
 
 
 def test_an_answer_that_has_begun_is_cancelled_as_well() -> None:
@@ -1479,119 +1619,3 @@ def test_a_call_of_grpc_has_its_own_field() -> None:
     head = scene.call()
     scene.first.lend()
     assert value_of(head.fields, b"grpc-timeout") == b"2000000u"
-
-
-# Where a request belongs ----------------------------------------------------------------------------
-
-
-RULE_SESSION = SessionPersistenceSpec(name="shop", type="header")
-
-
-class StickyScene(Scene):
-    """Two clusters of one endpoint each behind a rule, the second one without weight."""
-
-    def __init__(
-        self, *, of_rule: bool = False, of_cluster: bool = False, hashed: bool = False
-    ) -> None:
-        super().__init__()
-        self.first, self.second = FakeEndpoint("10.0.0.1:80"), FakeEndpoint("10.0.0.2:80")
-        self.cluster, self.other = FakeCluster(self.first), FakeCluster(self.second)
-        clusters: dict[str, Cluster] = {"catalog": self.cluster, "old": self.other}
-        backends = BackendSpec(cluster="catalog"), BackendSpec(cluster="old", weight=0)
-        session = RULE_SESSION if of_rule else None
-        rule = RouteSpec(name="all", backends=backends, session=session)
-        self.caller = FakeCaller(
-            compile_virtual_host(VirtualHostSpec(name="host", routes=(rule,)), clusters)
-        )
-        self.tokens = Tokens(b"s" * 32, lambda: 1_700_000_000.0)
-        self.caller.surroundings.tokens = self.tokens
-        for cluster in (self.cluster, self.other):
-            cluster.sticky = of_cluster or hashed
-            if of_cluster:
-                cluster.session = Session(RULE_SESSION)
-            if hashed:
-                cookie = HashKeySpec(source="cookie", name="user", cookie_ttl=0)
-                cluster.hash_key = HashKey((cookie,))
-
-    def answered(
-        self, *fields: Field, fail_first: bool = False
-    ) -> tuple[FakeEndpoint, list[Field]]:
-        """Return who has answered a request, and with which fields of ours."""
-        exchange = Exchange(Client(), cast("Caller", self.caller))
-        exchange.on_request_head(RequestHead(b"GET", b"catalog", b"/", list(fields)))
-        if fail_first:
-            [endpoint] = [e for e in (self.first, self.second) if e.waiting]
-            endpoint.waiting.clear()
-            exchange.on_upstream_failed("connect-failed")
-            self.caller.surroundings.tick()
-        [endpoint] = [e for e in (self.first, self.second) if e.waiting]
-        endpoint.lend()
-        head = ResponseHead(204, [])
-        exchange.on_response_head(head)
-        exchange.on_response_end(None)
-        return endpoint, head.fields
-
-    def token(self, endpoint: FakeEndpoint) -> Field:
-        return field(b"shop", self.tokens.make(self.tokens.id_of(endpoint.name), "all"))
-
-
-@pytest.mark.parametrize("of_rule", [True, False])
-def test_a_session_begins_with_its_first_answer(*, of_rule: bool) -> None:
-    """And goes on where it began, without being told again."""
-    scene = StickyScene(of_rule=of_rule, of_cluster=not of_rule)
-    endpoint, [token] = scene.answered()
-    assert token == scene.token(endpoint)
-    assert scene.answered(token) == (endpoint, [])
-    assert scene.at_rest()
-
-
-def test_the_session_of_a_rule_comes_before_its_weights() -> None:
-    """ "The persistence […] MUST be maintained across services, even if the weight is set to 0"."""
-    scene = StickyScene(of_rule=True)
-    assert scene.answered(scene.token(scene.second)) == (scene.second, [])
-    assert scene.other.requests.count == 0
-    assert scene.at_rest()
-
-
-def test_the_session_of_a_cluster_does_not() -> None:
-    """It says which endpoint of the one that the weights have chosen."""
-    scene = StickyScene(of_cluster=True)
-    endpoint, [token] = scene.answered(scene.token(scene.second))
-    assert (endpoint, token) == (scene.first, scene.token(scene.first))
-
-
-def test_an_endpoint_that_fails_ends_its_session() -> None:
-    """The request goes where any other would, and its answer begins a new session."""
-    scene = StickyScene(of_cluster=True)
-    scene.cluster.endpoints = (scene.first, scene.second)
-    endpoint, [token] = scene.answered(scene.token(scene.first), fail_first=True)
-    assert (endpoint, token) == (scene.second, scene.token(scene.second))
-
-
-def test_a_session_obeys_limits() -> None:
-    """It is no way around the cluster's."""
-    scene = StickyScene(of_cluster=True)
-    scene.cluster.requests = Limit("requests", 0)
-    exchange = Exchange(scene.client, cast("Caller", scene.caller))
-    exchange.on_request_head(RequestHead(b"GET", b"catalog", b"/", [scene.token(scene.first)]))
-    assert scene.status == 503
-
-
-def test_a_key_goes_with_every_attempt() -> None:
-    """Also one that was made for a client that had none; it gets its cookie with the answer."""
-    scene = StickyScene(hashed=True)
-    _, [cookie] = scene.answered(fail_first=True)
-    first, second = scene.cluster.keys
-    assert first is not None
-    assert first == second
-    pair = cookie[1].partition(b";")[0]
-    assert scene.answered(field(b"Cookie", pair)) == (scene.first, [])
-    assert scene.cluster.keys[2] == first
-
-
-def test_what_belongs_nowhere_has_no_key() -> None:
-    """As nearly always."""
-    scene = Scene()
-    scene.ask()
-    assert scene.cluster.keys == [None]
-    assert scene.exchange.affinity is None

@@ -16,15 +16,19 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Sequence
 from hashlib import blake2b
+from struct import Struct
 from typing import Final
 
 from .endpoint import E
 
 POINTS: Final = 128
 LIMIT: Final = 65_536
-"""Points that a ring has by itself: about 40 ms to compute, 1 MB."""
+"""Points that a ring has by itself: about 0.1 s to compute, 1 MB."""
 
-_PER_DIGEST: Final = 8  # of 64 bytes, 8 bytes each
+_PER_DIGEST: Final = 8
+_POINTS: Final = Struct(">8Q")  # the 64 bytes of a digest
+_OWNER: Final = 32  # bits
+_OWNERS: Final = (1 << _OWNER) - 1
 
 
 class Ring:
@@ -40,19 +44,16 @@ class Ring:
             most = -(-size * heaviest // total)
         else:
             most = max(1, min(POINTS, LIMIT // max(1, len(endpoints))))
-        points: list[tuple[int, int]] = []
+        points: list[int] = []  # each with its owner in the lowest bits: numbers sort fast
         for number, endpoint in enumerate(endpoints):
             count = -(-most * endpoint.weight // heaviest) if heaviest else 0
             name = endpoint.name.encode()
             for piece in range(0, count, _PER_DIGEST):
-                digest = blake2b(b"%s/%d" % (name, piece)).digest()
-                points += [
-                    (int.from_bytes(digest[at * 8 : at * 8 + 8], "big"), number)
-                    for at in range(min(_PER_DIGEST, count - piece))
-                ]
+                found = _POINTS.unpack(blake2b(b"%s/%d" % (name, piece)).digest())
+                points += [point << _OWNER | number for point in found[: count - piece]]
         points.sort()
-        self._points = array("Q", [point for point, _ in points])
-        self.owners = array("I", [owner for _, owner in points])
+        self._points = array("Q", [point >> _OWNER for point in points])
+        self.owners = array("I", [point & _OWNERS for point in points])
 
     def place(self, key: int) -> int:
         place = bisect_right(self._points, key)

@@ -56,7 +56,10 @@ class TwoChoices(Generic[E]):
         place = self._point(out)
         if left == 1:
             return endpoints[place]
-        other = self._point((place,) if not out else (min(place, *out), max(place, *out)))
+        if not out:
+            other = self._point((place,))
+        else:
+            other = self._point((min(place, *out), max(place, *out)))
         return self.better(endpoints[place], endpoints[other])
 
     def _place_of(self, endpoint: E) -> tuple[int, ...]:
@@ -67,9 +70,11 @@ class TwoChoices(Generic[E]):
 
     def _point(self, out: tuple[int, ...]) -> int:
         """Return the place of a random point on the line, with the places `out` (in order) cut out of it."""
-        endpoints, ends = self._endpoints, self._ends
-        point = self._random() * (self._total - sum(endpoints[place].weight for place in out))
-        last = self._count - 1
+        endpoints, ends, last = self._endpoints, self._ends, self._count - 1
+        left = self._total
+        for place in out:
+            left -= endpoints[place].weight
+        point = self._random() * left
         for place in out:
             weight = endpoints[place].weight
             if point >= ends[place] - weight:

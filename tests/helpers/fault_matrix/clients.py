@@ -86,7 +86,7 @@ async def _http1(port: int, requests: list[Request], given_up: Given | None) -> 
 
         for request in requests[:-1]:
             seen = await exchange(request)
-            assert seen.text == "200", seen
+            assert seen.text.isdecimal(), seen  # an answer of the app
         seen = await _patiently(exchange(requests[-1]), given_up)
         if seen.text == "waits":
             # A polite FIN could be a half-close: who has sent it may still listen.
@@ -148,7 +148,7 @@ async def _http2(port: int, requests: list[Request], given_up: Given | None, *, 
 
         for request in requests[:-1]:
             seen = await exchange(request)
-            assert seen.text == ("0" if grpc else "200"), seen
+            assert seen.text.isdecimal(), seen  # an answer of the app
         return await _patiently(exchange(requests[-1]), given_up)
 
 

@@ -47,9 +47,14 @@ def _executed(row: Row) -> str:
 def _counted(row: Row) -> str:
     flags = {flag: None for lane in LANES if row.expected(lane) for flag in row.flags(lane)}
     said = [" or ".join(f"`{flag}`" for flag in flags)]
-    said += [f"{count} × retried: `{reason}`" for reason, count in row.retried.items()]  # noqa: RUF001
-    said += [f"not retried: `{reason}`" for reason in row.skipped]
+    said += [f"{_counter(name)}: {count}" for name, count in (row.counts or {}).items()]
     return "; ".join(said)
+
+
+def _counter(name: str) -> str:
+    """Return the name of a counter and its label."""
+    counter, _, label = name.partition(" ")
+    return f"`{counter}` {label}".strip()
 
 
 def parts(text: str) -> tuple[str, str, str]:

@@ -10,6 +10,7 @@ left behind in a pool, a budget or a counter.  The policies are those of the cli
 
 import re
 import time
+from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,12 +40,15 @@ class Case:
     """
     Attributes:
         name: Of its service, and the id of its requests.
+        policy: The name of its policy.
+        spare: Its service has another endpoint, at which nobody listens.
     """
 
     name: str
     lane: Lane
     way: Way
     policy: str
+    spare: bool = False
 
 
 class FaultMesh:
@@ -60,6 +64,9 @@ class FaultMesh:
         trust = (TrustSpec(trust_domain=DOMAIN, roots=(authority.pem,)),)
         to_app = EndpointSpec(address="127.0.0.1", port=self.server.port)
         to_peer = EndpointSpec(address="127.0.0.1", port=inbound, identities=(spiffe("server"),))
+        to_nobody = EndpointSpec(
+            address="127.0.0.1", port=free_port(), identities=(spiffe("server"),)
+        )
         through_b = [case for case in cases if case.way == "pair"]
         a = Snapshot(
             trust=trust,
@@ -72,7 +79,11 @@ class FaultMesh:
             ),
             endpoints=tuple(
                 EndpointsSpec(
-                    cluster=case.name, endpoints=(to_peer if case.way == "pair" else to_app,)
+                    cluster=case.name,
+                    endpoints=(
+                        to_peer if case.way == "pair" else to_app,
+                        *((to_nobody,) if case.spare else ()),
+                    ),
                 )
                 for case in cases
             ),
@@ -117,14 +128,20 @@ class FaultMesh:
         self.b.__exit__()
         self.server.__exit__()
 
-    def counted(self, names: Collection[str]) -> "dict[str, Counted]":
-        """Return what a has counted for these services, once it has counted something for each."""
+    def counted(self, totals: Mapping[str, int]) -> "dict[str, Counted]":
+        """
+        Return what a has counted for these services.
+
+        Args:
+            totals: By service, how many requests have been sent to it: they are waited for.
+        """
         deadline = time.monotonic() + 20
         while True:
-            counted = self._counted(names)
-            if all(one.flags for one in counted.values()):
+            counted = self._counted(totals)
+            if all(one.flags.total() >= totals[name] for name, one in counted.items()):
                 return counted
-            assert time.monotonic() < deadline, counted
+            missing = {n: one for n, one in counted.items() if one.flags.total() < totals[n]}
+            assert time.monotonic() < deadline, missing
             time.sleep(0.05)
 
     def _counted(self, names: Collection[str]) -> "dict[str, Counted]":
@@ -132,17 +149,18 @@ class FaultMesh:
         # Not by prometheus_client's parser: it takes a third of a second for so many series.
         for name, text, value in _SAMPLE.findall(self.a.metrics()):
             labels = dict(_LABEL.findall(text))
-            service = labels.get("destination") or labels["cluster"]
-            if service in counted:
-                figures = getattr(counted[service], _FIGURES[name])
-                label = labels["flag" if name == "requests" else "reason"]
-                figures[label] = figures.get(label, 0) + int(float(value))
+            service = labels.get("destination") if name == "requests" else labels.pop("cluster", "")
+            if service not in counted:
+                continue
+            if name == "requests":
+                counted[service].flags[labels["flag"]] += int(float(value))
+            else:
+                counted[service].counts[f"{name} {'/'.join(labels.values())}"] = int(float(value))
         return counted
 
 
-_SAMPLE = re.compile(r"^mesh_(requests|retries|retries_skipped)_total\{(.*)\} (.*)$", re.MULTILINE)
+_SAMPLE = re.compile(r"^mesh_(\w+)_total\{(.*)\} (.*)$", re.MULTILINE)
 _LABEL = re.compile(r'(\w+)="([^"]*)"')
-_FIGURES = {"requests": "flags", "retries": "retried", "retries_skipped": "skipped"}
 
 
 @dataclass
@@ -150,12 +168,11 @@ class Counted:
     """
     Attributes:
         flags: Requests by flag.
-        retried, skipped: By reason.
+        counts: The counters of the cluster, in the words of `Row`.
     """
 
-    flags: dict[str, int] = field(default_factory=dict)
-    retried: dict[str, int] = field(default_factory=dict)
-    skipped: dict[str, int] = field(default_factory=dict)
+    flags: Counter[str] = field(default_factory=Counter)
+    counts: dict[str, int] = field(default_factory=dict)
 
 
 def _protocol(case: Case) -> Literal["http1", "http2"]:

@@ -44,10 +44,15 @@ class Row:
         lanes: Where that is another, or None where there is no such fault.
         executed: How often the app did the work.
         flag: Label of `mesh_requests_total`; None for that of the refusal that is seen.
-        retried: By reason, what `mesh_retries_total` counts.
-        skipped: By reason, what `mesh_retries_skipped_total` counts.
+        counts: What the cluster's other counters count, as `retries connect-failed` for
+            `mesh_retries_total` with this label; all others must be 0.  None where that is a matter
+            of luck.
         mode: Of the whole server (`fault_server/control.py`).
-        after: Good requests that go before, on the same connection.
+        before: The words of requests that go before, on the same connection, each of which executes
+            once and is counted with `-`.
+        beside: The words of one that is under way meanwhile, on another connection, until its client
+            gives up.
+        spare: The service has another endpoint, at which nobody listens.
         body: Bytes of the request's body.
         fields: More fields of the request.
     """
@@ -58,11 +63,12 @@ class Row:
     lanes: Mapping[Lane, str | None] = field(default_factory=dict)
     executed: int | Mapping[Lane, int] = 1
     flag: str | Mapping[Lane, str] | None = None
-    retried: Mapping[str, int] = field(default_factory=dict)
-    skipped: Mapping[str, int] = field(default_factory=dict)
+    counts: Mapping[str, int] | None = field(default_factory=dict)
     method: Literal["GET", "POST"] = "POST"
     mode: str = "serve"
-    after: int = 0
+    before: tuple[str, ...] = ()
+    beside: str | None = None
+    spare: bool = False
     body: int = 0
     fields: Mapping[str, str] = field(default_factory=dict)
 

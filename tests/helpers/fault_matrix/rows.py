@@ -2,13 +2,12 @@
 
 from collections.abc import Mapping
 
-from meshproxy.contract.policies import RetrySpec
+from meshproxy.contract.policies import CircuitBreakerSpec, LimitsSpec, RetrySpec
 
 from .row import Lane, Policy, Row
 
 DEFAULTS = Policy("defaults", "Nothing is configured: what provably was not processed is repeated.")
 
-REFUSED = {"stream-refused": 2}
 HTTP1_ONLY: Mapping[Lane, str | None] = {"http2": None, "grpc": None}
 HTTP2_ONLY: Mapping[Lane, str | None] = {"http1": None}
 GRPC_ONLY: Mapping[Lane, str | None] = {"http1": None, "http2": None}
@@ -17,13 +16,14 @@ OF_DEFAULTS = (
     # Getting there
     Row(
         "nobody listens", "", "connect-failed",
-        mode="closed", executed=0, retried={"connect-failed": 2},
+        mode="closed", executed=0, counts={"retries connect-failed": 2},
     ),
     Row(
         "connections are accepted and reset", "", "upstream-closed or connect-failed",
-        mode="reset", executed=0,
+        mode="reset", executed=0, counts=None,
     ),
     Row("connections are accepted, and nothing more", "", "waits", mode="silent", executed=0),
+    Row("nobody listens at one of two endpoints", "", "200", spare=True, counts=None),
     # Before the work
     Row("reset when the head has been read", "at=request do=reset", "upstream-closed", executed=0),
     Row(
@@ -37,20 +37,20 @@ OF_DEFAULTS = (
     Row("stalls when the head has been read", "at=request do=stall", "waits", executed=0),
     Row(
         "REFUSED_STREAM, once", "at=request do=rst:7 first=1", "200",
-        lanes=HTTP2_ONLY, retried={"stream-refused": 1},
+        lanes=HTTP2_ONLY, counts={"retries stream-refused": 1},
     ),
     Row(
         "REFUSED_STREAM, always", "at=request do=rst:7", "stream-refused",
-        lanes=HTTP2_ONLY, executed=0, retried=REFUSED,
+        lanes=HTTP2_ONLY, executed=0, counts={"retries stream-refused": 2},
     ),
     Row(
         "REFUSED_STREAM, for a body too large to be kept",
         "at=request+70000 do=rst:7", "stream-refused",
-        lanes=HTTP2_ONLY, body=100_000, executed=0, skipped={"body-too-large": 1},
+        lanes=HTTP2_ONLY, body=100_000, executed=0, counts={"retries_skipped body-too-large": 1},
     ),
     Row(
         "GOAWAY below the request, once", "at=request do=goaway first=1", "200",
-        lanes=HTTP2_ONLY, retried={"stream-refused": 1},
+        lanes=HTTP2_ONLY, counts={"retries stream-refused": 1},
     ),
     Row("GOAWAY at the request", "at=head do=leave", "200", lanes=HTTP2_ONLY),
     Row(
@@ -61,12 +61,12 @@ OF_DEFAULTS = (
     Row(
         "a reused connection is closed unread, GET",
         "at=request do=close reused first=1", "200",
-        method="GET", after=1, retried={"upstream-closed": 1},
+        method="GET", before=("",), counts={"retries upstream-closed": 1},
     ),
     Row(
         "a reused connection is closed unread, POST",
-        "at=request do=close reused first=1", "upstream-closed", after=1, executed=0,
-        skipped={"not-idempotent": 1},
+        "at=request do=close reused first=1", "upstream-closed", before=("",), executed=0,
+        counts={"retries_skipped not-idempotent": 1},
     ),
     # The answer's head
     Row("closed before the answer", "at=head do=close", "upstream-closed"),
@@ -124,7 +124,7 @@ OF_DEFAULTS = (
 
 RETRIES = Policy(
     "retries",
-    "Retries of 503, 429 and UNAVAILABLE are asked for (`codes`, `conditions`), three tries in all.",
+    "`retry: {codes: [429, 503], retryOn: [grpc-unavailable]}`: three tries in all.",
     route={
         "retry": RetrySpec(codes=(503, 429), conditions=("grpc-unavailable",), max_backoff=1_500)
     },
@@ -135,35 +135,35 @@ HTTP: Mapping[Lane, str | None] = {"grpc": None}
 OF_RETRIES = (
     Row(
         "answers 503 once, GET", "status=503 first=1", "200",
-        method="GET", executed=2, retried={"503": 1},
+        method="GET", executed=2, counts={"retries 503": 1},
     ),
     Row(
         "answers 503 always, GET", "status=503", "503",
-        method="GET", executed=3, retried={"503": 2},
+        method="GET", executed=3, counts={"retries 503": 2},
     ),
     Row(
         "answers 503 once, GET, in chunks", "status=503 first=1 framing=chunked size=5000", "200",
-        lanes=HTTP1_ONLY, method="GET", executed=2, retried={"503": 1},
+        lanes=HTTP1_ONLY, method="GET", executed=2, counts={"retries 503": 1},
     ),
     Row(
         "answers 503 once, POST", "status=503 first=1", "503",
-        lanes=HTTP, skipped={"not-idempotent": 1},
+        lanes=HTTP, counts={"retries_skipped not-idempotent": 1},
     ),
     Row(
         "answers 503 once, POST with Idempotency-Key", "status=503 first=1", "200",
-        lanes=HTTP, fields={"idempotency-key": '"1"'}, body=1_000, executed=2, retried={"503": 1},
+        lanes=HTTP, fields={"idempotency-key": '"1"'}, body=1_000, executed=2, counts={"retries 503": 1},
     ),
     Row(
         "the same, but its body is too large to be kept", "status=503 first=1", "503",
-        lanes=HTTP, fields={"idempotency-key": '"1"'}, body=100_000, skipped={"body-too-large": 1},
+        lanes=HTTP, fields={"idempotency-key": '"1"'}, body=100_000, counts={"retries_skipped body-too-large": 1},
     ),
     Row(
         "answers 429 and wants a second, GET", "status=429 retry-after=1 first=1", "200",
-        method="GET", executed=2, retried={"429": 1},
+        method="GET", executed=2, counts={"retries 429": 1},
     ),
     Row(
         "answers 429 and wants a minute, GET", "status=429 retry-after=60 first=1", "429",
-        method="GET", skipped={"retry-after": 1},
+        method="GET", counts={"retries_skipped retry-after": 1},
     ),
     Row("answers 500, GET", "status=500 first=1", "500", method="GET"),
     Row(
@@ -172,16 +172,134 @@ OF_RETRIES = (
     ),
     Row(
         "answers UNAVAILABLE in the head once (Trailers-Only)", "grpc=14 only first=1", "200",
-        lanes=GRPC_ONLY, executed=2, retried={"grpc-14": 1},
+        lanes=GRPC_ONLY, executed=2, counts={"retries grpc-14": 1},
     ),
     Row(
         "answers UNAVAILABLE in the head always", "grpc=14 only", "14",
-        lanes=GRPC_ONLY, executed=3, retried={"grpc-14": 2},
+        lanes=GRPC_ONLY, executed=3, counts={"retries grpc-14": 2},
     ),
     Row("answers UNAVAILABLE after a message", "grpc=14 first=1", "14", lanes=GRPC_ONLY),
 )  # fmt: skip
 
+BREAKER = Policy(
+    "breaker",
+    "`circuitBreaker: {minRequests: 3, failurePercent: 50}`: a service that fails is left alone.",
+    cluster={"breaker": CircuitBreakerSpec(min_requests=3, failure_percent=50.0)},
+)
+OF_BREAKER = (
+    Row(
+        "two have failed, and one more does", "status=503", "503",
+        before=("status=503",) * 2, lanes={"grpc": None},
+        counts={"circuit_breaker_transitions open": 1},
+    ),
+    Row(
+        "three have failed", "", "circuit-open",
+        before=("status=503",) * 3, lanes={"grpc": None}, executed=0,
+        counts={"circuit_breaker_transitions open": 1},
+    ),
+    Row(
+        "three calls have failed with UNAVAILABLE", "", "circuit-open",
+        before=("grpc=14",) * 3, lanes=GRPC_ONLY, executed=0,
+        counts={"circuit_breaker_transitions open": 1},
+    ),
+    Row(
+        "three have failed, but with 500: an answer", "", "200",
+        before=("status=500",) * 3, lanes={"grpc": None},
+    ),
+)  # fmt: skip
+
+LIMITS = Policy(
+    "limits",
+    "`limits: {maxRequests: 1}`: no more than so much goes on at once.",
+    cluster={"limits": LimitsSpec(requests=1)},
+)
+OF_LIMITS = (
+    Row(
+        "another request is under way", "", "overflow",
+        beside="at=head do=stall", executed=0, counts={"overflows requests/cluster": 1},
+    ),
+)  # fmt: skip
+
+TIMEOUT = Policy(
+    "timeout",
+    "`timeouts: {request: 300ms}`: request and answer together have so much time.",
+    route={"request_timeout": 300},
+)
+OF_TIMEOUT = (
+    Row(
+        "connections are accepted, and nothing more", "", "deadline-exceeded",
+        mode="silent", executed=0,
+    ),
+    Row("stalls when the head has been read", "at=request do=stall", "deadline-exceeded", executed=0),
+    Row("stalls before the answer", "at=head do=stall", "deadline-exceeded"),
+    Row("stalls amid the answer's head", "at=head+8 do=stall", "deadline-exceeded"),
+    Row(
+        "stalls amid the answer's body", "at=body+10 do=stall", "torn",
+        lanes={"grpc": "4"}, flag="UT",
+    ),
+    Row(
+        "the answer's body is too slow", "at=body pace=10", "torn",
+        lanes={"grpc": "4"}, flag="UT",
+    ),
+    Row("the answer's body is slow, but not too slow", "at=body pace=1 size=20", "200"),
+)  # fmt: skip
+
+ATTEMPT_TIMEOUT = Policy(
+    "attempt timeout",
+    "`timeouts: {backendRequest: 300ms}`: each attempt has so much time.",
+    route={"backend_request_timeout": 300},
+)
+OF_ATTEMPT_TIMEOUT = (
+    Row("stalls before the answer", "at=head do=stall", "attempt-timeout"),
+    Row(
+        "stalls amid the answer's body",
+        "at=body+10 do=stall",
+        "torn",
+        lanes={"grpc": "4"},
+        flag="UT",
+    ),
+)
+
+IDLE = Policy(
+    "idle",
+    "`timeouts: {streamIdle: 300ms}`: something must move.",
+    cluster={"stream_idle_timeout": 300},
+)
+OF_IDLE = (
+    Row("stalls before the answer", "at=head do=stall", "stream-idle"),
+    Row(
+        "stalls amid the answer's body",
+        "at=body+10 do=stall",
+        "torn",
+        lanes={"grpc": "4"},
+        flag="SI",
+    ),
+    Row("the answer's body is slow, but moves", "at=body pace=10", "200"),
+)
+
+DURATION = Policy(
+    "duration",
+    "`timeouts: {maxStream: 300ms}`: nothing takes longer, whatever it is.",
+    cluster={"max_stream_duration": 300},
+)
+OF_DURATION = (
+    Row("stalls before the answer", "at=head do=stall", "duration-exceeded"),
+    Row(
+        "the answer's body is slow, but moves",
+        "at=body pace=10",
+        "torn",
+        lanes={"grpc": "4"},
+        flag="UMSDR",
+    ),
+)
+
 MATRIX: tuple[tuple[Policy, tuple[Row, ...]], ...] = (
     (DEFAULTS, OF_DEFAULTS),
     (RETRIES, OF_RETRIES),
+    (TIMEOUT, OF_TIMEOUT),
+    (ATTEMPT_TIMEOUT, OF_ATTEMPT_TIMEOUT),
+    (IDLE, OF_IDLE),
+    (DURATION, OF_DURATION),
+    (BREAKER, OF_BREAKER),
+    (LIMITS, OF_LIMITS),
 )

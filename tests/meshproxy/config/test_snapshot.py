@@ -12,7 +12,12 @@ from msgspec import structs
 
 from meshproxy.config.snapshot import Mesh
 from meshproxy.contract.matching import MatchSpec, PathMatchSpec
-from meshproxy.contract.policies import LimitsSpec
+from meshproxy.contract.policies import (
+    HashKeySpec,
+    LimitsSpec,
+    LoadBalancingSpec,
+    SessionPersistenceSpec,
+)
 from meshproxy.contract.resources import (
     BackendSpec,
     ClusterSpec,
@@ -22,6 +27,7 @@ from meshproxy.contract.resources import (
     ListenerSpec,
     RouteSpec,
     Snapshot,
+    TrustSpec,
     VirtualHostSpec,
 )
 from meshproxy.contract.wire import ContractError
@@ -432,3 +438,69 @@ async def test_held_back_until_opened(mesh: Mesh, app: Origin) -> None:
         assert mesh.connections == 0
         mesh.open()
         assert (await client.response()).status == 200
+
+
+SESSION = SessionPersistenceSpec(name="shop")
+
+
+def trust(secret: str) -> tuple[TrustSpec, ...]:
+    return (TrustSpec(trust_domain="test.mesh", roots=(), session_secret=secret),)
+
+
+async def test_sessions_need_a_secret(mesh: Mesh) -> None:
+    """Of a cluster or a rule: without one no proxy could tell its tokens from made-up ones."""
+    rule = RouteSpec(name="all", backends=(BackendSpec(cluster="catalog"),), session=SESSION)
+    for more, where in (
+        ({"clusters": (ClusterSpec(name="catalog", session=SESSION),)}, "cluster/catalog session"),
+        (
+            {"virtual_hosts": (VirtualHostSpec(name="catalog", routes=(rule,)),)},
+            "virtual_host/catalog routes[0].session",
+        ),
+    ):
+        with pytest.raises(ContractError) as caught:
+            mesh.adopt(snapshot(1, **more))
+        assert caught.value.path == where
+        assert "session_secret" in caught.value.reason
+        mesh.adopt(snapshot(1, **more, trust=trust("5e" * 32)))
+
+
+async def test_tokens_outlive_updates(mesh: Mesh, environment: Environment) -> None:
+    """They are made anew only with another secret."""
+    seen = []
+    for port, secret in ((1, ""), (1, "5e" * 32), (2, "5e" * 32), (2, "6e" * 32)):
+        mesh.adopt(snapshot(port, trust=trust(secret)))
+        seen.append(environment.tokens)
+    none, first, same, other = seen
+    assert none is None
+    assert first is not None
+    assert same is first
+    assert other is not first
+
+
+@pytest.mark.parametrize(
+    ("more", "path"),
+    [
+        ({"trust": trust("secret")}, "trust/test.mesh session_secret"),
+        (
+            {
+                "clusters": (
+                    ClusterSpec(
+                        name="catalog",
+                        balancing=LoadBalancingSpec(
+                            algorithm="maglev", hash_keys=(HashKeySpec(source="query"),)
+                        ),
+                    ),
+                )
+            },
+            "cluster/catalog balancing.hash_keys[0].name",
+        ),
+    ],
+)
+async def test_balancing_that_cannot_be_obeyed(mesh: Mesh, more: dict[str, Any], path: str) -> None:
+    """Is refused whole, with the place of the error."""
+    mesh.adopt(snapshot(1))
+    before = mesh.snapshot
+    with pytest.raises(ContractError) as caught:
+        mesh.adopt(snapshot(1, **more))
+    assert caught.value.path == path
+    assert mesh.snapshot is before

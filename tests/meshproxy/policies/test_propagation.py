@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from meshproxy.message import Fields, field
 from meshproxy.policies.propagation import (
     CRITICALITIES,
+    KEPT,
+    MOST_KEPT,
     NOTHING,
     Context,
     Propagation,
@@ -159,6 +161,22 @@ def test_an_ended_request_is_found_no_more() -> None:
     assert not table.by_id
 
 
+def test_what_was_given_up_is_recognized_for_a_while() -> None:
+    """A minute, and not while a request of the same trace is under way; the oldest make room."""
+    table: Propagation[str] = Propagation()
+    context = entered(table)
+    table.give_up(context, 100.0, gone=True)
+    assert table.find((TRACE,), b"") is context
+    another = entered(table, OTHER_SPAN)
+    assert table.find((TRACE,), LINE) is another
+    table.leave(another)
+    table.give_up(entered(table, LINE.replace(b"4bf9", b"5bf9")), 100.0 + KEPT + 1, gone=False)
+    assert table.find((TRACE,), b"") is None
+    for _ in range(2 * MOST_KEPT):
+        table.give_up(entered(table), 200.0, gone=True)
+    assert sum(map(len, table.by_id.values())) == MOST_KEPT
+
+
 def test_of_several_the_one_with_the_same_parent_is_meant() -> None:
     """An app that does nothing but pass `traceparent` on tells two requests of a trace apart."""
     table: Propagation[str] = Propagation()
@@ -181,7 +199,7 @@ def test_what_holds_for_all_is_inherited_when_nobody_can_tell() -> None:
 def test_a_crowd_tells_nothing() -> None:
     """Looking through any number of requests with one id would be work that a stranger orders."""
     table: Propagation[str] = Propagation()
-    for _ in range(17):
+    for _ in range(65):
         entered(table, LINE, deadline=5.0)
     assert table.find((TRACE,), LINE) is None
 
