@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from meshproxy.contract.policies import HashKeySpec
+from meshproxy.contract.policies import HashKeySpec, RetryBudgetSpec
 from meshproxy.contract.resources import TcpBackendSpec, TcpRouteSpec, TcpRuleSpec
 from meshproxy.message import Field
 from meshproxy.policies.limits import Limit
@@ -217,6 +217,26 @@ def test_nothing_is_said_twice_that_may_have_been_heard() -> None:
     talking.relay.on_upstream_reset("upstream-closed")
     assert talking.surroundings.retries == []
     assert talking.client.heard == [("refuse", "upstream-closed")]
+
+
+def test_attempts_and_budget_hold_for_connections_too() -> None:
+    """Three tries; and when the budget is spent, what there is to say is said at once."""
+    scene = Scene()
+    scene.relay.begin()
+    for endpoint in (0, 1, 0):
+        scene.endpoints[endpoint].way()
+        scene.relay.on_upstream_failed("connect-failed")
+        scene.tick()
+    assert scene.surroundings.retries == ["connect-failed"] * 2
+    assert scene.client.heard == [("refuse", "connect-failed")]
+
+    scene = Scene()
+    scene.cluster.budget = RetryBudget(RetryBudgetSpec(percent=0, min_count=0))
+    scene.relay.begin()
+    scene.endpoints[0].way()
+    scene.relay.on_upstream_failed("connect-failed")
+    assert scene.surroundings.skipped == ["budget"]
+    assert scene.client.heard == [("refuse", "connect-failed")]
 
 
 def test_what_is_not_kept_cannot_be_said_again() -> None:

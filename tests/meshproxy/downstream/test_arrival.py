@@ -3,7 +3,6 @@
 import asyncio
 import gc
 import ssl
-from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
@@ -141,26 +140,8 @@ def place_of(*names: str, protocol: Any = "detect") -> tuple[Destination, FakeCl
     return place, cluster
 
 
-class Timer:
-    def __init__(self, seconds: float, callback: Callable[[], None]) -> None:
-        self.seconds = seconds
-        self.callback = callback
-        self.cancelled = False
-
-    def cancel(self) -> None:
-        self.cancelled = True
-
-
 class Loop(FakeLoop):
     """With timers that strike when the test says so."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.timers: list[Timer] = []
-
-    def call_later(self, seconds: float, callback: Callable[[], None]) -> Timer:
-        self.timers.append(Timer(seconds, callback))
-        return self.timers[-1]
 
     def strike(self) -> None:
         for timer in self.timers:
