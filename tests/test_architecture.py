@@ -14,7 +14,7 @@ RINGS = (
     ("message", "refusal", "contract", "backoff", "interpreter", "one_line", "private_file"),
     ("codec", "routing", "policies"),
     ("local_reply",),
-    ("hedge",),
+    ("hedge", "mirror"),
     ("exchange", "relay"),
     ("flow", "multiplex", "tunnel", "tcp", "identity", "timer_wheel"),
     ("telemetry",),
@@ -35,6 +35,7 @@ INNER = (
     "policies",
     "local_reply",
     "hedge",
+    "mirror",
     "exchange",
     "relay",
 )

@@ -9,6 +9,7 @@ does not capture it once more.
 
 from meshproxy.contract.resources import ClusterSpec, Direction, EndpointSpec
 from meshproxy.message import Fields
+from meshproxy.policies.deadline import NO_TIMEOUTS
 from meshproxy.policies.limits import Limit
 from meshproxy.policies.retry import Retry
 from meshproxy.policies.retry_budget import RetryBudget
@@ -28,7 +29,7 @@ class PassThrough(Sockets):
         service: Name of all such addresses in metrics: there may be any number of them.
     """
 
-    __slots__ = ("active", "budget", "connections", "hash_key", "retry", "service")
+    __slots__ = ("active", "budget", "connections", "hash_key", "retry", "service", "timeouts")
 
     def __init__(
         self,
@@ -47,6 +48,7 @@ class PassThrough(Sockets):
         self.connections = Limit("connections")
         self.retry, self.budget = Retry(), RetryBudget()
         self.service = NAME
+        self.timeouts = NO_TIMEOUTS
         self.hash_key = None
 
     def pick(self, avoid: object, key: int | None = None) -> "PassThrough | None":  # noqa: ARG002

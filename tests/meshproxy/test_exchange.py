@@ -27,6 +27,8 @@ from meshproxy.policies.limits import Limit
 from meshproxy.policies.load_balancing.hash_key import HashKey
 from meshproxy.policies.load_balancing.session import Session
 from meshproxy.policies.load_balancing.tokens import Tokens
+from meshproxy.policies.load_shedding import LoadShedding
+from meshproxy.policies.mirroring import Load
 from meshproxy.policies.propagation import Propagation
 from meshproxy.policies.retry import Retry
 from meshproxy.policies.retry_budget import RetryBudget
@@ -81,10 +83,12 @@ class FakeEndpoint:
 
 class FakeCluster:
     service = "default/catalog"
+    shedding: LoadShedding | None = None
 
     def __init__(self, *endpoints: FakeEndpoint) -> None:
         self.endpoints = endpoints
         self.available = endpoints
+        self.mirrors = Load()
         self.requests = Limit("requests")
         self.retries = Limit("retries")
         self.mtls = False
@@ -130,6 +134,7 @@ class FakeSurroundings:
         self.due: list[Callable[[], None]] = []
         self.waits: list[float] = []
         self.retries: list[str] = []
+        self.shaped: list[tuple[str, str]] = []
         self.skipped: list[str] = []
         self.hedges: list[str] = []
         self.refusals: list[str] = []
@@ -144,6 +149,18 @@ class FakeSurroundings:
 
     def retried(self, service: str, reason: str) -> None:
         self.retries.append(reason)
+
+    def rate_limited(self, direction: str, limit: str, why: str) -> None:
+        self.shaped.append((limit, why))
+
+    def fault_injected(self, direction: str, fault: str, kind: str) -> None:
+        self.shaped.append((fault, kind))
+
+    def shed(self, service: str, criticality: str) -> None:
+        self.shaped.append((service, criticality))
+
+    def mirrored(self, service: str, outcome: str) -> None:
+        self.shaped.append((service, outcome))
 
     def retry_skipped(self, service: str, reason: str) -> None:
         self.skipped.append(reason)
