@@ -100,11 +100,12 @@ class Context(Generic[C]):
         ended: When it was given up; infinite while it is under way.
         gone: It was given up because its client had gone.
         calls: Outbound exchanges made for it.
+        retried: One of them has failed after more than one try; so trying again has been done.
     """
 
     __slots__ = (
-        "_ids", "_line", "attempt", "calls", "criticality", "deadline", "ended", "gone", "spender",
-        "spent", "started",
+        "_ids", "_line", "attempt", "calls", "criticality", "deadline", "ended", "gone", "retried",
+        "spender", "spent", "started",
     )  # fmt: skip
 
     def __init__(
@@ -119,6 +120,7 @@ class Context(Generic[C]):
         self.ended = inf
         self.gone = False
         self.calls: set[C] = set()
+        self.retried = False
         self._ids: tuple[bytes, ...] = ()
         self._line = b""
 

@@ -91,3 +91,21 @@ async def test_a_drain_waits_for_idle_clients_only_so_long(tmp_path: Path) -> No
         await subject.close()
         assert await client.rest() == b""
     await until(lambda: subject.mesh.connections == 0)
+
+
+async def test_the_first_retry_that_was_not_made_is_logged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of each service and reason; all of them are counted."""
+    caplog.set_level("INFO", "meshproxy")
+    subject = traffic(tmp_path)
+    for service, reason in (("a", "budget"), ("a", "budget"), ("a", "of-retry"), ("b", "budget")):
+        subject.environment.retry_skipped(service, reason)
+    said = [record.message.split("; ")[0] for record in caplog.records]
+    assert said == [
+        "a: a retry was not made: budget",
+        "a: a retry was not made: of-retry",
+        "b: a retry was not made: budget",
+    ]
+    counted = subject.counted().render(0.0).decode()
+    assert 'mesh_retries_skipped_total{cluster="a",reason="budget"} 2.0' in counted
