@@ -23,7 +23,7 @@ Nothing in this file waits.  "Later" is always another method, named `on_…`.
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from math import inf
-from typing import Final, Protocol, cast
+from typing import Any, Final, Protocol, cast
 
 from meshproxy.codec import grpc
 from meshproxy.local_reply import local_reply
@@ -204,8 +204,8 @@ class Series(Protocol):
 class Timers(Protocol):
     """Calls `on_due` of what was added, once its `due` has passed."""
 
-    def add(self, item: "Exchange") -> "set[Exchange]": ...
-    def drop(self, slot: "set[Exchange]", item: "Exchange") -> None: ...
+    def add(self, item: Any) -> set[Any]: ...  # exchanges and opaque connections share it
+    def drop(self, slot: set[Any], item: Any) -> None: ...
 
 
 class Authorities(Protocol):
@@ -1117,6 +1117,7 @@ class Exchange:
             self.cluster.requests.count -= 1
             self.previous = endpoint
             self.endpoint = None
+            self.attempt_due = self.answer_due = inf
             if not self.tunnel:  # that was judged when it opened
                 endpoint.judge(status, self.grpc_status, code, self.seconds, self.began)
             self.seconds = 0.0
