@@ -10,16 +10,13 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from msgspec import structs
 
 from meshproxy.contract.policies import (
-    HashKeySpec,
-    LoadBalancingSpec,
-    SessionPersistenceSpec,
-    SheddingSpec,
     CircuitBreakerSpec,
     HashKeySpec,
     LimitsSpec,
     LoadBalancingSpec,
     OutlierSpec,
     SessionPersistenceSpec,
+    SheddingSpec,
 )
 from meshproxy.contract.resources import ClusterSpec, EndpointSpec
 from meshproxy.contract.wire import ContractError
