@@ -89,7 +89,7 @@ def at_workloads(cluster: ClusterSpec, policies: Iterable[TrafficPolicySpec]) ->
             changes.setdefault("shedding", load_shedding(policy.load_shedding))
         if policy.timeouts is not None:
             said = timeouts(policy.timeouts)
-            for name in ("stream_idle_timeout", "idle_timeout"):
+            for name in ("stream_idle_timeout", "tunnel_idle_timeout", "idle_timeout"):
                 changes.setdefault(name, said[name])
     return msgspec.structs.replace(cluster, **changes)
 

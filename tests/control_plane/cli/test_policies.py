@@ -174,7 +174,7 @@ def test_what_a_rule_says() -> None:
             ),
             ("session persistence", "by header mesh-session"),
             ("mirror", "5% to default/a:80"),
-            ("fault", "delay 1s of 1%, some requests, FaultInjection/default/f/0"),
+            ("fault", "delay 1s of 1%, of GET, PathPrefix /, FaultInjection/default/f/0"),
             (
                 "fault",
                 "abort 503 and gRPC 14 of 0.5%, from spiffe://m/*, FaultInjection/default/f/1",
