@@ -718,10 +718,15 @@ class Exchange:
         now = self.surroundings.now()
         fields, left = self.head.fields, self.deadline - now
         if self.grpc_status is None:
-            propagation.put(fields, propagation.deadline_field(left))
+            one = propagation.deadline_field(left)
+            if self.attempts == 1:  # codecs set such fields apart: nobody has said it before us
+                fields.append(one)
+            else:
+                propagation.put(fields, one)
         elif now - self.started >= NOTICEABLE:
             propagation.put(fields, grpc.timeout_field(left))
-        if self.caller.direction == "outbound":
+        spent = self.context is not NOTHING or now - self.started >= LEAST
+        if spent and self.caller.direction == "outbound":
             name, took = deadline.spender(self._spenders(now))
             if name:
                 propagation.put(fields, propagation.spent_field(name, took))

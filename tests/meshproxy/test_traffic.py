@@ -3,6 +3,7 @@
 import gc
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,7 @@ from meshproxy.traffic import Traffic
 from tests.helpers.client import connect, get
 from tests.helpers.environment import until
 from tests.helpers.ports import free_port
+from tests.helpers.recorder import Recorder
 
 IDENTITY = "spiffe://test.mesh/ns/default/sa/storefront"
 
@@ -109,3 +111,19 @@ async def test_the_first_retry_that_was_not_made_is_logged(
     ]
     counted = subject.counted().render(0.0).decode()
     assert 'mesh_retries_skipped_total{cluster="a",reason="budget"} 2.0' in counted
+async def test_somebody_goes_round_the_exchanges_that_last(tmp_path: Path) -> None:
+    """Limits that are far away are armed then, so no exchange may be left out."""
+    subject = traffic(tmp_path)
+    lasting: Any = Recorder()
+    subject.environment.exchanges.add(lasting)
+    await subject.start()
+    assert lasting.words == ["on_look"]
+    await subject.close()
+
+
+async def test_whether_calls_were_joined_is_counted(tmp_path: Path) -> None:
+    """What the table has counted goes into the metrics, where those of all workers are summed."""
+    subject = traffic(tmp_path)
+    subject.environment.propagation.find((b"nobody's",), b"")
+    [counted] = [pair for pair in subject.counted().counts().counters["_propagation"] if pair[1]]
+    assert counted == (("unknown",), 1)
