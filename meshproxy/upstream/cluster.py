@@ -77,6 +77,7 @@ class Endpoint:
         "_environment",
         "_measuring",
         "_opaque",
+        "_retrying",
         "acquire",
         "active",
         "breaker",
@@ -119,6 +120,7 @@ class Endpoint:
         self.detection: OutlierDetection | None = None
         self.breaker: CircuitBreaker | None = None
         self.limits = Limits(cluster.endpoint_limits)
+        self._retrying: set[Exchange] = set()  # those known to, where they are limited
         self.pool = pool.Pool(cluster, spec, environment, self.limits, shared)
         self._opaque: TrunkPool | Sockets | None = None  # made when first needed: most never are
         # The pool's own methods: delegates would be one call more per request.
@@ -212,16 +214,23 @@ class Endpoint:
     def _obey_limits(self) -> None:
         spec = self.cluster.endpoint_limits
         self.limits.adopt(spec)
+        limited = spec.requests is not None or spec.retries is not None
         # A call more per request, for who asks for it.
-        self.acquire = self.pool.acquire if spec.requests is None else self._acquire_below_limit
+        self.acquire = self._acquire_below_limits if limited else self.pool.acquire
 
-    def _acquire_below_limit(self, exchange: Exchange) -> None:
-        requests = self.limits.requests
-        if self.active > requests.most:  # it has been counted already
-            self._environment.metrics.overflowed(self.cluster.name, "endpoint", requests.name)
-            exchange.on_upstream_failed("overflow")
-        else:
-            self.pool.acquire(exchange)
+    def _acquire_below_limits(self, exchange: Exchange) -> None:
+        limits, name = self.limits, self.cluster.name
+        if self.active > limits.requests.most:  # it has been counted already
+            self._environment.metrics.overflowed(name, "endpoint", limits.requests.name)
+            return exchange.on_upstream_failed("overflow")
+        if exchange.attempts > 1 and limits.retries.most != UNLIMITED:
+            still = {one for one in self._retrying if one.endpoint is self and one is not exchange}
+            self._retrying = still
+            if len(still) >= limits.retries.most:
+                self._environment.metrics.overflowed(name, "endpoint", limits.retries.name)
+                return exchange.on_upstream_failed("overflow")
+            still.add(exchange)
+        return self.pool.acquire(exchange)
 
     def check(self, spec: HealthCheckSpec | None, changed: Callable[[], None]) -> None:
         """Have its health checked as `spec` says; `changed` is called when that has an effect."""

@@ -463,6 +463,7 @@ async def test_an_endpoint_may_have_a_limit_of_its_own() -> None:
     scene = Guarded(spec)
     exchange, relay = Recorder(), Recorder()
     scene.first.active = 2
+    exchange.attempts = 1  # type: ignore[attr-defined]
     scene.first.acquire(exchange)  # type: ignore[arg-type]
     scene.first.connect(relay)  # type: ignore[arg-type]
     assert exchange.heard == relay.heard == [("on_upstream_failed", "overflow")]
@@ -472,6 +473,22 @@ async def test_an_endpoint_may_have_a_limit_of_its_own() -> None:
     scene.first.active = 1
     scene.first.acquire(exchange)  # type: ignore[arg-type]
     assert scene.first.pool.statistics()["waiting"] == 1
+    scene.cluster.close()
+
+
+async def test_retries_of_an_endpoint_may_be_limited() -> None:
+    """First attempts pass; retries that are over make room for others."""
+    scene = Guarded(ClusterSpec(name="catalog", endpoint_limits=LimitsSpec(retries=1)))
+    exchanges = [Recorder() for _ in range(3)]
+    for attempts, exchange in zip((1, 2, 2), exchanges, strict=True):
+        exchange.attempts, exchange.endpoint = attempts, scene.first  # type: ignore[attr-defined]
+        scene.first.acquire(exchange)  # type: ignore[arg-type]
+    assert [exchange.words for exchange in exchanges] == [[], [], ["on_upstream_failed"]]
+    exchanges[1].endpoint = None  # type: ignore[attr-defined]
+    scene.first.acquire(exchanges[2])  # type: ignore[arg-type]
+    scene.first.acquire(exchanges[2])  # type: ignore[arg-type]
+    assert exchanges[2].words == ["on_upstream_failed"]
+    assert scene.counted("_overflows") == {("catalog", "endpoint", "retries"): 1}
     scene.cluster.close()
 
 
