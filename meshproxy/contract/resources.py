@@ -304,10 +304,12 @@ class TrustSpec(Spec, frozen=True, kw_only=True):
 
     Attributes:
         roots: PEM certificates.  Several can be active, so that a root rotates without an outage.
+        revoked: SPIFFE IDs that are denied, whatever certificate they show.
     """
 
     trust_domain: Name
     roots: tuple[str, ...]
+    revoked: tuple[str, ...] = ()
 
 
 # All of it ----------------------------------------------------------------------------------------
