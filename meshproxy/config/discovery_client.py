@@ -305,11 +305,14 @@ class DiscoveryClient:
         return connection
 
     def _context(self) -> ssl.SSLContext:
-        # The file vouches at first contact; the bundle too once there is one, so that the plane
-        # may move to a new root without a change of every bootstrap.
+        # The file vouches at first contact (with what an earlier run believed, should the file be
+        # old); later the bundle alone, so that the plane may move to a new root without a change of
+        # every bootstrap, and the old one is then believed no more.
+        certificates = self._certificates
         try:
-            roots = self._plane.roots.read_text("ascii") + self._certificates.roots
-            return tls.plane_context(roots, self._certificates.file)
+            if certificates.ready:
+                return tls.plane_context(certificates.roots, certificates.file)
+            return tls.plane_context(self._plane.roots.read_text("ascii") + certificates.roots)
         except (OSError, ValueError) as error:
             raise PlaneError(f"roots of the control plane {self._plane.roots}: {error}") from error
 
@@ -319,9 +322,8 @@ class DiscoveryClient:
 
     def _sentence(self, error: Exception) -> str:
         if isinstance(error, ssl.SSLCertVerificationError):
-            text = (
-                f"its certificate is not vouched for by {self._plane.roots}: {error.verify_message}"
-            )
+            roots = "the trust bundle" if self._certificates.ready else self._plane.roots
+            text = f"its certificate is not vouched for by {roots}: {error.verify_message}"
         elif isinstance(error, ConnectionClosed):
             text = "the connection was lost"
         elif isinstance(error, TimeoutError):
