@@ -15,6 +15,7 @@ import ssl
 import time
 from collections.abc import Callable
 from typing import Any
+from weakref import WeakSet
 
 from meshproxy.config.bootstrap import Bootstrap
 from meshproxy.config.snapshot import Mesh, Prepared
@@ -25,6 +26,7 @@ from meshproxy.exchange import Exchange
 from meshproxy.identity.certificates import Certificates
 from meshproxy.telemetry.metrics import ConnectionSeries, Metrics
 from meshproxy.timer_wheel import TimerWheel
+from meshproxy.upstream.pool import Pool
 
 log = logging.getLogger("meshproxy")
 
@@ -57,6 +59,8 @@ class Environment:
         self.tunnels = 0
         self.now: Callable[[], float] = time.monotonic
         self.random: Callable[[], float] = random.random
+        self.revoked: frozenset[str] = frozenset()
+        self.pools: WeakSet[Pool] = WeakSet()
         self.timers: TimerWheel[Exchange] = TimerWheel(self.now, self.loop.call_later)
         self._certificates = certificates
 
