@@ -59,8 +59,8 @@ def register(verbs: "Verbs[argparse.ArgumentParser]") -> None:
             "last certificate of the old one has ended, that is forgotten.",
         )
         _add_context(rotate)
+        rotate.add_argument("--no-wait", action="store_true", help="do not watch until it is over")
         group = rotate.add_mutually_exclusive_group()
-        group.add_argument("--no-wait", action="store_true", help="begin, and do not watch")
         group.add_argument("--abort", action="store_true", help="take the rotation back")
         group.add_argument(
             "--skip-away",

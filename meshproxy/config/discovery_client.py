@@ -218,22 +218,24 @@ class DiscoveryClient:
             log.info(
                 "connected to %s, holding version %s", self._where, self.snapshot.version or "-"
             )
-            leaving = asyncio.create_task(self._leave_when_renewed(connection))
+            left = asyncio.Event()
+            leaving = asyncio.create_task(self._leave_when_renewed(connection, left))
             try:
                 async for message in connection:
                     heard: FromPlane = wire.decode(message, FromPlane)  # type: ignore[arg-type]
                     if isinstance(heard, Refused):
                         raise PlaneError(f"refused ({heard.code}): {heard.reason}")
                     await connection.send(wire.encode(await self._on_update(heard)).decode())
-                if not leaving.done():
+                if not left.is_set():
                     raise PlaneError("the connection was closed")
             finally:
                 leaving.cancel()
 
-    async def _leave_when_renewed(self, connection: ClientConnection) -> None:
+    async def _leave_when_renewed(self, connection: ClientConnection, left: asyncio.Event) -> None:
         # The plane ends a stream whose certificate has expired; a renewed one starts another in
         # good time, and shows the plane until when it is good.
         await self._certificates.until_renewed()
+        left.set()
         await connection.close()
 
     async def _on_update(self, update: Update) -> Ack | Nack:
