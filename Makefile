@@ -18,14 +18,15 @@ PIP     := $(BIN)/python -m pip --disable-pip-version-check --no-input
 
 export PYTHONUNBUFFERED := 1
 .NOTPARALLEL:
-.PHONY: help demo test lint format types unit bench bench-peers bench-quick lock clean venv runtime dev
+.PHONY: help demo test lint format types unit bench bench-peers bench-quick \
+	lesson-cascade lesson-availability lesson-retry-storm lock clean venv runtime dev
 .DEFAULT_GOAL := help
 
 help: ## List these commands
 	@echo 'meshproxy: a sidecar proxy and a mini service mesh. Start with `make demo`.'
 	@echo
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1|/p' $(firstword $(MAKEFILE_LIST)) | \
-		while IFS='|' read -r name what; do printf '  make %-12s %s\n' "$$name" "$$what"; done
+		while IFS='|' read -r name what; do printf '  make %-20s %s\n' "$$name" "$$what"; done
 
 demo: runtime ## Run the demo mesh until Ctrl-C (ARGS="--for 20s": end by itself)
 	@$(BIN)/meshctl demo $(ARGS)
@@ -67,6 +68,15 @@ bench-peers: runtime
 
 bench-quick: runtime ## Measure one sidecar and the mTLS path against a direct call
 	@$(BIN)/python -m bench.quick $(ARGS)
+
+lesson-cascade: runtime ## One dependency turns slow: what becomes of the rest, without policies and with them
+	@$(BIN)/python -m lessons.cascade $(ARGS)
+
+lesson-availability: runtime ## Four services at 99.9 % in a chain, without retries and with them
+	@$(BIN)/python -m lessons.availability $(ARGS)
+
+lesson-retry-storm: runtime ## A service that fails, when everybody asks again: without a budget and with one
+	@$(BIN)/python -m lessons.retry_storm $(ARGS)
 
 lock: ## Choose versions anew and write the lock files (needs uv)
 	@command -v $(UV) >/dev/null || { \

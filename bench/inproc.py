@@ -37,14 +37,13 @@ import uvloop
 
 from meshproxy.config.bootstrap import Bootstrap
 from meshproxy.config.snapshot import Mesh
+from meshproxy.contract.matching import MatchSpec, PathMatchSpec
 from meshproxy.contract.resources import (
     BackendSpec,
     ClusterSpec,
     EndpointSpec,
     EndpointsSpec,
     ListenerSpec,
-    MatchSpec,
-    PathMatchSpec,
     RouteSpec,
     Snapshot,
     VirtualHostSpec,

@@ -22,14 +22,13 @@ from pathlib import Path
 from typing import Self
 
 from meshproxy.contract import wire
+from meshproxy.contract.matching import MatchSpec, PathMatchSpec
 from meshproxy.contract.resources import (
     BackendSpec,
     ClusterSpec,
     EndpointSpec,
     EndpointsSpec,
     ListenerSpec,
-    MatchSpec,
-    PathMatchSpec,
     RouteSpec,
     Snapshot,
     TrustSpec,

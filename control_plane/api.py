@@ -21,7 +21,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from meshproxy import __version__, private_file
 from meshproxy.contract import wire
-from meshproxy.contract.resources import Snapshot
+from meshproxy.contract.resources import Snapshot, without_secrets
 from meshproxy.contract.spiffe import SpiffeId
 
 from .attestation import NotAttested
@@ -127,6 +127,7 @@ class Api:
     async def _status(self, _request: web.Request) -> web.Response:
         state = self._state()
         kinds: Counter[str] = Counter(route.kind for route in state.routes.values())
+        policies: Counter[str] = Counter(policy.kind for policy in state.policies.values())
         return _json(
             {
                 "build": __version__,
@@ -138,6 +139,7 @@ class Api:
                     "HTTPRoute": kinds["HTTPRoute"],
                     # Of the rarer kinds, those that there are.
                     **{kind: kinds[kind] for kind in SPECIFICITY if kinds[kind]},
+                    **dict(sorted(policies.items())),
                     "Workload": len(state.workloads),
                     "MeshConfig": int(state.mesh_config is not None),
                 },
@@ -155,7 +157,7 @@ class Api:
         snapshot = self._snapshot_for(workload)
         if snapshot is None:
             return _error(404, f"There is no snapshot for {workload}: no such workload.")
-        return _json(snapshot)
+        return _json(without_secrets(snapshot))
 
     async def _roots(self, _request: web.Request) -> web.Response:
         return web.Response(text="".join(self._authority.roots()))

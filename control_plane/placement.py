@@ -13,7 +13,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from meshproxy.contract import wire
-from meshproxy.contract.resources import Port
+from meshproxy.contract.spec import Port
 
 
 class Placement(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -35,12 +35,14 @@ from .generate.snapshot import generate
 from .join_tokens import JoinTokens
 from .metrics import Metrics
 from .resources.duration import milliseconds
+from .resources.fields import Metadata
 from .resources.finding import Finding
-from .resources.model import MeshConfig, Metadata
+from .resources.model import MeshConfig
 from .revocation import Revocations
 from .rotation import Guide, Holder, holders
 from .server_certificate import ServerCertificate
 from .service_account_tokens import ApiServer, ServiceAccountTokens
+from .session_secret import session_secret
 from .signer import Given
 from .sources.files import FilesSource
 from .store import State, Store
@@ -81,6 +83,7 @@ class Plane:
             trust_domain = self._mesh.spec.trust_domain
             self._authority = Authority(state / "authority", trust_domain, given=_given(config))
             self._revocations = Revocations(state / "authority" / "revoked.json")
+            self._session_secret = session_secret(state / "authority" / "session-secret")
             self._tokens = JoinTokens(state / "tokens.json")
             self._identity = SpiffeId.of(trust_domain, "mesh-system", "control-plane")
             self._certificate = ServerCertificate(
@@ -244,6 +247,7 @@ class Plane:
         return TrustSpec(
             trust_domain=self._authority.trust_domain,
             roots=self._authority.roots(),
+            session_secret=self._session_secret,
             revoked=self._revocations.identities(),
         )
 

@@ -13,7 +13,9 @@ from msgspec import Struct
 
 from .placement import Placements
 from .resources.finding import Finding
-from .resources.model import MeshConfig, Route, Service, Workload
+from .resources.gateway_api import Route
+from .resources.model import MeshConfig, Service, Workload
+from .resources.policies import Policy
 
 
 class Location(Struct, frozen=True):
@@ -31,6 +33,7 @@ class State(Struct, frozen=True, kw_only=True):
         revision: Counts changes since the store was made.
         services: By ``namespace/name``, as are workloads.
         routes: By ``Kind/namespace/name``: routes of two kinds may share a name.
+        policies: The same.
         mesh_config: None when nobody wrote one: the defaults hold.
         findings: What keeps a file, or part of a resource, out of force.
         locations: By ``Kind/namespace/name``.
@@ -39,6 +42,7 @@ class State(Struct, frozen=True, kw_only=True):
     revision: int = 0
     services: dict[str, Service] = {}
     routes: dict[str, Route] = {}
+    policies: dict[str, Policy] = {}
     workloads: dict[str, Workload] = {}
     mesh_config: MeshConfig | None = None
     placements: Placements = Placements()
@@ -60,8 +64,8 @@ class Store:
         state = self.state
         return (
             f"<Store revision {state.revision} [{len(state.services)} services, "
-            f"{len(state.routes)} routes, {len(state.workloads)} workloads, "
-            f"{len(state.findings)} findings | {len(self._subscribers)} subscribers]>"
+            f"{len(state.routes)} routes, {len(state.policies)} policies, "
+            f"{len(state.workloads)} workloads, {len(state.findings)} findings | {len(self._subscribers)} subscribers]>"
         )
 
     def replace(self, state: State) -> bool:

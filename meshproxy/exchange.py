@@ -20,12 +20,21 @@ A request that asks to switch protocols (Upgrade, extended CONNECT) is an exchan
 Nothing in this file waits.  "Later" is always another method, named `on_…`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from math import inf
 from typing import Final, Protocol, cast
 
 from meshproxy.codec import grpc
 from meshproxy.local_reply import local_reply
 from meshproxy.message import TUNNEL, Field, Fields, RequestHead, ResponseHead
+from meshproxy.policies import deadline, propagation
+from meshproxy.policies.deadline import FAR, LEAST, LOOKS, NO_TIMEOUTS, Timeouts
+from meshproxy.policies.limits import Limit
+from meshproxy.policies.load_balancing.affinity import Affinity
+from meshproxy.policies.load_balancing.hash_key import HashKey
+from meshproxy.policies.load_balancing.session import Session
+from meshproxy.policies.load_balancing.tokens import Tokens
+from meshproxy.policies.propagation import NOTHING, Context, Propagation
 from meshproxy.policies.retry import Retry
 from meshproxy.refusal import refusal
 from meshproxy.routing.split import Backend
@@ -35,7 +44,7 @@ REPLAY_LIMIT: Final = 64 * 1024
 """Bytes of a request's body that are kept for another attempt (Linkerd's choice, too)."""
 
 NOTICEABLE: Final = 0.001
-"""Seconds: below that, a deadline is passed on as it came."""
+"""Seconds: below that, a `grpc-timeout` is passed on as it came."""
 
 _RETRY: Final = Retry()
 
@@ -66,10 +75,13 @@ class Downstream(DownstreamTunnel, Protocol):
 
     Attributes:
         protocol: `http` or `http2`.
+        address: The client's IP address.
     """
 
     @property
     def protocol(self) -> str: ...
+    @property
+    def address(self) -> str: ...
 
     def send_informational(self, head: ResponseHead) -> None: ...
     def send_head(self, head: ResponseHead) -> None: ...
@@ -108,9 +120,11 @@ class Endpoint(Protocol):
 
     Attributes:
         active: Attempts under way, for the load balancer.
+        name: ``address:port``.
     """
 
     active: int
+    name: str
     version: str
 
     def acquire(self, exchange: "Exchange") -> None:
@@ -119,13 +133,52 @@ class Endpoint(Protocol):
     def forget(self, exchange: "Exchange") -> None:
         """The exchange no longer waits."""
 
+    def judge(
+        self, status: int, grpc_status: str | None, code: str, seconds: float, began: float
+    ) -> None:
+        """
+        Learn how an attempt went; told once, at its end.
+
+        Args:
+            status: Of its answer; 0 without one.
+            grpc_status: Of its answer; None where it is not gRPC.
+            code: Why there is no answer, or not all of it, as in `refusal.py`; empty where there is.
+                After `downstream-closed` nothing is known: nobody waited any longer.
+            seconds: Until the head of its answer; 0.0 without one.
+            began: When the endpoint was picked.
+        """
+
 
 class Cluster(Protocol):
-    """A named set of equal servers."""
+    """
+    A named set of equal servers.
+
+    Attributes:
+        sticky: It has a `hash_key` or a `session`.
+        hash_key: What requests are hashed by; None where none is used.
+        session: Of routes that have none of their own.
+        requests: Attempts under way, and how many there may be.
+        timeouts: Of requests by routes that say nothing of their own.
+    """
 
     service: str
+    sticky: bool
+    requests: Limit
+    timeouts: Timeouts
 
-    def pick(self, avoid: Endpoint | None) -> Endpoint | None: ...
+    @property
+    def hash_key(self) -> HashKey | None: ...
+    @property
+    def session(self) -> Session | None: ...
+    def pick(self, avoid: Endpoint | None, key: int | None) -> Endpoint | None: ...
+    def resume(self, wanted: bytes, tokens: Tokens) -> Endpoint | None:
+        """Return the endpoint that a token means, if it may be called."""
+
+    def admits(self, limit: Limit) -> bool:
+        """Say whether an attempt may be made although its limit is full or shut."""
+
+    def refusal(self, limit: Limit) -> tuple[str, str, Sequence[Field]]:
+        """Return why nobody can be picked: a code, its detail, and what tells the client more."""
 
 
 class Series(Protocol):
@@ -135,7 +188,7 @@ class Series(Protocol):
 
 
 class Timers(Protocol):
-    """Calls `on_deadline` of what was added, once its `deadline` has passed."""
+    """Calls `on_due` of what was added, once its `due` has passed."""
 
     def add(self, item: "Exchange") -> "set[Exchange]": ...
     def drop(self, slot: "set[Exchange]", item: "Exchange") -> None: ...
@@ -152,13 +205,17 @@ class Surroundings(Protocol):
     What an exchange may ask of the process around it; a fake one in tests.
 
     Attributes:
-        exchanges: How many are under way; a draining proxy waits for zero.
+        exchanges: Those that are under way; a draining proxy waits until there are none.
         timers: One for all deadlines.
+        propagation: Which outbound calls are made for which inbound requests.
         tunnels: How many of them have switched protocols.
+        tokens: Of persistent sessions; None where there are none.
     """
 
-    exchanges: int
+    exchanges: "set[Exchange]"
     tunnels: int
+    tokens: Tokens | None
+    propagation: "Propagation[Exchange]"
     now: Callable[[], float]
     random: Callable[[], float]
 
@@ -169,6 +226,7 @@ class Surroundings(Protocol):
     def retried(self, service: str, reason: str) -> None: ...
     def retry_skipped(self, service: str, reason: str) -> None: ...
     def refused(self, direction: str, code: str) -> None: ...
+    def cancelled(self, service: str) -> None: ...
 
 
 class Caller(Protocol):
@@ -181,11 +239,15 @@ class Caller(Protocol):
         virtual_host: Serves every request, or None to choose by authority.
         authorities: All virtual hosts, by authority.
         identity_field: Tells the app which peer mTLS proved; None where nobody was proved.
+        workload: ``namespace/name`` of the app beside this proxy.
+        source: Identity of who calls; empty where nobody was proved.
     """
 
     direction: str
     hop: str
+    workload: str
     identity_field: Field | None
+    source: str
     surroundings: Surroundings
     virtual_host: VirtualHost[Cluster] | None
     authorities: Authorities
@@ -198,29 +260,48 @@ class Caller(Protocol):
 
 
 class Exchange:
-    """One request and its response, over all its attempts."""
+    """
+    One request and its response, over all its attempts.
+
+    Attributes:
+        context: What the request brought along, or took over from the one it is made for.
+        deadline: When nobody waits for the answer any more; infinite where nobody has said.
+        due: When the timer comes: no later than the first limit can be broken.
+        moved: Something of the request or its answer has passed since somebody last looked.
+    """
 
     __slots__ = (
         "_route",
+        "affinity",
+        "answer_due",
+        "attempt_due",
         "attempts",
         "backend",
+        "began",
         "body",
         "body_size",
         "caller",
         "cluster",
+        "context",
         "deadline",
         "done",
         "downstream",
+        "due",
         "endpoint",
         "grpc_status",
         "head",
+        "idle_since",
+        "joined",
+        "moved",
         "previous",
         "protocol",
         "request_ended",
         "request_paused",
+        "seconds",
         "started",
         "status",
         "surroundings",
+        "timeouts",
         "timer",
         "trailers",
         "tunnel",
@@ -229,19 +310,26 @@ class Exchange:
 
     head: RequestHead
     backend: Backend[Cluster]
+    began: float
     cluster: Cluster
-    deadline: float
+    due: float
 
     def __init__(self, downstream: Downstream, caller: Caller) -> None:
         # For the whole exchange
         self.downstream = downstream
         self.caller = caller
         self.surroundings = surroundings = caller.surroundings
-        self.started = surroundings.now()
+        self.started = self.idle_since = surroundings.now()
         self.protocol = downstream.protocol  # or `grpc`, when the head has told
-        self.timer: set[Exchange] | None = None  # the slot in which the deadline waits
+        self.timeouts = NO_TIMEOUTS
+        self.deadline = inf
+        self.moved = False
+        self.timer: set[Exchange] | None = None  # our slot in the wheel
         self.done = False
         self._route: Route[Cluster] | None = None
+        self.affinity: Affinity[Endpoint] | None = None  # None: any endpoint will do
+        self.context: Context[Exchange] = NOTHING
+        self.joined: Context[Exchange] | None = None  # ours in the table, or whose call we are
         # The request so far
         self.body: list[bytes] | None = []  # None: too large to be sent a second time
         self.body_size = 0
@@ -250,14 +338,17 @@ class Exchange:
         self.request_paused = False
         # The current attempt
         self.attempts = 0
+        self.attempt_due = inf  # the end of its answer
+        self.answer_due = inf  # its head
         self.endpoint: Endpoint | None = None
         self.previous: Endpoint | None = None  # of the last attempt that ended: avoided, counted
+        self.seconds = 0.0  # from `began` to the head of its answer
         self.upstream: UpstreamTunnel | None = None
         # The response so far
         self.status = 0  # not 0: the client has seen the head of its answer
         self.grpc_status: str | None = None  # None: not gRPC
         self.tunnel = _NO_TUNNEL
-        surroundings.exchanges += 1
+        surroundings.exchanges.add(self)
 
     # 1. The request head has arrived: where does it go? -------------------------------------------
 
@@ -265,22 +356,16 @@ class Exchange:
         """Begin; a head without a body is the whole request, and no end follows."""
         self.head = head
         if head.method == b"POST" and head.length != TUNNEL and grpc.is_grpc(b"POST", head.fields):
-            self._begin_call(head)
+            self.protocol = "grpc"
+            self.grpc_status = grpc.NO_STATUS  # it comes at the end
         self.request_ended = head.length is None
         if head.method == b"CONNECT":
             return self._connect(head)
         caller = self.caller
         virtual_host = caller.virtual_host or caller.authorities.find(head.authority)
-        if virtual_host is None:
-            name = head.authority.decode()
-            if caller.leads_to(head.authority):
-                why = f"{name} is known, but does not speak HTTP; CONNECT leads there"
-                return self.refuse("no-route", why)
-            return self.refuse("no-route", f"no service of the mesh is known here as {name}")
-        route = virtual_host.find(head)
+        route = None if virtual_host is None else virtual_host.find(head)
         if route is None:
-            name = head.authority.decode()
-            return self.refuse("no-route", f"{name} is known, but none of its rules matches")
+            return self._refuse_unrouted(head, known=virtual_host is not None)
         self._route = route
         if route.redirect is not None:
             return self.redirect(route.redirect.status, route.redirect.location(head))
@@ -291,8 +376,27 @@ class Exchange:
             return self.refuse("unresolved-backend")
         self.backend = backend
         self.cluster = backend.cluster
-        self.prepare(head, route, backend)
+        if backend.cluster.sticky or route.session is not None:
+            self._bind(head, route)
+        if (
+            caller.direction == "inbound"
+            or head.mesh_fields is not None
+            or self.surroundings.propagation.by_id
+        ):
+            self._join(head)
+        self.prepare(head, route, self.backend)
+        if self._limit(head, route):
+            return None
         return self.begin_attempt()
+
+    def _refuse_unrouted(self, head: RequestHead, *, known: bool) -> None:
+        name = head.authority.decode()
+        why = f"no service of the mesh is known here as {name}"
+        if known:
+            why = f"{name} is known, but none of its rules matches"
+        elif self.caller.leads_to(head.authority):
+            why = f"{name} is known, but does not speak HTTP; CONNECT leads there"
+        self.refuse("no-route", why)
 
     def _connect(self, head: RequestHead) -> None:
         """
@@ -313,14 +417,60 @@ class Exchange:
         self.status = 200
         return self._finish("-")
 
-    def _begin_call(self, head: RequestHead) -> None:
-        """A gRPC call says how long its caller will wait, and its status comes at the end."""
-        self.protocol = "grpc"
-        self.grpc_status = grpc.NO_STATUS
-        timeout = grpc.timeout_of(head.fields)
-        if timeout is not None:
-            self.deadline = self.started + timeout
-            self.timer = self.surroundings.timers.add(self)
+    def _join(self, head: RequestHead) -> None:
+        """Which work is the request part of, and what was allowed to that?"""
+        table = self.surroundings.propagation
+        said = head.mesh_fields
+        if self.caller.direction == "inbound":
+            if said is not None and self.caller.identity_field is not None:
+                self.context = propagation.read(said, self.started)
+            ids, line = propagation.trace_of(head.fields)
+            if ids:
+                self.joined = self.context = context = self.context.own()
+                context.started = self.started
+                table.enter(context, ids, line)
+            return
+        if table.by_id:
+            found = table.find(*propagation.trace_of(head.fields))
+            if found is not None:
+                found.calls.add(self)
+                self.joined = self.context = found
+        if said is not None:
+            self.context = propagation.read(said, self.started).within(self.context)
+
+    def _limit(self, head: RequestHead, route: Route[Cluster]) -> bool:
+        """Find out how long all this may take; return True where that is over, and it was refused."""
+        timeouts, started, context = self.cluster.timeouts, self.started, self.context
+        if route.timeouts is not None:
+            timeouts = route.timeouts.over(timeouts)
+        self.timeouts = timeouts
+        if context is NOTHING and timeouts.request == inf and self.grpc_status is None:
+            if timeouts.soon:
+                self._arm(self._first_limit(started))
+            return False
+        allowed = min(context.deadline, started + timeouts.request)
+        if self.grpc_status is not None:
+            allowed = self._limit_call(head, allowed)
+        self.deadline = allowed
+        if self.joined is context and self.caller.direction == "inbound":
+            context.deadline = allowed  # of the calls that will be made for it
+        left = allowed - self.surroundings.now()
+        if left < LEAST:
+            self._refuse_late()
+        elif context.gone:
+            self.refuse("caller-gone")
+        elif left < FAR or timeouts.soon:
+            self._arm(self._first_limit(started))
+        return self.done
+
+    def _limit_call(self, head: RequestHead, allowed: float) -> float:
+        """A gRPC call says itself how long its caller will wait; make it say no more than is allowed."""
+        said = grpc.timeout_of(head.fields)
+        if said is not None and self.started + said <= allowed:
+            return self.started + said
+        if allowed != inf:
+            propagation.put(head.fields, grpc.timeout_field(max(allowed - self.started, 0.0)))
+        return allowed
 
     def prepare(self, head: RequestHead, route: Route[Cluster], backend: Backend[Cluster]) -> None:
         """Make the head what the endpoint shall see."""
@@ -334,24 +484,62 @@ class Exchange:
         if self.caller.identity_field is not None:
             head.fields.append(self.caller.identity_field)
 
+    def _bind(self, head: RequestHead, route: Route[Cluster]) -> None:
+        """Find out where a request belongs: to who served its session, or with what has its key."""
+        surroundings, cluster = self.surroundings, self.cluster
+        session = route.session or cluster.session
+        tokens = surroundings.tokens
+        self.affinity = affinity = Affinity[Endpoint](head, route.name, session, tokens)
+        wanted = affinity.wanted()
+        if wanted is not None and tokens is not None:
+            # A rule's session comes before its weights.
+            split = None if route.session is None else route.split
+            for backend in (self.backend,) if split is None else split.backends:
+                found = backend.cluster and backend.cluster.resume(wanted, tokens)
+                if found and backend.cluster:
+                    affinity.endpoint = found
+                    self.backend, self.cluster = backend, backend.cluster
+                    return
+        if cluster.hash_key is not None:
+            key, cookie = cluster.hash_key.of_request(
+                head, self.caller.source, self.downstream, surroundings.random
+            )
+            affinity.hashed(key, cookie)
+
     # 2. Choose an endpoint and borrow a connection to it ------------------------------------------
 
     def begin_attempt(self) -> None:
         if self.done:
             return None
+        if self.attempts and self.deadline - self.surroundings.now() < LEAST:
+            return self._refuse_late()
         self.attempts += 1
-        endpoint = self.cluster.pick(self.previous)
+        cluster = self.cluster
+        requests = cluster.requests
+        affinity = self.affinity
+        if requests.count >= requests.ceiling and not cluster.admits(requests):
+            endpoint = None
+        elif affinity is None:
+            endpoint = cluster.pick(self.previous, None)
+        elif affinity.endpoint is None or self.previous is not None:
+            endpoint = cluster.pick(self.previous, affinity.key)
+        else:
+            endpoint = affinity.endpoint
         if endpoint is None:
-            return self.refuse("no-healthy-endpoint")
-        self.endpoint = endpoint
+            return self.refuse(*cluster.refusal(requests))
+        requests.count += 1
         endpoint.active += 1
+        self.endpoint = endpoint
+        self.began = self.surroundings.now()
         return endpoint.acquire(self)
 
     def on_upstream_ready(self, upstream: Upstream) -> None:
         """A connection is ours: say all that the client has said so far."""
         self.upstream = upstream
-        if self.timer is not None:
-            self._pass_deadline_on()
+        if self.deadline != inf or self.context is not NOTHING or self.attempts > 1:
+            self._pass_on()
+        if self.timeouts.of_attempt != inf:
+            self._limit_attempt()
         upstream.send_head(self.head)
         if self.body and self.head.length != TUNNEL:
             for data in self.body:
@@ -367,20 +555,53 @@ class Exchange:
         elif self.request_paused:
             self._resume_request()
 
+    def _pass_on(self) -> None:
+        """Tell who comes next what it should know of the whole that this is part of."""
+        fields, context = self.head.fields, self.context
+        if self.deadline != inf:
+            self._pass_deadline_on()
+        attempt = context.attempt + self.attempts - 1
+        if attempt > 1:
+            propagation.put(fields, propagation.attempt_field(attempt))
+        if context.criticality is not None:
+            propagation.put(fields, propagation.criticality_field(context.criticality))
+
     def _pass_deadline_on(self) -> None:
-        """Who comes next may take what is left, where we have taken some of it."""
+        """Who comes next may take what is left."""
         now = self.surroundings.now()
-        if now - self.started < NOTICEABLE:
-            return
-        left = self.deadline - now
-        fields = self.head.fields
-        for index, one in enumerate(fields):
-            if one[0] == grpc.TIMEOUT:
-                fields[index] = grpc.timeout_field(left)
+        fields, left = self.head.fields, self.deadline - now
+        if self.grpc_status is None:
+            propagation.put(fields, propagation.deadline_field(left))
+        elif now - self.started >= NOTICEABLE:
+            propagation.put(fields, grpc.timeout_field(left))
+        if self.caller.direction == "outbound":
+            name, took = deadline.spender(self._spenders(now))
+            if name:
+                propagation.put(fields, propagation.spent_field(name, took))
+
+    def _spenders(self, now: float) -> Iterator[tuple[str, float]]:
+        """Yield who has had how much of the time."""
+        context, workload = self.context, self.caller.workload
+        yield context.spender, context.spent
+        if self.caller.direction == "inbound":
+            waits = [(call.cluster.service, now - call.started) for call in context.calls]
+            yield workload, now - self.started - max((took for _, took in waits), default=0.0)
+            yield from waits
+        else:
+            if context.started != inf:
+                yield workload, self.started - context.started
+            yield self.cluster.service, now - self.started
+
+    def _limit_attempt(self) -> None:
+        now = self.surroundings.now()
+        self.attempt_due = now + self.timeouts.attempt
+        self.answer_due = now + self.timeouts.answer
+        if self.timeouts.of_attempt < FAR:
+            self._arm(now + self.timeouts.of_attempt)
 
     def on_upstream_failed(self, code: str) -> None:
         """No connection could be had; nothing of the request was sent."""
-        self._end_attempt()
+        self._end_attempt(code)
         self._retry_or_refuse(code, sent=False, reused=False)
 
     # 3. The request body follows ------------------------------------------------------------------
@@ -401,6 +622,7 @@ class Exchange:
                 return
             self.body_size += len(data)
             body.append(data)
+        self.moved = True
         upstream = self.upstream
         if upstream is not None:
             if self.body_size > REPLAY_LIMIT:
@@ -444,6 +666,9 @@ class Exchange:
 
     def on_response_head(self, head: ResponseHead) -> None:
         self.status = head.status
+        self.moved = True
+        self.answer_due = inf
+        self.seconds = self.surroundings.now() - self.began
         early, self.body = self.body, None
         if self.grpc_status is not None:  # an answer without a body has it in its head
             self.grpc_status = grpc.status_of(head.fields) or grpc.NO_STATUS
@@ -455,6 +680,8 @@ class Exchange:
             head.fields = route.response_headers.apply(head.fields)
         if self.backend.response_headers is not None:
             head.fields = self.backend.response_headers.apply(head.fields)
+        if self.affinity is not None:
+            head.fields += self.affinity.answer(self.endpoint)
         if self.head.length != TUNNEL:
             self.downstream.send_head(head)
         elif head.length == TUNNEL:
@@ -470,8 +697,16 @@ class Exchange:
         """The endpoint has switched protocols: from here on, bytes go both ways."""
         upstream = self.upstream
         assert upstream is not None
+        endpoint = self.endpoint
+        assert endpoint is not None
+        # Now, and not at the end: that may be days away, and is the work of both ends.
+        endpoint.judge(head.status, None, "", self.seconds, self.began)
         self.tunnel = _TUNNEL
+        self.deadline = self.attempt_due = inf  # they were about this moment
         self.surroundings.tunnels += 1
+        self.idle_since = now = self.surroundings.now()
+        self.moved = False
+        self._arm(self._first_limit(now))
         downstream = self.downstream.switch(head)
         self.downstream = cast("Downstream", downstream)  # it will hear of no more heads
         for data in early:
@@ -497,6 +732,7 @@ class Exchange:
 
     def on_response_data(self, data: bytes, last: bool = False) -> None:
         if not last:
+            self.moved = True
             self.downstream.send_data(data)
         elif self.tunnel:
             self.downstream.send_data(data)
@@ -524,6 +760,7 @@ class Exchange:
             self.upstream.pause_response()
 
     def on_downstream_writable(self) -> None:
+        self.moved = True
         if self.upstream is not None:
             self.upstream.resume_response()
 
@@ -533,6 +770,7 @@ class Exchange:
             self.downstream.pause_request()
 
     def on_upstream_writable(self) -> None:
+        self.moved = True
         self._resume_request()
 
     def _resume_request(self) -> None:
@@ -540,7 +778,117 @@ class Exchange:
             self.request_paused = False
             self.downstream.resume_request()
 
-    # 6. What can go wrong -------------------------------------------------------------------------
+    # 6. Time passes -------------------------------------------------------------------------------
+
+    def on_look(self, now: float) -> None:
+        """Somebody goes round all exchanges, every few seconds: this one has lasted until now."""
+        if self.timer is None and not self.done:
+            self._arm(self._first_limit(now))
+
+    def _arm(self, when: float) -> None:
+        """Be told at that time, if nothing sooner is waited for."""
+        if self.timer is not None:
+            if self.due <= when:
+                return
+            self.surroundings.timers.drop(self.timer, self)
+            self.timer = None
+        if when != inf:
+            self.due = when
+            self.timer = self.surroundings.timers.add(self)
+
+    def _first_limit(self, now: float) -> float:
+        """Return when the first of all limits could be broken, or must be looked at."""
+        idle = self._idle_limit()
+        look = deadline.BODY if self._awaits_body() else idle
+        return min(
+            self.deadline,
+            self.attempt_due,
+            self.answer_due,
+            self.started + self.timeouts.duration,
+            self.idle_since + idle,
+            now + look / LOOKS,
+        )
+
+    def _idle_limit(self) -> float:
+        """Return the seconds in which something must move."""
+        if self.tunnel:
+            return self.timeouts.tunnel_idle
+        if self._awaits_body() and not self.request_paused:
+            return min(self.timeouts.idle, deadline.BODY)
+        return self.timeouts.idle
+
+    def _awaits_body(self) -> bool:
+        """Say whether it is the client's turn: of an HTTP/1.1 body its connection takes care."""
+        length = self.head.length
+        return (
+            not (self.request_ended or self.status)
+            and length is not None
+            and length > 0
+            and self.downstream.protocol == "http2"
+        )
+
+    def on_due(self) -> None:
+        """The first of the limits may have been broken; if so, end it, else wait for the next."""
+        self.timer = None
+        now = self.surroundings.now()
+        if now >= self.deadline:
+            return self._break_off("deadline-exceeded", self._whose_fault(now))
+        if now >= self.started + self.timeouts.duration:
+            return self._break_off("duration-exceeded")
+        if now >= self.attempt_due or now >= self.answer_due:
+            return self._end_late_attempt()
+        if self.moved:
+            self.moved = False
+            self.idle_since = now
+        if now >= self.idle_since + self._idle_limit():
+            slow_client = self._awaits_body() and not self.request_paused
+            return self._break_off("body-timeout" if slow_client else "stream-idle")
+        return self._arm(self._first_limit(now))
+
+    def _whose_fault(self, now: float) -> str:
+        return deadline.blame(*deadline.spender(self._spenders(now)))
+
+    def _refuse_late(self) -> None:
+        """Nothing is begun for which no time is left."""
+        detail = self._whose_fault(self.surroundings.now())
+        sent = "no further attempt was made" if self.attempts else "it was not sent on"
+        self.refuse("deadline-exceeded", f"{detail}, and {sent}" if detail else sent)
+
+    def _end_late_attempt(self) -> None:
+        """The attempt has had its time; another one may be faster."""
+        self.attempt_due = self.answer_due = inf
+        if self.status:
+            return self._break_off("attempt-timeout")
+        self._give_up_attempt("attempt-timeout")
+        self._arm(self._first_limit(self.surroundings.now()))
+        return self._retry_or_refuse("attempt-timeout", sent=True, reused=False)
+
+    def on_cause_gone(self) -> None:
+        """The client has gone of the request that this call is made for."""
+        if not self.done:
+            self.surroundings.cancelled(self.cluster.service)
+            self._break_off("caller-gone")
+
+    def _break_off(self, code: str, detail: str = "") -> None:
+        """End the exchange from here: the answer will not come in time, or nobody needs it."""
+        # An endpoint that has begun to answer is not slow: how long that takes, the request decides.
+        why = refusal(code)
+        blameless = self.status or why.flag == "DC"
+        self._give_up_attempt("downstream-closed" if blameless else code)
+        if not self.status:
+            return self.refuse(code, detail)
+        # Too late for another answer, but for gRPC the status comes last.
+        self.surroundings.refused(self.caller.direction, code)
+        if self.grpc_status is not None:
+            self.grpc_status = str(why.grpc_status)
+        self._finish(why.flag)
+        if self.grpc_status is not None and self.downstream.protocol == "http2":
+            sentence = f"{why.sentence.removesuffix('.')}: {detail}." if detail else why.sentence
+            trailers = grpc.status_fields(why.grpc_status, f"{code}: {sentence}")
+            return self.downstream.send_end(trailers)
+        return self.downstream.reset()  # gRPC-Web has it in its body
+
+    # 7. What can go wrong -------------------------------------------------------------------------
 
     def on_response_reset(self, code: str, *, reused: bool) -> None:
         """
@@ -553,7 +901,7 @@ class Exchange:
         if self.done:  # a tunnel's other half, after both have ended
             return
         self.upstream = None
-        self._end_attempt()
+        self._end_attempt(code, self.status)
         if self.status:  # too late for another answer: the client must see that this one is torn
             self._finish(refusal(code).flag)
             self.downstream.reset()
@@ -564,40 +912,26 @@ class Exchange:
         """The client has gone."""
         if self.done:
             return
-        self._give_up_attempt()
         why = refusal("downstream-closed")
+        self._give_up_attempt(why.code)
         if not self.status:  # what the client has seen of an answer it has seen
             self.status = why.status
         if self.grpc_status is not None:
             self.grpc_status = str(why.grpc_status)
+        joined = self.joined
         self._finish(why.flag)
+        if joined is not None and self.caller.direction == "inbound":
+            for call in list(joined.calls):
+                call.on_cause_gone()
 
-    def on_deadline(self) -> None:
-        """The time that the caller allowed has passed, and so may the work for it end."""
-        self.timer = None
-        self._give_up_attempt()
-        if not self.status:
-            self.refuse("deadline-exceeded")
-            return
-        # Too late for another answer, but for gRPC the status comes last.
-        why = refusal("deadline-exceeded")
-        self.surroundings.refused(self.caller.direction, why.code)
-        self.grpc_status = str(why.grpc_status)
-        self._finish(why.flag)
-        if self.downstream.protocol == "http2":
-            trailers = grpc.status_fields(why.grpc_status, f"{why.code}: {why.sentence}")
-            self.downstream.send_end(trailers)
-        else:  # gRPC-Web has it in its body
-            self.downstream.reset()
-
-    def _give_up_attempt(self) -> None:
+    def _give_up_attempt(self, code: str) -> None:
         """Nobody waits for its answer any more."""
         upstream, self.upstream = self.upstream, None
         if upstream is not None:
             upstream.reset()
         elif self.endpoint is not None:
             self.endpoint.forget(self)
-        self._end_attempt()
+        self._end_attempt(code)
 
     def _retry_or_refuse(self, code: str, *, sent: bool, reused: bool) -> None:
         # Nobody but the two ends knows what a switch of protocols does: it is not idempotent.
@@ -611,12 +945,17 @@ class Exchange:
         wait = _RETRY.wait(self.attempts, sent=sent, random=self.surroundings.random)
         return self.surroundings.later(wait, self.begin_attempt)
 
-    def refuse(self, code: str, detail: str = "") -> None:
+    def refuse(self, code: str, detail: str = "", more: Sequence[Field] = ()) -> None:
         """Answer in the service's stead: what happened, where, and whether it may be repeated."""
         why = refusal(code)
         self.surroundings.refused(self.caller.direction, code)
         head, body = local_reply(
-            why, self.head, hop=self.caller.hop, attempt=self.attempts, detail=detail
+            why,
+            self.head,
+            hop=self.caller.hop,
+            attempt=self.attempts,
+            detail=detail,
+            more=more,
         )
         if self.grpc_status is not None:
             self.grpc_status = str(why.grpc_status)
@@ -639,19 +978,29 @@ class Exchange:
         else:
             downstream.send_end(None)
 
-    # 7. The end: give back, count -----------------------------------------------------------------
+    # 8. The end: give back, count -----------------------------------------------------------------
 
-    def _end_attempt(self) -> None:
+    def _end_attempt(self, code: str, status: int = 0) -> None:
+        """
+        The attempt is over: give back what it held, and tell its endpoint how it went.
+
+        Args:
+            code: Why it failed; empty when its answer is complete.
+            status: Of its answer.
+        """
         endpoint = self.endpoint
         if endpoint is not None:
             endpoint.active -= 1
+            self.cluster.requests.count -= 1
             self.previous = endpoint
             self.endpoint = None
+            if not self.tunnel:  # that was judged when it opened
+                endpoint.judge(status, self.grpc_status, code, self.seconds, self.began)
+            self.seconds = 0.0
 
     def _end_tunnel(self) -> None:
         """Both directions have ended."""
         self.upstream = None
-        self._end_attempt()
         self._finish("-")
 
     def _finish(self, flag: str) -> None:
@@ -659,7 +1008,10 @@ class Exchange:
         endpoint = self.endpoint
         if endpoint is not None:  # `_end_attempt`, without the call
             endpoint.active -= 1
+            self.cluster.requests.count -= 1
             self.endpoint = None
+            if not self.tunnel:
+                endpoint.judge(self.status, self.grpc_status, "", self.seconds, self.began)
         else:
             endpoint = self.previous
         self.body = None
@@ -668,7 +1020,7 @@ class Exchange:
         if self.request_paused:
             self._resume_request()  # what still comes of the body is read and dropped
         surroundings = self.surroundings
-        surroundings.exchanges -= 1
+        surroundings.exchanges.discard(self)
         route = self._route
         name = "-" if route is None else route.name
         service = self.cluster.service if self.attempts else "-"  # no attempt without a cluster
@@ -680,3 +1032,18 @@ class Exchange:
         if self.timer is not None:
             surroundings.timers.drop(self.timer, self)
             self.timer = None
+        if self.joined is not None:
+            self._part(self.joined, flag)
+
+    def _part(self, joined: Context["Exchange"], flag: str) -> None:
+        """Nothing is made for this exchange any more, or this one for another."""
+        self.joined = None
+        if self.caller.direction == "outbound":
+            joined.calls.discard(self)
+            return
+        table, now = self.surroundings.propagation, self.surroundings.now()
+        gone = flag == "DC"
+        if self.attempts and (gone or now >= self.deadline):  # the app may be at work on it
+            table.give_up(joined, now, gone=gone)
+        else:
+            table.leave(joined)

@@ -126,6 +126,12 @@ class Connection(asyncio.BufferedProtocol):
         self._out = b""
         self.on_lost(exc)
 
+    @property
+    def address(self) -> str:
+        """The IP address of the other end; empty where it has none, or has gone."""
+        peer = None if self.transport is None else self.transport.get_extra_info("peername")
+        return str(peer[0]) if isinstance(peer, tuple) else ""
+
     # Ours: what a protocol fills in -----------------------------------------------------------
 
     def on_connected(self) -> None: ...

@@ -6,9 +6,10 @@ trailers; a response without a body carries it in its head: gRPC over HTTP/2, "T
 """
 
 import json
+from collections.abc import Sequence
 
 from meshproxy.codec.grpc import CONTENT_TYPE, status_fields
-from meshproxy.message import Fields, RequestHead, ResponseHead, field, value_of
+from meshproxy.message import Field, Fields, RequestHead, ResponseHead, field, value_of
 from meshproxy.refusal import Refusal
 
 _TEXT = field(b"Content-Type", b"text/plain; charset=utf-8")
@@ -17,7 +18,13 @@ _GRPC = field(b"Content-Type", CONTENT_TYPE)
 
 
 def local_reply(
-    why: Refusal, request: RequestHead | None, *, hop: str, attempt: int, detail: str = ""
+    why: Refusal,
+    request: RequestHead | None,
+    *,
+    hop: str,
+    attempt: int,
+    detail: str = "",
+    more: Sequence[Field] = (),
 ) -> tuple[ResponseHead, bytes]:
     """
     Return head and body of the answer.
@@ -28,20 +35,21 @@ def local_reply(
         hop: Which proxy refuses, in which role.
         attempt: How many attempts were made; 0 when none.
         detail: What of this request made it so, in ASCII; never an address behind the proxy.
+        more: Fields that tell the client what to do now, such as `Retry-After`.
     """
     message = f"{why.sentence.removesuffix('.')}: {detail}." if detail else why.sentence
     code = field(b"x-mesh-refusal", why.code.encode())
     if request is not None and _is_grpc(request):
         status = status_fields(why.grpc_status, f"{why.code}: {message} ({hop})")
-        grpc: Fields = [_GRPC, *status, code]
+        grpc: Fields = [_GRPC, *status, code, *more]
         return ResponseHead(200, grpc, length=0), b""
     facts = {"code": why.code, "flag": why.flag, "hop": hop, "attempt": attempt}
     if request is not None and b"json" in (value_of(request.fields, b"accept") or b""):
         body = json.dumps({**facts, "message": message}).encode() + b"\n"
-        return ResponseHead(why.status, [_JSON, code], length=len(body)), body
+        return ResponseHead(why.status, [_JSON, code, *more], length=len(body)), body
     after = f" after attempt {attempt}" if attempt else ""
     body = f"{message} ({why.code}, {why.flag}; {hop}{after})\n".encode()
-    return ResponseHead(why.status, [_TEXT, code], length=len(body)), body
+    return ResponseHead(why.status, [_TEXT, code, *more], length=len(body)), body
 
 
 def _is_grpc(request: RequestHead) -> bool:

@@ -78,6 +78,11 @@ class Stream:
         self._paused = False
         self._held = 0
 
+    @property
+    def address(self) -> str:
+        """The IP address of the other end."""
+        return self._link.address
+
     # Sending --------------------------------------------------------------------------------------
 
     def send_data(self, data: bytes | memoryview, last: bool = False) -> None:

@@ -24,7 +24,7 @@ from meshproxy import __version__
 from meshproxy.admin import Admin, as_json
 from meshproxy.config.bootstrap import Bootstrap
 from meshproxy.config.static import read_snapshot
-from meshproxy.contract.resources import Snapshot
+from meshproxy.contract.resources import Snapshot, without_secrets
 from meshproxy.contract.spiffe import SpiffeId
 from meshproxy.contract.wire import ContractError
 from meshproxy.downstream.sockets import Place, Sockets
@@ -273,7 +273,7 @@ class Proxy:
         page("/metrics", "text", self._page_metrics, slow=True)
         page("/healthz/live", "text", lambda: (200, b"live\n"))
         page("/healthz/ready", "text", self._page_ready)
-        page("/config", "json", lambda: (200, as_json(self._snapshot)))
+        page("/config", "json", lambda: (200, as_json(without_secrets(self._snapshot))))
         # Workers have to be asked, which a page can only wait for in a thread.
         page("/clusters", "json", self._page_clusters, slow=self._bootstrap.workers > 1)
         page("/certs", "json", lambda: (200, as_json(self._certificates.described())))

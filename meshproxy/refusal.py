@@ -53,7 +53,8 @@ _TABLE = (
     Refusal("mtls-required", 403, 16, "UAEX", False, "This port accepts mutual TLS only."),
     # Getting there
     Refusal("no-healthy-endpoint", 503, 14, "UH", False, "The service has no endpoint that can be called."),
-    Refusal("overflow", 503, 14, "UO", False, "Too many requests wait for a connection to the endpoint."),
+    Refusal("circuit-open", 503, 14, "UO", False, "The service has failed too often and is left alone for a while."),
+    Refusal("overflow", 503, 14, "UO", False, "As much goes on with the service as may go on at once."),
     Refusal("connect-failed", 503, 14, "UF", False, "No connection to the endpoint could be made."),
     Refusal("connect-timeout", 503, 14, "UF", False, "Connecting to the endpoint took too long."),
     Refusal("handshake-failed", 503, 14, "UF", False, "The TLS handshake with the endpoint failed."),
@@ -64,7 +65,12 @@ _TABLE = (
     Refusal("upstream-closed", 502, 14, "UC", True, "The endpoint closed the connection before it answered in full."),
     Refusal("upstream-reset", 502, 14, "UR", True, "The endpoint gave up the request before it answered in full."),
     Refusal("upstream-protocol-error", 502, 13, "UPE", True, "The endpoint's answer is not valid HTTP."),
+    Refusal("attempt-timeout", 504, 4, "UT", True, "The endpoint did not answer in the time that one attempt has."),
+    Refusal("stream-idle", 504, 4, "SI", True, "Nothing of the request or its answer has moved for too long."),
+    Refusal("duration-exceeded", 504, 4, "UMSDR", True, "Request and answer together took longer than is allowed."),
     Refusal("deadline-exceeded", 504, 4, "UT", True, "The time that the caller allowed has passed."),
+    # Across the app
+    Refusal("caller-gone", 499, 1, "DC", True, "The client of the request that this call is made for has gone."),
     # Never sent: the client had gone, or was being answered already
     Refusal("downstream-closed", 499, 1, "DC", True, "The client closed the connection before it was answered."),
 )  # fmt: skip

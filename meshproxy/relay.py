@@ -19,9 +19,12 @@ of a stream of bytes means "this was all", and an app may act on it.
 Nothing in this file waits.  "Later" is always another method, named `on_…`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
+from meshproxy.message import Field
+from meshproxy.policies.limits import Limit
+from meshproxy.policies.load_balancing.hash_key import HashKey
 from meshproxy.policies.retry import Retry
 from meshproxy.refusal import refusal
 from meshproxy.routing.split import Backend
@@ -70,6 +73,10 @@ class Upstream(Side, Protocol):
 class Downstream(Side, Protocol):
     """Where the connection comes from."""
 
+    @property
+    def address(self) -> str:
+        """The client's IP address."""
+
     def established(self) -> None:
         """The endpoint is there."""
 
@@ -93,13 +100,41 @@ class Endpoint(Protocol):
     def disconnect(self, relay: "Relay") -> None:
         """The relay no longer waits."""
 
+    def judge(
+        self, status: int, grpc_status: str | None, code: str, seconds: float, began: float
+    ) -> None:
+        """
+        Learn how an attempt went; told once, as soon as that is known.
+
+        Args:
+            status: 0, for nobody looks inside.
+            grpc_status: None.
+            code: Why there is no connection; empty where there is.  After `downstream-closed`
+                nothing is known: nobody waited any longer.
+            seconds: Until the connection stood; 0.0 where it does not.
+            began: When the endpoint was picked.
+        """
+
 
 class Cluster(Protocol):
-    """A named set of equal servers."""
+    """
+    A named set of equal servers.
+
+    Attributes:
+        connections: Those that stand or are dialled, and how many there may be.
+    """
 
     service: str
+    connections: Limit
 
-    def pick(self, avoid: Endpoint | None) -> Endpoint | None: ...
+    @property
+    def hash_key(self) -> HashKey | None: ...
+    def pick(self, avoid: Endpoint | None, key: int | None) -> Endpoint | None: ...
+    def admits(self, limit: Limit) -> bool:
+        """Say whether an attempt may be made although its limit is full or shut."""
+
+    def refusal(self, limit: Limit) -> tuple[str, str, Sequence[Field]]:
+        """Return why nobody can be picked; the first is a code of `refusal.py`."""
 
 
 class Series(Protocol):
@@ -122,6 +157,7 @@ class Series(Protocol):
 class Surroundings(Protocol):
     """What a relay may ask of the process around it; a fake one in tests."""
 
+    now: Callable[[], float]
     random: Callable[[], float]
 
     def later(self, seconds: float, callback: Callable[[], None]) -> None: ...
@@ -136,10 +172,12 @@ class Caller(Protocol):
 
     Attributes:
         direction: `inbound` or `outbound`.
+        source: Identity of who calls; empty where nobody was proved.
         tcp_route: None where nothing but HTTP is known.
     """
 
     direction: str
+    source: str
 
     @property
     def surroundings(self) -> Surroundings: ...
@@ -153,6 +191,7 @@ class Relay:
 
     __slots__ = (
         "attempts",
+        "began",
         "caller",
         "cluster",
         "connected",
@@ -163,6 +202,7 @@ class Relay:
         "early",
         "early_size",
         "endpoint",
+        "key",
         "previous",
         "rule",
         "series",
@@ -170,6 +210,7 @@ class Relay:
         "upstream_ended",
     )
 
+    began: float
     cluster: Cluster
 
     def __init__(self, downstream: Downstream, caller: Caller) -> None:
@@ -186,6 +227,7 @@ class Relay:
         self.downstream_paused = False
         # The current attempt
         self.attempts = 0
+        self.key: int | None = None  # of what the balancer shall keep together
         self.endpoint: Endpoint | None = None
         self.previous: Endpoint | None = None
         self.upstream: Upstream | None = None
@@ -208,6 +250,8 @@ class Relay:
         if backend is None or backend.cluster is None:
             return self.refuse("unresolved-backend")
         self.cluster = cluster = backend.cluster
+        if cluster.hash_key is not None:
+            self.key = cluster.hash_key.of_connection(caller.source, self.downstream)
         self._count(rule.name, cluster.service)
         return self.begin_attempt()
 
@@ -223,11 +267,17 @@ class Relay:
         if self.done:
             return None
         self.attempts += 1
-        endpoint = self.cluster.pick(self.previous)
+        cluster = self.cluster
+        connections = cluster.connections
+        endpoint = None
+        if connections.count < connections.ceiling or cluster.admits(connections):
+            endpoint = cluster.pick(self.previous, self.key)
         if endpoint is None:
-            return self.refuse("no-healthy-endpoint")
-        self.endpoint = endpoint
+            return self.refuse(cluster.refusal(connections)[0])
+        connections.count += 1
         endpoint.active += 1
+        self.endpoint = endpoint
+        self.began = self.caller.surroundings.now()
         return endpoint.connect(self)
 
     def on_upstream_ready(self, upstream: Upstream) -> None:
@@ -251,6 +301,9 @@ class Relay:
         """The endpoint is there: whatever happens from now on happens to the client, too."""
         self.connected = True
         self.early = None
+        if self.endpoint is not None:
+            seconds = self.caller.surroundings.now() - self.began
+            self.endpoint.judge(0, None, "", seconds, self.began)
         self.downstream.established()
 
     def on_upstream_failed(self, code: str) -> None:
@@ -258,7 +311,7 @@ class Relay:
         if self.done:
             return
         self.upstream = None
-        self._end_attempt()
+        self._end_attempt(code)
         self._retry_or_refuse(code, heard=False)
 
     # 3. Bytes both ways ---------------------------------------------------------------------------
@@ -345,7 +398,7 @@ class Relay:
         if self.done:
             return
         self.upstream = None
-        self._end_attempt()
+        self._end_attempt(code)
         if self.connected:
             self._finish(refusal(code).flag)
             self.downstream.reset()
@@ -398,17 +451,21 @@ class Relay:
 
     # 7. The end: give back, count -----------------------------------------------------------------
 
-    def _end_attempt(self) -> None:
+    def _end_attempt(self, code: str) -> None:
+        """The attempt is over; `code` says why, where the endpoint was not reached."""
         endpoint = self.endpoint
         if endpoint is not None:
             endpoint.active -= 1
+            self.cluster.connections.count -= 1
             self.previous = endpoint
             self.endpoint = None
+            if not self.connected:
+                endpoint.judge(0, None, code, 0.0, self.began)
 
     def _finish(self, flag: str) -> None:
         self.done = True
         self.early = None
-        self._end_attempt()
+        self._end_attempt("downstream-closed")
         if self.downstream_paused:
             self._resume_downstream()
         if self.series is not None:

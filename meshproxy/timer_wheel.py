@@ -1,7 +1,7 @@
 """
 The timer wheel: one timer of the event loop for all deadlines of a process.
 
-Nearly every deadline is dropped before it comes, because the answer was faster.  A timer of the
+Nearly every deadline that is set is dropped before it comes, because the answer was faster.  A timer of the
 event loop for each would cost a heap insertion and a handle; here, a deadline is an item in one of
 a ring of sets, the one that is looked at when it falls due: to add and to drop it is one set
 operation each.  The price is precision: an item is told up to `TICK` late, never early.
@@ -25,15 +25,15 @@ SLOTS: Final = 512
 
 class Timed(Protocol):
     """
-    What has a deadline.
+    What wants to be told.
 
     Attributes:
-        deadline: When it wants to be told, on the wheel's clock; fixed while it is in the wheel.
+        due: When, on the wheel's clock; fixed while it is in the wheel.
     """
 
-    deadline: float
+    due: float
 
-    def on_deadline(self) -> None: ...
+    def on_due(self) -> None: ...
 
 
 T = TypeVar("T", bound=Timed)
@@ -69,7 +69,7 @@ class TimerWheel(Generic[T]):
             self._turned = int(self._now() * TICKS_PER_SECOND)
             self._wait()
         # The first tick that is not before the deadline; what is due already comes with the next.
-        tick = max(int(item.deadline * TICKS_PER_SECOND), self._turned) + 1
+        tick = max(int(item.due * TICKS_PER_SECOND), self._turned) + 1
         slot = self._slots[tick % SLOTS]
         slot.add(item)
         self.count += 1
@@ -90,10 +90,10 @@ class TimerWheel(Generic[T]):
         self._turned = current
         for tick in range(first, current + 1):
             slot = self._slots[tick % SLOTS]
-            for item in [one for one in slot if one.deadline <= now]:
+            for item in [one for one in slot if one.due <= now]:
                 if item in slot:  # nobody who was told before has dropped it
                     self.drop(slot, item)
-                    item.on_deadline()
+                    item.on_due()
         if self.count:
             self._wait()
         else:

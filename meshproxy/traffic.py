@@ -24,6 +24,9 @@ from meshproxy.contract.spiffe import SpiffeId
 from meshproxy.downstream.sockets import Place, Sockets
 from meshproxy.exchange import Exchange
 from meshproxy.identity.certificates import Certificates
+from meshproxy.policies.load_balancing.tokens import Tokens
+from meshproxy.policies.propagation import Propagation
+from meshproxy.telemetry.gauges import Gauges
 from meshproxy.telemetry.metrics import ConnectionSeries, Metrics
 from meshproxy.timer_wheel import TimerWheel
 from meshproxy.upstream.pool import Pool
@@ -55,9 +58,12 @@ class Environment:
         self.drain_seconds = bootstrap.drain_seconds
         self.metrics = metrics
         self.sockets = sockets
-        self.exchanges = 0
+        self.exchanges: set[Exchange] = set()
         self.tunnels = 0
+        self.tokens: Tokens | None = None
+        self.propagation: Propagation[Exchange] = Propagation()
         self.now: Callable[[], float] = time.monotonic
+        self.wall: Callable[[], float] = time.time
         self.random: Callable[[], float] = random.random
         self.revoked: frozenset[str] = frozenset()
         self.pools: WeakSet[Pool] = WeakSet()
@@ -87,6 +93,9 @@ class Environment:
 
     def refused(self, direction: str, code: str) -> None:
         self.metrics.refused(direction, code)
+
+    def cancelled(self, service: str) -> None:
+        self.metrics.cancelled(service)
 
     def connections_to(self, direction: str) -> ConnectionSeries:
         return self.metrics.connection("upstream", direction)
@@ -154,6 +163,12 @@ class Traffic:
     def counted(self) -> Metrics:
         """Return what was counted."""
         self._metrics.tunnels = self.environment.tunnels
+        gauges = Gauges()
+        for cluster in list(self.mesh.clusters.values()):
+            cluster.gauge(gauges)
+        self._metrics.gauges = gauges
+        table = self.environment.propagation
+        self._metrics.propagated(table.found, table.ambiguous, table.unknown)
         return self._metrics
 
     def clusters(self) -> list[dict[str, Any]]:
@@ -161,8 +176,12 @@ class Traffic:
         return [cluster.statistics() for cluster in self.mesh.clusters.values()]
 
     def _sweep(self) -> None:
-        self.mesh.sweep(self.environment.now())
-        self._sweeping = self.environment.loop.call_later(SWEEP, self._sweep)
+        environment = self.environment
+        now = environment.now()
+        self.mesh.sweep(now)
+        for exchange in list(environment.exchanges):
+            exchange.on_look(now)
+        self._sweeping = environment.loop.call_later(SWEEP, self._sweep)
 
     # Drain and stop -------------------------------------------------------------------------------
 
@@ -176,14 +195,14 @@ class Traffic:
         mesh.drain()
         log.info(
             "draining: %d requests under way, %d connections",
-            environment.exchanges, mesh.connections,
+            len(environment.exchanges), mesh.connections,
         )  # fmt: skip
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(environment.drain_seconds):
                 while not self._hurried and (environment.exchanges or mesh.connections):
                     await asyncio.sleep(DRAIN_LOOK)
         if environment.exchanges:
-            log.warning("not drained in time: %d requests cut", environment.exchanges)
+            log.warning("not drained in time: %d requests cut", len(environment.exchanges))
         if mesh.connections:
             log.info("not drained in time: %d connections closed", mesh.connections)
 

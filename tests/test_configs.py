@@ -1,16 +1,18 @@
 """Every example does what it says: it parses, has no finding, and generates."""
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import get_args, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import pytest
 from msgspec import Struct
+from msgspec.structs import fields
 
 from control_plane.generate.snapshot import generate
 from control_plane.placement import Placements
 from control_plane.resources.collection import choose, examine, state_of
-from control_plane.resources.model import (
-    KINDS,
+from control_plane.resources.document import Mapping, Node, Sequence
+from control_plane.resources.gateway_api import (
     GRPCHeaderMatch,
     GRPCMethodMatch,
     GRPCRoute,
@@ -20,7 +22,14 @@ from control_plane.resources.model import (
     HTTPQueryParamMatch,
     HTTPRoute,
     HTTPRouteFilter,
-    Workload,
+)
+from control_plane.resources.model import KINDS, Workload
+from control_plane.resources.policies import (
+    FaultInjection,
+    FaultInjectionSpec,
+    HealthCheck,
+    RateLimitPolicy,
+    TrafficPolicy,
 )
 from control_plane.resources.references import BACKEND_FILTERS
 from meshproxy.config import bootstrap
@@ -29,14 +38,26 @@ from meshproxy.contract.resources import TrustSpec
 
 ROOT = Path(__file__).parent.parent / "configs"
 STATIC = ROOT / "static"
+LESSONS = ROOT / "lessons"
 # Each folder of configs/ is a mesh of its own, but for the static proxy.
-EXAMPLES = sorted(path for path in ROOT.iterdir() if path != STATIC)
+FOLDERS = sorted(path for path in ROOT.iterdir() if path not in (STATIC, LESSONS))
 
 
-@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_example(example: Path) -> None:
+def examples() -> Iterator[object]:
+    """Yield the files of each mesh: of a lesson's, without its policies, and with each of them."""
+    for folder in FOLDERS:
+        yield pytest.param(sorted(folder.rglob("*.y*ml")), id=folder.name)
+    for lesson in sorted(LESSONS.iterdir()):
+        policies = sorted(lesson.glob("policies*.yaml"))
+        mesh = sorted(set(lesson.glob("*.yaml")) - set(policies))
+        for one in (None, *policies):
+            name = lesson.name if one is None else f"{lesson.name}-{one.stem}"
+            yield pytest.param(mesh if one is None else [*mesh, one], id=name)
+
+
+@pytest.mark.parametrize("paths", list(examples()))
+def test_example(paths: list[Path]) -> None:
     """Parses, validates without findings, and generates for each workload."""
-    paths = sorted(example.rglob("*.y*ml"))
     files = {path: examine(path.read_text(), path) for path in paths}
     state = state_of(choose(files, {}), Placements())
     assert [str(finding) for finding in state.findings] == []
@@ -64,6 +85,10 @@ def test_the_reference_shows_every_match_and_every_filter() -> None:
     assert filters == literals(HTTPRouteFilter, "type")
     on_backends = {item.type for rule in rules for ref in rule.backend_refs for item in ref.filters}
     assert on_backends == BACKEND_FILTERS
+    assert all(
+        any(getattr(rule, section) is not None for rule in rules)
+        for section in ("timeouts", "retry", "session_persistence")
+    )
 
 
 def test_the_reference_shows_every_way_to_match_a_grpc_call() -> None:
@@ -85,6 +110,45 @@ def test_the_reference_shows_every_way_to_match_a_grpc_call() -> None:
     assert on_backends == BACKEND_FILTERS
 
 
+def test_the_reference_shows_every_field_of_a_policy() -> None:
+    """Each in one of the examples, so that what can be written can be copied."""
+    given: set[tuple[type[Struct], str]] = set()
+    for path in (ROOT / "reference").glob("*.yaml"):
+        for source in examine(path.read_text(), path).sources:
+            if isinstance(source.resource, TrafficPolicy | RateLimitPolicy | FaultInjection):
+                given |= written(source.node, type(source.resource.spec), ("spec",))
+    known = {
+        (model, field.encode_name)
+        for model in {model for model, _ in given}
+        for field in fields(model)
+        if model.__module__ == TrafficPolicy.__module__  # the others are routes'
+    }
+    shown_in_comments: set[tuple[type[Struct], str]] = {
+        (HealthCheck, "http"),
+        (HealthCheck, "tcp"),
+        (FaultInjectionSpec, "targetRefs"),
+    }
+    assert known - given - shown_in_comments == set()
+
+
+def written(node: Node, model: Any, path: tuple[str, ...]) -> set[tuple[type[Struct], str]]:
+    """Return (model, field) of each field that stands in a document below a path."""
+    for step in path:
+        assert isinstance(node, Mapping)
+        node = node.items[step]
+    found: set[tuple[type[Struct], str]] = set()
+    for own in (model, *get_args(model)):
+        if not (isinstance(own, type) and issubclass(own, Struct)):
+            continue
+        for item in node.items if isinstance(node, Sequence) else (node,):
+            assert isinstance(item, Mapping)
+            for field in fields(own):
+                if field.encode_name in item.items:
+                    found.add((own, field.encode_name))
+                    found |= written(item.items[field.encode_name], field.type, ())
+    return found
+
+
 def test_the_reference_has_every_kind() -> None:
     """One file for each, that says what it does and what it does not."""
     shown = {
@@ -97,7 +161,9 @@ def test_the_reference_has_every_kind() -> None:
 
 def test_every_app_of_the_examples_listens_where_it_is_told() -> None:
     """An app that ignores $PORT is never reached: all its requests would be answered 503."""
-    for path in [*(ROOT / "reference").glob("*.yaml"), *(ROOT / "demo").glob("*.yaml")]:
+    for path in ROOT.rglob("*.yaml"):
+        if STATIC in path.parents:
+            continue
         for source in examine(path.read_text(), path).sources:
             if isinstance(source.resource, Workload) and source.resource.spec.run is not None:
                 command = source.resource.spec.run.command

@@ -170,7 +170,7 @@ def test_a_life_has_the_sections_of_the_code(what: str, storyboard: str) -> None
         re.MULTILINE,
     )
     text = (ROOT / f"docs/life-of-a-{what}.md").read_text()
-    assert len(code) == 7
+    assert len(code) >= 7
     assert code == re.findall(r"^## (\d\. .+)$", text, re.MULTILINE)
 
 

@@ -9,14 +9,13 @@ import meshproxy
 from bench.process import Process
 from bench.site import ADDRESSES, TRUST_DOMAIN, B, Service, Site
 from meshproxy.contract import wire
+from meshproxy.contract.matching import MatchSpec, PathMatchSpec
 from meshproxy.contract.resources import (
     BackendSpec,
     ClusterSpec,
     EndpointSpec,
     EndpointsSpec,
     ListenerSpec,
-    MatchSpec,
-    PathMatchSpec,
     RouteSpec,
     Snapshot,
     TcpBackendSpec,

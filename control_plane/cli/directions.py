@@ -13,7 +13,8 @@ from collections.abc import Collection, Iterable, Mapping
 from control_plane.cli.local.allocation import service_key
 from control_plane.cli.local.workload import LocalWorkload
 from control_plane.generate.called import Called, called
-from control_plane.resources.model import Route, Service, TLSRoute
+from control_plane.resources.gateway_api import Route, TLSRoute
+from control_plane.resources.model import Service
 
 
 def directions(

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Mapping
 
 from control_plane.cli import traffic
 from control_plane.cli.output import printable
-from control_plane.resources.model import HTTPRoute, Route
+from control_plane.resources.gateway_api import HTTPRoute, Route
 
 Hop = tuple[str, str]
 """Caller's ``namespace/service-account`` and the ``namespace/workload`` that is called."""

@@ -3,12 +3,19 @@ What is allowed, and yet surely not meant: said, but no reason to refuse anythin
 
 A Service whose selector chooses no workload may come before its workloads, or outlive them; a typo
 in a label looks the same, and its callers get 503 ``no-healthy-endpoint``.  An `appProtocol` of
-nobody's may be another program's word; it may as well be a slip, and then says nothing to us.
+nobody's may be another program's word; it may as well be a slip, and then says nothing to us.  A
+policy that nothing leads to may be kept for later.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from control_plane.resources.app_protocol import HTTP, TCP, protocol_of
+from control_plane.resources.gateway_api import (
+    GRPCRoute,
+    GRPCRouteFilter,
+    HTTPRoute,
+    HTTPRouteFilter,
+)
 from control_plane.resources.model import Service, ServicePort, Workload
 from control_plane.resources.schema import nearest
 from control_plane.store import State
@@ -17,10 +24,30 @@ from control_plane.store import State
 def warnings(state: State) -> list[str]:
     """Return a line for each thing that is odd, in the form of findings."""
     return [
-        f"{_where(state, name)}Service/{name}: {message}"
+        f"{_where(state, f'Service/{name}')}Service/{name}: {message}"
         for name, service in sorted(state.services.items())
         for message in _of_service(service, state)
+    ] + [
+        f"{_where(state, key)}{key}: spec.targetRefs: is missing, and no route refers to it"
+        for key, policy in sorted(state.policies.items())
+        if not policy.spec.target_refs and key not in _extensions(state)
     ]
+
+
+def _extensions(state: State) -> set[str]:
+    """Return the keys of the policies that routes refer to."""
+    return {
+        f"{ref.kind}/{route.metadata.namespace}/{ref.name}"
+        for route in state.routes.values()
+        if isinstance(route, HTTPRoute | GRPCRoute)
+        for filters in _filters(route)
+        for item in filters
+        if (ref := item.extension_ref) is not None
+    }
+
+
+def _filters(route: HTTPRoute | GRPCRoute) -> list[Sequence[HTTPRouteFilter | GRPCRouteFilter]]:
+    return [rule.filters for rule in route.spec.rules]
 
 
 def _of_service(service: Service, state: State) -> Iterator[str]:
@@ -59,6 +86,6 @@ def _has(workload: Workload, wanted: int | str) -> bool:
     return any(wanted in (port.port, port.name) for port in workload.spec.ports)
 
 
-def _where(state: State, name: str) -> str:
-    location = state.locations.get(f"Service/{name}")
+def _where(state: State, key: str) -> str:
+    location = state.locations.get(key)
     return f"{location.file}:{location.line}: " if location is not None else ""

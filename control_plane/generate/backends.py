@@ -6,13 +6,13 @@ and not given to the others.
 """
 
 from control_plane.resources.attachment import Services
-from control_plane.resources.model import (
-    AnyBackendRef,
+from control_plane.resources.gateway_api import (
     BackendRef,
     GRPCBackendRef,
     GRPCRoute,
     HTTPBackendRef,
     HTTPRoute,
+    ObjectRef,
     Route,
     TCPRoute,
     TLSRoute,
@@ -32,7 +32,7 @@ def http_backend(
     ref: HTTPBackendRef | GRPCBackendRef, route: HTTPRoute | GRPCRoute, services: Services
 ) -> BackendSpec:
     """Return where requests for a backend go, and what is changed in them on the way."""
-    cluster = _cluster(ref, route, services)
+    cluster = cluster_of(ref, route, services)
     # "Implementations MUST NOT skip filters": a backend with one that we lack answers 500.
     if cluster is None or any(item.type not in BACKEND_FILTERS for item in ref.filters):
         return BackendSpec(cluster=None, weight=ref.weight)
@@ -46,10 +46,11 @@ def http_backend(
 
 def tcp_backend(ref: BackendRef, route: TCPRoute | TLSRoute, services: Services) -> TcpBackendSpec:
     """Return where connections for a backend go."""
-    return TcpBackendSpec(cluster=_cluster(ref, route, services), weight=ref.weight)
+    return TcpBackendSpec(cluster=cluster_of(ref, route, services), weight=ref.weight)
 
 
-def _cluster(ref: AnyBackendRef, route: Route, services: Services) -> str | None:
+def cluster_of(ref: ObjectRef, route: Route, services: Services) -> str | None:
+    """Return the cluster that a reference leads to; None where it does not resolve."""
     if backend_problem(ref, route, services) is not None:
         return None
     assert ref.port is not None

@@ -5,7 +5,8 @@ from collections.abc import Iterable
 from msgspec import Struct
 
 from control_plane.resources.attachment import Decision, Services, by_parent, decide
-from control_plane.resources.model import Route, Service, ServicePort
+from control_plane.resources.gateway_api import Route
+from control_plane.resources.model import Service, ServicePort
 
 from .backends import cluster_name
 

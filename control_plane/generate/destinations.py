@@ -13,12 +13,12 @@ from typing import NamedTuple
 from control_plane.placement import Placements
 from control_plane.resources.attachment import Services
 from control_plane.resources.model import MeshConfig, Workload
+from meshproxy.contract.matching import MatchSpec
 from meshproxy.contract.resources import (
     BackendSpec,
     ClusterSpec,
     DestinationSpec,
     EndpointsSpec,
-    MatchSpec,
     RouteSpec,
     TcpBackendSpec,
     TcpRouteSpec,
@@ -113,9 +113,13 @@ def neighbours(
                         routes=(RouteSpec(name=name, match=MatchSpec(), backends=(to_http,)),),
                     ),
                     TcpRouteSpec(name=name, rules=(TcpRuleSpec(name=name, backends=(to_tcp,)),)),
-                    ClusterSpec(name=name, service=key, mtls=mesh.spec.mtls != "DISABLED"),
+                    # Who means one workload gets it or nobody: nothing to eject.
+                    ClusterSpec(
+                        name=name, service=key, mtls=mesh.spec.mtls != "DISABLED", outliers=None
+                    ),
                     EndpointsSpec(
-                        cluster=name, endpoints=(endpoint(key, workload, placement, port, mesh),)
+                        cluster=name,
+                        endpoints=(endpoint(key, workload, placement, port, mesh, workloads[own]),),
                     ),
                 )
             )

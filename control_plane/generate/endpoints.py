@@ -6,7 +6,9 @@ from control_plane.placement import Placement, Placements
 from control_plane.resources.model import MeshConfig, Service, Workload
 from meshproxy.contract.resources import ClusterSpec, EndpointSpec, EndpointsSpec
 
+from .clusters import service_port
 from .listeners import inbound_name
+from .locality import priority, zone
 from .selection import target
 
 Labelled = dict[tuple[str, str, str], list[tuple[str, Workload]]]
@@ -21,21 +23,20 @@ def identity(workload: Workload, mesh: MeshConfig) -> str:
 
 
 def outbound(
+    own: Workload,
     clusters: Iterable[ClusterSpec],
     services: dict[str, Service],
     workloads: dict[str, Workload],
     placements: Placements,
     mesh: MeshConfig,
 ) -> tuple[EndpointsSpec, ...]:
-    """Return the endpoints of each cluster, also of those that have none."""
+    """Return the endpoints of each cluster, also of those that have none, as near as `own` is."""
     made: list[EndpointsSpec] = []
     labelled = _by_label(workloads)
     for cluster in clusters:
-        name, _, number = cluster.name.rpartition(":")
-        service = services[name]
-        port = next(port for port in service.spec.ports if port.port == int(number))
+        service, port = service_port(cluster.name, services)
         endpoints = (
-            endpoint(key, workload, placement, at, mesh)
+            endpoint(key, workload, placement, at, mesh, own)
             for key, workload in _selected(service, labelled)
             if (at := target(port, workload)) is not None
             and (placement := placements.workloads.get(key)) is not None
@@ -87,13 +88,20 @@ def _selected(service: Service, labelled: Labelled) -> list[tuple[str, Workload]
 
 
 def endpoint(
-    name: str, workload: Workload, placement: Placement, target: int, mesh: MeshConfig
+    name: str,
+    workload: Workload,
+    placement: Placement,
+    target: int,
+    mesh: MeshConfig,
+    own: Workload,
 ) -> EndpointSpec:
-    """Return where peers reach a port of a workload, and who will answer."""
+    """Return where `own` reaches a port of a workload, and who will answer."""
     return EndpointSpec(
         address=placement.address,
         port=placement.inbound_ports[target],
         identities=(identity(workload, mesh),),
         workload=name,
+        zone=zone(workload),
+        priority=priority(workload, own),
         version=workload.metadata.labels.get("version", ""),
     )

@@ -11,29 +11,34 @@ from collections.abc import Iterable
 from typing import Any
 
 from control_plane.resources.attachment import Services, age
-from control_plane.resources.model import (
-    GRPCHeaderMatch,
+from control_plane.resources.gateway_api import (
     GRPCMethodMatch,
     GRPCRoute,
     GRPCRouteMatch,
     GRPCRouteRule,
 )
-from meshproxy.contract.resources import MatchSpec, PathMatchSpec, RouteSpec, ValueMatchSpec
+from control_plane.resources.references import Policies
+from meshproxy.contract.matching import MatchSpec, PathMatchSpec
+from meshproxy.contract.resources import RouteSpec
 
 from .backends import http_backend
 from .headers import request_headers, response_headers
+from .matches import first_of_each, value_matches
+from .route_policies import with_policies
 
 _ANY = "[^/]+"
 
 
-def compiled(routes: Iterable[GRPCRoute], services: Services) -> tuple[RouteSpec, ...]:
+def compiled(
+    routes: Iterable[GRPCRoute], services: Services, policies: Policies
+) -> tuple[RouteSpec, ...]:
     """Return one spec for each match of each rule, the most specific first."""
     ranked: list[tuple[Any, RouteSpec]] = []
     for route in routes:
         for number, rule in enumerate(route.spec.rules):
             for position, match in enumerate(rule.matches or (GRPCRouteMatch(),)):
                 key = (*_precedence(match), *age(route), number, position)
-                ranked.append((key, _route(route, number, rule, match, services)))
+                ranked.append((key, _route(route, number, rule, match, services, policies)))
     ranked.sort(key=lambda pair: pair[0])
     return tuple(spec for _, spec in ranked)
 
@@ -57,29 +62,30 @@ def _precedence(match: GRPCRouteMatch) -> tuple[int, int, int, int]:
         rank, service, name = 1, 0, 0
     else:
         rank, service, name = 0, len(method.service), len(method.method)
-    return rank, -service, -name, -len(_first_of_each(match.headers))
+    return rank, -service, -name, -len(first_of_each(match.headers, fold=True))
 
 
 def _route(
-    route: GRPCRoute, number: int, rule: GRPCRouteRule, match: GRPCRouteMatch, services: Services
+    route: GRPCRoute,
+    number: int,
+    rule: GRPCRouteRule,
+    match: GRPCRouteMatch,
+    services: Services,
+    policies: Policies,
 ) -> RouteSpec:
     metadata = route.metadata
-    return RouteSpec(
+    spec = RouteSpec(
         name=f"GRPCRoute/{metadata.namespace}/{metadata.name}/{rule.name or number}",
         match=MatchSpec(
             path=None if match.method is None else _path(match.method),
             grpc=True,
-            headers=tuple(
-                ValueMatchSpec(
-                    name=one.name, type="exact" if one.type == "Exact" else "regex", value=one.value
-                )
-                for one in _first_of_each(match.headers)
-            ),
+            headers=value_matches(first_of_each(match.headers, fold=True)),
         ),
         request_headers=request_headers(rule.filters),
         response_headers=response_headers(rule.filters),
         backends=tuple(http_backend(ref, route, services) for ref in rule.backend_refs),
     )
+    return with_policies(spec, rule, route, services, policies)
 
 
 def _path(match: GRPCMethodMatch) -> PathMatchSpec:
@@ -92,14 +98,3 @@ def _path(match: GRPCMethodMatch) -> PathMatchSpec:
     if not service:  # a method's name has only letters, digits and "_": nothing to escape
         return PathMatchSpec(type="regex", value=f"/{_ANY}/{method}")
     return PathMatchSpec(type="exact", value=f"/{service}/{method}")
-
-
-def _first_of_each(matches: Iterable[GRPCHeaderMatch]) -> list[GRPCHeaderMatch]:
-    """
-    "If multiple entries specify equivalent header names, only the first entry with an equivalent
-    name MUST be considered for a match."
-    """
-    first: dict[str, GRPCHeaderMatch] = {}
-    for match in matches:
-        first.setdefault(match.name.lower(), match)
-    return list(first.values())

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from control_plane.resources.model import GRPCRouteFilter, HTTPHeaderFilter, HTTPRouteFilter
+from control_plane.resources.gateway_api import GRPCRouteFilter, HTTPHeaderFilter, HTTPRouteFilter
 from meshproxy.contract.resources import HeaderModifierSpec, HeaderSpec
 
 Filter = HTTPRouteFilter | GRPCRouteFilter

@@ -9,14 +9,12 @@ The Gateway API's rules that decide here:
 * Of all matches the most specific wins; see `_precedence`.
 """
 
-from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from collections.abc import Iterable
+from typing import Any
 
 from control_plane.resources.attachment import Services, age
-from control_plane.resources.model import (
-    HTTPHeaderMatch,
+from control_plane.resources.gateway_api import (
     HTTPPathModifier,
-    HTTPQueryParamMatch,
     HTTPRequestRedirectFilter,
     HTTPRoute,
     HTTPRouteFilter,
@@ -24,21 +22,18 @@ from control_plane.resources.model import (
     HTTPRouteRule,
     HTTPURLRewriteFilter,
 )
-from meshproxy.contract.resources import (
-    MatchSpec,
-    PathMatchSpec,
-    PathRewriteSpec,
-    RedirectSpec,
-    RewriteSpec,
-    RouteSpec,
-    ValueMatchSpec,
-)
+from control_plane.resources.references import Policies
+from meshproxy.contract.resources import PathRewriteSpec, RedirectSpec, RewriteSpec, RouteSpec
 
 from .backends import http_backend
 from .headers import request_headers, response_headers
+from .matches import first_of_each, http_match
+from .route_policies import retry, with_policies
 
 
-def compiled(routes: Iterable[HTTPRoute], services: Services) -> tuple[RouteSpec, ...]:
+def compiled(
+    routes: Iterable[HTTPRoute], services: Services, policies: Policies
+) -> tuple[RouteSpec, ...]:
     """Return one spec for each match of each rule, the most specific first."""
     ranked: list[tuple[Any, RouteSpec]] = []
     for route in routes:
@@ -46,7 +41,7 @@ def compiled(routes: Iterable[HTTPRoute], services: Services) -> tuple[RouteSpec
             # "If no matches are specified, the default is a prefix path match on '/'."
             for position, match in enumerate(rule.matches or (HTTPRouteMatch(),)):
                 key = (*_precedence(match), *age(route), number, position)
-                ranked.append((key, _route(route, number, rule, match, services)))
+                ranked.append((key, _route(route, number, rule, match, services, policies)))
     ranked.sort(key=lambda pair: pair[0])
     return tuple(spec for _, spec in ranked)
 
@@ -80,8 +75,8 @@ def _precedence(match: HTTPRouteMatch) -> tuple[int, int, int, int, int]:
         rank,
         -characters,
         0 if match.method else 1,
-        -len(_first_of_each(match.headers, fold=True)),
-        -len(_first_of_each(match.query_params, fold=False)),
+        -len(first_of_each(match.headers, fold=True)),
+        -len(first_of_each(match.query_params, fold=False)),
     )
 
 
@@ -89,57 +84,27 @@ def _precedence(match: HTTPRouteMatch) -> tuple[int, int, int, int, int]:
 
 
 def _route(
-    route: HTTPRoute, number: int, rule: HTTPRouteRule, match: HTTPRouteMatch, services: Services
+    route: HTTPRoute,
+    number: int,
+    rule: HTTPRouteRule,
+    match: HTTPRouteMatch,
+    services: Services,
+    policies: Policies,
 ) -> RouteSpec:
     metadata = route.metadata
     redirect = _first(rule.filters, "RequestRedirect")
     rewrite = _first(rule.filters, "URLRewrite")
-    return RouteSpec(
+    spec = RouteSpec(
         name=f"HTTPRoute/{metadata.namespace}/{metadata.name}/{rule.name or number}",
-        match=_match(match),
+        match=http_match(match),
         redirect=_redirect(redirect.request_redirect) if redirect else None,
         rewrite=_rewrite(rewrite.url_rewrite) if rewrite else None,
         request_headers=request_headers(rule.filters),
         response_headers=response_headers(rule.filters),
         backends=tuple(http_backend(ref, route, services) for ref in rule.backend_refs),
+        retry=None if rule.retry is None else retry(rule.retry),
     )
-
-
-def _match(match: HTTPRouteMatch) -> MatchSpec:
-    kinds: dict[str, Literal["exact", "prefix", "regex"]] = {
-        "Exact": "exact",
-        "PathPrefix": "prefix",
-        "RegularExpression": "regex",
-    }
-    return MatchSpec(
-        path=PathMatchSpec(type=kinds[match.path.type], value=match.path.value),
-        method=match.method,
-        headers=_values(_first_of_each(match.headers, fold=True)),
-        query=_values(_first_of_each(match.query_params, fold=False)),
-    )
-
-
-ValueMatch = HTTPHeaderMatch | HTTPQueryParamMatch
-
-
-def _first_of_each(matches: Sequence[ValueMatch], *, fold: bool) -> list[ValueMatch]:
-    """
-    "If multiple entries specify equivalent header names, only the first entry with an equivalent
-    name MUST be considered for a match.  Subsequent entries ... MUST be ignored."
-    """
-    first: dict[str, ValueMatch] = {}
-    for match in matches:
-        first.setdefault(match.name.lower() if fold else match.name, match)
-    return list(first.values())
-
-
-def _values(matches: Iterable[ValueMatch]) -> tuple[ValueMatchSpec, ...]:
-    return tuple(
-        ValueMatchSpec(
-            name=match.name, type="exact" if match.type == "Exact" else "regex", value=match.value
-        )
-        for match in matches
-    )
+    return with_policies(spec, rule, route, services, policies)
 
 
 # Filters ------------------------------------------------------------------------------------------

@@ -8,7 +8,9 @@ sees what the steps before it made; a proxy is sent only what these steps refer 
 
 import msgspec
 
-from control_plane.resources.model import MeshConfig, Metadata
+from control_plane.resources.fields import Metadata
+from control_plane.resources.model import MeshConfig
+from control_plane.resources.policy_attachment import by_target
 from control_plane.store import State
 from meshproxy.contract import wire
 from meshproxy.contract.resources import DestinationSpec, Snapshot, TrustSpec
@@ -35,21 +37,25 @@ def generate(state: State, workload: str, trust: TrustSpec) -> Snapshot:
     placement = state.placements.workloads.get(workload)
 
     routes = tuple(state.routes.values())
+    targeted = by_target(state.policies.values())
 
     # §1 What its app can call: each service port, as the app's namespace sees it, by request …
-    ports = called(state.services, routes, own.metadata.namespace)
-    hosts = virtual_hosts.outbound(ports, state.services, own.metadata.namespace)
+    home = own.metadata.namespace
+    ports = called(state.services, routes, home)
+    hosts = virtual_hosts.outbound(ports, state.services, home, state.policies, targeted)
     # §2 … and by connection, where what comes is not HTTP …
-    streams = tcp_routes.outbound(ports, state.services, own.metadata.namespace)
+    streams = tcp_routes.outbound(ports, state.services, home)
     # §3 … the servers that those routes lead to …
-    outward = clusters.outbound(hosts, streams, state.services, routes, mesh)
+    outward = clusters.outbound(hosts, streams, state.services, routes, mesh, targeted)
     # §4 … and who they are.
-    servers = endpoints.outbound(outward, state.services, state.workloads, state.placements, mesh)
+    servers = endpoints.outbound(
+        own, outward, state.services, state.workloads, state.placements, mesh
+    )
 
     # §5 What callers reach: the app's own ports.
-    own_hosts = virtual_hosts.inbound(own, state.services)
+    own_hosts = virtual_hosts.inbound(own, state.services, targeted)
     own_streams = tcp_routes.inbound(own, state.services)
-    app = clusters.inbound(own, state.services, routes)
+    app = clusters.inbound(own, state.services, routes, targeted)
     itself = endpoints.inbound(own, placement)
 
     # §6 What addresses mean, where connections come by redirection.

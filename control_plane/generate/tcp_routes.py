@@ -10,7 +10,8 @@ is no fall-through to the Service's own endpoints.
 from collections.abc import Iterable
 
 from control_plane.resources.attachment import Services
-from control_plane.resources.model import TCPRoute, TLSRoute, Workload
+from control_plane.resources.gateway_api import TCPRoute, TLSRoute
+from control_plane.resources.model import Workload
 from meshproxy.contract.resources import TcpBackendSpec, TcpRouteSpec, TcpRuleSpec
 
 from .backends import tcp_backend

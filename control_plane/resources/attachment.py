@@ -22,7 +22,9 @@ from msgspec import Struct
 from meshproxy.contract.resources import Protocol
 
 from .app_protocol import protocol_of
-from .model import ParentRef, Route, Service, ServicePort
+from .gateway_api import ParentRef, Route
+from .model import Service, ServicePort
+from .policies import Policy
 
 Services = Mapping[str, Service]
 Parented = Mapping[str, list[Route]]
@@ -88,16 +90,17 @@ def decide(
     return Decision(_LAYER[kind], kind, tuple(routes))
 
 
-def age(route: Route) -> tuple[bool, str, str]:
+def age(resource: Route | Policy) -> tuple[bool, str, str]:
     """
     Return a key that sorts the older first.
 
     "If ties still exist across multiple Routes: the oldest Route based on creation timestamp; the
-    Route appearing first in alphabetical order by '{namespace}/{name}'."
+    Route appearing first in alphabetical order by '{namespace}/{name}'."  GEP-713 says the same of
+    policies.
 
-    A route out of a file has no timestamp; it counts as younger than one that has.
+    A resource out of a file has no timestamp; it counts as younger than one that has.
     """
-    metadata = route.metadata
+    metadata = resource.metadata
     created = metadata.creation_timestamp
     return created is None, created or "", f"{metadata.namespace}/{metadata.name}"
 

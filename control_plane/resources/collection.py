@@ -16,8 +16,12 @@ from control_plane.store import Location, State
 
 from .attachment import by_parent
 from .finding import Finding
-from .model import MeshConfig, Route, Service, Workload
+from .gateway_api import GRPCRoute, HTTPRoute, Route, TCPRoute, TLSRoute
+from .model import MeshConfig, Service, Workload
 from .parse import Source, parse
+from .policies import FaultInjection, Policy, RateLimitPolicy, TrafficPolicy
+from .policy_attachment import by_target
+from .policy_references import untargeted
 from .references import unresolved
 from .validate import validate
 
@@ -101,6 +105,7 @@ def state_of(choice: Choice, placements: Placements) -> State:
     """Return the state that the files in force make, with all findings."""
     services: dict[str, Service] = {}
     routes: dict[str, Route] = {}
+    policies: dict[str, Policy] = {}
     workloads: dict[str, Workload] = {}
     mesh_config: MeshConfig | None = None
     locations: dict[str, Location] = {}
@@ -114,15 +119,23 @@ def state_of(choice: Choice, placements: Placements) -> State:
                 workloads[source.name] = source.resource
             case MeshConfig():
                 mesh_config = source.resource
+            case TrafficPolicy() | RateLimitPolicy() | FaultInjection() as policy:
+                policies[source.key] = policy
             case route:
                 routes[source.key] = route
     findings = [*choice.findings]
     parented = by_parent(routes.values())
+    targeted = by_target(policies.values())
     for source in sources:
-        findings.extend(unresolved(source, services, parented))
+        match source.resource:
+            case TrafficPolicy() | RateLimitPolicy() | FaultInjection() as policy:
+                findings.extend(untargeted(source, policy, services, targeted))
+            case GRPCRoute() | HTTPRoute() | TCPRoute() | TLSRoute() as route:
+                findings.extend(unresolved(source, route, services, parented, policies))
     return State(
         services=services,
         routes=routes,
+        policies=policies,
         workloads=workloads,
         mesh_config=mesh_config,
         placements=placements,

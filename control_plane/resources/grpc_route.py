@@ -5,17 +5,19 @@ The Gateway API's own rules for a GRPCRoute, beyond types (apis/v1/grpcroute_typ
 import re
 from collections.abc import Sequence
 
-from . import headers, syntax
+from . import headers, session, syntax
 from .finding import Path
-from .model import GRPCMethodMatch, GRPCRoute, GRPCRouteFilter, GRPCRouteRule
+from .gateway_api import GRPCMethodMatch, GRPCRoute, GRPCRouteFilter, GRPCRouteRule
 from .route import (
     MAX_ITEMS,
     Problems,
     at_most,
     problems_of_backend,
     problems_of_matches,
+    problems_of_mirror,
     problems_of_parents,
     problems_of_rule_names,
+    problems_of_timeouts,
 )
 
 MAX_MATCHES = 64
@@ -43,6 +45,10 @@ def _rule(path: Path, rule: GRPCRouteRule) -> Problems:
             yield from _method((*here, "method"), match.method)
         yield from headers.problems_of_header_matches((*here, "headers"), match.headers)
     yield from _filters((*path, "filters"), rule.filters)
+    yield from problems_of_timeouts((*path, "timeouts"), rule.timeouts)
+    if rule.session_persistence is not None:
+        where = (*path, "sessionPersistence")
+        yield from session.problems_of_session(where, rule.session_persistence)
     yield from at_most((*path, "backendRefs"), rule.backend_refs, MAX_ITEMS)
     for index, ref in enumerate(rule.backend_refs):
         here = (*path, "backendRefs", index)
@@ -73,4 +79,6 @@ def _filters(path: Path, filters: Sequence[GRPCRouteFilter]) -> Problems:
     yield from headers.problems_of_repetition(path, filters)
     for index, item in enumerate(filters):
         yield from headers.problems_of_sections((*path, index), item)
+        if item.request_mirror is not None:
+            yield from problems_of_mirror((*path, index, "requestMirror"), item.request_mirror)
         yield from headers.problems_of_modifiers((*path, index), item)

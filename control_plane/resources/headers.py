@@ -11,7 +11,7 @@ from meshproxy.routing import writable
 
 from . import syntax
 from .finding import Path
-from .model import (
+from .gateway_api import (
     GRPCHeaderMatch,
     GRPCRouteFilter,
     HTTPHeaderFilter,
@@ -27,6 +27,8 @@ Filter = HTTPRouteFilter | GRPCRouteFilter
 SECTIONS = {
     "RequestHeaderModifier": ("requestHeaderModifier", "request_header_modifier"),
     "ResponseHeaderModifier": ("responseHeaderModifier", "response_header_modifier"),
+    "RequestMirror": ("requestMirror", "request_mirror"),
+    "ExtensionRef": ("extensionRef", "extension_ref"),
 }
 """Filter type → the field that belongs to it: in YAML, in the model."""
 
@@ -97,11 +99,20 @@ def problems_of_modifiers(path: Path, item: Filter) -> Problems:
 
 
 def problems_of_repetition(path: Path, filters: Sequence[Filter]) -> Problems:
-    """Yield that a filter stands twice: "Specifying the same filter multiple times is not supported"."""
+    """
+    Yield that a filter stands twice: "Specifying the same filter multiple times is not supported
+    unless explicitly indicated in the filter", as in the two that refer to something.
+    """
     yield from at_most(path, filters, MAX_ITEMS)
     types = [item.type for item in filters]
     for index, kind in enumerate(types):
-        if kind in types[:index]:
+        if kind in ("RequestMirror", "ExtensionRef"):
+            if filters[index] in filters[:index]:
+                yield (
+                    (*path, index),
+                    f"is the same as filters[{list(filters).index(filters[index])}]",
+                )
+        elif kind in types[:index]:
             yield (*path, index, "type"), f"{kind} stands twice, also at [{types.index(kind)}]"
 
 

@@ -10,23 +10,20 @@ from collections.abc import Sequence
 
 from meshproxy.routing import writable
 
-from . import headers, syntax
+from . import headers, session, syntax
 from .finding import Path
-from .model import (
-    HTTPPathModifier,
-    HTTPRoute,
-    HTTPRouteFilter,
-    HTTPRouteMatch,
-    HTTPRouteRule,
-)
+from .gateway_api import HTTPPathModifier, HTTPRoute, HTTPRouteFilter, HTTPRouteMatch, HTTPRouteRule
 from .route import (
     MAX_ITEMS,
     Problems,
     at_most,
+    no_repetition,
     problems_of_backend,
     problems_of_matches,
+    problems_of_mirror,
     problems_of_parents,
     problems_of_rule_names,
+    problems_of_timeouts,
 )
 
 MAX_MATCHES = 64
@@ -51,12 +48,18 @@ def problems_of_route(route: HTTPRoute) -> Problems:
 def _rule(path: Path, rule: HTTPRouteRule) -> Problems:
     yield from at_most((*path, "matches"), rule.matches, MAX_MATCHES)
     for index, match in enumerate(rule.matches):
-        yield from _match((*path, "matches", index), match)
+        yield from problems_of_match((*path, "matches", index), match)
     yield from _filters((*path, "filters"), rule.filters, rule.matches)
     if rule.backend_refs and any(item.type == "RequestRedirect" for item in rule.filters):
         # "RequestRedirect filter must not be used together with backendRefs"
         message = "cannot stand beside a RequestRedirect filter, which forwards nothing"
         yield (*path, "backendRefs"), message
+    yield from problems_of_timeouts((*path, "timeouts"), rule.timeouts)
+    if rule.retry is not None:
+        yield from no_repetition((*path, "retry", "codes"), rule.retry.codes)
+    if rule.session_persistence is not None:
+        where = (*path, "sessionPersistence")
+        yield from session.problems_of_session(where, rule.session_persistence)
     yield from at_most((*path, "backendRefs"), rule.backend_refs, MAX_ITEMS)
     for index, ref in enumerate(rule.backend_refs):
         here = (*path, "backendRefs", index)
@@ -67,7 +70,8 @@ def _rule(path: Path, rule: HTTPRouteRule) -> Problems:
 # Matches ------------------------------------------------------------------------------------------
 
 
-def _match(path: Path, match: HTTPRouteMatch) -> Problems:
+def problems_of_match(path: Path, match: HTTPRouteMatch) -> Problems:
+    """Yield what is wrong with conditions on a request, of a route or of a policy."""
     check = syntax.regular_expression if match.path.type == "RegularExpression" else syntax.path
     if wrong := check(match.path.value):
         yield (*path, "path", "value"), wrong
@@ -94,6 +98,8 @@ def _filters(
             # but not both"
             yield (*here, "type"), "RequestRedirect cannot stand beside URLRewrite"
         yield from headers.problems_of_sections(here, item, _SECTIONS)
+        if item.request_mirror is not None:
+            yield from problems_of_mirror((*here, "requestMirror"), item.request_mirror)
         yield from headers.problems_of_modifiers(here, item)
         if item.request_redirect is not None:
             redirect = item.request_redirect

@@ -1,38 +1,18 @@
 """
 The resources, as frozen structures with the names and meanings of their YAML.
 
-Gateway API kinds follow v1.6 (gateway.networking.k8s.io/v1), `Service` is Kubernetes' own; the
-group `meshproxy.io/v1alpha1` is ours.  Fields are camelCase in YAML and snake_case here.
-Nothing in this file checks more than types: `parse` reads, `validate` judges.
+Routes are the Gateway API's (`gateway_api`), `Service` is Kubernetes' own; the group
+`meshproxy.io/v1alpha1` is ours: what is here, and the `policies`.  Fields are camelCase in YAML and
+snake_case here.  Nothing in these files checks more than types: `parse` reads, `validate` judges.
 """
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from msgspec import Meta, Struct, field
+from msgspec import field
 
-Port = Annotated[int, Meta(ge=1, le=65535)]
-Weight = Annotated[int, Meta(ge=0, le=1_000_000)]
-Duration = str
-"""GEP-2257: ``1h30m``, ``10s``, ``250ms``; `validate` reads it."""
-
-
-class Model(Struct, frozen=True, forbid_unknown_fields=True, rename="camel", kw_only=True):
-    """Base of everything below."""
-
-
-# Common -------------------------------------------------------------------------------------------
-
-
-class Metadata(Model, frozen=True, kw_only=True):
-    name: str
-    namespace: str = "default"
-    labels: dict[str, str] = {}
-    annotations: dict[str, str] = {}
-    creation_timestamp: str | None = None
-    uid: str | None = None
-    resource_version: str | None = None
-    generation: int | None = None
-
+from .fields import Metadata, Model, Period, Port
+from .gateway_api import GRPCRoute, HTTPRoute, Route, TCPRoute, TLSRoute
+from .policies import FaultInjection, Policy, RateLimitPolicy, TrafficPolicy
 
 # Service (v1) -------------------------------------------------------------------------------------
 
@@ -63,242 +43,13 @@ class Service(Model, frozen=True, kw_only=True):
     spec: ServiceSpec
 
 
-# What routes share (gateway.networking.k8s.io) ----------------------------------------------------
-
-
-class ParentRef(Model, frozen=True, kw_only=True):
-    group: str = "gateway.networking.k8s.io"
-    kind: str = "Gateway"
-    namespace: str | None = None
-    name: str
-    section_name: str | None = None
-    port: Port | None = None
-
-
-class Rule(Model, frozen=True, kw_only=True):
-    """`name` is unique in the route: where it is given, metrics say it instead of the number."""
-
-    name: str | None = None
-
-
-# HTTPRoute (gateway.networking.k8s.io/v1) ---------------------------------------------------------
-
-
-class HTTPPathMatch(Model, frozen=True, kw_only=True):
-    type: Literal["Exact", "PathPrefix", "RegularExpression"] = "PathPrefix"
-    value: str = "/"
-
-
-class HTTPHeaderMatch(Model, frozen=True, kw_only=True):
-    type: Literal["Exact", "RegularExpression"] = "Exact"
-    name: str
-    value: str
-
-
-class HTTPQueryParamMatch(Model, frozen=True, kw_only=True):
-    type: Literal["Exact", "RegularExpression"] = "Exact"
-    name: str
-    value: str
-
-
-Method = Literal[
-    "GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"
-]  # fmt: skip
-
-
-class HTTPRouteMatch(Model, frozen=True, kw_only=True):
-    path: HTTPPathMatch = HTTPPathMatch()
-    headers: tuple[HTTPHeaderMatch, ...] = ()
-    query_params: tuple[HTTPQueryParamMatch, ...] = ()
-    method: Method | None = None
-
-
-class HTTPHeader(Model, frozen=True, kw_only=True):
-    name: str
-    value: str
-
-
-class HTTPHeaderFilter(Model, frozen=True, kw_only=True):
-    set: tuple[HTTPHeader, ...] = ()
-    add: tuple[HTTPHeader, ...] = ()
-    remove: tuple[str, ...] = ()
-
-
-class HTTPPathModifier(Model, frozen=True, kw_only=True):
-    type: Literal["ReplaceFullPath", "ReplacePrefixMatch"]
-    replace_full_path: str | None = None
-    replace_prefix_match: str | None = None
-
-
-class HTTPRequestRedirectFilter(Model, frozen=True, kw_only=True):
-    scheme: Literal["http", "https"] | None = None
-    hostname: str | None = None
-    path: HTTPPathModifier | None = None
-    port: Port | None = None
-    status_code: Literal[301, 302, 303, 307, 308] = 302
-
-
-class HTTPURLRewriteFilter(Model, frozen=True, kw_only=True):
-    hostname: str | None = None
-    path: HTTPPathModifier | None = None
-
-
-class HTTPRouteFilter(Model, frozen=True, kw_only=True):
-    type: Literal[
-        "RequestHeaderModifier", "ResponseHeaderModifier", "RequestRedirect", "URLRewrite"
-    ]
-    request_header_modifier: HTTPHeaderFilter | None = None
-    response_header_modifier: HTTPHeaderFilter | None = None
-    request_redirect: HTTPRequestRedirectFilter | None = None
-    url_rewrite: HTTPURLRewriteFilter | None = None
-
-
-class HTTPBackendRef(Model, frozen=True, kw_only=True):
-    group: str = ""
-    kind: str = "Service"
-    namespace: str | None = None
-    name: str
-    port: Port | None = None
-    weight: Weight = 1
-    filters: tuple[HTTPRouteFilter, ...] = ()
-
-
-class HTTPRouteRule(Rule, frozen=True, kw_only=True):
-    matches: tuple[HTTPRouteMatch, ...] = (HTTPRouteMatch(),)
-    filters: tuple[HTTPRouteFilter, ...] = ()
-    backend_refs: tuple[HTTPBackendRef, ...] = ()
-
-
-class HTTPRouteSpec(Model, frozen=True, kw_only=True):
-    parent_refs: tuple[ParentRef, ...] = ()
-    hostnames: tuple[str, ...] = ()
-    rules: tuple[HTTPRouteRule, ...] = (HTTPRouteRule(),)
-
-
-class HTTPRoute(Model, frozen=True, kw_only=True):
-    api_version: Literal["gateway.networking.k8s.io/v1"]
-    kind: Literal["HTTPRoute"]
-    metadata: Metadata
-    spec: HTTPRouteSpec
-
-
-# GRPCRoute (gateway.networking.k8s.io/v1) ---------------------------------------------------------
-
-
-class GRPCMethodMatch(Model, frozen=True, kw_only=True):
-    """At least one of `service` and `method` is given."""
-
-    type: Literal["Exact", "RegularExpression"] = "Exact"
-    service: str = ""
-    method: str = ""
-
-
-class GRPCHeaderMatch(Model, frozen=True, kw_only=True):
-    type: Literal["Exact", "RegularExpression"] = "Exact"
-    name: str
-    value: str
-
-
-class GRPCRouteMatch(Model, frozen=True, kw_only=True):
-    method: GRPCMethodMatch | None = None
-    headers: tuple[GRPCHeaderMatch, ...] = ()
-
-
-class GRPCRouteFilter(Model, frozen=True, kw_only=True):
-    type: Literal["RequestHeaderModifier", "ResponseHeaderModifier"]
-    request_header_modifier: HTTPHeaderFilter | None = None
-    response_header_modifier: HTTPHeaderFilter | None = None
-
-
-class GRPCBackendRef(Model, frozen=True, kw_only=True):
-    group: str = ""
-    kind: str = "Service"
-    namespace: str | None = None
-    name: str
-    port: Port | None = None
-    weight: Weight = 1
-    filters: tuple[GRPCRouteFilter, ...] = ()
-
-
-class GRPCRouteRule(Rule, frozen=True, kw_only=True):
-    matches: tuple[GRPCRouteMatch, ...] = ()
-    filters: tuple[GRPCRouteFilter, ...] = ()
-    backend_refs: tuple[GRPCBackendRef, ...] = ()
-
-
-class GRPCRouteSpec(Model, frozen=True, kw_only=True):
-    parent_refs: tuple[ParentRef, ...] = ()
-    hostnames: tuple[str, ...] = ()
-    rules: tuple[GRPCRouteRule, ...] = ()
-
-
-class GRPCRoute(Model, frozen=True, kw_only=True):
-    api_version: Literal["gateway.networking.k8s.io/v1"]
-    kind: Literal["GRPCRoute"]
-    metadata: Metadata
-    spec: GRPCRouteSpec
-
-
-# TLSRoute and TCPRoute (gateway.networking.k8s.io/v1, and before v1.6 alpha) ----------------------
-
-
-class BackendRef(Model, frozen=True, kw_only=True):
-    group: str = ""
-    kind: str = "Service"
-    namespace: str | None = None
-    name: str
-    port: Port | None = None
-    weight: Weight = 1
-
-
-class ConnectionRule(Rule, frozen=True, kw_only=True):
-    """TLSRouteRule and TCPRouteRule: nothing to match, so there is one in a route."""
-
-    backend_refs: tuple[BackendRef, ...] = ()
-
-
-class TLSRouteSpec(Model, frozen=True, kw_only=True):
-    """`hostnames` are compared with the SNI of the ClientHello."""
-
-    parent_refs: tuple[ParentRef, ...] = ()
-    hostnames: tuple[str, ...] = ()
-    rules: tuple[ConnectionRule, ...] = ()
-
-
-class TLSRoute(Model, frozen=True, kw_only=True):
-    api_version: Literal[
-        "gateway.networking.k8s.io/v1",
-        "gateway.networking.k8s.io/v1alpha2",
-        "gateway.networking.k8s.io/v1alpha3",
-    ]
-    kind: Literal["TLSRoute"]
-    metadata: Metadata
-    spec: TLSRouteSpec
-
-
-class TCPRouteSpec(Model, frozen=True, kw_only=True):
-    parent_refs: tuple[ParentRef, ...] = ()
-    rules: tuple[ConnectionRule, ...] = ()
-
-
-class TCPRoute(Model, frozen=True, kw_only=True):
-    api_version: Literal["gateway.networking.k8s.io/v1", "gateway.networking.k8s.io/v1alpha2"]
-    kind: Literal["TCPRoute"]
-    metadata: Metadata
-    spec: TCPRouteSpec
-
-
-Route = GRPCRoute | HTTPRoute | TLSRoute | TCPRoute
-AnyBackendRef = HTTPBackendRef | GRPCBackendRef | BackendRef
-
-
 # MeshConfig (meshproxy.io/v1alpha1) ---------------------------------------------------------------
 
 
 class Certificates(Model, frozen=True, kw_only=True):
     """How long SVIDs live; at least 60 s."""
 
-    lifetime: Duration = "24h"
+    lifetime: Period = "24h"
 
 
 class OutboundTrafficPolicy(Model, frozen=True, kw_only=True):
@@ -376,7 +127,7 @@ class Workload(Model, frozen=True, kw_only=True):
     spec: WorkloadSpec = WorkloadSpec()
 
 
-Resource = Service | Route | MeshConfig | Workload
+Resource = Service | Route | MeshConfig | Workload | Policy
 
 KINDS: dict[tuple[str, str], type[Resource]] = {
     ("v1", "Service"): Service,
@@ -389,6 +140,9 @@ KINDS: dict[tuple[str, str], type[Resource]] = {
     ("gateway.networking.k8s.io/v1alpha2", "TCPRoute"): TCPRoute,
     ("meshproxy.io/v1alpha1", "MeshConfig"): MeshConfig,
     ("meshproxy.io/v1alpha1", "Workload"): Workload,
+    ("meshproxy.io/v1alpha1", "TrafficPolicy"): TrafficPolicy,
+    ("meshproxy.io/v1alpha1", "RateLimitPolicy"): RateLimitPolicy,
+    ("meshproxy.io/v1alpha1", "FaultInjection"): FaultInjection,
 }
 """
 (apiVersion, kind) → model; what is not here is an unknown kind.

@@ -125,9 +125,9 @@ def _model(node: Mapping, file: str, findings: list[Finding]) -> type[Resource] 
         )  # fmt: skip
         findings.append(finding)
 
-    kinds: dict[str, str] = {}  # with the version that is to be written
+    kinds: dict[str, list[str]] = {}  # with the versions that are read, the one to write first
     for known_version, known_kind in KINDS:
-        kinds.setdefault(known_kind, known_version)
+        kinds.setdefault(known_kind, []).append(known_version)
     if not kind:
         report("kind", f"is missing, expected one of {', '.join(sorted(kinds))}")
     elif kind in NOT_YET:
@@ -135,9 +135,12 @@ def _model(node: Mapping, file: str, findings: list[Finding]) -> type[Resource] 
     elif kind not in kinds:
         report("kind", f'"{kind}" is not a kind of resource, {schema.nearest(kind, kinds)}')
     elif not version:
-        report("apiVersion", f"is missing, expected {kinds[kind]}")
+        report("apiVersion", f"is missing, expected {kinds[kind][0]}")
     else:
-        report("apiVersion", f'"{version}" has no {kind}, expected {kinds[kind]}')
+        report(
+            "apiVersion",
+            f'"{version}" is not read of a {kind}, expected {" or ".join(kinds[kind])}',
+        )
     return None
 
 

@@ -10,19 +10,44 @@ The condition types and reasons are those of the Gateway API's `RouteConditionTy
 """
 
 import difflib
-from collections.abc import Iterator
-from typing import Literal, get_args
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal
 
 from msgspec import Struct
 
 from .app_protocol import protocol_of
 from .attachment import Parented, Services, decide, parent_name, selects, takes
-from .finding import Finding
-from .model import AnyBackendRef, HTTPBackendRef, ParentRef, Route, Service, ServicePort
+from .finding import Finding, Path
+from .gateway_api import (
+    AnyBackendRef,
+    ConnectionRule,
+    GRPCBackendRef,
+    GRPCRouteFilter,
+    GRPCRouteRule,
+    HTTPBackendRef,
+    HTTPRouteFilter,
+    HTTPRouteRule,
+    LocalObjectRef,
+    ObjectRef,
+    ParentRef,
+    Route,
+)
+from .model import Service, ServicePort
 from .parse import Source
+from .policies import FaultInjection, Policy, RateLimitPolicy
+from .schema import nearest
+
+Filter = HTTPRouteFilter | GRPCRouteFilter
+Policies = Mapping[str, Policy]
+
+EXTENSIONS = {
+    ("meshproxy.io", "FaultInjection"): FaultInjection,
+    ("meshproxy.io", "RateLimitPolicy"): RateLimitPolicy,
+}
+"""(group, kind) of what an ExtensionRef filter may refer to."""
 
 BACKEND_FILTERS = frozenset({"RequestHeaderModifier", "ResponseHeaderModifier"})
-"""Filters that a backendRef may carry here; the others change where a request goes."""
+"""Filters that a backendRef may carry here; the others change where a request goes, or whether."""
 
 _IN_FORCE = {
     "HTTPRoute": " (in force: its share of requests is answered 500)",
@@ -57,7 +82,9 @@ def parent_ports(
     service = services.get(name)
     if service is None:
         return Problem(
-            "Accepted", "NoMatchingParent", f"Service {name} does not exist{_known(name, services)}"
+            "Accepted",
+            "NoMatchingParent",
+            f"Service {name} does not exist{known_services(name, services)}",
         )
     meant = tuple(port for port in service.spec.ports if selects(ref, port))
     if not meant:
@@ -105,7 +132,30 @@ def conflict(
     return None
 
 
-def backend_problem(ref: AnyBackendRef, route: Route, services: Services) -> Problem | None:
+def extension(
+    ref: LocalObjectRef, route: Route, policies: Policies
+) -> FaultInjection | RateLimitPolicy | Problem:
+    """Return what an ExtensionRef filter refers to: a policy of the route's namespace."""
+    if (ref.group, ref.kind) not in EXTENSIONS:
+        kinds = " or ".join(f"{group}/{kind}" for group, kind in EXTENSIONS)
+        return Problem(
+            "ResolvedRefs",
+            "InvalidKind",
+            f"{_kind(ref.group, ref.kind)} is no filter of the mesh, expected {kinds}",
+        )
+    home = route.metadata.namespace
+    found = policies.get(f"{ref.kind}/{home}/{ref.name}")
+    if isinstance(found, FaultInjection | RateLimitPolicy):
+        return found
+    near = [key for key in policies if key.startswith(f"{ref.kind}/{home}/")]
+    names = sorted(key.rpartition("/")[2] for key in near)
+    known = f", {nearest(ref.name, names)}" if names else ""
+    return Problem(
+        "ResolvedRefs", "FilterNotFound", f"{ref.kind} {home}/{ref.name} does not exist{known}"
+    )
+
+
+def backend_problem(ref: ObjectRef, route: Route, services: Services) -> Problem | None:
     """Return why what is meant for a backend of this route is refused."""
     if (ref.group, ref.kind) != ("", "Service"):
         return Problem(
@@ -119,7 +169,7 @@ def backend_problem(ref: AnyBackendRef, route: Route, services: Services) -> Pro
         return Problem(
             "ResolvedRefs",
             "BackendNotFound",
-            f"Service {name} does not exist{_known(name, services)}",
+            f"Service {name} does not exist{known_services(name, services)}",
         )
     port = next((port for port in service.spec.ports if port.port == ref.port), None)
     if port is None:
@@ -140,11 +190,10 @@ def backend_problem(ref: AnyBackendRef, route: Route, services: Services) -> Pro
     return None
 
 
-def unresolved(source: Source, services: Services, parented: Parented) -> Iterator[Finding]:
+def unresolved(
+    source: Source, route: Route, services: Services, parented: Parented, policies: Policies
+) -> Iterator[Finding]:
     """Yield what of a route does not resolve now."""
-    route = source.resource
-    if not isinstance(route, get_args(Route)):
-        return
     for index, parent in enumerate(route.spec.parent_refs):
         found = parent_ports(parent, route, services)
         problem = (
@@ -152,29 +201,66 @@ def unresolved(source: Source, services: Services, parented: Parented) -> Iterat
         )
         if problem is not None:
             yield source.finding(("spec", "parentRefs", index), str(problem), "unresolved")
-    for number, rule in enumerate(route.spec.rules):
-        for index, ref in enumerate(rule.backend_refs):
-            path = ("spec", "rules", number, "backendRefs", index)
-            problem = backend_problem(ref, route, services)
-            if problem is not None:
-                message = f"{problem}{_IN_FORCE[route.kind]}"
-                yield source.finding(path, message, "unresolved")
-            for place, item in enumerate(ref.filters if isinstance(ref, HTTPBackendRef) else ()):
-                if item.type not in BACKEND_FILTERS:
-                    problem = Problem(
-                        "Accepted",
-                        "UnsupportedValue",
-                        f"{item.type} is not supported on a backendRef, which is answered 500; "
-                        "expected it under the rule's filters",
-                    )
-                    yield source.finding((*path, "filters", place), str(problem), "unresolved")
+    rules: Sequence[HTTPRouteRule | GRPCRouteRule | ConnectionRule] = route.spec.rules
+    for number, rule in enumerate(rules):
+        path: Path = ("spec", "rules", number)
+        filters: Sequence[Filter] = () if isinstance(rule, ConnectionRule) else rule.filters
+        for index, item in enumerate(filters):
+            where = (*path, "filters", index)
+            yield from _filter(source, where, item, route, services, policies)
+        refs: Sequence[AnyBackendRef] = rule.backend_refs
+        for index, ref in enumerate(refs):
+            yield from _backend(source, (*path, "backendRefs", index), ref, route, services)
+
+
+def _backend(
+    source: Source, path: Path, ref: AnyBackendRef, route: Route, services: Services
+) -> Iterator[Finding]:
+    problem = backend_problem(ref, route, services)
+    if problem is not None:
+        yield source.finding(path, f"{problem}{_IN_FORCE[route.kind]}", "unresolved")
+    filters: Sequence[Filter] = (
+        ref.filters if isinstance(ref, HTTPBackendRef | GRPCBackendRef) else ()
+    )
+    for index, item in enumerate(filters):
+        if item.type not in BACKEND_FILTERS:
+            problem = Problem(
+                "Accepted",
+                "UnsupportedValue",
+                f"{item.type} is not supported on a backendRef, which is answered 500; "
+                "expected it under the rule's filters",
+            )
+            yield source.finding((*path, "filters", index), str(problem), "unresolved")
+
+
+def _filter(
+    source: Source,
+    path: Path,
+    item: Filter,
+    route: Route,
+    services: Services,
+    policies: Policies,
+) -> Iterator[Finding]:
+    if item.request_mirror is not None:
+        problem = backend_problem(item.request_mirror.backend_ref, route, services)
+        if problem is not None:
+            # "If the referent cannot be found, this BackendRef is invalid and must be dropped."
+            where = (*path, "requestMirror", "backendRef")
+            yield source.finding(where, f"{problem} (in force: nothing is mirrored)", "unresolved")
+    if item.extension_ref is not None:
+        found = extension(item.extension_ref, route, policies)
+        if isinstance(found, Problem):
+            # "Unresolvable ExtensionRef … MUST NOT be skipped.  Instead requests that would have
+            # been processed by that filter MUST receive a HTTP error response."
+            message = f"{found} (in force: requests of this rule are answered 500)"
+            yield source.finding((*path, "extensionRef"), message, "unresolved")
 
 
 def _kind(group: str, kind: str) -> str:
     return f"{group}/{kind}" if group else kind
 
 
-def _known(name: str, services: Services) -> str:
+def known_services(name: str, services: Services) -> str:
     """Return what was probably meant: a name like it in the same namespace, or itself in another."""
     namespace, _, short = name.partition("/")
     here = [one.partition("/")[2] for one in services if one.startswith(f"{namespace}/")]

@@ -8,8 +8,17 @@ the kubebuilder markers in apis/v1/*route_types.go and shared_types.go.
 from collections.abc import Iterator, Sequence
 
 from . import syntax
+from .duration import milliseconds
 from .finding import Path
-from .model import AnyBackendRef, GRPCRoute, HTTPRoute, ParentRef, Route
+from .gateway_api import (
+    GRPCRoute,
+    HTTPRoute,
+    ObjectRef,
+    ParentRef,
+    RequestMirrorFilter,
+    Route,
+    RouteTimeouts,
+)
 
 Problems = Iterator[tuple[Path, str]]
 
@@ -23,7 +32,7 @@ MAX_ITEMS = 16
 def problems_of_parents(parents: Sequence[ParentRef]) -> Problems:
     """Yield what is wrong with `spec.parentRefs`."""
     if not parents:
-        yield ("spec", "parentRefs"), "is missing, expected at least one Service"
+        yield ("spec", "parentRefs"), "is missing or empty, expected at least one Service"
     for index, parent in enumerate(parents):
         path: Path = ("spec", "parentRefs", index)
         yield from _reference(path, parent.name, parent.namespace)
@@ -55,11 +64,55 @@ def problems_of_matches(route: HTTPRoute | GRPCRoute) -> Problems:
         yield ("spec", "rules"), f"has {total} matches in all, expected at most {MAX_MATCHES}"
 
 
-def problems_of_backend(path: Path, ref: AnyBackendRef) -> Problems:
+def problems_of_backend(path: Path, ref: ObjectRef) -> Problems:
     """Yield what is wrong with a backendRef by itself."""
     yield from _reference(path, ref.name, ref.namespace)
     if (ref.group, ref.kind) == ("", "Service") and ref.port is None:
         yield (*path, "port"), "is missing, expected the port of the Service"
+
+
+def problems_of_timeouts(path: Path, timeouts: RouteTimeouts | None) -> Problems:
+    """Yield what is wrong with the timeouts of a rule."""
+    if timeouts is not None:
+        yield from backend_within_request(path, timeouts.request, timeouts.backend_request)
+
+
+def backend_within_request(
+    path: Path, request: str | None, backend_request: str | None
+) -> Problems:
+    """
+    "backendRequest timeout cannot be longer than request timeout"; "0s" is no limit.
+
+    Of a route's rule, or of a TrafficPolicy.
+    """
+    if request is None or backend_request is None:
+        return
+    if 0 < milliseconds(request) < milliseconds(backend_request):
+        message = f'"{backend_request}" is longer than request "{request}", expected at most that'
+        yield (*path, "backendRequest"), message
+
+
+def problems_of_mirror(path: Path, item: RequestMirrorFilter) -> Problems:
+    """Yield what is wrong with the filter RequestMirror, of an HTTPRoute or a GRPCRoute."""
+    yield from problems_of_backend((*path, "backendRef"), item.backend_ref)
+    if item.fraction is None:
+        return
+    if item.percent is not None:
+        # "Only one of percent or fraction may be specified in HTTPRequestMirrorFilter"
+        yield (*path, "fraction"), "cannot stand beside percent, expected one of them"
+    if item.fraction.numerator > item.fraction.denominator:
+        message = (
+            f"{item.fraction.numerator} is above the denominator, expected at most "
+            f"{item.fraction.denominator}"
+        )
+        yield (*path, "fraction", "numerator"), message
+
+
+def no_repetition(path: Path, values: Sequence[object]) -> Problems:
+    """Yield that something stands twice in a list that is a set (+listType=set)."""
+    for index, value in enumerate(values):
+        if value in values[:index]:
+            yield (*path, index), f"{value} stands twice, also at [{values.index(value)}]"
 
 
 def at_most(path: Path, items: Sequence[object], limit: int) -> Problems:

@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 from msgspec import inspect
 
+from . import duration
 from .document import Mapping, Node, Scalar, Sequence, described
 from .finding import Path
 from .model import IGNORED
@@ -55,11 +56,24 @@ def _walk(node: Node, info: inspect.Type, path: Path, report: Report) -> Any:
         return _list(node, info, path, report)
     if isinstance(info, inspect.DictType):
         return _dict(node, info, path, report)
+    if isinstance(info, inspect.Metadata):
+        return _annotated(node, info, path, report)
     if isinstance(node, Scalar) and _fits(node.value, info):
         return node.value
     said = _out_of_bounds(node, info) or _said(node)
     report(path, node.line, f"{said}, expected {expected(info)}{_advice(node, info)}")
     return _MISSING
+
+
+def _annotated(node: Node, info: inspect.Metadata, path: Path, report: Report) -> Any:
+    """A text with a grammar: of those, durations are in so many kinds that they are read here."""
+    if not isinstance(node, Scalar) or not isinstance(node.value, str):
+        report(path, node.line, f"{_said(node)}, {duration.EXPECTED}{_advice(node, info.type)}")
+        return _MISSING
+    if wrong := duration.problem(node.value, (info.extra or {})["duration"]):
+        report(path, node.line, wrong)
+        return _MISSING
+    return node.value
 
 
 def _struct(node: Node, info: inspect.StructType, path: Path, report: Report) -> Any:
@@ -136,7 +150,14 @@ def _fits(value: Any, info: inspect.Type) -> bool:
                 and (info.le is None or value <= info.le)
             )
         case inspect.FloatType():
-            return isinstance(value, (int, float)) and not isinstance(value, bool)
+            return (
+                isinstance(value, (int, float))
+                and not isinstance(value, bool)
+                and (info.ge is None or value >= info.ge)
+                and (info.le is None or value <= info.le)
+                and (info.gt is None or value > info.gt)
+                and (info.lt is None or value < info.lt)
+            )
         case _:
             raise TypeError(f"no rule for {info}")
 
@@ -148,18 +169,16 @@ def expected(info: inspect.Type) -> str:
             kinds = [one for one in info.types if not isinstance(one, inspect.NoneType)]
             return " or ".join(expected(one) for one in kinds)
         case inspect.LiteralType():
-            values = [str(value) for value in info.values]
+            values = [str(value) or '""' for value in info.values]
             return values[0] if len(values) == 1 else f"one of {', '.join(sorted(values))}"
         case inspect.StrType():
             return "a string"
         case inspect.BoolType():
             return "true or false"
-        case inspect.IntType():
-            if info.ge is not None and info.le is not None:
-                return f"an integer {info.ge} to {info.le}"
-            return "an integer" if info.ge is None else f"an integer of at least {info.ge}"
-        case inspect.FloatType():
-            return "a number"
+        case inspect.IntType() | inspect.FloatType():
+            return _expected_number(info)
+        case inspect.Metadata():
+            return "a duration"
         case inspect.VarTupleType():
             return "a list"
         case inspect.StructType():
@@ -167,6 +186,15 @@ def expected(info: inspect.Type) -> str:
             return f"a mapping with {names}"
         case _:
             return "a mapping"
+
+
+def _expected_number(info: inspect.IntType | inspect.FloatType) -> str:
+    kind = "an integer" if isinstance(info, inspect.IntType) else "a number"
+    if info.ge is not None and info.le is not None:
+        return f"{kind} {info.ge} to {info.le}"
+    if info.gt is not None and info.lt is not None:
+        return f"{kind} above {info.gt} and below {info.lt}"
+    return kind if info.ge is None else f"{kind} of at least {info.ge}"
 
 
 def _said(node: Node) -> str:
@@ -184,6 +212,8 @@ def _out_of_bounds(node: Node, info: inspect.Type) -> str:
     if not isinstance(node, Scalar) or isinstance(node.value, bool):
         return ""
     if isinstance(info, inspect.IntType) and isinstance(node.value, int):
+        return f"{node.text} is out of range"
+    if isinstance(info, inspect.FloatType) and isinstance(node.value, int | float):
         return f"{node.text} is out of range"
     if isinstance(info, inspect.LiteralType) and isinstance(node.value, type(info.values[0])):
         text = node.text if isinstance(node.value, int) else _shown(node.text)

@@ -157,6 +157,13 @@ def path(text: str) -> str | None:
     return None
 
 
+def query(text: str) -> str | None:
+    """RFC 3986 section 3.4, without the question mark before it."""
+    if all(_PATH.fullmatch(part) for part in text.split("?")):
+        return None
+    return f"{_quoted(text)} has characters that a query cannot have (RFC 3986), percent-encode"
+
+
 def _quoted(text: str) -> str:
     shown = text if len(text) <= 60 else f"{text[:57]}..."
     return '"' + "".join(char if char.isprintable() else repr(char)[1:-1] for char in shown) + '"'

@@ -5,7 +5,7 @@ A TLSRoute's rules are the same, so `tls_route` borrows them.
 """
 
 from .finding import Path
-from .model import TCPRoute, TLSRoute
+from .gateway_api import TCPRoute, TLSRoute
 from .route import (
     MAX_ITEMS,
     Problems,
@@ -26,7 +26,7 @@ def problems_of_rules(route: TCPRoute | TLSRoute) -> Problems:
     """Yield what is wrong with the rules of a route whose rules have no conditions."""
     path: Path = ("spec", "rules")
     if not route.spec.rules:
-        yield path, "is missing, expected one rule"
+        yield path, "is missing or empty, expected one rule"
     elif len(route.spec.rules) > 1:
         # MinItems=1, MaxItems=1: nothing could tell which of several applies.
         yield path, f"has {len(route.spec.rules)} items, expected one: a rule has no conditions"
@@ -34,7 +34,7 @@ def problems_of_rules(route: TCPRoute | TLSRoute) -> Problems:
     for number, rule in enumerate(route.spec.rules):
         here = (*path, number, "backendRefs")
         if not rule.backend_refs:
-            yield here, "is missing, expected at least one Service"
+            yield here, "is missing or empty, expected at least one Service"
         yield from at_most(here, rule.backend_refs, MAX_ITEMS)
         for index, ref in enumerate(rule.backend_refs):
             yield from problems_of_backend((*here, index), ref)

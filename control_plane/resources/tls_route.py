@@ -3,7 +3,7 @@ The Gateway API's own rules for a TLSRoute, beyond types (apis/v1/tlsroute_types
 """
 
 from . import syntax
-from .model import TLSRoute
+from .gateway_api import TLSRoute
 from .route import Problems, at_most, problems_of_parents
 from .tcp_route import problems_of_rules
 
@@ -15,7 +15,7 @@ def problems_of_route(route: TLSRoute) -> Problems:
     yield from problems_of_parents(route.spec.parent_refs)
     hostnames = route.spec.hostnames
     if not hostnames:  # MinItems=1
-        yield ("spec", "hostnames"), "is missing, expected at least one server name (SNI)"
+        yield ("spec", "hostnames"), "is missing or empty, expected at least one server name (SNI)"
     yield from at_most(("spec", "hostnames"), hostnames, MAX_HOSTNAMES)
     for index, hostname in enumerate(hostnames):
         # "A hostname may be prefixed with a wildcard label (`*.`)"

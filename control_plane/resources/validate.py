@@ -7,20 +7,22 @@ routes fill files of their own, `http_route` and its like.
 
 from collections.abc import Iterable, Iterator
 
-from . import grpc_route, http_route, syntax, tcp_route, tls_route
+from . import (
+    fault_injection,
+    grpc_route,
+    http_route,
+    rate_limit_policy,
+    syntax,
+    tcp_route,
+    tls_route,
+    traffic_policy,
+)
 from .duration import milliseconds
 from .finding import Finding, Path
-from .model import (
-    GRPCRoute,
-    HTTPRoute,
-    MeshConfig,
-    Service,
-    TCPRoute,
-    TLSRoute,
-    Workload,
-    WorkloadRun,
-)
+from .gateway_api import GRPCRoute, HTTPRoute, TCPRoute, TLSRoute
+from .model import MeshConfig, Service, Workload, WorkloadRun
 from .parse import Source
+from .policies import FaultInjection, Policy, RateLimitPolicy, TrafficPolicy
 
 Problems = Iterator[tuple[Path, str]]
 
@@ -48,10 +50,22 @@ def problems(source: Source) -> Problems:
             yield from tls_route.problems_of_route(route)
         case TCPRoute() as route:
             yield from tcp_route.problems_of_route(route)
+        case TrafficPolicy() | RateLimitPolicy() | FaultInjection() as policy:
+            yield from _policy(policy)
         case Workload() as workload:
             yield from _workload(workload)
         case MeshConfig() as mesh:
             yield from _mesh_config(mesh)
+
+
+def _policy(policy: Policy) -> Problems:
+    match policy:
+        case TrafficPolicy():
+            yield from traffic_policy.problems_of_policy(policy)
+        case RateLimitPolicy():
+            yield from rate_limit_policy.problems_of_policy(policy)
+        case FaultInjection():
+            yield from fault_injection.problems_of_policy(policy)
 
 
 def _metadata(source: Source) -> Problems:
@@ -145,10 +159,5 @@ def _mesh_config(mesh: MeshConfig) -> Problems:
     if wrong := syntax.dns_name(domain):
         yield ("spec", "trustDomain"), wrong
     path: Path = ("spec", "certificates", "lifetime")
-    try:
-        lifetime = milliseconds(mesh.spec.certificates.lifetime)
-    except ValueError as error:
-        yield path, str(error)
-        return
-    if lifetime < MIN_LIFETIME:
+    if milliseconds(mesh.spec.certificates.lifetime) < MIN_LIFETIME:
         yield path, f'"{mesh.spec.certificates.lifetime}" is too short, expected at least 60s'

@@ -14,7 +14,7 @@ from msgspec import Meta, Struct
 
 from meshproxy.config import strict_yaml
 from meshproxy.contract import wire
-from meshproxy.contract.resources import Name, Port
+from meshproxy.contract.spec import Name, Port
 from meshproxy.contract.spiffe import SpiffeError, SpiffeId
 
 WorkloadName = Annotated[

@@ -8,7 +8,7 @@ From a snapshot (data) to a mesh (objects that act): compiled whole, adopted who
 """
 
 import socket
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol, get_args
@@ -21,16 +21,27 @@ from meshproxy.downstream.destination import Destination
 from meshproxy.downstream.listener import Listener
 from meshproxy.downstream.sockets import Place
 from meshproxy.exchange import Cluster as ExchangeCluster
+from meshproxy.policies.load_balancing.tokens import Tokens, secret_of
 from meshproxy.relay import Cluster as RelayCluster
 from meshproxy.routing.table import Authorities, VirtualHost, compile_virtual_host, normalized
 from meshproxy.routing.tcp import TcpRoute, compile_tcp_route
 from meshproxy.upstream import cluster as upstream
-from meshproxy.upstream.cluster import Cluster
+from meshproxy.upstream.cluster import Cluster, check_balancing
 from meshproxy.upstream.passthrough import PassThrough
+
+_NO_SECRET = "expected a session_secret in one of trust, from which its tokens are made"
 
 
 class Environment(downstream.Environment, upstream.Environment, Protocol):
-    """What listeners and clusters need of the process."""
+    """
+    What listeners and clusters need of the process.
+
+    Attributes:
+        tokens: Of persistent sessions; ours to set.
+        wall: Tells the seconds since the epoch.
+    """
+
+    wall: Callable[[], float]
 
 
 @dataclass(frozen=True)
@@ -44,6 +55,7 @@ class Prepared:
     authorities: Authorities[ExchangeCluster]
     listeners: dict[str, Listener]
     opened: list[Listener]
+    secret: bytes
 
 
 class Mesh:
@@ -67,6 +79,7 @@ class Mesh:
             )
             for direction in get_args(Direction)
         }
+        self._secret = b""  # of the tokens of persistent sessions
         self._ending = False  # the whole proxy drains: new configuration opens nothing
         self._holding = False  # not yet: another process still serves
 
@@ -86,6 +99,7 @@ class Mesh:
         Raises:
             ContractError: It cannot be obeyed; everything is as before.
         """
+        secret = _session_secret(snapshot)
         clusters = self._compile_clusters(snapshot)
         hosts = self._compile_virtual_hosts(snapshot, clusters)
         tcp_routes = self._compile_tcp_routes(snapshot, clusters)
@@ -101,12 +115,17 @@ class Mesh:
                 )
         _check_destinations(snapshot, hosts, tcp_routes)
         listeners, opened = self._bind(snapshot)
-        return Prepared(snapshot, clusters, hosts, tcp_routes, authorities, listeners, opened)
+        return Prepared(
+            snapshot, clusters, hosts, tcp_routes, authorities, listeners, opened, secret
+        )
 
     def commit(self, prepared: Prepared) -> None:
         """Obey what was prepared; nothing here can fail."""
         snapshot, hosts = prepared.snapshot, prepared.hosts
         before, self._environment.revoked = self._environment.revoked, self._revoked(snapshot)
+        if prepared.secret != self._secret:
+            self._secret = prepared.secret
+            self._environment.tokens = Tokens(prepared.secret, self._environment.wall)
         self._adopt_clusters(snapshot, prepared.clusters)
         self._hosts = hosts
         for direction, table in self._captured.items():
@@ -146,6 +165,7 @@ class Mesh:
         for spec in snapshot.clusters:
             if spec.name in clusters:
                 raise ContractError(f"cluster/{spec.name}", "is given twice")
+            check_balancing(spec)
             known = self.clusters.get(spec.name)
             clusters[spec.name] = known or Cluster(spec, self._environment)
         served: set[str] = set()
@@ -357,6 +377,27 @@ def _check_destinations(
             if other != spec.name:
                 place = f"{address or 'any address'}, port {port}"
                 raise ContractError(f"{where} addresses", f"{place}, is that of {other!r} already")
+
+
+def _session_secret(snapshot: Snapshot) -> bytes:
+    """
+    Return the secret of session tokens; empty where there are no sessions.
+
+    Raises:
+        ContractError: It is needed and missing, or is none.
+    """
+    for trust in snapshot.trust:
+        if trust.session_secret:
+            return secret_of(trust.session_secret, f"trust/{trust.trust_domain} session_secret")
+    for cluster in snapshot.clusters:
+        if cluster.session is not None:
+            raise ContractError(f"cluster/{cluster.name} session", _NO_SECRET)
+    for host in snapshot.virtual_hosts:
+        for index, route in enumerate(host.routes):
+            if route.session is not None:
+                where = f"virtual_host/{host.name} routes[{index}].session"
+                raise ContractError(where, _NO_SECRET)
+    return b""
 
 
 def _place(spec: ListenerSpec) -> tuple[str, str, int]:

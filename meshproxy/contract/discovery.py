@@ -13,7 +13,8 @@ at all.  One update is in flight at a time: the next follows the answer to the l
 
 from msgspec import Raw
 
-from .resources import Kind, Name, Spec
+from .resources import Kind
+from .spec import Name, Spec
 
 PROTOCOL = 1
 """Both sides must speak the same number; a change that the other could misread raises it."""

@@ -7,17 +7,24 @@ A spec is data; what acts on it has the bare name (`RouteSpec` is compiled into 
 
 from typing import Annotated, Literal
 
-from msgspec import Meta, Struct
+from msgspec import Meta, structs
 
-Name = Annotated[str, Meta(min_length=1, max_length=1024)]
-Port = Annotated[int, Meta(ge=1, le=65535)]
-Weight = Annotated[int, Meta(ge=0, le=1_000_000)]
-Milliseconds = Annotated[int, Meta(ge=0)]
-
-
-class Spec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
-    """Base of all specs: immutable, strict about unknown fields, silent about defaults."""
-
+from .matching import MatchSpec
+from .policies import (
+    CircuitBreakerSpec,
+    FaultSpec,
+    HealthCheckSpec,
+    LimitsSpec,
+    LoadBalancingSpec,
+    MirrorSpec,
+    OutlierSpec,
+    RateLimitSpec,
+    RetryBudgetSpec,
+    RetrySpec,
+    SessionPersistenceSpec,
+    SheddingSpec,
+)
+from .spec import Milliseconds, Name, Port, Positive, Spec, Weight
 
 # Where traffic comes in ---------------------------------------------------------------------------
 
@@ -82,36 +89,6 @@ class DestinationSpec(Spec, frozen=True, kw_only=True):
 # Where a request goes -----------------------------------------------------------------------------
 
 
-class PathMatchSpec(Spec, frozen=True, kw_only=True):
-    """HTTPRoute `matches[].path`; `prefix` matches whole path segments, `regex` is RE2 syntax."""
-
-    type: Literal["exact", "prefix", "regex"]
-    value: str
-
-
-class ValueMatchSpec(Spec, frozen=True, kw_only=True):
-    """HTTPRoute `matches[].headers[]` and `queryParams[]`; `regex` must match the whole value."""
-
-    name: Name
-    type: Literal["exact", "regex"] = "exact"
-    value: str
-
-
-class MatchSpec(Spec, frozen=True, kw_only=True):
-    """
-    Conditions on a request; all that are given must hold.  Empty matches every request.
-
-    Attributes:
-        grpc: It is a gRPC call: a POST with one of gRPC's content types.
-    """
-
-    path: PathMatchSpec | None = None
-    grpc: bool = False
-    method: str | None = None
-    headers: tuple[ValueMatchSpec, ...] = ()
-    query: tuple[ValueMatchSpec, ...] = ()
-
-
 class HeaderSpec(Spec, frozen=True, kw_only=True):
     name: Name
     value: str
@@ -172,6 +149,14 @@ class RouteSpec(Spec, frozen=True, kw_only=True):
         name: Where the rule comes from (``HTTPRoute/ns/name/rule``); a metric label, so several
             routes made from one rule share it.
         backends: With no redirect and nothing to forward to, the route answers 500.
+        request_timeout: Milliseconds from the request's head to the end of the answer, all attempts
+            together (HTTPRoute `timeouts.request`); 0 for no limit, None for the cluster's.
+        backend_request_timeout: Milliseconds for one attempt, to the end of its answer
+            (`backendRequest`).
+        retry: None for the cluster's.
+        session: Of this rule; None for the cluster's.
+        faults: The first that means a request decides.
+        rate_limits: All that mean a request are asked.
     """
 
     name: Name
@@ -181,6 +166,13 @@ class RouteSpec(Spec, frozen=True, kw_only=True):
     request_headers: HeaderModifierSpec | None = None
     response_headers: HeaderModifierSpec | None = None
     backends: tuple[BackendSpec, ...] = ()
+    request_timeout: Milliseconds | None = None
+    backend_request_timeout: Milliseconds | None = None
+    retry: RetrySpec | None = None
+    session: SessionPersistenceSpec | None = None
+    mirrors: tuple[MirrorSpec, ...] = ()
+    faults: tuple[FaultSpec, ...] = ()
+    rate_limits: tuple[RateLimitSpec, ...] = ()
 
 
 class VirtualHostSpec(Spec, frozen=True, kw_only=True):
@@ -189,11 +181,13 @@ class VirtualHostSpec(Spec, frozen=True, kw_only=True):
 
     Attributes:
         domains: Authorities it serves, in lower case and with port (``catalog.default:80``).
+        rate_limits: Of all its routes.
     """
 
     name: Name
     domains: tuple[str, ...] = ()
     routes: tuple[RouteSpec, ...] = ()
+    rate_limits: tuple[RateLimitSpec, ...] = ()
 
 
 # Where a connection goes that is not HTTP -----------------------------------------------------------
@@ -256,6 +250,20 @@ class ClusterSpec(Spec, frozen=True, kw_only=True):
             handshake settles it (HTTP/2, or HTTP/1.1 with one that does not know better).
         connect_timeout: Milliseconds for TCP and TLS together.
         idle_timeout: Milliseconds after which an unused connection is closed.
+        max_connection_age: Milliseconds after which a connection takes no more requests; with jitter,
+            so that not all are replaced at once.  None for no limit.
+        request_timeout: Of routes that say nothing; 0 for no limit, like the next.
+        backend_request_timeout: The same.
+        stream_idle_timeout: Milliseconds in which nothing of a request or its answer moves.
+        tunnel_idle_timeout: The same of what has switched protocols (WebSocket, CONNECT), and of
+            opaque connections; 0 for no limit.
+        max_stream_duration: Milliseconds for request and answer together, tunnels and opaque
+            connections included; 0 for no limit.
+        retry: Of routes that say nothing.
+        limits: Of the whole cluster.
+        endpoint_limits: Of each of its endpoints.
+        breaker: None for none, like the next three.
+        shedding: Inbound: of the app's port.
     """
 
     name: Name
@@ -264,10 +272,22 @@ class ClusterSpec(Spec, frozen=True, kw_only=True):
     protocol: Literal["http1", "http2"] = "http1"
     connect_timeout: Annotated[int, Meta(ge=1)] = 5_000
     idle_timeout: Annotated[int, Meta(ge=1)] = 60_000
-    max_connections: Annotated[int, Meta(ge=1)] = 1024
-    """Per endpoint; requests above it wait for a connection (Envoy's default limit)."""
-    max_pending: Annotated[int, Meta(ge=0)] = 1024
-    """Per endpoint: requests that wait for a connection before further ones are refused."""
+    max_connection_age: Positive | None = None
+    request_timeout: Milliseconds = 0
+    backend_request_timeout: Milliseconds = 0
+    stream_idle_timeout: Milliseconds = 300_000
+    tunnel_idle_timeout: Milliseconds = 0
+    max_stream_duration: Milliseconds = 0
+    retry: RetrySpec = RetrySpec()
+    retry_budget: RetryBudgetSpec = RetryBudgetSpec()
+    limits: LimitsSpec = LimitsSpec(connections=1024, pending=1024, requests=1024)
+    endpoint_limits: LimitsSpec = LimitsSpec(connections=1024, pending=1024)
+    breaker: CircuitBreakerSpec | None = None
+    outliers: OutlierSpec | None = OutlierSpec()
+    health_check: HealthCheckSpec | None = None
+    balancing: LoadBalancingSpec = LoadBalancingSpec()
+    session: SessionPersistenceSpec | None = None
+    shedding: SheddingSpec | None = None
 
 
 class EndpointSpec(Spec, frozen=True, kw_only=True):
@@ -278,11 +298,16 @@ class EndpointSpec(Spec, frozen=True, kw_only=True):
         identities: SPIFFE IDs of which the server must prove one, when the cluster is mTLS.
         workload: ``namespace/name``, for metrics and diagnostics.
         version: The workload's ``version`` label, for metrics.
+        zone: Where it runs, for diagnostics.
+        priority: How near that is to this proxy: 0 for the same zone, then the same region, then
+            the rest.
     """
 
     address: Name
     port: Port
     weight: Weight = 1
+    zone: str = ""
+    priority: Annotated[int, Meta(ge=0, le=127)] = 0
     identities: tuple[str, ...] = ()
     workload: str = ""
     version: str = ""
@@ -305,11 +330,15 @@ class TrustSpec(Spec, frozen=True, kw_only=True):
     Attributes:
         roots: PEM certificates.  Several can be active, so that a root rotates without an outage.
         revoked: SPIFFE IDs that are denied, whatever certificate they show.
+        session_secret: 32 to 128 hexadecimal digits that all proxies of the mesh share and nobody
+            else knows: by it they understand each other's tokens of persistent sessions.  Empty
+            where there are no such sessions.
     """
 
     trust_domain: Name
     roots: tuple[str, ...]
     revoked: tuple[str, ...] = ()
+    session_secret: str = ""
 
 
 # All of it ----------------------------------------------------------------------------------------
@@ -367,6 +396,15 @@ SECTIONS: dict[Kind, str] = {
     "listener": "listeners",
 }
 """Which attribute of `Snapshot` holds the resources of a kind."""
+
+
+def without_secrets(snapshot: Snapshot) -> Snapshot:
+    """Return a snapshot that people may look at."""
+    trust = tuple(
+        structs.replace(one, session_secret="hidden" if one.session_secret else "")
+        for one in snapshot.trust
+    )
+    return structs.replace(snapshot, trust=trust)
 
 
 def name_of(resource: Resource) -> str:

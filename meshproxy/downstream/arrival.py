@@ -136,6 +136,7 @@ class Arrival(Connection):
             destination.first_speaker,
             self.loop.time,
             self._on_server_first,
+            self.address,
         )
         speculation.relay.begin()
 

@@ -70,7 +70,7 @@ class Caller:
 
     __slots__ = (
         "_connections", "_destination", "_series", "_statuses", "authorities", "direction", "hop", "identity",
-        "identity_field", "surroundings", "tcp_route", "virtual_host",
+        "identity_field", "source", "surroundings", "tcp_route", "virtual_host", "workload",
     )  # fmt: skip
 
     def __init__(self, destination: "Destination", identity: str | None) -> None:
@@ -84,7 +84,11 @@ class Caller:
         self.tcp_route = destination.tcp_route
         self.direction: str = destination.direction
         self.hop = destination.hop
+        self.workload = destination.environment.workload
         self.identity = identity
+        self.source = identity or ""
+        if self.direction == "outbound":
+            self.source = destination.environment.identity
         self.identity_field: Field | None = None
         if self.direction == "inbound" and identity is not None:
             by = destination.environment.identity

@@ -127,14 +127,15 @@ class Listener:
         """
         Serve by this configuration from now on, on the same socket.
 
-        When STRICT arrives, whoever speaks plaintext finishes the current request, no more.
+        When STRICT arrives, whoever speaks plaintext finishes the current request, no more; what is
+        no request (tunnels, opaque connections) ends at once.
         """
         self.spec = spec
         self.destination.obey(spec, virtual_host, authorities, tcp_route)
         self._captured = captured
         for connection in list(self._connections):
             if self._unwanted(connection):
-                connection.drain()
+                self._end(connection)
 
     def expel(self) -> None:
         """End the connections of identities that have been revoked."""
@@ -323,7 +324,7 @@ class Listener:
         self._connections[arrival] = arrival.tls
         self._counts.opened += 1
         if self._unwanted(arrival):
-            arrival.drain()
+            self._end(arrival)
 
     def opened(self, connection: TcpConnection) -> None:
         """A client's opaque connection stands."""
@@ -355,7 +356,11 @@ class Listener:
         destination = arrival.destination
         caller = destination.caller(arrival.identity)
         connection = TrunkConnection(
-            self._loop, self, partial(Relay, caller=caller), destination.port
+            self._loop,
+            self,
+            partial(Relay, caller=caller),
+            destination.port,
+            guesses=destination.protocol == "detect",
         )
         self._succeed(arrival, connection)
         return connection
@@ -377,6 +382,13 @@ class Listener:
 
     def _unwanted(self, connection: Accepted) -> bool:
         return self.spec.mtls == "strict" and not self._connections[connection]
+
+    def _end(self, connection: Accepted) -> None:
+        """Policy forbids what the connection is; a good moment comes only to what has requests."""
+        if isinstance(connection, ClientTunnel | TcpConnection):
+            connection.abort()
+        else:
+            connection.drain()
 
     # The connections' owner -----------------------------------------------------------------------
 

@@ -20,13 +20,14 @@ from meshproxy.relay import Bytes, Caller, Downstream, Relay
 class Speculation:
     """
     Attributes:
+        address: The client's IP address.
         relay: To the endpoint.
         blocked: Never: a server that speaks much before anybody listens is paused by `pause`.
     """
 
     __slots__ = (
-        "_connected_at", "_decide", "_ended", "_held", "_now", "_speaker", "_torn", "blocked",
-        "relay",
+        "_connected_at", "_decide", "_ended", "_held", "_now", "_speaker", "_torn", "address",
+        "blocked", "relay",
     )  # fmt: skip
 
     def __init__(
@@ -35,8 +36,10 @@ class Speculation:
         speaker: FirstSpeaker,
         now: Callable[[], float],
         decide: Callable[[], None],
+        address: str = "",
     ) -> None:
         """`decide` is called once, when the connection is the server's; `adopt` must follow."""
+        self.address = address
         self.relay = Relay(self, caller)
         self.blocked = False
         self._speaker = speaker

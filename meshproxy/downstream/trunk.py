@@ -11,6 +11,10 @@ data before it knows whether the endpoint is there: they wait here, against its 
 **This is no open proxy.**  Where a stream leads, the listener's configuration says and not the
 peer.  The authority must still be the place that the connection was made to: a peer that asks for
 another one has an idea of us that is wrong.
+
+**Nor is it a way around the policies of HTTP.**  Where nobody has said that a port is opaque, what
+comes here must not be a request: its sender would have looked at the first bytes as we do, and sent
+it as one.  So we look again, and reset what some server would read as a request that nobody judged.
 """
 
 import asyncio
@@ -19,6 +23,8 @@ from collections.abc import Callable
 from meshproxy.codec import MalformedError
 from meshproxy.codec.budget import TRUNK
 from meshproxy.codec.http2 import CANCEL, CONNECT_ERROR, NO_ERROR, PROTOCOL_ERROR
+from meshproxy.codec.sniff import Protocol as Wire
+from meshproxy.codec.sniff import sniff
 from meshproxy.message import TUNNEL, Fields, RequestHead, ResponseHead, field
 from meshproxy.multiplex import Stream
 from meshproxy.refusal import refusal
@@ -36,10 +42,14 @@ class TrunkStream(Stream):
         exchange: The relay; None when it has taken its leave, or has not come yet.
     """
 
-    __slots__ = ()
+    __slots__ = ("_unread",)
 
     _link: "TrunkConnection"
     exchange: Relay | None
+
+    def __init__(self, link: "TrunkConnection", stream_id: int = 0) -> None:
+        super().__init__(link, stream_id)
+        self._unread: bytes | None = b"" if link.guesses else None  # None: looked at, and passed
 
     # Told by the peer -----------------------------------------------------------------------------
 
@@ -53,13 +63,32 @@ class TrunkStream(Stream):
         relay.begin()
 
     def on_request_data(self, data: bytes, last: bool = False) -> None:
-        if self.exchange is not None:
+        if self._unread is not None:
+            self._look(data)
+        elif self.exchange is not None:
             self.exchange.on_downstream_data(data)
         self.took(len(data))
         if last:
             self.on_request_end(None)
 
+    def _look(self, data: bytes) -> None:
+        """Pass on what begins no request; what may still become one waits for its next byte."""
+        self._unread = unread = (self._unread or b"") + data
+        wire = sniff(unread)
+        if wire is Wire.HTTP1 or wire is Wire.HTTP2:
+            self._link.owner.malformed("misdirected")
+            self.end_by_reset(CONNECT_ERROR)
+            self._lose()
+        elif wire is not None:
+            self._pass_on()
+
+    def _pass_on(self) -> None:
+        unread, self._unread = self._unread, None
+        if unread and self.exchange is not None:
+            self.exchange.on_downstream_data(unread)
+
     def on_request_end(self, trailers: Fields | None) -> None:  # noqa: ARG002  # TCP has none
+        self._pass_on()  # the beginning of a request, and no more, is none
         self.ended = True
         if self.exchange is not None:
             self.exchange.on_downstream_end()
@@ -134,9 +163,10 @@ class TrunkConnection(Http2Connection):
 
     Attributes:
         port: What its streams must ask for.
+        guesses: Nobody has said what that port speaks.
     """
 
-    __slots__ = ("port",)
+    __slots__ = ("guesses", "port")
 
     stream_type = TrunkStream
 
@@ -146,9 +176,12 @@ class TrunkConnection(Http2Connection):
         owner: Owner,
         begin: Callable[[TrunkStream], Relay],
         port: int,
+        *,
+        guesses: bool,
     ) -> None:
         super().__init__(loop, owner, begin, TRUNK)
         self.port = port
+        self.guesses = guesses
 
     def on_connected(self) -> None:
         super().on_connected()

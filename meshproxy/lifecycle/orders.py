@@ -9,7 +9,8 @@ from typing import Any
 
 from msgspec import Raw
 
-from meshproxy.contract.resources import Snapshot, Spec
+from meshproxy.contract.resources import Snapshot
+from meshproxy.contract.spec import Spec
 from meshproxy.downstream.sockets import Place
 from meshproxy.telemetry.counts import Counts
 

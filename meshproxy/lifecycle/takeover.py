@@ -35,7 +35,7 @@ from pathlib import Path
 from typing import Any
 
 from meshproxy import __version__, private_file
-from meshproxy.contract.resources import Spec
+from meshproxy.contract.spec import Spec
 from meshproxy.downstream.sockets import Place
 
 from .channel import DESCRIPTORS, Channel, ChannelError

@@ -28,7 +28,9 @@ Called from: `Exchange.on_upstream_failed`, `Exchange.on_response_reset`.
 from collections.abc import Callable
 
 IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"})
-HOPELESS = frozenset({"overflow", "not-ready", "fields-too-large", "upgrade-not-supported"})
+HOPELESS = frozenset(
+    {"overflow", "circuit-open", "not-ready", "fields-too-large", "upgrade-not-supported"}
+)
 ATTEMPTS = 3
 BACKOFF = 0.025
 """Seconds; upper bound of the first wait."""

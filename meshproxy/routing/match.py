@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol
 from urllib.parse import unquote_to_bytes
 
 from meshproxy.codec.grpc import is_grpc
-from meshproxy.contract.resources import MatchSpec, PathMatchSpec, ValueMatchSpec
+from meshproxy.contract.matching import MatchSpec, PathMatchSpec, ValueMatchSpec
 from meshproxy.contract.wire import ContractError
 from meshproxy.message import RequestHead, value_of
 

@@ -45,11 +45,13 @@ class Split(Generic[C]):
 
     Attributes:
         only: The backend that has all the weight; None when several share it, or there is none.
+        backends: All, those without weight, too.
     """
 
-    __slots__ = ("_backends", "_ends", "_last", "_total", "only")
+    __slots__ = ("_backends", "_ends", "_last", "_total", "backends", "only")
 
     def __init__(self, weighted: Sequence[tuple[Backend[C], int]]) -> None:
+        self.backends = [backend for backend, _ in weighted]
         chosen = [(backend, weight) for backend, weight in weighted if weight > 0]
         self._backends = [backend for backend, _ in chosen]
         self._ends = list(accumulate(weight for _, weight in chosen))

@@ -24,6 +24,8 @@ from meshproxy.contract.resources import (
 )
 from meshproxy.contract.wire import ContractError
 from meshproxy.message import RequestHead
+from meshproxy.policies.deadline import Overrides, seconds
+from meshproxy.policies.load_balancing.session import Session
 
 from .match import Match
 from .rewrite import HeaderModifier, Redirect, Rewrite
@@ -45,11 +47,14 @@ class Route(Generic[C]):
 
     Attributes:
         name: Where the rule comes from; a metric label.
+        session: None for the cluster's.
         split: None when the route redirects, or has no backend at all.
+        timeouts: What it says in the place of its clusters; None where it says nothing.
     """
 
     __slots__ = (
-        "match", "name", "redirect", "request_headers", "response_headers", "rewrite", "split",
+        "match", "name", "redirect", "request_headers", "response_headers", "rewrite", "session",
+        "split", "timeouts",
     )  # fmt: skip
 
     def __init__(self, spec: RouteSpec, clusters: Mapping[str, C], where: str = "") -> None:
@@ -68,11 +73,16 @@ class Route(Generic[C]):
         )
         self.request_headers = _modifier(spec.request_headers, f"{where}.request_headers")
         self.response_headers = _modifier(spec.response_headers, f"{where}.response_headers")
+        self.session = None
+        if spec.session is not None:
+            path = (self.match.exact or self.match.prefix or b"") or b"/"
+            self.session = Session(spec.session, path, f"{where}.session")
         weighted = [
             (_backend(backend, clusters, f"{where}.backends[{index}]"), backend.weight)
             for index, backend in enumerate(spec.backends)
         ]
         self.split = Split(weighted) if weighted and self.redirect is None else None
+        self.timeouts = _timeouts(spec)
 
     def __repr__(self) -> str:
         return f"<Route {self.name}>"
@@ -80,6 +90,17 @@ class Route(Generic[C]):
 
 def _modifier(spec: HeaderModifierSpec | None, where: str) -> HeaderModifier | None:
     return None if spec is None else HeaderModifier(spec, where)
+
+
+def _timeouts(spec: RouteSpec) -> Overrides | None:
+    request, attempt, retry = spec.request_timeout, spec.backend_request_timeout, spec.retry
+    if request is None and attempt is None and retry is None:
+        return None
+    return Overrides(
+        None if request is None else seconds(request),
+        None if attempt is None else seconds(attempt),
+        None if retry is None else seconds(retry.per_try_timeout),
+    )
 
 
 def _backend(spec: BackendSpec, clusters: Mapping[str, C], where: str) -> Backend[C]:

@@ -52,6 +52,7 @@ class Counts(Struct, frozen=True, kw_only=True):
         tcp: Opaque connections.
         connections: Side, direction, opened, closed.
         tunnels: How many are open.
+        gauges: Name, labels, value.
         counters: By the name of their attribute in `metrics.Metrics`: labels and count.
     """
 
@@ -59,6 +60,7 @@ class Counts(Struct, frozen=True, kw_only=True):
     tcp: list[TcpCounts] = []
     connections: list[tuple[str, str, int, int]] = []
     tunnels: int = 0
+    gauges: list[tuple[str, tuple[str, ...], int]] = []
     counters: dict[str, list[tuple[tuple[str, ...], int]]] = {}
 
     def of_the_dead(self) -> "Counts":

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Final
 from meshproxy import __version__
 
 from .counts import Counts, RequestCounts, RequestKey, TcpCounts, TcpKey
+from .gauges import Gauges
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
@@ -162,6 +163,7 @@ class Metrics:
         certificate_renewals: How many have been received.
         certificate_failures: How many attempts to get one have failed.
         certificate_worry: It is three quarters over, and was not renewed.
+        gauges: As last read.
     """
 
     def __init__(self, max_series: int = 2_000) -> None:
@@ -175,6 +177,7 @@ class Metrics:
         self.certificate_renewals = 0
         self.certificate_failures = 0
         self.certificate_worry = False
+        self.gauges = Gauges()
         self._max_series = max_series
         self._requests: dict[RequestKey, RequestSeries] = {}
         self._overflow: RequestSeries | None = None
@@ -185,6 +188,13 @@ class Metrics:
         self._handshake_failures = _Counter(2, 64)
         self._retries = _Counter(2, max_series)
         self._retries_skipped = _Counter(2, max_series)
+        self._cancelled = _Counter(1, max_series)
+        self._overflows = _Counter(3, max_series)
+        self._breaker_transitions = _Counter(2, max_series)
+        self._ejections = _Counter(2, max_series)
+        self._ejections_prevented = _Counter(2, max_series)
+        self._health_checks = _Counter(2, max_series)
+        self._propagation = _Counter(1, 8)
 
     def requests(
         self,
@@ -242,6 +252,38 @@ class Metrics:
         """Count a retry that was possible but not made, and why."""
         self._retries_skipped.add(cluster, reason)
 
+    def propagated(self, found: int, ambiguous: int, unknown: int) -> None:
+        """Note how many calls have been found to be made for an inbound request, so far."""
+        self._propagation.counts = {
+            ("found",): found,
+            ("ambiguous",): ambiguous,
+            ("unknown",): unknown,
+        }
+
+    def cancelled(self, service: str) -> None:
+        """Count a call that was given up because the request it was made for had lost its client."""
+        self._cancelled.add(service)
+
+    def overflowed(self, cluster: str, scope: str, limit: str) -> None:
+        """Count something that a limit has turned away; `scope` is `cluster` or `endpoint`."""
+        self._overflows.add(cluster, scope, limit)
+
+    def breaker_changed(self, cluster: str, state: str) -> None:
+        """Count a circuit breaker that has come into a state."""
+        self._breaker_transitions.add(cluster, state)
+
+    def ejected(self, cluster: str, reason: str) -> None:
+        """Count an outlier that was taken out of service."""
+        self._ejections.add(cluster, reason)
+
+    def ejection_prevented(self, cluster: str, reason: str) -> None:
+        """Count an outlier that stayed because enough others are out."""
+        self._ejections_prevented.add(cluster, reason)
+
+    def health_checked(self, cluster: str, result: str) -> None:
+        """Count a health check; `result` is `healthy`, `unhealthy`, or why there was no answer."""
+        self._health_checks.add(cluster, result)
+
     # One proxy of several processes ---------------------------------------------------------------
 
     def counts(self) -> Counts:
@@ -274,6 +316,7 @@ class Metrics:
             connections=connections,
             tunnels=self.tunnels,
             counters=counters,
+            gauges=self.gauges.readings(),
         )
 
     def note(self, other: "Metrics") -> None:
@@ -297,6 +340,7 @@ class Metrics:
             connection.opened += opened
             connection.closed += closed
         self.tunnels += counts.tunnels
+        self.gauges.add(counts.gauges)
         for name, counted_by_labels in counts.counters.items():
             counter: _Counter = getattr(self, name)
             for labels, count in counted_by_labels:
@@ -334,6 +378,7 @@ class Metrics:
         yield from self._collect_counters()
         yield from self._collect_connections()
         yield from self._collect_state(now)
+        yield from self.gauges.collect()
 
     def _collect_requests(self) -> Iterator["Metric"]:
         from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
@@ -416,6 +461,48 @@ class Metrics:
                 "Further attempts that were not made, by why not.",
                 ("cluster", "reason"),
                 self._retries_skipped,
+            ),
+            (
+                "mesh_propagation",
+                "Calls made while inbound requests of a trace were under way, by whether theirs was found.",
+                ("result",),
+                self._propagation,
+            ),
+            (
+                "mesh_calls_cancelled",
+                "Calls given up because the client of the request that they were made for had gone.",
+                ("destination",),
+                self._cancelled,
+            ),
+            (
+                "mesh_overflows",
+                "What a limit has turned away, by the limit and whose it is.",
+                ("cluster", "scope", "limit"),
+                self._overflows,
+            ),
+            (
+                "mesh_circuit_breaker_transitions",
+                "Changes of circuit breakers, by the state that they came into.",
+                ("cluster", "state"),
+                self._breaker_transitions,
+            ),
+            (
+                "mesh_outlier_ejections",
+                "Endpoints taken out of service for a while, by why.",
+                ("cluster", "reason"),
+                self._ejections,
+            ),
+            (
+                "mesh_outlier_ejections_prevented",
+                "Outliers that stayed in service because enough others are out.",
+                ("cluster", "reason"),
+                self._ejections_prevented,
+            ),
+            (
+                "mesh_health_checks",
+                "Health checks made, by what came of them.",
+                ("cluster", "result"),
+                self._health_checks,
             ),
             (
                 "mesh_tls_handshake_failures",

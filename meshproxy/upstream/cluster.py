@@ -1,26 +1,53 @@
 """
 A cluster: the servers behind a name, and which of them the next attempt goes to.
 
+Which one that is, `policies/load_balancing` decides, among those that are in service (`use`).
+
 A cluster outlives snapshots.  When a new one arrives, endpoints that stayed keep their
 connections and counters; those that left finish what they have and take nothing new.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from functools import partial
+from math import ceil, inf
 from typing import Any, Protocol
 
+from meshproxy.contract.policies import HealthCheckSpec
 from meshproxy.contract.resources import ClusterSpec, EndpointSpec
-from meshproxy.policies.load_balancing import LeastRequest
+from meshproxy.contract.wire import ContractError
+from meshproxy.exchange import Exchange
+from meshproxy.message import Fields, field
+from meshproxy.policies import deadline
+from meshproxy.policies.circuit_breaker import CLOSED, OPEN, STATES, CircuitBreaker
+from meshproxy.policies.limits import UNLIMITED, Limit, Limits
+from meshproxy.policies.load_balancing.balancing import Balancing
+from meshproxy.policies.load_balancing.hash_key import HashKey
+from meshproxy.policies.load_balancing.peak_ewma import FAILED, is_overload, observe
+from meshproxy.policies.load_balancing.session import Session
+from meshproxy.policies.load_balancing.tokens import Tokens
+from meshproxy.policies.outcome import GATEWAY_ERROR, LOCAL_FAILURE, NOTHING, SERVER_ERROR, outcome
+from meshproxy.policies.outlier_detection import IN_SERVICE, PROBATION, Host, OutlierDetection
 from meshproxy.relay import Relay
+from meshproxy.telemetry.gauges import Gauges
+from meshproxy.telemetry.metrics import Metrics
 
 from . import pool
+from .availability import Availability
+from .health_check import HealthCheck
 from .tcp import Sockets
 from .trunk import TrunkPool
+
+log = logging.getLogger("meshproxy.upstream")
+
+PANIC_PERCENT = 50.0
+"""Where outlier detection, which has a setting for it, is off."""
 
 
 class Environment(pool.Environment, Protocol):
     """What a cluster needs of the process."""
 
+    metrics: Metrics
     random: Callable[[], float]
 
 
@@ -30,33 +57,68 @@ class Endpoint:
 
     Attributes:
         active: Attempts under way, waiting for a connection included.
+        breaker: The cluster's; None where there is none, or where the endpoint has left it.
+        detection: The same, of outliers.
+        healthy: Its health checks do not say otherwise.
+        host: What its answers say of it.
+        limits: Of its own.
+        name: ``address:port``.
+        priority, since, latency, measured: See `policies.load_balancing.endpoint`.
     """
 
     __slots__ = (
+        "_check",
         "_environment",
+        "_measuring",
         "_opaque",
         "acquire",
         "active",
+        "breaker",
         "cluster",
+        "detection",
         "forget",
+        "healthy",
+        "host",
+        "latency",
+        "limits",
+        "measured",
+        "name",
         "pool",
+        "priority",
+        "since",
         "spec",
         "version",
         "weight",
     )
 
-    def __init__(self, cluster: ClusterSpec, spec: EndpointSpec, environment: Environment) -> None:
+    def __init__(
+        self, cluster: ClusterSpec, spec: EndpointSpec, environment: Environment, shared: Limits
+    ) -> None:
+        """`shared` are the limits of the whole cluster."""
         self._environment = environment
         self.cluster = cluster
         self.spec = spec
+        self.name = f"{spec.address}:{spec.port}"
         self.weight = spec.weight
+        self.priority = spec.priority
         self.version = spec.version
         self.active = 0
-        self.pool = pool.Pool(cluster, spec, environment)
+        self.since = -inf
+        self.latency = 0.0
+        self.measured = -inf
+        self._measuring = cluster.balancing.algorithm == "peak-ewma"
+        self.healthy = True
+        self._check: HealthCheck | None = None
+        self.host = Host(self.name)
+        self.detection: OutlierDetection | None = None
+        self.breaker: CircuitBreaker | None = None
+        self.limits = Limits(cluster.endpoint_limits)
+        self.pool = pool.Pool(cluster, spec, environment, self.limits, shared)
         self._opaque: TrunkPool | Sockets | None = None  # made when first needed: most never are
         # The pool's own methods: delegates would be one call more per request.
         self.acquire = self.pool.acquire
         self.forget = self.pool.forget
+        self._obey_limits()
 
     def __repr__(self) -> str:
         return f"<Endpoint {self.spec.address}:{self.spec.port} active {self.active}>"
@@ -68,12 +130,65 @@ class Endpoint:
         if self._opaque is None:
             kind = TrunkPool if self.cluster.mtls else Sockets
             self._opaque = kind(self.cluster, self.spec, self._environment)
-        self._opaque.connect(relay)
+        connections = self.limits.connections
+        if connections.count + self._opaque.carried >= connections.most:
+            self._environment.metrics.overflowed(self.cluster.name, "endpoint", connections.name)
+            relay.on_upstream_failed("overflow")
+        else:
+            self._opaque.connect(relay)
 
     def disconnect(self, relay: Relay) -> None:
         """The relay waits no longer."""
         if self._opaque is not None:
             self._opaque.disconnect(relay)
+
+    # How it goes ----------------------------------------------------------------------------------
+
+    def judge(
+        self, status: int, grpc_status: str | None, code: str, seconds: float, began: float
+    ) -> None:
+        """
+        Learn how an attempt went; told once for each (see `exchange.Endpoint.judge`).
+
+        One question tells nearly all successes; that is what they cost.
+        """
+        if code or status > 428 or (grpc_status is not None and grpc_status != "0"):
+            self._judge_doubtful(status, grpc_status, code, seconds, began)
+            return
+        if self._measuring and seconds:
+            observe(self, seconds, began + seconds)
+        host = self.host
+        host.requests += 1
+        if host.remarkable and self.detection is not None:
+            self.detection.succeeded(host, began, self._environment.now())
+        if self.breaker is not None:
+            self.breaker.succeeded(seconds, began, self._environment.now())
+
+    def _judge_doubtful(
+        self, status: int, grpc_status: str | None, code: str, seconds: float, began: float
+    ) -> None:
+        result = outcome(status, grpc_status, code)
+        host, detection, breaker = self.host, self.detection, self.breaker
+        if result == NOTHING:
+            if detection is not None:
+                detection.given_up(host, began=began)
+            if breaker is not None:
+                breaker.given_up(began)
+            return
+        now = self._environment.now()
+        if self._measuring:
+            if result in (GATEWAY_ERROR, LOCAL_FAILURE) or is_overload(status, grpc_status):
+                observe(self, max(seconds, FAILED), now)
+            elif seconds:
+                observe(self, seconds, began + seconds)
+        host.requests += 1
+        if detection is not None:
+            _blame(detection, host, result, began, now)
+        if breaker is not None:
+            if result in (GATEWAY_ERROR, LOCAL_FAILURE):
+                breaker.failed(began, now)
+            else:
+                breaker.succeeded(seconds, began, now)
 
     # As configured --------------------------------------------------------------------------------
 
@@ -81,10 +196,41 @@ class Endpoint:
         """Obey a new spec of the same server."""
         self.cluster = cluster
         self.spec = spec
-        self.weight, self.version = spec.weight, spec.version
+        self.weight, self.priority, self.version = spec.weight, spec.priority, spec.version
+        self._measuring = cluster.balancing.algorithm == "peak-ewma"
         for connections in (self.pool, self._opaque):
             if connections is not None:
                 connections.cluster, connections.endpoint = cluster, spec
+        self._obey_limits()
+
+    def _obey_limits(self) -> None:
+        spec = self.cluster.endpoint_limits
+        self.limits.adopt(spec)
+        # A call more per request, for who asks for it.
+        self.acquire = self.pool.acquire if spec.requests is None else self._acquire_below_limit
+
+    def _acquire_below_limit(self, exchange: Exchange) -> None:
+        requests = self.limits.requests
+        if self.active > requests.most:  # it has been counted already
+            self._environment.metrics.overflowed(self.cluster.name, "endpoint", requests.name)
+            exchange.on_upstream_failed("overflow")
+        else:
+            self.pool.acquire(exchange)
+
+    def check(self, spec: HealthCheckSpec | None, changed: Callable[[], None]) -> None:
+        """Have its health checked as `spec` says; `changed` is called when that has an effect."""
+        if self._check is not None and self._check.spec == spec:
+            return
+        self._check_no_more()
+        if spec is None:
+            self.healthy = True
+        else:
+            self._check = HealthCheck(spec, self.cluster.name, self, self._environment, changed)
+
+    def _check_no_more(self) -> None:
+        if self._check is not None:
+            self._check.close()
+            self._check = None
 
     def sweep(self, now: float) -> None:
         self.pool.sweep(now)
@@ -92,13 +238,16 @@ class Endpoint:
             self._opaque.sweep(now)
 
     def retire(self) -> None:
-        """Keep nothing that is not in use."""
+        """Keep nothing that is not in use; how that goes concerns nobody any more."""
+        self.breaker = self.detection = None
+        self._check_no_more()
         self.pool.retire()
         if isinstance(self._opaque, TrunkPool):
             self._opaque.retire()
 
     def close(self) -> None:
         """End everything now."""
+        self._check_no_more()
         self.pool.close()
         if self._opaque is not None:
             self._opaque.close()
@@ -111,8 +260,10 @@ class Endpoint:
             "workload": spec.workload,
             "version": self.version,
             "weight": self.weight,
+            "priority": self.priority,
             "identities": spec.identities,
             "active": self.active,
+            "latency_ms": round(self.latency * 1000, 3),
             **self.pool.statistics(),
         }
         if opaque is not None:
@@ -120,26 +271,59 @@ class Endpoint:
         return statistics
 
 
+def _blame(detection: OutlierDetection, host: Host, result: int, began: float, now: float) -> None:
+    if result == LOCAL_FAILURE:
+        detection.failed_locally(host, began=began, now=now)
+    elif result in (GATEWAY_ERROR, SERVER_ERROR):
+        detection.answered_5xx(host, gateway=result == GATEWAY_ERROR, began=began, now=now)
+    elif host.remarkable:
+        detection.succeeded(host, began, now)
+
+
 class Cluster:
     """
     A named set of equal servers.
 
     Attributes:
-        pick: Chooses the endpoint for an attempt; another one than its argument if there is one.
+        available: The endpoints among which the balancer chooses, as a tuple that is never changed:
+            another state is another tuple.
+        breaker: None where there is none.
+        connections, requests, retries: How many there are, and how many there may be (`limits`).
+        hash_key: What requests are hashed by, if anything.
+        pick: Chooses the endpoint for an attempt: `Balancer.pick` among those that are available.
+        session: Of routes that have none of their own.
+        sticky: There is a `hash_key` or a `session`.
     """
 
-    __slots__ = ("_balancer", "_environment", "endpoints", "pick", "service", "spec")
+    __slots__ = (
+        "_availability", "_balancing", "_environment", "_named", "_warming", "available",
+        "breaker", "connections", "endpoints", "hash_key", "limits", "pick", "requests", "retries",
+        "service", "session", "spec", "sticky", "timeouts",
+    )  # fmt: skip
 
     def __init__(self, spec: ClusterSpec, environment: Environment) -> None:
         self.spec = spec
         self.service = spec.service or spec.name
+        self.timeouts = deadline.of_cluster(spec)
         self.endpoints: Sequence[Endpoint] = ()
+        self.available: tuple[Endpoint, ...] = ()
+        self.limits = Limits(spec.limits)
+        self.connections = self.limits.connections
+        self.requests = self.limits.requests
+        self.retries = self.limits.retries
+        self.breaker: CircuitBreaker | None = None
+        self._availability = Availability(spec.name, environment, self._restate)
+        self.hash_key: HashKey | None = None
+        self.session: Session | None = None
+        self.sticky = False
         self._environment = environment
-        self._balancer: LeastRequest[Endpoint] = LeastRequest()
+        self._balancing = Balancing[Endpoint](spec.balancing, environment.random, environment.now)
+        self._warming = False  # somebody is in slow start
+        # Endpoints in service by what tokens call them, and whose tokens those are.
+        self._named: tuple[Tokens, dict[bytes, Endpoint]] | None = None
         # A method would be one call more per request.
-        self.pick: Callable[[Any], Endpoint | None] = partial(
-            self._balancer.pick, (), environment.random
-        )
+        self.pick: Callable[[Any, int | None], Endpoint | None]
+        self._balance()
 
     def __repr__(self) -> str:
         return f"<Cluster {self.spec.name} {list(self.endpoints)}>"
@@ -149,13 +333,26 @@ class Cluster:
         staying = {}
         if _wire(spec) == _wire(self.spec):
             staying = {_server(endpoint.spec): endpoint for endpoint in self.endpoints}
+        other_policies = (self.spec.outliers, self.spec.health_check)
         self.spec = spec
         self.service = spec.service or spec.name
+        self.timeouts = deadline.of_cluster(spec)
+        before = [(endpoint, endpoint.spec) for endpoint in self.endpoints]
+        changed = spec.balancing != self._balancing.spec
+        if changed:
+            self._balancing = Balancing(
+                spec.balancing, self._environment.random, self._environment.now
+            )
+        self.hash_key, self.session = _hash_key(spec), _session(spec)
+        self.sticky = self.hash_key is not None or self.session is not None
+        # The first ones all begin at once: nobody is there who could spare them.
+        since = self._environment.now() if self.endpoints else -inf
         adopted = []
         for wanted in endpoints:
             endpoint = staying.get(_server(wanted))
             if endpoint is None:
-                endpoint = Endpoint(spec, wanted, self._environment)
+                endpoint = Endpoint(spec, wanted, self._environment, self.limits)
+                endpoint.since = since
             else:
                 endpoint.adopt(spec, wanted)
             adopted.append(endpoint)
@@ -164,31 +361,202 @@ class Cluster:
             if id(endpoint) not in kept:
                 endpoint.retire()
         self.endpoints = tuple(adopted)
-        self.pick = partial(self._balancer.pick, self.endpoints, self._environment.random)
+        # Most updates are about other clusters: then what picks goes on where it is.
+        changed = changed or before != [(endpoint, endpoint.spec) for endpoint in adopted]
+        # Health checks that end leave nobody unhealthy behind.
+        changed = changed or (spec.outliers, spec.health_check) != other_policies
+        self.limits.adopt(spec.limits)
+        self._watch(spec)
+        if changed:
+            self._restate()
+
+    def _watch(self, spec: ClusterSpec) -> None:
+        """Have those who judge know whom, and endpoints by whom they are judged."""
+        if spec.breaker is None:
+            self.breaker = None
+        elif self.breaker is None or self.breaker.spec != spec.breaker:  # begins anew, closed
+            self.breaker = CircuitBreaker(spec.breaker, self._on_breaker)
+        self._shut(self.breaker is not None and self.breaker.state != CLOSED)
+        self._availability.adopt(spec.outliers, self.endpoints)
+        for endpoint in self.endpoints:
+            endpoint.breaker = self.breaker
+            endpoint.detection = self._availability.detection if endpoint.weight else None
+            endpoint.check(spec.health_check, self._restate)
+
+    def _restate(self) -> None:
+        """Choose from now on among what is in service now."""
+        outliers = self.spec.outliers
+        panic_percent = PANIC_PERCENT if outliers is None else outliers.panic_percent
+        available = self._availability.among(
+            self.endpoints, panic_percent, self._balancing.bearable
+        )
+        if available != self.available:
+            self._use(available)
+        else:
+            self._balance()
+
+    def _use(self, available: tuple[Endpoint, ...]) -> None:
+        """Choose from now on among these; who comes back into service begins slowly."""
+        if self.available and self.spec.balancing.slow_start:
+            before, now = set(self.available), self._environment.now()
+            for endpoint in available:
+                if endpoint not in before:
+                    endpoint.since = now
+        self.available = available
+        self._balance()
+
+    def _balance(self) -> None:
+        """Have what picks know of all that has changed."""
+        self.pick = self._balancing.among(self.endpoints, self.available).pick
+        if not self._availability.panicking and any(
+            endpoint.host.state is PROBATION for endpoint in self.available
+        ):
+            self.pick = partial(self._pick_on_probation, self.pick)
+        self._warming = self._balancing.warming(self.available)
+        self._named = None
+
+    def _pick_on_probation(
+        self,
+        pick: Callable[[Any, int | None], Endpoint | None],
+        avoid: Endpoint | None,
+        key: int | None,
+    ) -> Endpoint | None:
+        """Pick while somebody is on probation: of whom one request at a time is asked."""
+        chosen = pick(avoid, key)
+        if chosen is None or self._may_have_one_more(chosen):
+            return chosen
+        other = pick(chosen, key)
+        if other is not None and other is not chosen and self._may_have_one_more(other):
+            return other
+        for endpoint in self.available:
+            if endpoint.host.state is IN_SERVICE and endpoint.weight:
+                return endpoint
+        return chosen  # there is nobody else: better one more than none
+
+    def _may_have_one_more(self, endpoint: Endpoint) -> bool:
+        detection = endpoint.detection
+        if endpoint.host.state is not PROBATION or detection is None:
+            return True
+        return detection.probe(endpoint.host, self._environment.now())
+
+    def resume(self, wanted: bytes, tokens: Tokens) -> Endpoint | None:
+        """Return the endpoint that a token means, if it is in service."""
+        named = self._named
+        if named is None or named[0] is not tokens:
+            known = {tokens.id_of(endpoint.name): endpoint for endpoint in self.available}
+            self._named = named = (tokens, known)
+        endpoint = named[1].get(wanted)
+        if endpoint is None or self._availability.panicking or self._may_have_one_more(endpoint):
+            return endpoint
+        return None
+
+    # Whether anybody may be called -------------------------------------------------------------------
+
+    def _shut(self, shut: bool) -> None:
+        self.requests.shut = self.connections.shut = shut
+
+    def _on_breaker(self, why: str) -> None:
+        breaker = self.breaker
+        assert breaker is not None
+        self._shut(breaker.state != CLOSED)
+        self._environment.metrics.breaker_changed(self.spec.name, breaker.state)
+        level = logging.WARNING if breaker.state == OPEN else logging.INFO
+        log.log(level, "%s: circuit breaker %s: %s", self.spec.name, breaker.state, why)
+
+    def admits(self, limit: Limit) -> bool:
+        """Say whether an attempt may be made although its limit is full or shut."""
+        if limit.full or not self.available:
+            return False
+        return self.breaker is None or self.breaker.admits(self._environment.now())
+
+    def refusal(self, limit: Limit) -> tuple[str, str, Fields]:
+        """
+        Return why there is nobody to pick: a code, its detail, and what tells the client more.
+
+        Args:
+            limit: The one that whoever asks counts under.
+        """
+        if limit.full:
+            self._environment.metrics.overflowed(self.spec.name, "cluster", limit.name)
+            return "overflow", limit.name, []
+        breaker = self.breaker
+        if breaker is None or breaker.state == CLOSED or not self.available:
+            return "no-healthy-endpoint", "", []
+        seconds = max(1, ceil(breaker.retry_after(self._environment.now())))
+        return "circuit-open", "", [field(b"Retry-After", b"%d" % seconds)]
+
+    # The rest of life -----------------------------------------------------------------------------
 
     def sweep(self, now: float) -> None:
         """Close connections that nobody has needed for long."""
         for endpoint in self.endpoints:
             endpoint.sweep(now)
+        if self._warming and not self._balancing.warming(self.available):
+            self._balance()
 
     def close(self) -> None:
         """End everything now."""
+        self._availability.close()
         for endpoint in self.endpoints:
             endpoint.close()
 
     def retire(self) -> None:
         """The cluster is gone from the configuration: finish what runs, keep nothing."""
+        self._availability.close()
         for endpoint in self.endpoints:
             endpoint.retire()
 
     def statistics(self) -> dict[str, Any]:
         """Return its state, for `/clusters`."""
+        breaker, availability = self.breaker, self._availability
         return {
             "name": self.spec.name,
             "service": self.service,
             "mtls": self.spec.mtls,
-            "endpoints": [endpoint.statistics() for endpoint in self.endpoints],
+            "balancing": self.spec.balancing.algorithm,
+            "breaker": breaker and breaker.statistics(self._environment.now()),
+            "limits": self.limits.statistics(),
+            "panicking": availability.panicking,
+            "endpoints": [
+                {**endpoint.statistics(), **availability.statistics(endpoint)}
+                for endpoint in self.endpoints
+            ],
         }
+
+    def gauge(self, gauges: Gauges) -> None:
+        """Tell how things stand, for `/metrics`."""
+        name, availability = self.spec.name, self._availability
+        if self.breaker is not None:
+            gauges.breaker(name, self.breaker.state, STATES)
+        gauges.endpoints(name, availability.states(), panicking=availability.panicking)
+        for limit in self.limits.all:
+            if limit.most != UNLIMITED:
+                gauges.remaining(name, limit.name, limit.room)
+
+
+def check_balancing(spec: ClusterSpec) -> None:
+    """
+    Find what is wrong with how a cluster is balanced, before it has to be obeyed.
+
+    Raises:
+        ContractError: Something is.
+    """
+    try:
+        _hash_key(spec)
+        _session(spec)
+    except ContractError as error:
+        raise ContractError(f"cluster/{spec.name} {error.path}", error.reason) from None
+
+
+def _hash_key(spec: ClusterSpec) -> HashKey | None:
+    balancing = spec.balancing
+    if balancing.algorithm not in ("ring-hash", "maglev"):
+        return None
+    return HashKey(balancing.hash_keys, "balancing.hash_keys") if balancing.hash_keys else None
+
+
+def _session(spec: ClusterSpec) -> Session | None:
+    return None if spec.session is None else Session(spec.session)
 
 
 def _server(spec: EndpointSpec) -> tuple[str, int, tuple[str, ...]]:

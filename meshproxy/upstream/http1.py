@@ -59,7 +59,7 @@ class Http1Connection(Connection):
         "_reader",
         "_request_open",
         "_response_paused",
-        "_said_trailers",
+        "_spent",
         "idle_since",
         "served",
     )
@@ -71,7 +71,7 @@ class Http1Connection(Connection):
         self._reader = ResponseReader(self)
         self.served = 0
         self.idle_since = 0.0
-        self._said_trailers = False
+        self._spent = False  # the next request needs another connection
         # For one exchange
         self._exchange: Exchange | None = None
         self._request_open = False
@@ -96,6 +96,10 @@ class Http1Connection(Connection):
         self._exchange = exchange
         self._heard = False
         exchange.on_upstream_ready(self)
+
+    def retire(self) -> None:
+        """Take no request after this one."""
+        self._spent = True
 
     def send_head(self, head: RequestHead) -> None:
         self._reader.expect(head.method)
@@ -129,7 +133,8 @@ class Http1Connection(Connection):
     def send_end(self, trailers: Fields | None) -> None:
         if self._chunked:
             self.write(encode_last_chunk(trailers))
-            self._said_trailers = bool(trailers)
+            if trailers:
+                self._spent = True
         self._request_open = False
 
     def reset(self) -> None:
@@ -216,7 +221,7 @@ class Http1Connection(Connection):
             self.resume_reading()
         if self._request_open:
             self.abort()  # a server that has answered early may never read the rest
-        elif not self._reader.keep_alive or not self._reader.idle or self._said_trailers:
+        elif not self._reader.keep_alive or not self._reader.idle or self._spent:
             self.close()
         else:
             self._owner.idle(self)

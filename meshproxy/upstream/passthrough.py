@@ -8,6 +8,8 @@ does not capture it once more.
 """
 
 from meshproxy.contract.resources import ClusterSpec, Direction, EndpointSpec
+from meshproxy.message import Fields
+from meshproxy.policies.limits import Limit
 
 from .tcp import Environment, Sockets
 
@@ -20,10 +22,11 @@ class PassThrough(Sockets):
 
     Attributes:
         active: Attempts under way.
+        connections: Never limited: the mesh knows nothing of what it leads to.
         service: Name of all such addresses in metrics: there may be any number of them.
     """
 
-    __slots__ = ("active", "service")
+    __slots__ = ("active", "connections", "hash_key", "service")
 
     def __init__(
         self,
@@ -39,8 +42,23 @@ class PassThrough(Sockets):
             ClusterSpec(name=NAME), EndpointSpec(address=host, port=port), environment, source
         )
         self.active = 0
+        self.connections = Limit("connections")
         self.service = NAME
+        self.hash_key = None
 
-    def pick(self, avoid: object) -> "PassThrough | None":
+    def pick(self, avoid: object, key: int | None = None) -> "PassThrough | None":  # noqa: ARG002
         """Return the one endpoint, once: there is no other that could answer instead."""
         return None if avoid is self else self
+
+    def admits(self, limit: Limit) -> bool:  # noqa: ARG002
+        """Nothing is limited here."""
+        return True
+
+    def refusal(self, limit: Limit) -> tuple[str, str, Fields]:  # noqa: ARG002
+        """Return why it is not picked a second time."""
+        return "no-healthy-endpoint", "", []
+
+    def judge(
+        self, status: int, grpc_status: str | None, code: str, seconds: float, began: float
+    ) -> None:
+        """Nothing follows from how it went: there is no other."""

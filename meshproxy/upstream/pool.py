@@ -10,6 +10,14 @@ is known from the configuration.
 that finds none waits in line; a few connections are dialled at a time, and whichever comes first,
 a new connection or one given back, serves the head of the line.  A burst of 200 requests then
 does not become 200 TLS handshakes.
+
+**Limits** (`policies/limits.py`) are those of the endpoint and those of its whole cluster.  Above the
+number of connections, requests wait; above the number that may wait, they are refused.  But one
+connection every endpoint may have: it would never serve anybody, if those of others filled the limit.
+
+**Old** connections take no more requests, where a maximum age is configured: it makes clients of a
+server behind an address that means many (a virtual IP, a load balancer) choose anew now and then.
+What runs on them goes on to its end.
 """
 
 import asyncio
@@ -25,7 +33,8 @@ from meshproxy.contract.resources import ClusterSpec, EndpointSpec
 from meshproxy.exchange import Exchange
 from meshproxy.flow import Connection
 from meshproxy.identity.tls import ALPN_HTTP2, peer_identity, protocol
-from meshproxy.telemetry.metrics import ConnectionSeries
+from meshproxy.policies.limits import Limits
+from meshproxy.telemetry.metrics import ConnectionSeries, Metrics
 
 from .http1 import Http1Connection
 from .http2 import Http2Connection
@@ -34,6 +43,9 @@ from .tunnel import EndpointTunnel
 log = logging.getLogger("meshproxy.upstream")
 
 DIALS_AT_ONCE = 8
+
+AGE_JITTER = 0.1
+"""Part of the maximum age by which connections differ, both ways (gRPC's choice, too)."""
 
 
 class Environment(Protocol):
@@ -46,7 +58,9 @@ class Environment(Protocol):
     """
 
     loop: asyncio.AbstractEventLoop
+    metrics: Metrics
     now: Callable[[], float]
+    random: Callable[[], float]
     trust_domain: str
     revoked: frozenset[str]
     pools: "WeakSet[Pool]"
@@ -68,13 +82,16 @@ class Pool:
 
     __slots__ = (
         "__weakref__",
+        "_ages",
         "_connections",
         "_counts",
         "_dials",
         "_environment",
         "_failing",
         "_idle",
+        "_limits",
         "_shared",
+        "_shared_limits",
         "_sharing",
         "cluster",
         "endpoint",
@@ -83,11 +100,19 @@ class Pool:
     )
 
     def __init__(
-        self, cluster: ClusterSpec, endpoint: EndpointSpec, environment: Environment
+        self,
+        cluster: ClusterSpec,
+        endpoint: EndpointSpec,
+        environment: Environment,
+        limits: Limits,
+        shared_limits: Limits,
     ) -> None:
+        """`limits` are those of the endpoint, `shared_limits` those of its cluster."""
         self.cluster = cluster
         self.endpoint = endpoint
         self.retired = False
+        self._limits = limits
+        self._shared_limits = shared_limits
         self._environment = environment
         self._failing = ""  # why the last dial failed, as it was logged
         self._idle: list[Http1Connection] = []
@@ -96,6 +121,7 @@ class Pool:
         # times; what was negotiated last knows better.
         self._sharing = cluster.mtls or cluster.protocol == "http2"
         self._connections: set[Http1Connection | Http2Connection | EndpointTunnel] = set()
+        self._ages: dict[Http1Connection | Http2Connection, asyncio.TimerHandle] = {}
         self.waiting: deque[Exchange] = deque()
         self._dials: set[asyncio.Task[None]] = set()
         self._counts = environment.connections_to("outbound" if cluster.mtls else "inbound")
@@ -131,21 +157,41 @@ class Pool:
             if transport is not None and not transport.is_closing():
                 connection.lend(exchange)
                 return
-        if len(self.waiting) >= self.cluster.max_pending:
-            exchange.on_upstream_failed("overflow")
-            return
+        for scope, limits in (("endpoint", self._limits), ("cluster", self._shared_limits)):
+            if limits.pending.full:
+                self._overflowed(scope, "pending")
+                exchange.on_upstream_failed("overflow")
+                return
+        self._count_waiting(1)
         self.waiting.append(exchange)
         self._dial_if_needed()
 
     def forget(self, exchange: Exchange) -> None:
         """The exchange waits no longer."""
         if exchange in self.waiting:
+            self._count_waiting(-1)
             self.waiting.remove(exchange)
+
+    def _next(self) -> Exchange:
+        """Return the head of the line."""
+        self._count_waiting(-1)
+        return self.waiting.popleft()
+
+    def _count_waiting(self, more: int) -> None:
+        self._limits.pending.count += more
+        self._shared_limits.pending.count += more
+
+    def _count_connections(self, more: int) -> None:
+        self._limits.connections.count += more
+        self._shared_limits.connections.count += more
+
+    def _overflowed(self, scope: str, limit: str) -> None:
+        self._environment.metrics.overflowed(self.cluster.name, scope, limit)
 
     def idle(self, connection: Http1Connection) -> None:
         """A connection comes back: the line's head gets it, or it rests."""
         if self.waiting:
-            connection.lend(self.waiting.popleft())
+            connection.lend(self._next())
         elif self.retired:
             connection.close()
         else:
@@ -155,7 +201,7 @@ class Pool:
     def roomier(self, connection: Http2Connection) -> None:
         """A stream of a shared connection has ended: there is room for who waits."""
         while self.waiting and connection.room > 0:
-            connection.lend(self.waiting.popleft())
+            connection.lend(self._next())
         if self.waiting:
             self._dial_if_needed()
 
@@ -168,13 +214,17 @@ class Pool:
         """A connection has left HTTP for good: it still counts, but never comes back."""
         assert isinstance(connection, Http1Connection)
         self._connections.discard(connection)
+        self._forget_age(connection)
         self._connections.add(tunnel)
 
     def lost(self, connection: Http1Connection | Http2Connection | EndpointTunnel) -> None:
         """A connection is gone."""
         if connection in self._connections:
             self._connections.discard(connection)
+            self._count_connections(-1)
             self._counts.closed += 1
+        if not isinstance(connection, EndpointTunnel):
+            self._forget_age(connection)
         if isinstance(connection, Http2Connection):
             self.leaving(connection)
         elif connection in self._idle:
@@ -185,13 +235,23 @@ class Pool:
 
     def _dial_if_needed(self) -> None:
         dials = len(self._dials)
-        room = self.cluster.max_connections - len(self._connections) - dials
         at_once = 1 if self._sharing else DIALS_AT_ONCE
-        wanted = min(len(self.waiting) - dials, at_once - dials, room)
-        for _ in range(wanted):
+        wanted = min(len(self.waiting) - dials, at_once - dials)
+        if wanted <= 0:
+            return
+        for _ in range(self._within_limits(wanted)):
+            self._count_connections(1)
             task = self._environment.loop.create_task(self._dial())
             self._dials.add(task)
             task.add_done_callback(self._dials.discard)
+
+    def _within_limits(self, wanted: int) -> int:
+        """Return how many of the connections that are wanted may be made."""
+        for scope, limits in (("endpoint", self._limits), ("cluster", self._shared_limits)):
+            if limits.connections.room < wanted:
+                self._overflowed(scope, "connections")
+                wanted = limits.connections.room
+        return wanted or (0 if self._connections or self._dials else 1)
 
     async def _dial(self) -> None:
         connection: Http1Connection | Http2Connection | None = None
@@ -206,6 +266,8 @@ class Pool:
             task = asyncio.current_task()
             assert task is not None
             self._dials.discard(task)
+            if connection is None or not connection.usable:
+                self._count_connections(-1)
         if connection is None or not connection.usable:
             # Without a code it was closed by the other side before this task ran again.
             self._on_dial_failed(code or "connect-failed")
@@ -215,6 +277,8 @@ class Pool:
             log.info("%s: connected again", self._where)
         self._connections.add(connection)
         self._counts.opened += 1
+        if self.cluster.max_connection_age is not None:
+            self._limit_age(connection, self.cluster.max_connection_age / 1000)
         if isinstance(connection, Http2Connection):
             self._sharing = True
             self._shared.append(connection)
@@ -315,7 +379,7 @@ class Pool:
         """Tell who waits: all of them when nothing else can serve them, otherwise one."""
         failed = 1 if self._connections or self._dials else len(self.waiting)
         for _ in range(min(failed, len(self.waiting))):
-            self.waiting.popleft().on_upstream_failed(code)
+            self._next().on_upstream_failed(code)
         self._dial_if_needed()
 
     # Growing old ----------------------------------------------------------------------------------
@@ -330,6 +394,29 @@ class Pool:
             if connection.idle and connection.idle_since < limit:
                 self.leaving(connection)
                 connection.retire()
+
+    def _limit_age(self, connection: Http1Connection | Http2Connection, age: float) -> None:
+        # With jitter: connections that were made at once shall not be replaced at once.
+        age *= 1 + AGE_JITTER * (2 * self._environment.random() - 1)
+        timer = self._environment.loop.call_later(age, self._on_aged, connection)
+        self._ages[connection] = timer
+
+    def _forget_age(self, connection: Http1Connection | Http2Connection) -> None:
+        timer = self._ages.pop(connection, None)
+        if timer is not None:
+            timer.cancel()
+
+    def _on_aged(self, connection: Http1Connection | Http2Connection) -> None:
+        """Let a connection finish what it has, and give it nothing more."""
+        del self._ages[connection]
+        if isinstance(connection, Http2Connection):
+            self.leaving(connection)
+            connection.retire()
+        elif connection in self._idle:
+            self._idle.remove(connection)
+            connection.close()
+        else:
+            connection.retire()
 
     def retire(self) -> None:
         """The endpoint is gone from the configuration: finish what runs, keep nothing."""

@@ -61,6 +61,11 @@ class Sockets:
         """Return how many there are, for `/clusters`."""
         return {"connections": len(self._open), "dialling": len(self._dials)}
 
+    @property
+    def carried(self) -> int:
+        """How many opaque connections stand or are dialled."""
+        return len(self._open) + len(self._dials)
+
     def connect(self, relay: Relay) -> None:
         """Answer the relay with `on_upstream_ready` or `on_upstream_failed`, later."""
         self._dials[relay] = self._environment.loop.create_task(self._dial(relay))

@@ -20,24 +20,42 @@ from typing import Final, cast
 from meshproxy.codec import MalformedError
 from meshproxy.codec.budget import TRUNK
 from meshproxy.codec.http2 import CANCEL, CONNECT_ERROR, PROTOCOL_ERROR, REFUSED_STREAM
+from meshproxy.contract.policies import LimitsSpec
+from meshproxy.contract.resources import ClusterSpec, EndpointSpec
 from meshproxy.exchange import Exchange
 from meshproxy.identity.tls import ALPN_TCP, protocol
 from meshproxy.message import TUNNEL, Fields, RequestHead, ResponseHead, field
 from meshproxy.multiplex import Stream
+from meshproxy.policies.limits import Limits
 from meshproxy.refusal import REFUSALS
 from meshproxy.relay import Relay
 from meshproxy.tunnel import keep_alive
 
 from .http2 import Http2Connection
-from .pool import Pool
+from .pool import Environment, Pool
 
 _INTERLEAVED: Final = field(b"priority", b"u=3, i")
 
 
 class TrunkPool(Pool):
-    """The trunks to one endpoint; dialled and shared as the connections of requests are."""
+    """
+    The trunks to one endpoint; dialled and shared as the connections of requests are.
+
+    Limits are for what they carry, and counted where that begins (`relay.py`, `cluster.py`).
+    """
 
     __slots__ = ()
+
+    def __init__(
+        self, cluster: ClusterSpec, endpoint: EndpointSpec, environment: Environment
+    ) -> None:
+        unlimited = Limits(LimitsSpec())
+        super().__init__(cluster, endpoint, environment, unlimited, unlimited)
+
+    @property
+    def carried(self) -> int:
+        """How many opaque connections stand or wait for a trunk."""
+        return len(self.waiting) + sum(len(trunk.session.streams) for trunk in self._shared)
 
     def connect(self, relay: Relay) -> None:
         """Answer the relay with `on_upstream_ready` or `on_upstream_failed`, now or later."""

@@ -11,8 +11,9 @@ from control_plane.api import Api
 from control_plane.authority import Authority
 from control_plane.join_tokens import JoinTokens
 from control_plane.metrics import Metrics
+from control_plane.resources.fields import Metadata
 from control_plane.resources.finding import Finding
-from control_plane.resources.model import Metadata, Workload
+from control_plane.resources.model import Workload
 from control_plane.snapshots import Proxy
 from control_plane.snapshots import State as ProxyState
 from control_plane.store import State

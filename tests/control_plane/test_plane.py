@@ -108,7 +108,12 @@ async def test_a_file_becomes_what_a_proxy_obeys(tmp_path: Path) -> None:
                     proxies = await answer.json()
             assert proxies[0]["acked_version"] == applied[1].version
             async with api.get("/api/v1/proxies/default/catalog-v1/snapshot") as answer:
-                assert (await answer.json())["version"] == applied[1].version
+                shown = await answer.json()
+            assert shown["version"] == applied[1].version
+            # Proxies share a secret with each other, not with who looks at their configuration.
+            secrets = {trust.session_secret for one in applied for trust in one.trust}
+            assert [len(secret) for secret in secrets] == [64]
+            assert [trust["session_secret"] for trust in shown["trust"]] == ["hidden"]
         finally:
             sidecar.cancel()
             await asyncio.gather(sidecar, return_exceptions=True)

@@ -43,5 +43,5 @@ def test_subscribers_hear_every_state_until_they_unsubscribe() -> None:
     assert told == [1]
     assert others == [1, 2]
     assert repr(store) == (
-        "<Store revision 2 [0 services, 0 routes, 0 workloads, 1 findings | 1 subscribers]>"
+        "<Store revision 2 [0 services, 0 routes, 0 policies, 0 workloads, 1 findings | 1 subscribers]>"
     )

@@ -8,6 +8,8 @@ from weakref import WeakSet
 
 from meshproxy.downstream.sockets import Sockets
 from meshproxy.exchange import Exchange
+from meshproxy.policies.load_balancing.tokens import Tokens
+from meshproxy.policies.propagation import Propagation
 from meshproxy.telemetry.metrics import ConnectionSeries, Metrics
 from meshproxy.timer_wheel import TimerWheel
 from meshproxy.upstream.pool import Pool
@@ -33,9 +35,12 @@ class Environment:
         self.identity = "spiffe://test.mesh/ns/default/sa/catalog"
         self.trust_domain = "test.mesh"
         self.metrics = Metrics()
-        self.exchanges = 0
+        self.exchanges: set[Exchange] = set()
         self.tunnels = 0
+        self.tokens: Tokens | None = None
+        self.propagation: Propagation[Exchange] = Propagation()
         self.now: Callable[[], float] = time.monotonic
+        self.wall: Callable[[], float] = time.time
         self.random: Callable[[], float] = lambda: 0.5
         self.timers: TimerWheel[Exchange] = TimerWheel(self.now, self.loop.call_later)
         self.server_context: ssl.SSLContext | None = None
@@ -59,6 +64,9 @@ class Environment:
 
     def refused(self, direction: str, code: str) -> None:
         self.refusals.append((direction, code))
+
+    def cancelled(self, service: str) -> None:
+        self.metrics.cancelled(service)
 
     def connections_to(self, direction: str) -> ConnectionSeries:
         return self.metrics.connection("upstream", direction)

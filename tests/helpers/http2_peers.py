@@ -218,9 +218,9 @@ class App:
 
 @asynccontextmanager
 async def http2_app(
-    serve: Callable[[Stream], Awaitable[None]], **settings: int
+    serve: Callable[[Stream], Awaitable[None]], port: int = 0, **settings: int
 ) -> AsyncIterator[App]:
-    """Serve with prior knowledge on a free port until the end of the block."""
+    """Serve with prior knowledge on a free port (or `port`) until the end of the block."""
     app = App()
 
     async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -228,7 +228,7 @@ async def http2_app(
         app.ends.append(end)
         await end.run()
 
-    server = await asyncio.start_server(accept, "127.0.0.1", 0)
+    server = await asyncio.start_server(accept, "127.0.0.1", port)
     app.port = server.sockets[0].getsockname()[1]
     try:
         yield app

@@ -18,7 +18,7 @@ def state(*texts: str, placements: dict[str, Placement] | None = None) -> State:
     examined = {path: examine(text, path) for path, text in files.items()}
     made = state_of(choose(examined, {}), Placements(workloads=placements or {}))
     errors = [str(finding) for finding in made.findings if finding.severity == "error"]
-    assert errors == []
+    assert errors == [], errors
     return made
 
 
@@ -86,6 +86,31 @@ def tcp_route(
     """Return the YAML of a TCPRoute to port 80 of each backend."""
     refs = ", ".join(f"{{name: {backend}, namespace: {home}, port: 80}}" for backend in backends)
     return route(name, parent, f"[{{backendRefs: [{refs}]}}]", namespace, home, "TCPRoute")
+
+
+def policy(
+    name: str,
+    spec: str,
+    target: str = "a",
+    namespace: str = "default",
+    kind: str = "TrafficPolicy",
+    metadata: str = "",
+    section: str = "",
+) -> str:
+    """
+    Return the YAML of a policy for a Service; `spec` is the inside of one line of YAML.
+
+    Args:
+        metadata: More of it, such as ``, creationTimestamp: '…'``.
+        section: The name of the port that is meant; all ports without.
+    """
+    ref = f"{{group: '', kind: Service, name: {target}{section and f', sectionName: {section}'}}}"
+    return f"""
+apiVersion: meshproxy.io/v1alpha1
+kind: {kind}
+metadata: {{name: {name}, namespace: {namespace}{metadata}}}
+spec: {{targetRefs: [{ref}], {spec}}}
+"""
 
 
 def tls_route(name: str, parent: str, hostnames: str, *backends: str) -> str:

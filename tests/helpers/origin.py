@@ -59,15 +59,18 @@ class Origin:
     Attributes:
         requests: The head of each request, in order of arrival.
         connections: How many were accepted.
+        writers: Of those that are open.
     """
 
     answer: Answer
     port: int = 0
     requests: list[bytes] = field(default_factory=list)
     connections: int = 0
+    writers: set[asyncio.StreamWriter] = field(default_factory=set)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
+        self.writers.add(writer)
         try:
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
@@ -76,6 +79,7 @@ class Origin:
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
         finally:
+            self.writers.discard(writer)
             writer.close()
 
 

@@ -180,7 +180,14 @@ class Pair:
         mtls: Any = "strict",
         app_protocol: Any = "http1",
         settings: dict[str, Any] | None = None,
+        between: int | None = None,
     ) -> None:
+        """
+        Prepare both; `with` starts them.
+
+        Args:
+            between: Where a finds b, if not at b itself: somebody who passes it all on.
+        """
         authority = TestAuthority()
         self.authority = authority
         self.outbound, self.door, self.inbound = free_port(), free_port(), free_port()
@@ -195,7 +202,7 @@ class Pair:
                     endpoints=(
                         EndpointSpec(
                             address="127.0.0.1",
-                            port=self.inbound,
+                            port=between or self.inbound,
                             identities=identities,
                             version="v1",
                         ),

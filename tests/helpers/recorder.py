@@ -20,6 +20,7 @@ class Recorder:
 
     def __init__(self, protocol: str = "http") -> None:
         self.protocol = protocol
+        self.address = "192.0.2.1"
         self.heard: list[tuple[Any, ...]] = []
         self.blocked = False
 

@@ -1,17 +1,18 @@
 """One request and its response, told with recorders in place of connections."""
 
 from collections.abc import Callable
-from typing import cast
+from math import inf
+from typing import Any, cast
 
 import pytest
 
 from meshproxy.codec.grpc import timeout_of
+from meshproxy.contract.matching import MatchSpec, PathMatchSpec
+from meshproxy.contract.policies import HashKeySpec, SessionPersistenceSpec
 from meshproxy.contract.resources import (
     BackendSpec,
     HeaderModifierSpec,
     HeaderSpec,
-    MatchSpec,
-    PathMatchSpec,
     PathRewriteSpec,
     RedirectSpec,
     RewriteSpec,
@@ -20,6 +21,12 @@ from meshproxy.contract.resources import (
 )
 from meshproxy.exchange import NOTICEABLE, REPLAY_LIMIT, Caller, Cluster, Endpoint, Exchange, Series
 from meshproxy.message import CHUNKED, TUNNEL, Field, RequestHead, ResponseHead, field, value_of
+from meshproxy.policies.deadline import NO_TIMEOUTS, compiled
+from meshproxy.policies.limits import Limit
+from meshproxy.policies.load_balancing.hash_key import HashKey
+from meshproxy.policies.load_balancing.session import Session
+from meshproxy.policies.load_balancing.tokens import Tokens
+from meshproxy.policies.propagation import Propagation
 from meshproxy.refusal import REFUSALS, refusal
 from meshproxy.routing.table import Authorities, VirtualHost, compile_virtual_host
 from meshproxy.timer_wheel import TICK, TimerWheel
@@ -43,16 +50,24 @@ class Client(Recorder):
 class FakeEndpoint:
     """An endpoint whose connections come when the test says so."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "127.0.0.1:1") -> None:
         self.active = 0
+        self.name = name
         self.version = "v1"
         self.waiting: list[Exchange] = []
+        self.judged: list[tuple[int, str | None, str, float]] = []
 
     def acquire(self, exchange: Exchange) -> None:
         self.waiting.append(exchange)
 
     def forget(self, exchange: Exchange) -> None:
         self.waiting.remove(exchange)
+
+    def judge(
+        self, status: int, grpc_status: str | None, code: str, seconds: float, began: float
+    ) -> None:
+        assert began >= 100.0
+        self.judged.append((status, grpc_status, code, seconds))
 
     def lend(self) -> Recorder:
         """Hand a fresh stream to the exchange that waits."""
@@ -66,18 +81,40 @@ class FakeCluster:
 
     def __init__(self, *endpoints: FakeEndpoint) -> None:
         self.endpoints = endpoints
+        self.requests = Limit("requests")
+        self.timeouts = NO_TIMEOUTS
+        self.sticky = False
+        self.hash_key: HashKey | None = None
+        self.session: Session | None = None
+        self.keys: list[int | None] = []
 
-    def pick(self, avoid: Endpoint | None) -> Endpoint | None:
+    def resume(self, wanted: bytes, tokens: Tokens) -> Endpoint | None:
+        named = {tokens.id_of(endpoint.name): endpoint for endpoint in self.endpoints}
+        return named.get(wanted)
+
+    def pick(self, avoid: Endpoint | None, key: int | None) -> Endpoint | None:
+        self.keys.append(key)
         others = [endpoint for endpoint in self.endpoints if endpoint is not avoid]
         return next(iter(others or self.endpoints), None)
+
+    def admits(self, limit: Limit) -> bool:
+        return not limit.full
+
+    def refusal(self, limit: Limit) -> tuple[str, str, list[Field]]:
+        if limit.full:
+            return "overflow", "", []
+        return "circuit-open", "try again later", [field(b"Retry-After", b"3")]
 
 
 class FakeSurroundings:
     """A clock that stands still, chance that is known, and `later` at the test's word."""
 
     def __init__(self) -> None:
-        self.exchanges = 0
+        self.exchanges: set[Exchange] = set()
         self.tunnels = 0
+        self.tokens: Tokens | None = None
+        self.propagation: Propagation[Exchange] = Propagation()
+        self.cancellations: list[str] = []
         self.time = 100.0
         self.now: Callable[[], float] = lambda: self.time
         self.random: Callable[[], float] = lambda: 0.5
@@ -102,6 +139,9 @@ class FakeSurroundings:
     def refused(self, direction: str, code: str) -> None:
         self.refusals.append(code)
 
+    def cancelled(self, service: str) -> None:
+        self.cancellations.append(service)
+
     def sleep(self, seconds: float) -> None:
         """Let time pass, and deadlines with it."""
         self.time += seconds
@@ -122,6 +162,8 @@ class FakeCaller:
 
     direction = "outbound"
     hop = "outbound of default/storefront"
+    workload = "default/storefront"
+    source = "spiffe://test.mesh/ns/default/sa/storefront"
 
     def __init__(self, host: VirtualHost[Cluster]) -> None:
         self.surroundings = FakeSurroundings()
@@ -153,7 +195,8 @@ class Scene:
     def __init__(self, *routes: RouteSpec, protocol: str = "http") -> None:
         self.client = Client(protocol)
         self.first, self.second = FakeEndpoint(), FakeEndpoint()
-        clusters: dict[str, Cluster] = {"catalog": FakeCluster(self.first, self.second)}
+        self.cluster = FakeCluster(self.first, self.second)
+        clusters: dict[str, Cluster] = {"catalog": self.cluster}
         forward = RouteSpec(name="all", backends=(BackendSpec(cluster="catalog"),))
         spec = VirtualHostSpec(name="host", routes=routes or (forward,))
         self.caller = FakeCaller(compile_virtual_host(spec, clusters))
@@ -186,8 +229,13 @@ class Scene:
 
     def at_rest(self) -> bool:
         """Nothing is counted as under way any more."""
-        counts = (self.first.active, self.second.active, self.caller.surroundings.exchanges)
-        return counts == (0, 0, 0) and not self.first.waiting and not self.second.waiting
+        counts = (
+            self.first.active,
+            self.second.active,
+            self.cluster.requests.count,
+            len(self.caller.surroundings.exchanges),
+        )
+        return counts == (0, 0, 0, 0) and not self.first.waiting and not self.second.waiting
 
 
 OK = ResponseHead(200, [], length=2)
@@ -647,9 +695,12 @@ def test_without_an_endpoint_the_answer_is_503_at_once() -> None:
     scene.ask()
 
     assert scene.status == 503
-    assert scene.caller.surroundings.refusals == ["no-healthy-endpoint"]
+    assert scene.caller.surroundings.refusals == ["circuit-open"]
+    [head] = [call[1] for call in scene.client.heard if call[0] == "send_head"]
+    assert isinstance(head, ResponseHead)
+    assert value_of(head.fields, b"retry-after") == b"3"
     assert scene.caller.counted == [
-        ("all", "default/catalog", "", 503, "UH")
+        ("all", "default/catalog", "", 503, "UO")
     ]  # the service is known
     assert scene.at_rest()
 
@@ -841,3 +892,712 @@ def test_every_refusal_has_a_grpc_status() -> None:
     """Of the seventeen that there are, and none of them OK."""
     assert all(0 < why.grpc_status <= 16 for why in REFUSALS.values())
     assert refusal("deadline-exceeded").grpc_status == 4
+
+
+# What its endpoint learns of it --------------------------------------------------------------------
+
+
+def test_an_answer_is_judged_when_it_is_complete() -> None:
+    """Its status, and how long its head took: a body may be as long as it likes."""
+    scene = Scene()
+    scene.ask()
+    scene.first.lend()
+    scene.caller.surroundings.time += 0.25
+    scene.exchange.on_response_head(ResponseHead(503, [], length=2))
+    scene.caller.surroundings.time += 9.0
+    scene.exchange.on_response_data(b"ab")
+    assert scene.first.judged == []
+    scene.exchange.on_response_end(None)
+    assert scene.first.judged == [(503, None, "", 0.25)]
+    assert scene.at_rest()
+
+
+def test_a_call_is_judged_by_its_grpc_status() -> None:
+    """Which comes last, under a status of HTTP that says 200 to everything."""
+    scene = Scene()
+    scene.call()
+    scene.first.lend()
+    scene.exchange.on_response_head(ResponseHead(200, [], length=CHUNKED))
+    scene.exchange.on_response_end([field(b"grpc-status", b"14")])
+    assert scene.first.judged == [(200, "14", "", 0.0)]
+
+
+def test_each_endpoint_learns_of_the_attempt_that_it_failed() -> None:
+    """The one that could not be reached, and the one that answered instead."""
+    scene = Scene()
+    scene.ask()
+    scene.first.waiting.pop(0).on_upstream_failed("connect-failed")
+    scene.caller.surroundings.tick()
+    scene.second.lend()
+    scene.exchange.on_response_head(OK)
+    scene.exchange.on_response_data(b"ok", last=True)
+    assert scene.first.judged == [(0, None, "connect-failed", 0.0)]
+    assert scene.second.judged == [(200, None, "", 0.0)]
+
+
+def test_half_an_answer_is_a_failure() -> None:
+    """Whatever its head has said."""
+    scene = Scene()
+    scene.ask()
+    scene.first.lend()
+    scene.exchange.on_response_head(OK)
+    scene.exchange.on_response_reset("upstream-closed", reused=False)
+    assert scene.first.judged == [(200, None, "upstream-closed", 0.0)]
+    assert scene.at_rest()
+
+
+def test_a_client_that_leaves_proves_nothing() -> None:
+    """The endpoint hears that nobody waited any longer."""
+    scene = Scene()
+    scene.ask()
+    scene.first.lend()
+    scene.exchange.on_request_reset()
+    assert scene.first.judged == [(0, None, "downstream-closed", 0.0)]
+    assert scene.at_rest()
+
+
+@pytest.mark.parametrize("answered", [False, True])
+def test_a_deadline_is_a_failure_of_who_had_not_begun_to_answer(answered: bool) -> None:
+    """How long a stream takes that has begun, the request decides."""
+    scene = Scene()
+    scene.call("100m")
+    scene.first.lend()
+    if answered:
+        scene.exchange.on_response_head(ResponseHead(200, [], length=CHUNKED))
+    scene.caller.surroundings.sleep(0.1 + 2 * TICK)
+    [(_, _, code, _)] = scene.first.judged
+    assert code == ("downstream-closed" if answered else "deadline-exceeded")
+    assert scene.at_rest()
+
+
+def test_a_tunnel_is_judged_when_it_opens() -> None:
+    """It may live for days, and how it ends is the business of its two ends."""
+    scene = Scene()
+    head = scene.ask(length=TUNNEL)
+    stream = scene.first.lend()
+    del head
+    scene.exchange.on_upstream_switched(stream)
+    scene.exchange.on_response_head(ResponseHead(101, [], length=TUNNEL))
+    assert scene.first.judged == [(101, None, "", 0.0)]
+    scene.exchange.on_response_reset("upstream-reset", reused=False)
+    assert scene.first.judged == [(101, None, "", 0.0)]
+    assert scene.at_rest()
+
+
+def test_no_request_above_the_limit() -> None:
+    """It is refused at once, and an endpoint never hears of it."""
+    scene = Scene()
+    scene.cluster.requests.set(0)
+    scene.ask()
+    assert scene.status == 503
+    assert scene.caller.surroundings.refusals == ["overflow"]
+    assert not scene.first.waiting
+    assert scene.at_rest()
+
+
+# Where a request belongs ----------------------------------------------------------------------------
+
+
+RULE_SESSION = SessionPersistenceSpec(name="shop", type="header")
+
+
+class StickyScene(Scene):
+    """Two clusters of one endpoint each behind a rule, the second one without weight."""
+
+    def __init__(
+        self, *, of_rule: bool = False, of_cluster: bool = False, hashed: bool = False
+    ) -> None:
+        super().__init__()
+        self.first, self.second = FakeEndpoint("10.0.0.1:80"), FakeEndpoint("10.0.0.2:80")
+        self.cluster, self.other = FakeCluster(self.first), FakeCluster(self.second)
+        clusters: dict[str, Cluster] = {"catalog": self.cluster, "old": self.other}
+        backends = BackendSpec(cluster="catalog"), BackendSpec(cluster="old", weight=0)
+        session = RULE_SESSION if of_rule else None
+        rule = RouteSpec(name="all", backends=backends, session=session)
+        self.caller = FakeCaller(
+            compile_virtual_host(VirtualHostSpec(name="host", routes=(rule,)), clusters)
+        )
+        self.tokens = Tokens(b"s" * 32, lambda: 1_700_000_000.0)
+        self.caller.surroundings.tokens = self.tokens
+        for cluster in (self.cluster, self.other):
+            cluster.sticky = of_cluster or hashed
+            if of_cluster:
+                cluster.session = Session(RULE_SESSION)
+            if hashed:
+                cookie = HashKeySpec(source="cookie", name="user", cookie_ttl=0)
+                cluster.hash_key = HashKey((cookie,))
+
+    def answered(
+        self, *fields: Field, fail_first: bool = False
+    ) -> tuple[FakeEndpoint, list[Field]]:
+        """Return who has answered a request, and with which fields of ours."""
+        exchange = Exchange(Client(), cast("Caller", self.caller))
+        exchange.on_request_head(RequestHead(b"GET", b"catalog", b"/", list(fields)))
+        if fail_first:
+            [endpoint] = [e for e in (self.first, self.second) if e.waiting]
+            endpoint.waiting.clear()
+            exchange.on_upstream_failed("connect-failed")
+            self.caller.surroundings.tick()
+        [endpoint] = [e for e in (self.first, self.second) if e.waiting]
+        endpoint.lend()
+        head = ResponseHead(204, [])
+        exchange.on_response_head(head)
+        exchange.on_response_end(None)
+        return endpoint, head.fields
+
+    def token(self, endpoint: FakeEndpoint) -> Field:
+        return field(b"shop", self.tokens.make(self.tokens.id_of(endpoint.name), "all"))
+
+
+@pytest.mark.parametrize("of_rule", [True, False])
+def test_a_session_begins_with_its_first_answer(*, of_rule: bool) -> None:
+    """And goes on where it began, without being told again."""
+    scene = StickyScene(of_rule=of_rule, of_cluster=not of_rule)
+    endpoint, [token] = scene.answered()
+    assert token == scene.token(endpoint)
+    assert scene.answered(token) == (endpoint, [])
+    assert scene.at_rest()
+
+
+def test_the_session_of_a_rule_comes_before_its_weights() -> None:
+    """ "The persistence […] MUST be maintained across services, even if the weight is set to 0"."""
+    scene = StickyScene(of_rule=True)
+    assert scene.answered(scene.token(scene.second)) == (scene.second, [])
+    assert scene.other.requests.count == 0
+    assert scene.at_rest()
+
+
+def test_the_session_of_a_cluster_does_not() -> None:
+    """It says which endpoint of the one that the weights have chosen."""
+    scene = StickyScene(of_cluster=True)
+    endpoint, [token] = scene.answered(scene.token(scene.second))
+    assert (endpoint, token) == (scene.first, scene.token(scene.first))
+
+
+def test_an_endpoint_that_fails_ends_its_session() -> None:
+    """The request goes where any other would, and its answer begins a new session."""
+    scene = StickyScene(of_cluster=True)
+    scene.cluster.endpoints = (scene.first, scene.second)
+    endpoint, [token] = scene.answered(scene.token(scene.first), fail_first=True)
+    assert (endpoint, token) == (scene.second, scene.token(scene.second))
+
+
+def test_a_session_obeys_limits() -> None:
+    """It is no way around the cluster's."""
+    scene = StickyScene(of_cluster=True)
+    scene.cluster.requests = Limit("requests", 0)
+    exchange = Exchange(scene.client, cast("Caller", scene.caller))
+    exchange.on_request_head(RequestHead(b"GET", b"catalog", b"/", [scene.token(scene.first)]))
+    assert scene.status == 503
+
+
+def test_a_key_goes_with_every_attempt() -> None:
+    """Also one that was made for a client that had none; it gets its cookie with the answer."""
+    scene = StickyScene(hashed=True)
+    _, [cookie] = scene.answered(fail_first=True)
+    first, second = scene.cluster.keys
+    assert first is not None
+    assert first == second
+    pair = cookie[1].partition(b";")[0]
+    assert scene.answered(field(b"Cookie", pair)) == (scene.first, [])
+    assert scene.cluster.keys[2] == first
+
+
+def test_what_belongs_nowhere_has_no_key() -> None:
+    """As nearly always."""
+    scene = Scene()
+    scene.ask()
+    assert scene.cluster.keys == [None]
+    assert scene.exchange.affinity is None
+
+
+# Limits of time -----------------------------------------------------------------------------------
+
+
+def limited(**limits: Any) -> Scene:
+    """A scene, by the `protocol` that is given, whose cluster allows no more than that."""
+    scene = Scene(protocol=limits.pop("protocol", "http"))
+    scene.cluster.timeouts = compiled(NO_TIMEOUTS._replace(**limits))
+    return scene
+
+
+def look(scene: Scene) -> None:
+    """Go round all exchanges, as the process does every few seconds."""
+    surroundings = scene.caller.surroundings
+    for exchange in list(surroundings.exchanges):
+        exchange.on_look(surroundings.time)
+
+
+def body_of(scene: Scene) -> bytes:
+    """Return what the client has heard behind the head of its answer."""
+    return b"".join(call[1] for call in scene.client.heard if call[0] == "send_data")
+
+
+def test_a_request_has_the_time_of_its_route() -> None:
+    """HTTPRoute `timeouts.request`: then 504, and the work for it is given up."""
+    scene = Scene(
+        RouteSpec(name="all", backends=(BackendSpec(cluster="catalog"),), request_timeout=500)
+    )
+    head = scene.ask()
+    stream = scene.first.lend()
+    assert value_of(head.fields, b"x-mesh-deadline-ms") == b"500"
+    scene.caller.surroundings.sleep(0.499)
+    assert scene.client.words == []
+    scene.caller.surroundings.sleep(2 * TICK)
+
+    assert stream.words == ["send_head", "reset"]
+    assert scene.status == 504
+    assert b"default/catalog took 599 ms of it" in body_of(scene)
+    assert scene.caller.surroundings.refusals == ["deadline-exceeded"]
+    assert scene.caller.counted == [("all", "default/catalog", "v1", 504, "UT")]
+    assert scene.at_rest()
+
+
+def test_an_answer_that_takes_too_long_is_torn() -> None:
+    """The request's time covers the body, too; half of it must not look whole."""
+    scene = limited(request=1.0)
+    scene.ask()
+    scene.first.lend()
+    scene.exchange.on_response_head(OK)
+    scene.exchange.on_response_data(b"o")
+    scene.caller.surroundings.sleep(1 + 2 * TICK)
+    assert scene.client.words == ["send_head", "send_data", "reset"]
+    assert scene.caller.counted == [("all", "default/catalog", "v1", 200, "UT")]
+
+
+@pytest.mark.parametrize("limit", ["attempt", "answer"])
+def test_an_attempt_that_takes_too_long_is_given_up(limit: str) -> None:
+    """Nobody knows whether it was processed: by default it is not made again."""
+    scene = limited(**{limit: 0.5}, request=5.0)
+    scene.ask()
+    stream = scene.first.lend()
+    scene.caller.surroundings.sleep(0.5 + 2 * TICK)
+    assert stream.words == ["send_head", "reset"]
+    assert scene.status == 504
+    assert scene.caller.surroundings.refusals == ["attempt-timeout"]
+    assert scene.at_rest()
+
+
+def test_the_time_of_an_attempt_begins_with_its_connection() -> None:
+    """BackendRequest: "from when the request first starts being sent"."""
+    scene = limited(attempt=0.5)
+    scene.ask()
+    scene.caller.surroundings.sleep(2.0)
+    scene.first.lend()
+    scene.caller.surroundings.sleep(0.4)
+    scene.exchange.on_response_head(ResponseHead(200, [], length=0))
+    scene.exchange.on_response_end(None)
+    assert scene.status == 200
+    assert scene.caller.surroundings.timers.count == 0
+
+
+@pytest.mark.parametrize(("limit", "torn"), [("attempt", True), ("answer", False)])
+def test_the_body_belongs_to_an_attempt_but_not_to_its_answers_head(limit: str, torn: bool) -> None:
+    """BackendRequest runs "to when the full response has been received"; a per-try limit does not."""
+    scene = limited(**{limit: 0.5})
+    scene.ask()
+    scene.first.lend()
+    scene.exchange.on_response_head(OK)
+    scene.caller.surroundings.sleep(0.5 + 2 * TICK)
+    assert ("reset" in scene.client.words) is torn
+
+
+def test_far_limits_are_armed_only_of_what_lasts() -> None:
+    """An answer comes in milliseconds: until somebody goes round, nothing stands in the wheel."""
+    scene = limited(request=15.0, idle=300.0)
+    head = scene.ask()
+    scene.first.lend()
+    timers = scene.caller.surroundings.timers
+    assert timers.count == 0
+    assert value_of(head.fields, b"x-mesh-deadline-ms") == b"15000"  # it is said all the same
+    scene.caller.surroundings.time += 5.0
+    look(scene)
+    look(scene)
+    assert timers.count == 1
+    scene.caller.surroundings.sleep(10 + 2 * TICK)
+    assert scene.status == 504
+    assert timers.count == 0
+
+
+def rest(scene: Scene, seconds: float) -> None:
+    """Let time pass, a second at a time."""
+    for _ in range(int(seconds)):
+        scene.caller.surroundings.sleep(1.0)
+
+
+def test_silence_is_noticed_however_much_was_said_before() -> None:
+    """Data push the end of the wait out; a quarter of the limit later, at most, it has come."""
+    scene = limited(idle=8.0)
+    scene.ask()
+    scene.first.lend()
+    scene.exchange.on_response_head(OK)
+    for _ in range(10):
+        rest(scene, 7)
+        assert not scene.exchange.done
+        scene.exchange.on_response_data(b"x")
+    rest(scene, 8)
+    assert not scene.exchange.done
+    rest(scene, 3)
+    assert scene.client.words[-1] == "reset"
+    assert scene.caller.surroundings.refusals == ["stream-idle"]
+    assert scene.caller.counted == [("all", "default/catalog", "v1", 200, "SI")]
+    assert scene.at_rest()
+
+
+def test_without_an_answer_silence_is_504() -> None:
+    """An endpoint that takes a request and says nothing, when nobody has limited anything."""
+    scene = limited(idle=8.0)
+    scene.ask()
+    scene.first.lend()
+    rest(scene, 11)
+    assert scene.status == 504
+    assert scene.caller.surroundings.refusals == ["stream-idle"]
+
+
+def test_a_client_that_reads_slowly_is_not_silent() -> None:
+    """What leaves our buffers moves, too."""
+    scene = limited(idle=8.0)
+    scene.ask()
+    scene.first.lend()
+    scene.exchange.on_response_head(OK)
+    for _ in range(3):
+        rest(scene, 7)
+        scene.exchange.on_downstream_writable()
+        scene.exchange.on_upstream_writable()
+    assert not scene.exchange.done
+
+
+@pytest.mark.parametrize(
+    ("protocol", "length", "code"),
+    [("http2", 10, "body-timeout"), ("http2", CHUNKED, "stream-idle"), ("http", 10, "stream-idle")],
+)
+def test_a_body_that_was_announced_must_come(protocol: str, length: int, code: str) -> None:
+    """Over HTTP/2; an HTTP/1.1 connection sees to it itself, and messages may wait for answers."""
+    scene = limited(protocol=protocol, idle=300.0)
+    scene.ask(b"PUT", length=length)
+    scene.first.lend()
+    scene.exchange.on_request_data(b"x")
+    look(scene)
+    rest(scene, 400)
+    assert scene.caller.surroundings.refusals == [code]
+
+
+def test_a_client_is_not_slow_that_we_do_not_listen_to() -> None:
+    """While its endpoint takes nothing, it is the endpoint that nothing moves to."""
+    scene = limited(protocol="http2", idle=300.0)
+    scene.ask(b"PUT", length=10)
+    scene.first.lend()
+    scene.exchange.on_upstream_blocked()
+    look(scene)
+    rest(scene, 200)
+    assert not scene.exchange.done
+    scene.exchange.on_upstream_writable()
+    rest(scene, 90)
+    assert scene.caller.surroundings.refusals == ["body-timeout"]
+
+
+def test_request_and_answer_together_have_a_limit() -> None:
+    """However much moves."""
+    scene = limited(duration=5.0)
+    scene.ask()
+    scene.first.lend()
+    scene.exchange.on_response_head(OK)
+    for _ in range(6):
+        scene.exchange.on_response_data(b"x")
+        rest(scene, 1)
+    assert scene.client.words[-1] == "reset"
+    assert scene.caller.counted == [("all", "default/catalog", "v1", 200, "UMSDR")]
+
+
+def tunnel_of(scene: Scene) -> Recorder:
+    """Open a WebSocket, and return the endpoint's side of it."""
+    head = RequestHead(b"GET", b"catalog", b"/", [], TUNNEL)
+    head.upgrade = b"websocket"
+    scene.exchange.on_request_head(head)
+    stream = scene.first.lend()
+    scene.exchange.on_response_head(ResponseHead(101, [], TUNNEL))
+    return stream
+
+
+def test_waiting_for_a_tunnel_has_the_limits_of_any_request() -> None:
+    """Who never says 101 keeps nobody waiting."""
+    scene = limited(request=1.0)
+    head = RequestHead(b"GET", b"catalog", b"/", [], TUNNEL)
+    head.upgrade = b"websocket"
+    scene.exchange.on_request_head(head)
+    scene.first.lend()
+    scene.caller.surroundings.sleep(1 + 2 * TICK)
+    assert scene.status == 504
+    assert scene.at_rest()
+
+
+def test_a_tunnel_outlives_the_time_of_its_request() -> None:
+    """Request, attempt and idle limits were about the answer; a quiet WebSocket is an ordinary one."""
+    scene = limited(request=5.0, attempt=4.0, answer=3.0, idle=2.0)
+    tunnel_of(scene)
+    rest(scene, 1000)
+    assert not scene.exchange.done
+    assert scene.caller.surroundings.timers.count == 0
+
+
+@pytest.mark.parametrize(
+    ("limit", "flag"), [("tunnel_idle", "SI"), ("duration", "UMSDR")]
+)  # fmt: skip
+def test_a_tunnel_has_limits_where_somebody_wants_them(limit: str, flag: str) -> None:
+    """Both sides of it are reset: what breaks off must not look like an end."""
+    scene = limited(**{limit: 20.0})
+    stream = tunnel_of(scene)
+    rest(scene, 19)
+    assert not scene.exchange.done
+    rest(scene, 6)
+    assert (scene.client.words[-1], stream.words[-1]) == ("reset", "reset")
+    assert scene.caller.counted == [("all", "default/catalog", "v1", 101, flag)]
+    assert scene.at_rest()
+
+
+def test_no_further_attempt_is_made_for_nobody() -> None:
+    """When the time has passed before the next attempt begins, it does not begin."""
+    scene = limited(request=30.0)
+    scene.ask()
+    scene.first.waiting.pop().on_upstream_failed("connect-failed")
+    scene.caller.surroundings.time += 30.0
+    scene.caller.surroundings.tick()
+    assert scene.status == 504
+    assert b"no further attempt was made" in body_of(scene)
+    assert not scene.second.waiting
+    assert scene.at_rest()
+
+
+# Across the app -----------------------------------------------------------------------------------
+
+TRACEPARENT = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+
+class Sidecar:
+    """The inbound and the outbound half of one process, and an app that passes `traceparent` on."""
+
+    def __init__(self) -> None:
+        self.inbound, self.outbound = Scene(), Scene()
+        self.inbound.caller.direction = "inbound"
+        self.inbound.caller.hop = "inbound of default/storefront"
+        self.inbound.caller.identity_field = field(b"x-forwarded-client-cert", b"URI=spiffe://a/b")
+        self.surroundings = self.inbound.caller.surroundings
+        self.outbound.caller.surroundings = self.surroundings
+        self.outbound.exchange = self.another_call()
+
+    def another_call(self) -> Exchange:
+        return Exchange(self.outbound.client, cast("Caller", self.outbound.caller))
+
+    def receive(self, *said: tuple[bytes, bytes]) -> RequestHead:
+        """Let a request come in, with these fields of a mesh proxy's."""
+        head = RequestHead(b"GET", b"here", b"/", [field(b"traceparent", TRACEPARENT)])
+        head.mesh_fields = [field(name, value) for name, value in said] or None
+        self.inbound.exchange.on_request_head(head)
+        return head
+
+    def call(self, *said: tuple[bytes, bytes], trace: bytes = TRACEPARENT) -> RequestHead:
+        """Let the app call another service."""
+        head = RequestHead(b"GET", b"catalog", b"/", [field(b"traceparent", trace)])
+        head.mesh_fields = [field(name, value) for name, value in said] or None
+        self.outbound.exchange.on_request_head(head)
+        return head
+
+
+def test_a_call_has_what_is_left_to_the_request_it_is_made_for() -> None:
+    """Less what the app has taken, which is said along with it; attempt and criticality as they were."""
+    sidecar = Sidecar()
+    came = sidecar.receive(
+        (b"x-mesh-deadline-ms", b"1000"), (b"x-mesh-attempt", b"2"),
+        (b"x-mesh-criticality", b"sheddable"), (b"x-mesh-spent", b"default/edge=20"),
+    )  # fmt: skip
+    sidecar.inbound.first.lend()
+    assert value_of(came.fields, b"x-mesh-deadline-ms") == b"1000"
+    sidecar.surroundings.time += 0.25
+    sidecar.outbound.exchange = sidecar.another_call()
+    went = sidecar.call()
+    sidecar.outbound.first.lend()
+    said = {name: value for name, value, _ in went.fields if name.startswith(b"x-mesh-")}
+    assert said == {
+        b"x-mesh-deadline-ms": b"750",
+        b"x-mesh-attempt": b"2",
+        b"x-mesh-criticality": b"sheddable",
+        b"x-mesh-spent": b"default/storefront=250",
+    }
+
+
+def test_of_a_stranger_nothing_is_believed() -> None:
+    """Whoever has not proved to be of the mesh neither limits nor favours a request."""
+    sidecar = Sidecar()
+    sidecar.inbound.caller.identity_field = None
+    sidecar.receive((b"x-mesh-deadline-ms", b"1"), (b"x-mesh-criticality", b"critical"))
+    assert sidecar.inbound.first.waiting
+    assert sidecar.inbound.exchange.context.criticality is None
+    assert sidecar.inbound.exchange.deadline == inf
+
+
+def test_the_time_of_an_inbound_route_holds_for_the_calls() -> None:
+    """Whoever has set the limit: it is the exchange's deadline that is inherited."""
+    sidecar = Sidecar()
+    sidecar.inbound.cluster.timeouts = compiled(NO_TIMEOUTS._replace(request=2.0))
+    sidecar.receive()
+    went = sidecar.call()
+    sidecar.outbound.first.lend()
+    assert value_of(went.fields, b"x-mesh-deadline-ms") == b"2000"
+
+
+@pytest.mark.parametrize(("own", "passed_on"), [(b"300", b"300"), (b"9000", b"1000")])
+def test_an_app_may_allow_less_to_its_calls(own: bytes, passed_on: bytes) -> None:
+    """And not more."""
+    sidecar = Sidecar()
+    sidecar.receive((b"x-mesh-deadline-ms", b"1000"))
+    went = sidecar.call((b"x-mesh-deadline-ms", own), (b"x-mesh-attempt", b"7"))
+    sidecar.outbound.first.lend()
+    assert value_of(went.fields, b"x-mesh-deadline-ms") == passed_on
+    assert value_of(went.fields, b"x-mesh-attempt") is None
+
+
+def test_an_app_that_passes_nothing_on_has_its_own_word() -> None:
+    """Without a match nothing is inherited; the deadline that the app itself gives, holds."""
+    sidecar = Sidecar()
+    sidecar.receive((b"x-mesh-deadline-ms", b"1000"))
+    went = sidecar.call((b"x-mesh-deadline-ms", b"3000"), trace=b"")
+    sidecar.outbound.first.lend()
+    assert value_of(went.fields, b"x-mesh-deadline-ms") == b"3000"
+    assert sidecar.surroundings.propagation.unknown == 1
+
+
+def test_what_is_spent_is_refused_at_once_and_says_by_whom() -> None:
+    """The app has taken all the time: no endpoint is asked to work for nobody."""
+    sidecar = Sidecar()
+    sidecar.receive((b"x-mesh-deadline-ms", b"20000"))
+    sidecar.surroundings.time += 20.0
+    sidecar.outbound.exchange = sidecar.another_call()
+    sidecar.call()
+    assert sidecar.outbound.status == 504
+    body = body_of(sidecar.outbound)
+    assert b"default/storefront took 20000 ms of it, and it was not sent on" in body
+    assert not sidecar.outbound.first.waiting
+
+
+def test_what_arrives_spent_is_refused_in_the_name_of_who_spent_it() -> None:
+    """A hop before has said who it was."""
+    sidecar = Sidecar()
+    sidecar.receive((b"x-mesh-deadline-ms", b"0"), (b"x-mesh-spent", b"default/cart=950"))
+    assert sidecar.inbound.status == 504
+    assert b"default/cart took 950 ms of it" in body_of(sidecar.inbound)
+    assert not sidecar.surroundings.propagation.by_id
+
+
+def test_an_inbound_request_blames_the_call_it_waits_for() -> None:
+    """The app beside us has only waited, too."""
+    sidecar = Sidecar()
+    sidecar.receive((b"x-mesh-deadline-ms", b"1000"))
+    sidecar.inbound.first.lend()
+    sidecar.surroundings.time += 0.1
+    sidecar.outbound.exchange = sidecar.another_call()
+    sidecar.call()
+    sidecar.outbound.exchange.deadline = inf  # its own end would come in the same moment
+    sidecar.surroundings.sleep(0.9 + 2 * TICK)
+    assert b"default/catalog took 1000 ms of it" in body_of(sidecar.inbound)
+
+
+def test_when_the_client_goes_its_calls_are_cancelled() -> None:
+    """The endpoint's stream is reset, and the app is told why its call has ended."""
+    sidecar = Sidecar()
+    sidecar.receive()
+    sidecar.inbound.first.lend()
+    sidecar.call()
+    stream = sidecar.outbound.first.lend()
+    sidecar.inbound.exchange.on_request_reset()
+    assert stream.words == ["send_head", "reset"]
+    assert sidecar.outbound.status == 499
+    assert sidecar.surroundings.refusals == ["caller-gone"]
+    assert sidecar.surroundings.cancellations == ["default/catalog"]
+    assert sidecar.inbound.at_rest()
+    assert sidecar.outbound.at_rest()
+
+
+def test_an_app_that_goes_on_for_nobody_is_told() -> None:
+    """It may not have noticed: its next call is not made, and no endpoint works for it."""
+    sidecar = Sidecar()
+    sidecar.receive()
+    sidecar.inbound.first.lend()
+    sidecar.inbound.exchange.on_request_reset()
+    sidecar.call()
+    assert sidecar.outbound.status == 499
+    assert sidecar.surroundings.refusals == ["caller-gone"]
+    assert sidecar.outbound.at_rest()
+
+
+def test_an_app_that_goes_on_after_its_time_is_told_who_took_it() -> None:
+    """Also when the inbound request has been answered 504 for it."""
+    sidecar = Sidecar()
+    sidecar.receive((b"x-mesh-deadline-ms", b"500"))
+    sidecar.inbound.first.lend()
+    sidecar.surroundings.sleep(0.5 + 2 * TICK)
+    assert sidecar.inbound.status == 504
+    sidecar.outbound.exchange = sidecar.another_call()
+    sidecar.call()
+    assert sidecar.outbound.status == 504
+    assert b"default/storefront took 600 ms of it" in body_of(sidecar.outbound)
+
+
+def test_an_answer_that_has_begun_is_cancelled_as_well() -> None:
+    """It is torn, and its endpoint is not blamed."""
+    sidecar = Sidecar()
+    sidecar.receive()
+    sidecar.call()
+    sidecar.outbound.first.lend()
+    sidecar.outbound.exchange.on_response_head(OK)
+    sidecar.inbound.exchange.on_request_reset()
+    assert sidecar.outbound.client.words == ["send_head", "reset"]
+    assert sidecar.outbound.caller.counted == [("all", "default/catalog", "v1", 200, "DC")]
+
+
+def test_calls_outlive_the_request_that_was_answered() -> None:
+    """What an app does after it has answered is its own business; a later call inherits nothing."""
+    sidecar = Sidecar()
+    sidecar.receive()
+    sidecar.inbound.first.lend()
+    sidecar.call()
+    stream = sidecar.outbound.first.lend()
+    sidecar.inbound.exchange.on_response_head(OK)
+    sidecar.inbound.exchange.on_response_end(None)
+    assert stream.words == ["send_head"]
+    assert not sidecar.surroundings.propagation.by_id
+
+
+def test_an_ended_call_is_not_cancelled() -> None:
+    """It has left the list of those that are made for the request."""
+    sidecar = Sidecar()
+    sidecar.receive()
+    sidecar.call()
+    sidecar.outbound.first.lend()
+    sidecar.outbound.exchange.on_response_head(OK)
+    sidecar.outbound.exchange.on_response_end(None)
+    sidecar.inbound.exchange.on_request_reset()
+    assert sidecar.surroundings.cancellations == []
+
+
+def test_a_further_attempt_says_which_it_is() -> None:
+    """Over all hops: the second try of a third one is the fourth."""
+    sidecar = Sidecar()
+    sidecar.receive((b"x-mesh-attempt", b"3"))
+    went = sidecar.call()
+    sidecar.outbound.first.waiting.pop().on_upstream_failed("connect-failed")
+    sidecar.surroundings.tick()
+    sidecar.outbound.second.lend()
+    assert value_of(went.fields, b"x-mesh-attempt") == b"4"
+
+
+def test_a_call_of_grpc_has_its_own_field() -> None:
+    """What a route or a request before allows is said in `grpc-timeout`, whoever set one."""
+    scene = limited(protocol="http2", request=2.0)
+    head = scene.call("5S")
+    scene.first.lend()
+    assert value_of(head.fields, b"grpc-timeout") == b"2000000u"
+    assert value_of(head.fields, b"x-mesh-deadline-ms") is None
+    scene = limited(protocol="http2", request=2.0)
+    head = scene.call()
+    scene.first.lend()
+    assert value_of(head.fields, b"grpc-timeout") == b"2000000u"

@@ -292,7 +292,7 @@ async def test_draining_waits_for_what_runs(tmp_path: Path) -> None:
             response = await client.response()
             assert (response.body, response.header("connection")) == (b"/slow 0", "close")
             await draining
-            assert scene.traffic.environment.exchanges == 0
+            assert not scene.traffic.environment.exchanges
 
 
 @pytest.mark.parametrize("hurried", [False, True])
@@ -313,5 +313,5 @@ async def test_a_drain_has_an_end(
                 await draining
             await proxy.stop()
             assert await client.rest() == b""
-            await until(lambda: scene.traffic.environment.exchanges == 0)
+            await until(lambda: not scene.traffic.environment.exchanges)
     assert "1 requests cut" in caplog.text

@@ -5,7 +5,12 @@ from typing import Any
 
 import pytest
 
+from meshproxy.contract.policies import HashKeySpec
 from meshproxy.contract.resources import TcpBackendSpec, TcpRouteSpec, TcpRuleSpec
+from meshproxy.message import Field
+from meshproxy.policies.limits import Limit
+from meshproxy.policies.load_balancing.consistent_hashing import hash_of
+from meshproxy.policies.load_balancing.hash_key import HashKey
 from meshproxy.relay import EARLY_LIMIT, Cluster, Endpoint, Relay
 from meshproxy.routing.tcp import TcpRoute, compile_tcp_route
 from meshproxy.telemetry.metrics import TcpSeries
@@ -18,12 +23,19 @@ class FakeEndpoint:
     def __init__(self) -> None:
         self.active = 0
         self.waiting: list[Relay] = []
+        self.judged: list[tuple[str, float]] = []
 
     def connect(self, relay: Relay) -> None:
         self.waiting.append(relay)
 
     def disconnect(self, relay: Relay) -> None:
         self.waiting.remove(relay)
+
+    def judge(
+        self, status: int, grpc_status: str | None, code: str, seconds: float, began: float
+    ) -> None:
+        assert (status, grpc_status, began) == (0, None, 100.0)
+        self.judged.append((code, seconds))
 
     def way(self) -> Recorder:
         """Give the relay that waits a side that is not yet known to lead anywhere."""
@@ -37,14 +49,25 @@ class FakeCluster:
 
     def __init__(self, *endpoints: FakeEndpoint) -> None:
         self.endpoints = endpoints
+        self.connections = Limit("connections")
+        self.hash_key: HashKey | None = None
+        self.keys: list[int | None] = []
 
-    def pick(self, avoid: Endpoint | None) -> Endpoint | None:
+    def pick(self, avoid: Endpoint | None, key: int | None) -> Endpoint | None:
+        self.keys.append(key)
         others = [endpoint for endpoint in self.endpoints if endpoint is not avoid]
         return next(iter(others or self.endpoints), None)
+
+    def admits(self, limit: Limit) -> bool:
+        return not limit.full
+
+    def refusal(self, limit: Limit) -> tuple[str, str, list[Field]]:
+        return ("overflow" if limit.full else "circuit-open"), "", []
 
 
 class FakeSurroundings:
     def __init__(self) -> None:
+        self.now: Callable[[], float] = lambda: 100.0
         self.random: Callable[[], float] = lambda: 0.5
         self.due: list[Callable[[], None]] = []
         self.retries: list[str] = []
@@ -66,6 +89,7 @@ class FakeSurroundings:
 
 class FakeCaller:
     direction = "outbound"
+    source = "spiffe://test.mesh/ns/default/sa/storefront"
 
     def __init__(self, route: TcpRoute[Cluster] | None) -> None:
         self.surroundings = FakeSurroundings()
@@ -79,7 +103,8 @@ class FakeCaller:
 class Scene:
     def __init__(self, *rules: TcpRuleSpec, endpoints: int = 2) -> None:
         self.endpoints = [FakeEndpoint() for _ in range(endpoints)]
-        clusters: dict[str, Cluster] = {"broker": FakeCluster(*self.endpoints)}
+        self.cluster = FakeCluster(*self.endpoints)
+        clusters: dict[str, Cluster] = {"broker": self.cluster}
         rules = rules or (TcpRuleSpec(name="all", backends=(TcpBackendSpec(cluster="broker"),)),)
         self.caller = FakeCaller(compile_tcp_route(TcpRouteSpec(name="r", rules=rules), clusters))
         self.surroundings = self.caller.surroundings
@@ -274,7 +299,7 @@ def test_the_slower_side_pauses_the_other() -> None:
             "NC",
             ("r", "-"),
         ),
-        (Scene(endpoints=0), "no-healthy-endpoint", "UH", ("all", "default/broker")),
+        (Scene(endpoints=0), "circuit-open", "UO", ("all", "default/broker")),
     ],
     ids=["no rule", "no backend", "unresolved", "no endpoint"],
 )
@@ -307,3 +332,64 @@ def test_the_name_decides() -> None:
     scene = Scene(named, TcpRuleSpec(name="rest"))
     scene.relay.begin("a.b")
     assert list(scene.caller.counted) == [("named", "default/broker")]
+
+
+# What its endpoint learns of it --------------------------------------------------------------------
+
+
+def test_a_connection_is_judged_once_and_as_soon_as_it_stands() -> None:
+    """What becomes of it later is between the client and the app."""
+    scene = Scene()
+    scene.relay.begin()
+    side = scene.endpoints[0].way()
+    assert scene.endpoints[0].judged == []
+    scene.surroundings.now = lambda: 100.5
+    scene.relay.on_upstream_connected()
+    assert scene.endpoints[0].judged == [("", 0.5)]
+    assert scene.cluster.connections.count == 1
+
+    del side
+    scene.relay.on_upstream_reset("upstream-reset")
+    assert scene.endpoints[0].judged == [("", 0.5)]
+    assert scene.cluster.connections.count == 0
+
+
+def test_each_endpoint_learns_of_the_attempt_that_it_failed() -> None:
+    """One that is not there, then one that is."""
+    scene = Scene()
+    scene.relay.begin()
+    scene.endpoints[0].waiting.pop(0).on_upstream_failed("connect-failed")
+    scene.surroundings.due.pop()()
+    scene.endpoints[1].way()
+    scene.relay.on_upstream_connected()
+    assert scene.endpoints[0].judged == [("connect-failed", 0.0)]
+    assert scene.endpoints[1].judged == [("", 0.0)]
+
+
+def test_a_client_that_leaves_proves_nothing() -> None:
+    """The endpoint hears that nobody waited."""
+    scene = Scene()
+    scene.relay.begin()
+    scene.relay.on_downstream_reset()
+    assert scene.endpoints[0].judged == [("downstream-closed", 0.0)]
+    assert scene.cluster.connections.count == 0
+
+
+def test_no_connection_above_the_limit() -> None:
+    """It is refused at once, and an endpoint never hears of it."""
+    scene = Scene()
+    scene.cluster.connections.set(0)
+    scene.relay.begin()
+    assert scene.surroundings.refusals == ["overflow"]
+    assert not scene.endpoints[0].waiting
+
+
+def test_an_opaque_connection_is_hashed_by_its_caller() -> None:
+    """By nothing else: nobody looks inside.  The second attempt has the same key."""
+    scene = Scene()
+    scene.cluster.hash_key = HashKey((HashKeySpec(source="address"),))
+    scene.relay.begin()
+    scene.relay.on_upstream_failed("connect-failed")
+    scene.tick()
+    key = hash_of(scene.client.address.encode())
+    assert scene.cluster.keys == [key, key]

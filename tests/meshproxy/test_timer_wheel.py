@@ -33,11 +33,11 @@ class Clock:
 
 class Item:
     def __init__(self, clock: Clock, deadline: float) -> None:
-        self.deadline = deadline
+        self.due = deadline
         self.told_at: float | None = None
         self._clock = clock
 
-    def on_deadline(self) -> None:
+    def on_due(self) -> None:
         assert self.told_at is None
         self.told_at = self._clock.now()
 
@@ -67,7 +67,7 @@ def test_each_is_told_once_in_time_and_never_early(wanted: list[tuple[float, boo
             assert item.told_at is None
         else:
             assert item.told_at is not None
-            late = item.told_at - max(item.deadline, start)
+            late = item.told_at - max(item.due, start)
             assert 0 <= late <= TICK + 1e-6
     assert subject.count == 0
     assert clock.due == []
@@ -107,8 +107,8 @@ def test_who_is_told_may_drop_and_add_others() -> None:
     new = Item(clock, clock.time + 1)
 
     class Meddler(Item):
-        def on_deadline(self) -> None:
-            super().on_deadline()
+        def on_due(self) -> None:
+            super().on_due()
             if other.told_at is None:
                 subject.drop(slot, other)
             if new.told_at is None and subject.count < 2:

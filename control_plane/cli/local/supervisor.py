@@ -117,7 +117,7 @@ class Supervisor:
         state = self._store.state
         if any(finding.severity == "error" for finding in state.findings):
             raise BrokenFilesError(state.findings)
-        if not (state.services or state.workloads or state.routes or state.mesh_config):
+        if not state.locations:
             raise CommandError(f"no resources found in {', '.join(map(str, self._files))}")
         self._tell_findings(state)
         self._trust_domain = trust_domain_of(state)

@@ -10,6 +10,7 @@ from control_plane.cli.config import action, described
 from control_plane.cli.main import main
 from control_plane.placement import Placement, Placements
 from meshproxy.contract import wire
+from meshproxy.contract.matching import MatchSpec, PathMatchSpec, ValueMatchSpec
 from meshproxy.contract.resources import (
     BackendSpec,
     ClusterSpec,
@@ -19,15 +20,12 @@ from meshproxy.contract.resources import (
     HeaderModifierSpec,
     HeaderSpec,
     ListenerSpec,
-    MatchSpec,
-    PathMatchSpec,
     RedirectSpec,
     RouteSpec,
     Snapshot,
     TcpBackendSpec,
     TcpRouteSpec,
     TcpRuleSpec,
-    ValueMatchSpec,
     VirtualHostSpec,
 )
 from tests.control_plane.cli.conftest import Api
@@ -111,6 +109,19 @@ def test_connections_that_are_not_http_have_a_table_of_their_own(
     ]
     assert run(api, "shop", "routes", "-o", "json") == 0
     assert set(json.loads(capsys.readouterr().out)) == {"virtual_hosts", "tcp_routes"}
+
+
+def test_policies_are_shown_with_their_defaults(
+    api: Api, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As a table in words, as JSON with every value that is in force."""
+    api.answers["/api/v1/proxies/default/shop/snapshot"] = (200, WIRE)
+
+    assert run(api, "shop", "policies") == 0
+    assert capsys.readouterr().out.splitlines()[1].startswith("(default)")
+    assert run(api, "shop", "policies", "-o", "json") == 0
+    (cluster,) = json.loads(capsys.readouterr().out)["clusters"]
+    assert (cluster["name"], cluster["connect_timeout"]) == ("c1", 5000)
 
 
 def test_destinations_are_shown_where_there_are_any(

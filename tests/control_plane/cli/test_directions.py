@@ -13,15 +13,15 @@ from control_plane.cli.local.plane import LocalControlPlane
 from control_plane.cli.local.rundir import RunDirectory
 from control_plane.cli.local.workload import LocalWorkload
 from control_plane.placement import Placements
-from control_plane.resources.model import (
+from control_plane.resources.fields import Metadata
+from control_plane.resources.gateway_api import (
     BackendRef,
     ConnectionRule,
-    Metadata,
     ParentRef,
     TLSRoute,
     TLSRouteSpec,
-    Workload,
 )
+from control_plane.resources.model import Workload
 from tests.control_plane.cli.local.machine import Machine
 from tests.control_plane.cli.local.meshes import service, state, workload
 

@@ -4,7 +4,7 @@ import msgspec
 
 from control_plane.cli.traffic import HANDSHAKE_FAILURES, REQUESTS, Series, edges
 from control_plane.cli.verdict import expected_hops, problems, proved
-from control_plane.resources.model import HTTPRoute
+from control_plane.resources.gateway_api import HTTPRoute
 
 HOPS = {("default/a", "default/b")}
 

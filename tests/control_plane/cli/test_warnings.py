@@ -7,6 +7,7 @@ import pytest
 from control_plane.cli.warnings import warnings
 from control_plane.placement import Placements
 from control_plane.resources.collection import choose, examine, state_of
+from tests.helpers.mesh import policy, route, service, state, workload
 
 MESH = """
 apiVersion: meshproxy.io/v1alpha1
@@ -23,9 +24,9 @@ spec: {SPEC}
 
 def told(spec: str) -> list[str]:
     text = MESH.replace("SPEC", spec)
-    state = state_of(choose({Path("m.yaml"): examine(text, Path("m.yaml"))}, {}), Placements())
-    assert state.findings == ()
-    return warnings(state)
+    made = state_of(choose({Path("m.yaml"): examine(text, Path("m.yaml"))}, {}), Placements())
+    assert made.findings == ()
+    return warnings(made)
 
 
 @pytest.mark.parametrize(
@@ -57,3 +58,19 @@ def told(spec: str) -> list[str]:
 def test_a_service_that_nobody_answers_for_is_told(spec: str, expected: str | None) -> None:
     """With its place and its field, as a finding would be."""
     assert told(spec) == ([f"m.yaml:7: Service/default/files: {expected}"] if expected else [])
+
+
+@pytest.mark.parametrize("name", ["limits", "other"])
+def test_a_policy_that_nothing_leads_to(name: str) -> None:
+    """It targets no Service, and no route has it for a filter."""
+    limits = policy("limits", "rules: [{requests: 1}]", kind="RateLimitPolicy")
+    start, end = limits.index("targetRefs"), limits.index("rules")
+    ref = f"{{group: meshproxy.io, kind: RateLimitPolicy, name: {name}}}"
+    filters = f"[{{filters: [{{type: ExtensionRef, extensionRef: {ref}}}]}}]"
+    mesh = state(
+        service("a"), workload("a"), limits[:start] + limits[end:], route("r", "a", filters)
+    )
+    expected = (
+        "RateLimitPolicy/default/limits: spec.targetRefs: is missing, and no route refers to it"
+    )
+    assert warnings(mesh) == ([] if name == "limits" else [f"2.yaml:2: {expected}"])

@@ -1,5 +1,5 @@
 from control_plane.generate.backends import cluster_name, http_backend, tcp_backend
-from control_plane.resources.model import BackendRef, HTTPBackendRef, HTTPRoute, TCPRoute
+from control_plane.resources.gateway_api import BackendRef, HTTPBackendRef, HTTPRoute, TCPRoute
 from meshproxy.contract.resources import BackendSpec, TcpBackendSpec
 from tests.helpers.mesh import route, service, state, tcp_route
 

@@ -2,8 +2,9 @@ import pytest
 
 from control_plane.generate.clusters import inbound
 from control_plane.generate.snapshot import generate
+from meshproxy.contract.policies import LimitsSpec, SheddingSpec
 from meshproxy.contract.resources import ClusterSpec
-from tests.helpers.mesh import TRUST, route, service, state, tcp_route, workload
+from tests.helpers.mesh import TRUST, policy, route, service, state, tcp_route, workload
 
 MESH = "apiVersion: meshproxy.io/v1alpha1\nkind: MeshConfig\nmetadata: {name: m}\n"
 
@@ -36,11 +37,49 @@ def test_only_what_routes_lead_to() -> None:
 
 
 def test_the_own_app_is_reached_in_plaintext() -> None:
-    """Over the loopback, under the workload's name."""
+    """Over the loopback, under the workload's name; its one endpoint is neither ejected nor limited."""
     mesh = state(workload("w"))
-    assert inbound(mesh.workloads["default/w"], mesh.services, ()) == (
-        ClusterSpec(name="inbound:8080", service="default/w"),
+    assert inbound(mesh.workloads["default/w"], mesh.services, (), {}) == (
+        ClusterSpec(
+            name="inbound:8080",
+            service="default/w",
+            limits=LimitsSpec(),
+            endpoint_limits=LimitsSpec(),
+            outliers=None,
+        ),
     )
+
+
+def test_a_policy_of_the_backend_holds_not_that_of_the_parent() -> None:
+    """Policies say how a Service is called, whichever route leads there."""
+    made = clusters(
+        service("a"),
+        service("b"),
+        route("r", "a", "[{backendRefs: [{name: a, port: 80}, {name: b, port: 80}]}]"),
+        policy("p", "timeouts: {request: 1s}", target="a"),
+        policy("q", "timeouts: {request: 2s}", target="b"),
+    )
+    assert made["default/a:80"].request_timeout == 1_000
+    assert made["default/b:80"].request_timeout == 2_000
+
+
+def test_the_way_to_the_app_sheds_load_and_does_not_end_what_callers_keep() -> None:
+    """All else is the callers' business; of two Services in front the older policy decides."""
+    older = ", creationTimestamp: '2020-01-01T00:00:00Z'"
+    made = clusters(
+        service("w"),
+        service("v").replace("app: v", "app: w"),
+        policy("p", "loadShedding: {maxLimit: 7, minLimit: 1, initialLimit: 2}", target="w"),
+        policy(
+            "q",
+            "loadShedding: {}, timeouts: {request: 1s, streamIdle: 0s, idleConnection: 3s}",
+            target="v",
+            metadata=older,
+        ),
+    )["inbound:8080"]
+    assert made.shedding == SheddingSpec()
+    assert (made.stream_idle_timeout, made.idle_timeout) == (0, 3_000)
+    assert made.request_timeout == 0
 
 
 @pytest.mark.parametrize(

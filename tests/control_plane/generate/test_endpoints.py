@@ -73,3 +73,21 @@ def test_the_own_app_is_where_it_was_placed() -> None:
     (found,) = inbound(own, PLACED["default/a"])
     assert found.endpoints == (EndpointSpec(address="127.0.0.1", port=3000),)
     assert inbound(own, None)[0].endpoints == ()
+
+
+def test_where_it_runs_and_how_near_that_is() -> None:
+    """The zone is the endpoint's own; the priority is as the asking proxy sees it."""
+    label = "topology.kubernetes.io/zone: "
+    texts = [
+        workload(name).replace("labels: {", f"labels: {{{label}{zone}, ")
+        for name, zone in (("a", "z1"), ("b", "z2"))
+    ]
+    mesh = state(service("a"), *texts, placements=PLACED)
+    seen = {}
+    for name in ("a", "b"):
+        snapshot = generate(mesh, f"default/{name}", TRUST)
+        (found,) = next(
+            one.endpoints for one in snapshot.endpoints if one.cluster == "default/a:80"
+        )
+        seen[name] = (found.zone, found.priority)
+    assert seen == {"a": ("z1", 0), "b": ("z1", 2)}

@@ -5,19 +5,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from control_plane.generate.grpc_routes import compiled
+from control_plane.resources.gateway_api import GRPCRoute
 from control_plane.resources.grpc_route import problems_of_route
-from control_plane.resources.model import GRPCRoute
 from control_plane.store import State
 from meshproxy.contract import wire
-from meshproxy.contract.resources import (
-    BackendSpec,
-    HeaderModifierSpec,
-    MatchSpec,
-    PathMatchSpec,
-    RouteSpec,
-    ValueMatchSpec,
-    VirtualHostSpec,
-)
+from meshproxy.contract.matching import MatchSpec, PathMatchSpec, ValueMatchSpec
+from meshproxy.contract.resources import BackendSpec, HeaderModifierSpec, RouteSpec, VirtualHostSpec
 from meshproxy.message import RequestHead, field
 from meshproxy.routing.table import VirtualHost, compile_virtual_host
 from tests.helpers.mesh import route, service, source, state
@@ -25,7 +18,7 @@ from tests.helpers.mesh import route, service, source, state
 
 def specs(mesh: State) -> tuple[RouteSpec, ...]:
     routes = [route for route in mesh.routes.values() if isinstance(route, GRPCRoute)]
-    return compiled(routes, mesh.services)
+    return compiled(routes, mesh.services, mesh.policies)
 
 
 def grpc(rules: str) -> State:
@@ -128,7 +121,7 @@ def test_whatever_validates_compiles_and_finds_its_calls(kind: str, name: str, m
     if list(problems_of_route(parsed)):
         return
     host: VirtualHost[str] = compile_virtual_host(
-        VirtualHostSpec(name="h", routes=compiled([parsed], mesh.services)), {}
+        VirtualHostSpec(name="h", routes=compiled([parsed], mesh.services, mesh.policies)), {}
     )
     if kind == "Exact":
         path = f"/{name or 'any.Service'}/{method or 'Any'}".encode()

@@ -1,5 +1,5 @@
 from control_plane.generate.headers import request_headers, response_headers
-from control_plane.resources.model import GRPCRouteFilter, HTTPHeader, HTTPHeaderFilter
+from control_plane.resources.gateway_api import GRPCRouteFilter, HTTPHeader, HTTPHeaderFilter
 from meshproxy.contract.resources import HeaderModifierSpec, HeaderSpec
 
 CHANGES = HTTPHeaderFilter(

@@ -9,20 +9,18 @@ from hypothesis import strategies as st
 from control_plane.generate.http_routes import compiled
 from control_plane.placement import Placements
 from control_plane.resources.collection import choose, examine, state_of
-from control_plane.resources.model import HTTPRoute
+from control_plane.resources.gateway_api import HTTPRoute
 from control_plane.store import State
 from meshproxy.contract import wire
+from meshproxy.contract.matching import MatchSpec, PathMatchSpec, ValueMatchSpec
 from meshproxy.contract.resources import (
     BackendSpec,
     HeaderModifierSpec,
     HeaderSpec,
-    MatchSpec,
-    PathMatchSpec,
     PathRewriteSpec,
     RedirectSpec,
     RewriteSpec,
     RouteSpec,
-    ValueMatchSpec,
     VirtualHostSpec,
 )
 from meshproxy.routing.table import compile_virtual_host
@@ -32,7 +30,7 @@ from tests.helpers.mesh import route, service, state
 def one(rule: str) -> RouteSpec:
     """Return what a route of one rule becomes."""
     mesh = state(service("a"), service("b"), route("r", "a", f"[{rule}]"))
-    (spec,) = compiled(http_routes(mesh), mesh.services)
+    (spec,) = compiled(http_routes(mesh), mesh.services, mesh.policies)
     return spec
 
 
@@ -41,7 +39,7 @@ def http_routes(mesh: State) -> list[HTTPRoute]:
 
 
 def names(mesh: State) -> list[str]:
-    found = compiled(http_routes(mesh), mesh.services)
+    found = compiled(http_routes(mesh), mesh.services, mesh.policies)
     return [spec.name.removeprefix("HTTPRoute/") for spec in found]
 
 
@@ -105,7 +103,7 @@ def test_within_a_route_the_first_rule_and_match_wins() -> None:
         service("a"),
         route("r", "a", "[{matches: [{method: GET}, {method: PUT}]}, {matches: [{method: POST}]}]"),
     )
-    found = compiled(http_routes(mesh), mesh.services)
+    found = compiled(http_routes(mesh), mesh.services, mesh.policies)
     assert [spec.match.method for spec in found] == ["GET", "PUT", "POST"]
 
 
@@ -280,7 +278,9 @@ def test_whatever_validates_compiles_in_the_proxy(rules: list[JSON], name: str) 
     if any(finding.severity == "error" for finding in mesh.findings):
         return
 
-    host = VirtualHostSpec(name="default/a:80", routes=compiled(http_routes(mesh), mesh.services))
+    host = VirtualHostSpec(
+        name="default/a:80", routes=compiled(http_routes(mesh), mesh.services, mesh.policies)
+    )
 
     received = wire.decode(wire.encode(host), VirtualHostSpec)
     assert len(compile_virtual_host(received, {"default/a:80": "a"}).routes) == len(host.routes)

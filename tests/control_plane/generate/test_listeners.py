@@ -3,6 +3,8 @@ import pytest
 from control_plane.generate.listeners import inbound_protocol, listeners
 from control_plane.generate.snapshot import generate
 from control_plane.placement import Placement
+from control_plane.resources.fields import Metadata
+from control_plane.resources.model import MeshConfig
 from meshproxy.contract.resources import ListenerSpec
 from tests.helpers.mesh import TRUST, route, service, state, tcp_route, workload
 
@@ -95,8 +97,6 @@ def test_mtls_is_the_meshs(mtls: str) -> None:
 def test_not_placed_means_no_sockets() -> None:
     """There is no port to listen on."""
     alone = state(workload("a"))
-    from control_plane.resources.model import MeshConfig, Metadata
-
     mesh = MeshConfig(
         api_version="meshproxy.io/v1alpha1", kind="MeshConfig", metadata=Metadata(name="m")
     )

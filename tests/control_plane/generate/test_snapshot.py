@@ -12,7 +12,7 @@ from control_plane.store import State
 from meshproxy.contract import wire
 from meshproxy.contract.resources import Snapshot
 from tests.helpers.golden import assert_golden
-from tests.helpers.mesh import TRUST, route, service, state, tcp_route, tls_route, workload
+from tests.helpers.mesh import TRUST, policy, route, service, state, tcp_route, tls_route, workload
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -96,6 +96,53 @@ def test_golden(name: str) -> None:
     assert_golden(generate(RICH, name, TRUST), GOLDEN / f"{name.replace('/', '-')}.json")
 
 
+# Every policy, in a mesh of its own: who calls, and who is called.
+POLICIES = state(
+    service("shop"),
+    service("books"),
+    service("copy"),
+    workload("shop").replace("labels: {", "labels: {topology.kubernetes.io/zone: za, "),
+    workload("books").replace("labels: {", "labels: {topology.kubernetes.io/zone: zb, "),
+    policy(
+        "books",
+        "timeouts: {request: 10s, streamIdle: 1h}, retry: {attempts: 3, codes: [503]}, "
+        "retryConstraint: {budget: {percent: 10}}, limits: {maxRequests: 100}, circuitBreaker: {}, "
+        "outlierDetection: {consecutive5xxErrors: 3}, healthCheck: {http: {path: /up}}, "
+        "loadBalancing: {algorithm: RingHash, hashKeys: [{type: SourceIdentity}]}, "
+        "sessionPersistence: {}, maxConnectionAge: 10m, loadShedding: {}",
+        target="books",
+    ),
+    policy("copy", "outlierDetection: {enabled: false}", target="copy"),
+    policy("limits", "rules: [{name: all, requests: 100}]", "books", kind="RateLimitPolicy"),
+    policy("faults", "rules: [{delay: {fixedDelay: 1s}}]", "books", kind="FaultInjection"),
+    route(
+        "books",
+        "books",
+        "[{timeouts: {backendRequest: 1s}, retry: {attempts: 1}, sessionPersistence: {sessionName: s}, "
+        "filters: [{type: RequestMirror, requestMirror: {backendRef: {name: copy, port: 80}, "
+        "percent: 1}}, {type: ExtensionRef, extensionRef: {group: meshproxy.io, "
+        "kind: RateLimitPolicy, name: limits}}], backendRefs: [{name: books, port: 80}]}]",
+    ),
+    placements={
+        f"default/{name}": Placement(
+            app_ports={8080: 20000 + index},
+            inbound_ports={8080: 21000 + index},
+            outbound_port=22000 + index,
+            admin_port=23000 + index,
+        )
+        for index, name in enumerate(["shop", "books"])
+    },
+)
+
+
+@pytest.mark.parametrize("name", ["shop", "books"])
+def test_golden_of_every_policy(name: str) -> None:
+    """At the caller, and beside the app that is called."""
+    snapshot = generate(POLICIES, f"default/{name}", TRUST)
+    assert_consistent(snapshot)
+    assert_golden(snapshot, GOLDEN / f"policies-{name}.json")
+
+
 @pytest.mark.parametrize("name", ["shop", "books", "db"])
 def test_golden_of_every_protocol(name: str) -> None:
     """gRPC, TCP, TLS, what says that it is HTTP and what says nothing: who calls, who is called."""
@@ -137,7 +184,13 @@ def assert_consistent(snapshot: Snapshot) -> None:
         for rule in one.rules
         for backend in rule.backends
     }
-    assert clusters == (requested | connected) - {None}
+    mirrored = {
+        mirror.cluster
+        for host in snapshot.virtual_hosts
+        for one in host.routes
+        for mirror in one.mirrors
+    }
+    assert clusters == (requested | connected | mirrored) - {None}
     assert clusters == {one.cluster for one in snapshot.endpoints}
     domains = [domain for host in snapshot.virtual_hosts for domain in host.domains]
     assert len([d for d in domains if d != "*"]) == len({d for d in domains if d != "*"})

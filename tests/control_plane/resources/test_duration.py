@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from control_plane.resources.duration import milliseconds
+from control_plane.resources.duration import milliseconds, problem, text_of
 
 
 @pytest.mark.parametrize(
@@ -39,3 +39,17 @@ def test_a_number_or_a_clear_error(text: str) -> None:
     """No text makes it fail in another way."""
     with contextlib.suppress(ValueError):
         assert milliseconds(text) >= 0
+
+
+def test_problem() -> None:
+    """A sentence for what is none, or is too short."""
+    assert problem("0s") is None
+    assert problem("1ms", 1) is None
+    assert problem("0s", 1) == '"0s" is too short, expected at least 1ms'
+    assert str(problem("x")).startswith('"x" is not a duration')
+
+
+@pytest.mark.parametrize("text", ["0s", "1ms", "1s500ms", "1m", "1h30m", "24h"])
+def test_text(text: str) -> None:
+    """The way back, in the largest units."""
+    assert text_of(milliseconds(text)) == text

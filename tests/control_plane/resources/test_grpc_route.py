@@ -64,7 +64,23 @@ def test_accepted(rule: str) -> None:
         ),
         (
             "{filters: [{type: URLRewrite}]}",
-            'filters[0].type: "URLRewrite" is not known, expected one of Req',
+            'filters[0].type: "URLRewrite" is not known, expected one of Ext',
+        ),
+        (
+            "{timeouts: {request: 1s, backendRequest: 2s}}",
+            'timeouts.backendRequest: "2s" is longer than request "1s", expected at most that',
+        ),
+        (
+            "{retry: {}}",
+            "retry: unknown field, expected one of backendRefs, filters, matches, name",
+        ),
+        (
+            "{sessionPersistence: {sessionName: a b}}",
+            'sessionPersistence.sessionName: "a b" is not a header name',
+        ),
+        (
+            "{filters: [{type: RequestMirror, requestMirror: {backendRef: {name: a}}}]}",
+            "filters[0].requestMirror.backendRef.port: is missing, expected the port of the Service",
         ),
         ("{backendRefs: [{name: a}]}", "backendRefs[0].port: is missing, expected the port"),
         (f"{{matches: [{', '.join(['{}'] * 65)}]}}", "matches: has 65 items, expected at most 64"),

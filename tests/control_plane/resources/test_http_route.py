@@ -9,11 +9,15 @@ def found(rule: str) -> list[str]:
     """Return field and message of what is wrong with a route of one rule."""
     return [
         line.removeprefix("f.yaml:7: HTTPRoute/default/r: spec.rules[0].")
-        for line in messages(route("r", "a", f"[{rule}]"))
+        for line in messages(
+            route("r", "a", f"[{rule.replace('MIRROR', MIRROR).replace('EXTENSION', EXTENSION)}]")
+        )
     ]
 
 
 HEADERS = "requestHeaderModifier"
+MIRROR = "{type: RequestMirror, requestMirror: {backendRef: {name: a, port: 80}}}"
+EXTENSION = "{type: ExtensionRef, extensionRef: {group: g, kind: K, name: n}}"
 
 
 @pytest.mark.parametrize(
@@ -35,6 +39,12 @@ HEADERS = "requestHeaderModifier"
             "{path: {type: ReplacePrefixMatch, replacePrefixMatch: ''}}}]}"
         ),
         "{filters: [{type: URLRewrite, urlRewrite: {path: {type: ReplaceFullPath, replaceFullPath: /x}}}]}",
+        "{timeouts: {request: 10s, backendRequest: 10s}}",
+        "{timeouts: {request: 0s, backendRequest: 10s}}",
+        "{timeouts: {backendRequest: 10s}, retry: {codes: [409, 503], attempts: 0, backoff: 1s}}",
+        "{sessionPersistence: {}}",
+        "{filters: [MIRROR, {type: RequestMirror, requestMirror: {backendRef: {name: b, port: 80}}}]}",
+        "{filters: [EXTENSION, {type: ExtensionRef, extensionRef: {group: g, kind: K, name: o}}]}",
     ],
 )
 def test_accepted(rule: str) -> None:
@@ -45,6 +55,59 @@ def test_accepted(rule: str) -> None:
 @pytest.mark.parametrize(
     ("rule", "expected"),
     [
+        (
+            "{timeouts: {request: 1s, backendRequest: 2s}}",
+            'timeouts.backendRequest: "2s" is longer than request "1s", expected at most that',
+        ),
+        (
+            "{timeouts: {request: 1.5s}}",
+            'timeouts.request: "1.5s" is not a duration, expected a durat',
+        ),
+        (
+            "{timeouts: {connect: 1s}}",
+            "timeouts.connect: unknown field, expected one of backendReq",
+        ),
+        ("{retry: {codes: [503, 503]}}", "retry.codes[1]: 503 stands twice, also at [0]"),
+        (
+            "{retry: {codes: [399]}}",
+            "retry.codes[0]: 399 is out of range, expected an integer 400 to 599",
+        ),
+        (
+            "{retry: {attempts: -1}}",
+            "retry.attempts: -1 is out of range, expected an integer 0 to 99",
+        ),
+        (
+            "{sessionPersistence: {sessionName: a b}}",
+            'sessionPersistence.sessionName: "a b" is not a header name',
+        ),
+        ("{filters: [MIRROR, MIRROR]}", "filters[1]: is the same as filters[0]"),
+        ("{filters: [EXTENSION, EXTENSION]}", "filters[1]: is the same as filters[0]"),
+        (
+            "{filters: [{type: RequestMirror}]}",
+            "filters[0].requestMirror: is missing, expected it with type RequestMirror",
+        ),
+        (
+            "{filters: [{type: RequestMirror, requestMirror: {backendRef: {name: a}}}]}",
+            "filters[0].requestMirror.backendRef.port: is missing, expected the port of the Service",
+        ),
+        (
+            (
+                "{filters: [{type: RequestMirror, requestMirror: "
+                "{backendRef: {name: a, port: 80}, percent: 1, fraction: {numerator: 1}}}]}"
+            ),
+            "filters[0].requestMirror.fraction: cannot stand beside percent, expected one of them",
+        ),
+        (
+            (
+                "{filters: [{type: RequestMirror, requestMirror: "
+                "{backendRef: {name: a, port: 80}, fraction: {numerator: 3, denominator: 2}}}]}"
+            ),
+            "filters[0].requestMirror.fraction.numerator: 3 is above the denominator, expected at most",
+        ),
+        (
+            "{filters: [{type: ExtensionRef, extensionRef: {kind: FaultInjection, name: a}}]}",
+            "filters[0].extensionRef.group: is missing, expected a string",
+        ),
         ("{matches: [{path: {value: a}}]}", 'matches[0].path.value: "a" is not absolute'),
         ("{matches: [{path: {value: /a//b}}]}", 'matches[0].path.value: "/a//b" contains "//"'),
         (
@@ -162,7 +225,7 @@ def test_parents_are_needed_and_named_once() -> None:
     """A route without a parent would do nothing, silently."""
     text = route("r", "a", "[{}]").replace('parentRefs: [{group: "", kind', "parentRefs: [{kind")
     assert messages(text.replace("parentRefs: [{kind: Service", "hostnames: [x]\n#")) == [
-        "f.yaml:5: HTTPRoute/default/r: spec.parentRefs: is missing, expected at least one Service"
+        "f.yaml:5: HTTPRoute/default/r: spec.parentRefs: is missing or empty, expected at least one Service"
     ]
     twice = text.replace("}]\n  rules", "}, {kind: Service, name: a, namespace: default}]\n  rules")
     assert messages(twice) == [

@@ -3,7 +3,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from control_plane.resources.model import HTTPRoute, Service
+from control_plane.resources.gateway_api import HTTPRoute
+from control_plane.resources.model import Service
 from control_plane.resources.parse import parse
 from tests.helpers.mesh import messages, route, service, source
 
@@ -46,16 +47,26 @@ def test_findings_of_all_documents_are_reported() -> None:
 @pytest.mark.parametrize(
     ("head", "expected"),
     [
-        ("kind: Foo", 'f.yaml:1: Foo: kind: "Foo" is not a kind of resource, expected one of GRPC'),
+        ("kind: Foo", 'f.yaml:1: Foo: kind: "Foo" is not a kind of resource, expected one of Faul'),
         ("kind: Gateway", "f.yaml:1: Gateway: kind: Gateway is not supported yet, expected one of"),
         (
             "kind: TCPRoute",
             "f.yaml:1: TCPRoute: apiVersion: is missing, expected gateway.networking.k8s.io/v1",
         ),
         ("kind: GRPCRout", 'f.yaml:1: GRPCRout: kind: "GRPCRout" is not a kind of resource, did'),
-        ("apiVersion: v1", "f.yaml:1: kind: is missing, expected one of GRPCRoute, HTTPRoute"),
+        ("apiVersion: v1", "f.yaml:1: kind: is missing, expected one of FaultInjection, GRPCRoute"),
         ("kind: Service", "f.yaml:1: Service: apiVersion: is missing, expected v1"),
-        ("apiVersion: v2\nkind: Service", 'f.yaml:1: Service: apiVersion: "v2" has no Service'),
+        (
+            "apiVersion: v2\nkind: Service",
+            'f.yaml:1: Service: apiVersion: "v2" is not read of a Service, expected v1',
+        ),
+        (
+            "apiVersion: gateway.networking.k8s.io/v1alpha1\nkind: TLSRoute",
+            (
+                'f.yaml:1: TLSRoute: apiVersion: "gateway.networking.k8s.io/v1alpha1" is not read of a '
+                "TLSRoute, expected gateway.networking.k8s.io/v1 or gateway.networking.k8s.io/v1alpha2 or"
+            ),
+        ),
         ("kind: [a]", "f.yaml:1: kind: is missing"),
         ("just text", "f.yaml:1: the document is a string, expected a resource"),
     ],

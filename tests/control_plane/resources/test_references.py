@@ -4,7 +4,7 @@ import pytest
 
 from control_plane.placement import Placements
 from control_plane.resources.collection import choose, examine, state_of
-from tests.helpers.mesh import route, service, tcp_route, tls_route
+from tests.helpers.mesh import policy, route, service, tcp_route, tls_route
 
 
 def unresolved(*texts: str) -> list[str]:
@@ -161,3 +161,61 @@ def test_filters_that_a_backend_cannot_carry() -> None:
     ref = "{name: a, port: 80, filters: [{type: URLRewrite, urlRewrite: {}}]}"
     (only,) = unresolved(route("r", "a", f"[{{backendRefs: [{ref}]}}]"), service("a"))
     assert "backendRefs[0].filters[0]: Accepted=False (UnsupportedValue): URLRewrite" in only
+
+
+def test_a_mirror_that_does_not_resolve() -> None:
+    """The request goes on without it, and the finding says so."""
+    mirror = "{type: RequestMirror, requestMirror: {backendRef: {name: b, port: 80}}}"
+    (found,) = unresolved(service("a"), route("r", "a", f"[{{filters: [{mirror}]}}]"))
+    assert found.endswith(
+        "spec.rules[0].filters[0].requestMirror.backendRef: ResolvedRefs=False (BackendNotFound): "
+        "Service default/b does not exist, expected one of default/a (in force: nothing is mirrored)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("group", "kind", "name", "expected"),
+    [
+        (
+            "meshproxy.io",
+            "FaultInjection",
+            "fast",
+            'FilterNotFound): FaultInjection default/fast does not exist, did you mean "faults"? (in',
+        ),
+        (
+            "meshproxy.io",
+            "RateLimitPolicy",
+            "faults",
+            "FilterNotFound): RateLimitPolicy default/faults does not exist (in force: requests of",
+        ),
+        (
+            "meshproxy.io",
+            "TrafficPolicy",
+            "p",
+            (
+                "InvalidKind): meshproxy.io/TrafficPolicy is no filter of the mesh, expected meshproxy.io/"
+                "FaultInjection or meshproxy.io/RateLimitPolicy (in force: requests of this rule are"
+            ),
+        ),
+    ],
+)
+def test_an_extension_that_does_not_resolve(
+    group: str, kind: str, name: str, expected: str
+) -> None:
+    """It is never skipped: the rule answers 500 until it is there."""
+    ref = f"{{type: ExtensionRef, extensionRef: {{group: {group}, kind: {kind}, name: {name}}}}}"
+    faults = policy("faults", "rules: [{delay: {fixedDelay: 1s}}]", kind="FaultInjection")
+    (found,) = unresolved(service("a"), faults, route("r", "a", f"[{{filters: [{ref}]}}]"))
+    assert f"spec.rules[0].filters[0].extensionRef: ResolvedRefs=False ({expected}" in found
+
+
+@pytest.mark.parametrize("kind", ["HTTPRoute", "GRPCRoute"])
+def test_filters_that_a_backend_cannot_have(kind: str) -> None:
+    """Both kinds: what the rule may, one of its backends may not."""
+    mirror = "{type: RequestMirror, requestMirror: {backendRef: {name: a, port: 80}}}"
+    rules = f"[{{backendRefs: [{{name: a, port: 80, filters: [{mirror}]}}]}}]"
+    (found,) = unresolved(service("a"), route("r", "a", rules, kind=kind))
+    assert (
+        "backendRefs[0].filters[0]: Accepted=False (UnsupportedValue): RequestMirror is not"
+        in found
+    )

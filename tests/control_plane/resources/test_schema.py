@@ -5,6 +5,7 @@ import pytest
 
 from control_plane.resources import model
 from control_plane.resources.document import read
+from control_plane.resources.fields import Duration, Period
 from control_plane.resources.finding import dotted
 from control_plane.resources.schema import nearest, walk
 from tests.helpers.mesh import messages
@@ -22,6 +23,11 @@ class Outer(msgspec.Struct, forbid_unknown_fields=True):
     table: dict[str, str] = {}
     maybe: int | str | None = None
     flag: bool = False
+    wait: Duration = "1s"
+    pause: Period | None = None
+    share: Annotated[float, msgspec.Meta(ge=0, le=100)] = 0.0
+    inside: Annotated[float, msgspec.Meta(gt=0, lt=1)] = 0.5
+    group: Literal[""] = ""
 
 
 def found(text: str) -> list[str]:
@@ -42,6 +48,7 @@ def found(text: str) -> list[str]:
         "{text: a, choice: two, code: 302, items: [{number: 9}, {}], table: {a: b}, maybe: 3}",
         "{text: a, choice: null, items: null, table: ~, maybe: null, flag: on}",
         "{text: a, maybe: b}",
+        "{text: a, wait: 0s, pause: 1h30m, share: 100, inside: 0.1, group: ''}",
     ],
 )
 def test_what_fits(text: str) -> None:
@@ -55,6 +62,26 @@ def test_what_fits(text: str) -> None:
         ("texd: a\ntext: b", '1 texd: unknown field, did you mean "text"?'),
         ("text: b\nTable: {}", '2 Table: unknown field, did you mean "table"?'),
         ("choice: one", "1 text: is missing, expected a string"),
+        (
+            "{text: a, wait: 1x}",
+            '1 wait: "1x" is not a duration, expected a duration such as 1h30m',
+        ),
+        (
+            "{text: a, wait: 5}",
+            '1 wait: "5" is an integer, expected a duration such as 1h30m, 10s or',
+        ),
+        (
+            "{text: a, wait: []}",
+            "1 wait: is a list, expected a duration such as 1h30m, 10s or 250ms",
+        ),
+        ("{text: a, pause: 0s}", '1 pause: "0s" is too short, expected at least 1ms'),
+        ("{text: a, share: 100.5}", "1 share: 100.5 is out of range, expected a number 0 to 100"),
+        ("{text: a, share: x}", '1 share: "x" is a string, expected a number 0 to 100'),
+        (
+            "{text: a, inside: 0}",
+            "1 inside: 0 is out of range, expected a number above 0 and below 1",
+        ),
+        ("{text: a, group: x}", '1 group: "x" is not known, expected ""'),
         ("text: null", "1 text: is null, expected a string"),
         ("text: on", '1 text: "on" is a boolean, expected a string: write it in quotes, "on"'),
         ("text: 1.0", '1 text: "1.0" is a number, expected a string: write it in quotes, "1.0"'),

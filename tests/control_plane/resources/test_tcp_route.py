@@ -17,8 +17,8 @@ def test_accepted() -> None:
 @pytest.mark.parametrize(
     ("rules", "expected"),
     [
-        ("[]", ": is missing, expected one rule"),
-        ("[{}]", "[0].backendRefs: is missing, expected at least one Service"),
+        ("[]", ": is missing or empty, expected one rule"),
+        ("[{}]", "[0].backendRefs: is missing or empty, expected at least one Service"),
         (
             "[{backendRefs: [{name: a, port: 1}]}, {backendRefs: [{name: a, port: 1}]}]",
             ": has 2 items, expected one: a rule has no conditions",
@@ -47,4 +47,4 @@ def test_a_parent_is_needed() -> None:
     """A route without a parent would do nothing, silently."""
     text = tcp_route("r", "a", "a").replace("  parentRefs", "  # parentRefs")
     (only,) = messages(text)
-    assert only.endswith("spec.parentRefs: is missing, expected at least one Service")
+    assert only.endswith("spec.parentRefs: is missing or empty, expected at least one Service")

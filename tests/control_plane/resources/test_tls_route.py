@@ -13,7 +13,7 @@ def test_accepted(version: str) -> None:
 @pytest.mark.parametrize(
     ("hostnames", "expected"),
     [
-        ("[]", ": is missing, expected at least one server name (SNI)"),
+        ("[]", ": is missing or empty, expected at least one server name (SNI)"),
         ("['*']", '[0]: "*" is not a DNS name'),
         ("['a.*.example']", '[0]: "a.*.example" is not a DNS name'),
         ("[A.example]", '[0]: "A.example" is not a DNS name'),
@@ -30,4 +30,6 @@ def test_hostnames(hostnames: str, expected: str) -> None:
 def test_rules_are_those_of_a_tcp_route() -> None:
     """One, with a backend."""
     (only,) = messages(tls_route("r", "a", "[a.example]"))
-    assert only.endswith("spec.rules[0].backendRefs: is missing, expected at least one Service")
+    assert only.endswith(
+        "spec.rules[0].backendRefs: is missing or empty, expected at least one Service"
+    )

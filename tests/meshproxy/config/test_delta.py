@@ -52,7 +52,7 @@ def make(kind: type[Resource], name: str, port: int) -> Resource:
     if kind is VirtualHostSpec:
         return VirtualHostSpec(name=name, domains=(f"{name}:{port}",))
     if kind is ClusterSpec:
-        return ClusterSpec(name=name, max_pending=port)
+        return ClusterSpec(name=name, idle_timeout=port)
     if kind is EndpointsSpec:
         return EndpointsSpec(cluster=name, endpoints=(EndpointSpec(address="a", port=port),))
     return TrustSpec(trust_domain=name, roots=(str(port),))
@@ -94,8 +94,8 @@ NEW = ClusterSpec(name="b")
         ),
         (
             Update(nonce="1", version="x", changed=(Change(
-                kind="cluster", name="b", version="0", spec=Raw(b'{"name": "b", "max_pending": "many"}')),)),
-            "cluster/b max_pending", "Expected `int`",
+                kind="cluster", name="b", version="0", spec=Raw(b'{"name": "b", "idle_timeout": "many"}')),)),
+            "cluster/b idle_timeout", "Expected `int`",
         ),
         (
             Update(nonce="1", version="x", changed=(Change(

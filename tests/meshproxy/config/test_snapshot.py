@@ -11,6 +11,13 @@ import pytest
 from msgspec import structs
 
 from meshproxy.config.snapshot import Mesh
+from meshproxy.contract.matching import MatchSpec, PathMatchSpec
+from meshproxy.contract.policies import (
+    HashKeySpec,
+    LimitsSpec,
+    LoadBalancingSpec,
+    SessionPersistenceSpec,
+)
 from meshproxy.contract.resources import (
     BackendSpec,
     ClusterSpec,
@@ -18,8 +25,6 @@ from meshproxy.contract.resources import (
     EndpointSpec,
     EndpointsSpec,
     ListenerSpec,
-    MatchSpec,
-    PathMatchSpec,
     RouteSpec,
     Snapshot,
     TrustSpec,
@@ -199,7 +204,7 @@ async def test_what_stays_keeps_connections_and_counters(mesh: Mesh, app: Origin
     async with connect(door.port) as client:
         for number in range(3):
             more = tuple(ClusterSpec(name=f"c{n}") for n in range(number))
-            clusters = (ClusterSpec(name="catalog", max_pending=7), *more)
+            clusters = (ClusterSpec(name="catalog", idle_timeout=7), *more)
             mesh.adopt(snapshot(app.port, door, clusters=clusters))
             await client.send(b"GET / HTTP/1.1\r\nHost: catalog\r\n\r\n")
             assert (await client.response()).status == 200
@@ -234,7 +239,7 @@ async def test_a_request_under_way_survives_every_change(
             assert (response.body, response.header("connection")) == (b"/kept 0", "close")
             assert await client.rest() == b""
         await until(lambda: mesh.connections == 0)
-        assert environment.exchanges == 0
+        assert not environment.exchanges
         upstream = environment.connections_to("inbound")
         await until(lambda: upstream.active == 0)
         mesh.adopt(Snapshot())
@@ -372,11 +377,13 @@ async def test_rude_clients_and_apps_leave_nothing_behind(
 
     door = listener(free_port())
     async with origin(moody) as app:
-        limits = (ClusterSpec(name="catalog", max_connections=3, max_pending=20),)
+        limits = (
+            ClusterSpec(name="catalog", endpoint_limits=LimitsSpec(connections=3, pending=20)),
+        )
         mesh.adopt(snapshot(app.port, door, clusters=limits))
         for _ in range(8):
             await asyncio.gather(*(client() for _ in range(40)))
-        await until(lambda: mesh.connections == 0 and environment.exchanges == 0)
+        await until(lambda: mesh.connections == 0 and not environment.exchanges)
         endpoint = mesh.clusters["catalog"].endpoints[0]
         left = endpoint.pool.statistics()
         assert (endpoint.active, left["waiting"]) == (0, 0)
@@ -431,6 +438,72 @@ async def test_held_back_until_opened(mesh: Mesh, app: Origin) -> None:
         assert mesh.connections == 0
         mesh.open()
         assert (await client.response()).status == 200
+
+
+SESSION = SessionPersistenceSpec(name="shop")
+
+
+def trust(secret: str) -> tuple[TrustSpec, ...]:
+    return (TrustSpec(trust_domain="test.mesh", roots=(), session_secret=secret),)
+
+
+async def test_sessions_need_a_secret(mesh: Mesh) -> None:
+    """Of a cluster or a rule: without one no proxy could tell its tokens from made-up ones."""
+    rule = RouteSpec(name="all", backends=(BackendSpec(cluster="catalog"),), session=SESSION)
+    for more, where in (
+        ({"clusters": (ClusterSpec(name="catalog", session=SESSION),)}, "cluster/catalog session"),
+        (
+            {"virtual_hosts": (VirtualHostSpec(name="catalog", routes=(rule,)),)},
+            "virtual_host/catalog routes[0].session",
+        ),
+    ):
+        with pytest.raises(ContractError) as caught:
+            mesh.adopt(snapshot(1, **more))
+        assert caught.value.path == where
+        assert "session_secret" in caught.value.reason
+        mesh.adopt(snapshot(1, **more, trust=trust("5e" * 32)))
+
+
+async def test_tokens_outlive_updates(mesh: Mesh, environment: Environment) -> None:
+    """They are made anew only with another secret."""
+    seen = []
+    for port, secret in ((1, ""), (1, "5e" * 32), (2, "5e" * 32), (2, "6e" * 32)):
+        mesh.adopt(snapshot(port, trust=trust(secret)))
+        seen.append(environment.tokens)
+    none, first, same, other = seen
+    assert none is None
+    assert first is not None
+    assert same is first
+    assert other is not first
+
+
+@pytest.mark.parametrize(
+    ("more", "path"),
+    [
+        ({"trust": trust("secret")}, "trust/test.mesh session_secret"),
+        (
+            {
+                "clusters": (
+                    ClusterSpec(
+                        name="catalog",
+                        balancing=LoadBalancingSpec(
+                            algorithm="maglev", hash_keys=(HashKeySpec(source="query"),)
+                        ),
+                    ),
+                )
+            },
+            "cluster/catalog balancing.hash_keys[0].name",
+        ),
+    ],
+)
+async def test_balancing_that_cannot_be_obeyed(mesh: Mesh, more: dict[str, Any], path: str) -> None:
+    """Is refused whole, with the place of the error."""
+    mesh.adopt(snapshot(1))
+    before = mesh.snapshot
+    with pytest.raises(ContractError) as caught:
+        mesh.adopt(snapshot(1, **more))
+    assert caught.value.path == path
+    assert mesh.snapshot is before
 
 
 def trusting(*revoked: str, domain: str = "test.mesh") -> tuple[TrustSpec, ...]:

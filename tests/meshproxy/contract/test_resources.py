@@ -1,6 +1,7 @@
 import msgspec
 import pytest
 
+from meshproxy.contract.matching import MatchSpec
 from meshproxy.contract.resources import (
     KINDS,
     SECTIONS,
@@ -8,16 +9,16 @@ from meshproxy.contract.resources import (
     DestinationSpec,
     EndpointsSpec,
     ListenerSpec,
-    MatchSpec,
     Resource,
     RouteSpec,
     Snapshot,
-    Spec,
     TcpRouteSpec,
     TrustSpec,
     VirtualHostSpec,
     name_of,
+    without_secrets,
 )
+from meshproxy.contract.spec import Spec
 
 ONE_OF_EACH: list[tuple[Resource, str]] = [
     (TrustSpec(trust_domain="mesh.local", roots=("PEM",)), "mesh.local"),
@@ -83,3 +84,15 @@ def test_every_spec_is_strict_and_frozen(spec: type[Spec]) -> None:
     assert info.forbid_unknown_fields
     assert spec.__struct_config__.frozen
     assert spec.__struct_config__.omit_defaults
+
+
+def test_what_people_look_at_has_no_secrets() -> None:
+    """But says that there is one."""
+    one = TrustSpec(trust_domain="a", roots=("PEM",), session_secret="5e" * 32)
+    other = TrustSpec(trust_domain="b", roots=())
+    shown = without_secrets(Snapshot(version="v1", trust=(one, other)))
+    assert shown.trust == (
+        TrustSpec(trust_domain="a", roots=("PEM",), session_secret="hidden"),
+        other,
+    )
+    assert shown.version == "v1"

@@ -7,14 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshproxy.contract import wire
+from meshproxy.contract.matching import MatchSpec, PathMatchSpec
 from meshproxy.contract.resources import (
     BackendSpec,
     ClusterSpec,
     EndpointSpec,
     EndpointsSpec,
     ListenerSpec,
-    MatchSpec,
-    PathMatchSpec,
     RouteSpec,
     Snapshot,
     TrustSpec,

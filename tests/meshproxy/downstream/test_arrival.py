@@ -22,6 +22,7 @@ from meshproxy.downstream.http1 import FIRST_TIMEOUT, HEAD_TIMEOUT
 from meshproxy.downstream.speculation import Speculation
 from meshproxy.flow import Connection
 from meshproxy.policies.first_speaker import DOUBT, GRACE, SILENCE
+from meshproxy.policies.limits import Limit
 from meshproxy.relay import Cluster as RelayCluster
 from meshproxy.routing.table import Authorities
 from meshproxy.routing.tcp import compile_tcp_route
@@ -90,12 +91,17 @@ def destination(**options: Any) -> Destination:
 
 
 class FakeEnvironment(Recorder):
+    now = staticmethod(lambda: 0.0)
     workload = "default/storefront"
+    identity = "spiffe://test.mesh/ns/default/sa/storefront"
     metrics = Metrics()
 
 
 class FakeEndpoint(Recorder):
     active = 0
+
+    def judge(self, *how: object) -> None:
+        """Nobody asks here."""
 
 
 class FakeCluster:
@@ -105,9 +111,17 @@ class FakeCluster:
 
     def __init__(self) -> None:
         self.endpoint = FakeEndpoint()
+        self.connections = Limit("connections")
+        self.hash_key = None
 
-    def pick(self, avoid: object) -> Any:
+    def pick(self, avoid: object, key: int | None) -> Any:
         return self.endpoint
+
+    def admits(self, limit: Limit) -> bool:
+        return not limit.full
+
+    def refusal(self, limit: Limit) -> Any:
+        return "overflow", "", []
 
 
 def place_of(*names: str, protocol: Any = "detect") -> tuple[Destination, FakeCluster]:

@@ -18,6 +18,8 @@ class FakeCaller:
 
     direction = "outbound"
 
+    source = ""
+
     def __init__(self) -> None:
         self.surroundings: Any = Recorder()
         self.tcp_route: Any = compile_tcp_route(TcpRouteSpec(name="empty"), {})

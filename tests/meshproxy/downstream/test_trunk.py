@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from hyperframe.frame import RstStreamFrame
 
+from meshproxy.codec.http2 import CONNECT_ERROR
 from meshproxy.downstream.trunk import TrunkConnection
 from tests.helpers.http2 import Heard, Wire, of
 from tests.helpers.recorder import Recorder
@@ -21,12 +22,14 @@ class Listener(Recorder):
 class Scene:
     """A connection that was accepted; its relays are recorders."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, guesses: bool = False) -> None:
         self.loop = FakeLoop()
         self.owner = Listener()
         self.relays: list[Any] = []
         self.streams: list[Any] = []
-        self.connection = TrunkConnection(self.loop.as_loop, self.owner, self._begin, 5672)
+        self.connection = TrunkConnection(
+            self.loop.as_loop, self.owner, self._begin, 5672, guesses=guesses
+        )
         self.transport = FakeTransport()
         self.transport.socket = Recorder()  # type: ignore[assignment]
         self.connection.connection_made(self.transport)  # type: ignore[arg-type]
@@ -81,6 +84,40 @@ def test_a_stream_is_a_connection(scene: Scene) -> None:
     assert b"".join(h.frame.data for h in data) == b"answer"
     assert data[-1].ended
     assert scene.connection.idle
+
+
+@pytest.mark.parametrize(
+    "request_line", [b"GET /admin HTTP/1.1\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"\r\nBREW  /x HTTP/1.0"]
+)  # fmt: skip
+@pytest.mark.parametrize("size", [1, 1000], ids=["byte by byte", "at once"])
+def test_requests_do_not_come_this_way(request_line: bytes, size: int) -> None:
+    """Where nobody said that a port is opaque, the app hears nothing of what no policy has seen."""
+    scene = Scene(guesses=True)
+    relay = scene.connect()
+    for start in range(0, len(request_line), size):
+        scene.say(scene.peer.data(1, request_line[start : start + size]))
+        if scene.streams[0].exchange is None:
+            break
+    assert relay.words == ["begin", "on_downstream_reset"]
+    assert ("malformed", "misdirected") in scene.owner.heard
+    assert resets(scene.hear()) == [CONNECT_ERROR]
+    assert Scene().connect().words == ["begin"]
+
+
+def test_what_is_no_request_passes() -> None:
+    """All of it, as soon as that is certain; and what ends before is none."""
+    scene = Scene(guesses=True)
+    relay = scene.connect()
+    scene.say(scene.peer.data(1, b"EH"))
+    assert relay.words == ["begin"]
+    scene.say(scene.peer.data(1, b"LO mail\r\n") + scene.peer.data(1, b"more"))
+    assert relay.heard[1:] == [
+        ("on_downstream_data", b"EHLO mail\r\n"), ("on_downstream_data", b"more"),
+    ]  # fmt: skip
+    other = Scene(guesses=True)
+    relay = other.connect()
+    other.say(other.peer.data(1, b"GE", end=True))
+    assert relay.heard[1:] == [("on_downstream_data", b"GE"), ("on_downstream_end",)]
 
 
 def test_a_half_closed_connection_may_begin_so(scene: Scene) -> None:

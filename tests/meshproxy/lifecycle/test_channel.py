@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from meshproxy.contract.resources import Spec
+from meshproxy.contract.spec import Spec
 from meshproxy.lifecycle import channel as channel_module
 from meshproxy.lifecycle.channel import DESCRIPTORS, Channel, ChannelError
 

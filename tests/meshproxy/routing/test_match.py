@@ -4,7 +4,7 @@ from typing import Literal
 
 import pytest
 
-from meshproxy.contract.resources import MatchSpec, PathMatchSpec, ValueMatchSpec
+from meshproxy.contract.matching import MatchSpec, PathMatchSpec, ValueMatchSpec
 from meshproxy.contract.wire import ContractError
 from meshproxy.message import Fields, RequestHead, field
 from meshproxy.routing.match import Match
@@ -187,7 +187,7 @@ def test_re2_is_loaded_only_when_there_is_a_regular_expression() -> None:
         "import sys\n"
         "from meshproxy.routing import table\n"
         "from meshproxy.routing.match import Match\n"
-        "from meshproxy.contract.resources import MatchSpec, PathMatchSpec as P\n"
+        "from meshproxy.contract.matching import MatchSpec, PathMatchSpec as P\n"
         "Match(MatchSpec(path=P(type='exact', value='/a')))\n"
         "assert 're2' not in sys.modules\n"
         "Match(MatchSpec(path=P(type='regex', value='/a')))\n"

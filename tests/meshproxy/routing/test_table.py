@@ -4,17 +4,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from meshproxy.contract.matching import MatchSpec, PathMatchSpec, ValueMatchSpec
 from meshproxy.contract.resources import (
     BackendSpec,
     HeaderModifierSpec,
     HeaderSpec,
-    MatchSpec,
-    PathMatchSpec,
     PathRewriteSpec,
     RedirectSpec,
     RewriteSpec,
     RouteSpec,
-    ValueMatchSpec,
     VirtualHostSpec,
 )
 from meshproxy.contract.wire import ContractError

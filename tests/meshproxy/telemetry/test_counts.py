@@ -29,6 +29,12 @@ def counted(status: int = 200) -> Metrics:
     opaque.ended("-")
     metrics.retried("b", "connect-failed")
     metrics.retry_skipped("b", "budget")
+    metrics.overflowed("b", "cluster", "requests")
+    metrics.breaker_changed("b", "open")
+    metrics.ejected("b", "success-rate")
+    metrics.ejection_prevented("b", "success-rate")
+    metrics.health_checked("b", "healthy")
+    metrics.gauges.remaining("b", "requests", 3)
     return metrics
 
 
@@ -94,6 +100,7 @@ def test_the_dead_have_no_connections() -> None:
     opaque = metrics.tcp(*TCP)
     assert (opaque.active, opaque.received, opaque.flags) == (0, 10, {"-": 1, "LR": 1})
     assert metrics.requests(*KEY).outcomes == {(200, "-"): 1}
+    assert not metrics.gauges.readings()
 
 
 def test_state_is_noted() -> None:

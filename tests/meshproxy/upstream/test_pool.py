@@ -8,11 +8,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from meshproxy.contract.policies import LimitsSpec
 from meshproxy.contract.resources import ClusterSpec, EndpointSpec
 from meshproxy.identity import tls
 from meshproxy.message import TUNNEL, RequestHead
+from meshproxy.policies.limits import Limits
 from meshproxy.upstream.http1 import Http1Connection
 from meshproxy.upstream.pool import DIALS_AT_ONCE, Pool
 from tests.helpers.certificates import TestAuthority
@@ -61,9 +64,17 @@ async def app() -> AsyncIterator[Origin]:
         yield app
 
 
-def pool_of(port: int, environment: Environment, **options: int) -> Pool:
+def pool_of(
+    port: int,
+    environment: Environment,
+    connections: int = 1024,
+    pending: int = 1024,
+    **options: int,
+) -> Pool:
     endpoint = EndpointSpec(address="127.0.0.1", port=port)
-    return Pool(ClusterSpec(name="app", **options), endpoint, environment)  # type: ignore[arg-type]
+    limits = LimitsSpec(connections=connections, pending=pending)
+    cluster = ClusterSpec(name="app", endpoint_limits=limits, **options)  # type: ignore[arg-type]
+    return Pool(cluster, endpoint, environment, Limits(limits), Limits(LimitsSpec()))
 
 
 def ask(pool: Pool, count: int = 1) -> list[FakeExchange]:
@@ -102,8 +113,8 @@ async def test_a_burst_dials_a_few(environment: Environment, app: Origin) -> Non
 
 
 async def test_limits_of_connections_and_of_the_line(environment: Environment, app: Origin) -> None:
-    """Above `max_connections` requests wait, above `max_pending` they are refused."""
-    pool = pool_of(app.port, environment, max_connections=2, max_pending=10)
+    """Above the limit of connections requests wait, above that of the pending they are refused."""
+    pool = pool_of(app.port, environment, connections=2, pending=10)
     exchanges = ask(pool, 12)
     assert [exchange.failure for exchange in exchanges] == [None] * 10 + ["overflow"] * 2
     await answered(exchanges[:10])
@@ -127,7 +138,7 @@ async def test_a_tunnel_counts_and_never_comes_back(environment: Environment) ->
         return FakeExchange(head)
 
     async with origin(switch) as app:
-        pool = pool_of(app.port, environment, max_connections=2)
+        pool = pool_of(app.port, environment, connections=2)
         several = [upgrade() for _ in range(3)]
         for exchange in several:
             pool.acquire(exchange)  # type: ignore[arg-type]
@@ -173,7 +184,13 @@ async def test_nobody_there(environment: Environment, address: str) -> None:
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         endpoint = EndpointSpec(address=address, port=silent.getsockname()[1])
-        pool = Pool(ClusterSpec(name="app"), endpoint, environment)
+        pool = Pool(
+            ClusterSpec(name="app"),
+            endpoint,
+            environment,
+            Limits(LimitsSpec()),
+            Limits(LimitsSpec()),
+        )
         exchanges = ask(pool, 20)
         await until(lambda: all(exchange.over for exchange in exchanges))
 
@@ -244,7 +261,7 @@ async def test_a_retired_pool_finishes_and_keeps_nothing(environment: Environmen
         await hello(conversation)
 
     async with origin(waits) as app:
-        pool = pool_of(app.port, environment, max_connections=1)
+        pool = pool_of(app.port, environment, connections=1)
         exchanges = ask(pool, 2)
         await until(lambda: len(app.requests) == 1)
         pool.retire()
@@ -299,7 +316,13 @@ async def test_not_a_byte_goes_to_a_peer_that_is_not_the_expected_one(
     endpoint = EndpointSpec(
         address="127.0.0.1", port=server.sockets[0].getsockname()[1], identities=(CATALOG,)
     )
-    pool = Pool(ClusterSpec(name="catalog", mtls=True), endpoint, environment)
+    pool = Pool(
+        ClusterSpec(name="catalog", mtls=True),
+        endpoint,
+        environment,
+        Limits(LimitsSpec()),
+        Limits(LimitsSpec()),
+    )
     [exchange] = ask(pool)
     await until(lambda: exchange.over)
 
@@ -326,7 +349,13 @@ async def test_a_revoked_peer_is_cut_off_and_not_called_again(
     endpoint = EndpointSpec(
         address="127.0.0.1", port=server.sockets[0].getsockname()[1], identities=(CATALOG,)
     )
-    pool = Pool(ClusterSpec(name="catalog", mtls=True), endpoint, environment)
+    pool = Pool(
+        ClusterSpec(name="catalog", mtls=True),
+        endpoint,
+        environment,
+        Limits(LimitsSpec()),
+        Limits(LimitsSpec()),
+    )
     assert pool in environment.pools
     [exchange] = ask(pool)
     await until(lambda: exchange.over)
@@ -349,7 +378,13 @@ async def test_a_revoked_peer_is_cut_off_and_not_called_again(
 async def test_without_a_certificate_nobody_is_called(environment: Environment) -> None:
     """Mutual TLS never falls back to plaintext."""
     endpoint = EndpointSpec(address="127.0.0.1", port=1, identities=(CATALOG,))
-    pool = Pool(ClusterSpec(name="catalog", mtls=True), endpoint, environment)
+    pool = Pool(
+        ClusterSpec(name="catalog", mtls=True),
+        endpoint,
+        environment,
+        Limits(LimitsSpec()),
+        Limits(LimitsSpec()),
+    )
     [exchange] = ask(pool)
     await until(lambda: exchange.over)
 
@@ -396,7 +431,13 @@ async def sharing(environment: Environment, **settings: int) -> AsyncIterator[tu
     peer = Sharing(**settings)
     server = await asyncio.start_server(peer.serve, "127.0.0.1", 0)
     endpoint = EndpointSpec(address="127.0.0.1", port=server.sockets[0].getsockname()[1])
-    pool = Pool(ClusterSpec(name="app", protocol="http2"), endpoint, environment)
+    pool = Pool(
+        ClusterSpec(name="app", protocol="http2"),
+        endpoint,
+        environment,
+        Limits(LimitsSpec()),
+        Limits(LimitsSpec()),
+    )
     try:
         yield peer, pool
     finally:
@@ -464,3 +505,68 @@ async def test_idle_and_retired_shared_connections_say_goodbye(environment: Envi
             else:
                 pool.retire()
             await until(lambda: pool.statistics()["connections"] == 0)
+
+
+async def test_an_old_connection_takes_no_more_requests(
+    environment: Environment, app: Origin
+) -> None:
+    """One that rests is closed, one that is busy when its answer is complete; nothing is cut."""
+    pool = pool_of(app.port, environment, max_connection_age=20)
+    counts = environment.connections_to("inbound")
+    await answered(ask(pool))
+    await until(lambda: counts.closed == 1)
+    await answered(ask(pool))
+    assert app.connections == 2
+    pool.close()
+
+
+async def test_an_old_connection_finishes_what_it_has(environment: Environment) -> None:
+    """The answer comes long after the connection has reached its age."""
+    proceed = asyncio.Event()
+
+    async def slowly(conversation: Conversation) -> None:
+        await proceed.wait()
+        await hello(conversation)
+
+    async with origin(slowly) as app:
+        pool = pool_of(app.port, environment, max_connection_age=10)
+        exchanges = ask(pool)
+        await until(lambda: app.requests)
+        await until(lambda: not pool._ages)
+        assert not exchanges[0].over
+        proceed.set()
+        await answered(exchanges)
+        await until(lambda: pool.statistics() == NOTHING)
+        await answered(ask(pool))
+        assert app.connections == 2
+        pool.close()
+
+
+async def test_connections_do_not_grow_old_together(environment: Environment, app: Origin) -> None:
+    """Ages differ by a tenth both ways, and timers go with their connections."""
+    points = iter((0.0, 1.0, 0.5))
+    environment.random = lambda: next(points)
+    pool = pool_of(app.port, environment, max_connection_age=1_000_000)
+    before = environment.loop.time()
+    await answered(ask(pool, 3))
+    await until(lambda: len(pool._ages) == 3)
+    due = sorted(round(timer.when() - before, -1) for timer in pool._ages.values())
+    assert due == [900, 1_000, 1_100]
+    pool.close()
+    await until(lambda: not pool._ages)
+
+
+async def test_an_old_shared_connection_finishes_its_streams(environment: Environment) -> None:
+    """New requests get a new connection at once; the old one is closed after its last answer."""
+    async with sharing(environment) as (peer, pool):
+        pool.cluster = msgspec.structs.replace(pool.cluster, max_connection_age=20)
+        under_way = ask(pool)
+        await until(lambda: peer.streams)
+        await until(lambda: not pool._shared)
+        pool.cluster = msgspec.structs.replace(pool.cluster, max_connection_age=None)
+        later = ask(pool)
+        await until(lambda: len(peer.streams) == 2)
+        assert [number for number, _ in peer.streams] == [0, 1]
+        peer.answer()
+        await answered(under_way + later)
+        await until(lambda: pool.statistics() == {**NOTHING, "connections": 1, "idle": 1})

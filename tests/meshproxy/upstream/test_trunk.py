@@ -216,7 +216,7 @@ async def test_a_slow_peer_pauses_the_relay() -> None:
 async def test_a_relay_may_stop_waiting(scene: Scene) -> None:
     """When nobody is connected; and no stream is opened on a connection that goes away."""
     scene.pool._shared.clear()
-    scene.pool.cluster = ClusterSpec(name="broker", mtls=True, max_connections=1)
+    scene.pool._limits.connections.set(0)
     scene.pool._connections.add(scene.connection)
     relay = scene.relay()
     assert scene.pool.statistics()["waiting"] == 1

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from control_plane.resources.fields import Metadata
 from control_plane.resources.model import (
-    Metadata,
     Service,
     ServicePort,
     ServiceSpec,

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from control_plane.cli.local.desired import Changes, changes, desire, trust_domain_of
-from control_plane.resources.model import MeshConfig, MeshConfigSpec, Metadata
+from control_plane.resources.fields import Metadata
+from control_plane.resources.model import MeshConfig, MeshConfigSpec
 from control_plane.store import State
 from tests.control_plane.cli.local.meshes import state, workload
 

@@ -1,0 +1,20 @@
+"""What types cannot say about a FaultInjection."""
+
+from .policies import FaultInjection
+from .route import Problems
+from .rules import PATH, problems_of_rules
+from .target import problems_of_targets
+
+
+def problems_of_policy(policy: FaultInjection) -> Problems:
+    """Yield what is wrong with a policy, whatever it refers to, or refers to it."""
+    yield from problems_of_targets(policy.spec.target_refs, required=False)
+    yield from problems_of_rules(policy.spec.rules)
+    for number, rule in enumerate(policy.spec.rules):
+        here = (*PATH, number)
+        if rule.delay is None and rule.abort is None:
+            yield here, "has neither delay nor abort, expected one of them, or both"
+        abort = rule.abort
+        if abort is not None and abort.http_status is None and abort.grpc_status is None:
+            message = "has neither httpStatus nor grpcStatus, expected one of them, or both"
+            yield (*here, "abort"), message

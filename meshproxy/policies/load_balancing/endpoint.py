@@ -1,0 +1,48 @@
+"""What balancers look at, and what they all can do."""
+
+from typing import Protocol, TypeVar
+
+
+class Endpoint(Protocol):
+    """
+    One server, as balancers see it.
+
+    Attributes:
+        name: ``address:port``, by which all proxies of the mesh hash it alike.
+        active: Requests in flight.
+        weight: Share relative to the others; 0 means none.
+        priority: Of its level; lower is nearer.
+        since: When it joined a cluster that had others, or came back into service; -inf for those
+            that were there from the beginning.
+        latency: Seconds, as `peak_ewma` has measured; 0.0 while nothing is known.
+        measured: When that was.
+    """
+
+    active: int
+    latency: float
+    measured: float
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def weight(self) -> int: ...
+    @property
+    def priority(self) -> int: ...
+    @property
+    def since(self) -> float: ...
+
+
+E = TypeVar("E", bound=Endpoint)
+
+
+class Balancer(Protocol[E]):
+    """Picks endpoints."""
+
+    def pick(self, avoid: E | None, key: int | None) -> E | None:
+        """
+        Return the endpoint for the next attempt, or None when none has any weight.
+
+        Args:
+            avoid: The endpoint of the attempt that failed; picked again only when it is alone.
+            key: 64 bits of what shall stay together, for consistent hashing.
+        """

@@ -1,0 +1,242 @@
+"""The matrix.  `docs/resilience.md` shows it; `tests/integration/test_fault_matrix.py` tries it."""
+
+from collections.abc import Mapping
+
+from meshproxy.contract.policies import CircuitBreakerSpec, LimitsSpec
+
+from .row import Lane, Policy, Row
+
+DEFAULTS = Policy("defaults", "Nothing is configured: what provably was not processed is repeated.")
+
+HTTP1_ONLY: Mapping[Lane, str | None] = {"http2": None, "grpc": None}
+HTTP2_ONLY: Mapping[Lane, str | None] = {"http1": None}
+GRPC_ONLY: Mapping[Lane, str | None] = {"http1": None, "http2": None}
+
+OF_DEFAULTS = (
+    # Getting there
+    Row(
+        "nobody listens", "", "connect-failed",
+        mode="closed", executed=0, counts={"retries connect-failed": 2},
+    ),
+    Row(
+        "connections are accepted and reset", "", "upstream-closed or connect-failed",
+        mode="reset", executed=0, counts=None,
+    ),
+    Row("connections are accepted, and nothing more", "", "waits", mode="silent", executed=0),
+    Row("nobody listens at one of two endpoints", "", "200", spare=True, counts=None),
+    # Before the work
+    Row("reset when the head has been read", "at=request do=reset", "upstream-closed", executed=0),
+    Row(
+        "the same, but the work is done",
+        "at=request do=reset executes", "upstream-closed", executed=1,
+    ),
+    Row(
+        "reset amid the request's body",
+        "at=request+5000 do=reset", "upstream-closed", body=1_000_000, executed=0,
+    ),
+    Row("stalls when the head has been read", "at=request do=stall", "waits", executed=0),
+    Row(
+        "REFUSED_STREAM, once", "at=request do=rst:7 first=1", "200",
+        lanes=HTTP2_ONLY, counts={"retries stream-refused": 1},
+    ),
+    Row(
+        "REFUSED_STREAM, always", "at=request do=rst:7", "stream-refused",
+        lanes=HTTP2_ONLY, executed=0, counts={"retries stream-refused": 2},
+    ),
+    Row(
+        "REFUSED_STREAM, for a body too large to be kept",
+        "at=request+70000 do=rst:7", "stream-refused",
+        lanes=HTTP2_ONLY, body=100_000, executed=0, counts={"retries_skipped body-too-large": 1},
+    ),
+    Row(
+        "GOAWAY below the request, once", "at=request do=goaway first=1", "200",
+        lanes=HTTP2_ONLY, counts={"retries stream-refused": 1},
+    ),
+    Row("GOAWAY at the request", "at=head do=leave", "200", lanes=HTTP2_ONLY),
+    Row(
+        "the stream is reset with INTERNAL_ERROR",
+        "at=request do=rst:2", "upstream-reset", lanes=HTTP2_ONLY, executed=0,
+    ),
+    # On a connection that has served before: perhaps it was on its way out when it was used again
+    Row(
+        "a reused connection is closed unread, GET",
+        "at=request do=close reused first=1", "200",
+        method="GET", before=("",), counts={"retries upstream-closed": 1},
+    ),
+    Row(
+        "a reused connection is closed unread, POST",
+        "at=request do=close reused first=1", "upstream-closed", before=("",), executed=0,
+    ),
+    # The answer's head
+    Row("closed before the answer", "at=head do=close", "upstream-closed"),
+    Row("reset before the answer", "at=head do=reset", "upstream-closed"),
+    Row("closed amid the answer's head", "at=head+8 do=close", "upstream-closed"),
+    Row("reset amid the answer's head", "at=head+8 do=reset", "upstream-closed"),
+    Row("stalls before the answer", "at=head do=stall", "waits"),
+    Row("stalls amid the answer's head", "at=head+8 do=stall", "waits"),
+    Row("the answer's head is slow", "at=head pace=1", "200"),
+    Row(
+        "no HTTP instead of an answer", "at=head do=garbage", "upstream-protocol-error",
+        lanes={"http2": "upstream-closed", "grpc": "upstream-closed"},
+    ),
+    # The answer's body
+    Row("closed amid the answer's body", "at=body+10 do=close", "torn", flag="UC"),
+    Row("reset amid the answer's body", "at=body+10 do=reset", "torn", flag="UC"),
+    Row(
+        "the stream is reset amid the answer's body",
+        "at=body+10 do=rst:2", "torn", lanes=HTTP2_ONLY, flag="UR",
+    ),
+    Row("stalls amid the answer's body", "at=body+10 do=stall", "waits"),
+    Row("the answer's body is slow", "at=body pace=1 size=20", "200"),
+    Row(
+        "closed before the last chunk", "framing=chunked at=end do=close", "torn",
+        lanes=HTTP1_ONLY, flag="UC",
+    ),
+    Row(
+        "closed before the status, or the end of the stream", "at=end do=close", "torn",
+        lanes=HTTP2_ONLY, flag="UC",
+    ),
+    # Lengths that are not true
+    Row(
+        "fewer bytes than Content-Length, then closed",
+        "length=+5 at=end do=close", "torn", lanes={"grpc": None}, flag="UC",
+    ),
+    Row(
+        "more bytes than Content-Length",
+        "length=-5", "200",
+        lanes={"http2": "torn", "grpc": None}, flag={"http1": "-", "http2": "UPE"},
+    ),
+    Row("chunks that are shorter than they say", "framing=lie", "torn", lanes=HTTP1_ONLY, flag="UPE"),
+    Row("bytes behind the answer", "at=end do=garbage", "200", lanes=HTTP1_ONLY),
+    # What the app says is not touched
+    Row("answers 503", "status=503", "503", lanes={"grpc": None}),
+    Row("answers 500", "status=500", "500", lanes={"grpc": None}),
+    Row("answers 429 with Retry-After", "status=429 retry-after=1", "429", lanes={"grpc": None}),
+    Row("answers UNAVAILABLE", "grpc=14", "14", lanes=GRPC_ONLY),
+    Row(
+        "answers UNAVAILABLE in the head (Trailers-Only)",
+        "grpc=14 only", "14", lanes=GRPC_ONLY,
+    ),
+)  # fmt: skip
+
+BREAKER = Policy(
+    "breaker",
+    "`circuitBreaker: {minRequests: 3, failurePercent: 50}`: a service that fails is left alone.",
+    cluster={"breaker": CircuitBreakerSpec(min_requests=3, failure_percent=50.0)},
+)
+OF_BREAKER = (
+    Row(
+        "two have failed, and one more does", "status=503", "503",
+        before=("status=503",) * 2, lanes={"grpc": None},
+        counts={"circuit_breaker_transitions open": 1},
+    ),
+    Row(
+        "three have failed", "", "circuit-open",
+        before=("status=503",) * 3, lanes={"grpc": None}, executed=0,
+        counts={"circuit_breaker_transitions open": 1},
+    ),
+    Row(
+        "three calls have failed with UNAVAILABLE", "", "circuit-open",
+        before=("grpc=14",) * 3, lanes=GRPC_ONLY, executed=0,
+        counts={"circuit_breaker_transitions open": 1},
+    ),
+    Row(
+        "three have failed, but with 500: an answer", "", "200",
+        before=("status=500",) * 3, lanes={"grpc": None},
+    ),
+)  # fmt: skip
+
+LIMITS = Policy(
+    "limits",
+    "`limits: {maxRequests: 1}`: no more than so much goes on at once.",
+    cluster={"limits": LimitsSpec(requests=1)},
+)
+OF_LIMITS = (
+    Row(
+        "another request is under way", "", "overflow",
+        beside="at=head do=stall", executed=0, counts={"overflows requests/cluster": 1},
+    ),
+)  # fmt: skip
+
+TIMEOUT = Policy(
+    "timeout",
+    "`timeouts: {request: 300ms}`: request and answer together have so much time.",
+    route={"request_timeout": 300},
+)
+OF_TIMEOUT = (
+    Row(
+        "connections are accepted, and nothing more", "", "deadline-exceeded",
+        mode="silent", executed=0,
+    ),
+    Row("stalls when the head has been read", "at=request do=stall", "deadline-exceeded", executed=0),
+    Row("stalls before the answer", "at=head do=stall", "deadline-exceeded"),
+    Row("stalls amid the answer's head", "at=head+8 do=stall", "deadline-exceeded"),
+    Row(
+        "stalls amid the answer's body", "at=body+10 do=stall", "torn",
+        lanes={"grpc": "4"}, flag="UT",
+    ),
+    Row(
+        "the answer's body is too slow", "at=body pace=10", "torn",
+        lanes={"grpc": "4"}, flag="UT",
+    ),
+    Row("the answer's body is slow, but not too slow", "at=body pace=1 size=20", "200"),
+)  # fmt: skip
+
+ATTEMPT_TIMEOUT = Policy(
+    "attempt timeout",
+    "`timeouts: {backendRequest: 300ms}`: each attempt has so much time.",
+    route={"backend_request_timeout": 300},
+)
+OF_ATTEMPT_TIMEOUT = (
+    Row("stalls before the answer", "at=head do=stall", "attempt-timeout"),
+    Row(
+        "stalls amid the answer's body",
+        "at=body+10 do=stall",
+        "torn",
+        lanes={"grpc": "4"},
+        flag="UT",
+    ),
+)
+
+IDLE = Policy(
+    "idle",
+    "`timeouts: {streamIdle: 300ms}`: something must move.",
+    cluster={"stream_idle_timeout": 300},
+)
+OF_IDLE = (
+    Row("stalls before the answer", "at=head do=stall", "stream-idle"),
+    Row(
+        "stalls amid the answer's body",
+        "at=body+10 do=stall",
+        "torn",
+        lanes={"grpc": "4"},
+        flag="SI",
+    ),
+    Row("the answer's body is slow, but moves", "at=body pace=10", "200"),
+)
+
+DURATION = Policy(
+    "duration",
+    "`timeouts: {maxStream: 300ms}`: nothing takes longer, whatever it is.",
+    cluster={"max_stream_duration": 300},
+)
+OF_DURATION = (
+    Row("stalls before the answer", "at=head do=stall", "duration-exceeded"),
+    Row(
+        "the answer's body is slow, but moves",
+        "at=body pace=10",
+        "torn",
+        lanes={"grpc": "4"},
+        flag="UMSDR",
+    ),
+)
+
+MATRIX: tuple[tuple[Policy, tuple[Row, ...]], ...] = (
+    (DEFAULTS, OF_DEFAULTS),
+    (TIMEOUT, OF_TIMEOUT),
+    (ATTEMPT_TIMEOUT, OF_ATTEMPT_TIMEOUT),
+    (IDLE, OF_IDLE),
+    (DURATION, OF_DURATION),
+    (BREAKER, OF_BREAKER),
+    (LIMITS, OF_LIMITS),
+)

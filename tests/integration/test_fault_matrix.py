@@ -1,0 +1,155 @@
+"""Each fault, over each protocol, under each policy: what comes of it, through real sidecars."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+import pytest
+
+from tests.helpers.fault_matrix.clients import Given, Request, Seen, ask
+from tests.helpers.fault_matrix.mesh import Case, Counted, FaultMesh
+from tests.helpers.fault_matrix.row import LANES, Row, Way
+from tests.helpers.fault_matrix.rows import MATRIX
+from tests.helpers.fault_server.handle import Counts
+
+pytestmark = pytest.mark.integration
+
+AT_ONCE = 8
+WAYS: tuple[Way, ...] = ("alone", "pair")
+CASES = {
+    Case(f"r{number}-{lane}-{way}", lane, way, policy.name, row.spare): (policy, row)
+    for number, (policy, row) in enumerate((p, row) for p, rows in MATRIX for row in rows)
+    for lane in LANES
+    if row.expected(lane)
+    for way in WAYS
+}
+
+
+class Outcome:
+    """
+    What has come of all cases: they are tried together, and judged one by one.
+
+    Attributes:
+        seen: By case, what its client has seen, or what went wrong with the client.
+        counts: What the server has counted.
+        counted: By service, what a has counted.
+    """
+
+    def __init__(self, mesh: FaultMesh) -> None:
+        self.seen: dict[Case, Seen | BaseException] = {}
+        asyncio.run(self._try(mesh))
+        self.counts: Counts = mesh.server.counts()
+        self.counted: Mapping[str, Counted] = mesh.counted(
+            {
+                case.name: 1 + len(row.before) + (row.beside is not None)
+                for case, (_, row) in CASES.items()
+            }
+        )
+
+    async def _try(self, mesh: FaultMesh) -> None:
+        """A mode of the server is one for all: so those of one mode go together."""
+        for mode in ("serve", "closed", "reset", "silent"):
+            mesh.server.mode(mode)
+            cases = [case for case, (_, row) in CASES.items() if row.mode == mode]
+            struck = Struck(mesh, len(cases))
+            some = asyncio.Semaphore(len(cases) if mode == "silent" else AT_ONCE)
+            seen = await asyncio.gather(
+                *(self._ask(mesh, case, struck, some) for case in cases), return_exceptions=True
+            )
+            self.seen |= dict(zip(cases, seen, strict=True))
+        mesh.server.mode("serve")
+
+    async def _ask(
+        self, mesh: FaultMesh, case: Case, struck: "Struck", some: asyncio.Semaphore
+    ) -> Seen:
+        row = CASES[case][1]
+        async with some, self._beside(mesh, case, row):
+            requests = [self._request(case, row, says) for says in row.before]
+            requests.append(self._request(case, row, row.says, row.body))
+            return await ask(case.lane, mesh.port, requests, struck.by(case, row))
+
+    @asynccontextmanager
+    async def _beside(self, mesh: FaultMesh, case: Case, row: Row) -> AsyncIterator[None]:
+        """Have a request under way on another connection, from when it has struck until the end."""
+        if row.beside is None:
+            yield
+            return
+        id_, over, server = f"{case.name}-beside", asyncio.Event(), mesh.server
+        request = self._request(case, row, row.beside, id_=id_)
+
+        async def until_over() -> None:
+            await over.wait()
+
+        beside = asyncio.create_task(ask(case.lane, mesh.port, [request], until_over))
+        try:
+            async with asyncio.timeout(20):
+                while id_ not in server.counts().received:
+                    await asyncio.sleep(0.01)
+            yield
+        finally:
+            over.set()
+            assert (await beside).text == "waits"
+
+    def _request(
+        self, case: Case, row: Row, says: str, body: int = 0, id_: str | None = None
+    ) -> Request:
+        fields = {"x-id": id_ or case.name, "x-fault": says, **row.fields}
+        return Request(row.method, case.name, fields, b"." * body)
+
+
+class Struck:
+    """Tells clients that would wait for ever that their fault has struck."""
+
+    def __init__(self, mesh: FaultMesh, connections: int) -> None:
+        self._server = mesh.server
+        self._connections = self._server.counts().connections + connections
+
+    def by(self, case: Case, row: Row) -> Given | None:
+        if "waits" not in row.expected(case.lane):
+            return None
+
+        async def struck() -> None:
+            async with asyncio.timeout(20):
+                while (counts := self._server.counts()).received.get(case.name, 0) <= len(
+                    row.before
+                ):
+                    if row.mode == "silent" and counts.connections >= self._connections:
+                        return
+                    await asyncio.sleep(0.01)
+
+        return struck
+
+
+@pytest.fixture(scope="module")
+def outcome(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    cases = {case: policy for case, (policy, _) in CASES.items()}
+    with FaultMesh(tmp_path_factory.mktemp("mesh"), cases) as mesh:
+        return Outcome(mesh)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(c, id=f"{c.policy}:{row.what}:{c.lane}:{c.way}")
+        for c, (_, row) in CASES.items()
+    ],
+)
+def test_fault(outcome: Outcome, case: Case) -> None:
+    """The client sees what the documents promise, the app has done the work as often, and it is counted."""
+    row = CASES[case][1]
+    seen = outcome.seen[case]
+    if isinstance(seen, BaseException):
+        raise seen
+    assert seen.text in row.expected(case.lane, case.way)
+    if seen.text in ("0", "200"):
+        assert seen.body.startswith(case.name.encode())
+    executed = outcome.counts.executed.get(case.name, 0)
+    assert executed == row.executions(case.lane) + len(row.before)
+    if case.way == "pair":
+        return  # the sidecar beside the app counts most of it
+    counted = outcome.counted[case.name]
+    others = Counter({"-": len(row.before), "DC": int(row.beside is not None)})
+    assert counted.flags in [others + Counter([flag]) for flag in row.flags(case.lane)]
+    if row.counts is not None:
+        assert counted.counts == row.counts
