@@ -1,8 +1,9 @@
 import asyncio
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -14,7 +15,7 @@ from control_plane.metrics import Metrics
 from meshproxy.contract import wire
 from meshproxy.contract.discovery import Refused, SigningAnswer, SigningRequest
 from meshproxy.contract.spiffe import SpiffeId
-from tests.control_plane.test_authority import CSR
+from tests.control_plane.test_authority import CSR, KEY, request
 
 CATALOG = SpiffeId.of("mesh.local", "default", "catalog")
 REVIEWS = SpiffeId.of("mesh.local", "default", "reviews")
@@ -27,8 +28,9 @@ class Desk:
     def __init__(self, folder: Path) -> None:
         self.tokens = JoinTokens(folder / "tokens.json")
         self.metrics = Metrics()
+        self.authority = Authority(folder / "authority", "mesh.local")
         self.enrolment = Enrolment(
-            authority=Authority(folder / "authority", "mesh.local"),
+            authority=self.authority,
             attestation=Attestation(self.tokens, Renewal(), RateLimit()),
             identity_of={WORKLOAD: CATALOG}.get,
             lifetime=lambda: timedelta(hours=1),
@@ -73,6 +75,8 @@ async def test_a_token_gets_the_identity_that_the_workload_is_entitled_to(tmp_pa
         ({"proved": REVIEWS}, "wrong-identity", False),
         ({"proved": CATALOG, "workload": "default/new"}, "unknown-workload", True),
         ({"proved": CATALOG, "csr": "nonsense"}, "bad-request", False),
+        ({"proved": CATALOG, "csr": request(KEY, subject="admin")}, "asks-for-more", False),
+        ({"token": "eyJh.eyJp.c2ln"}, "token-of-nobody", False),
     ],
 )
 async def test_a_refusal_says_why_and_whether_to_come_again(
@@ -84,6 +88,33 @@ async def test_a_refusal_says_why_and_whether_to_come_again(
     assert (answer.code, answer.retry) == (code, retry)
     assert answer.reason.endswith(".")
     assert desk.count(code) == 1
+
+
+async def test_a_replay_is_refused_logged_and_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The same token with another key is a copy; with the same key, somebody who lost the answer."""
+    desk = Desk(tmp_path)
+    token, _expires = desk.tokens.issue(WORKLOAD, CATALOG)
+    for _ in range(2):
+        assert isinstance(await desk.ask(token), SigningAnswer)
+    refused = await desk.ask(token, csr=request(ec.generate_private_key(ec.SECP256R1())))
+    assert isinstance(refused, Refused)
+    assert (refused.code, refused.retry) == ("token-used", False)
+    assert desk.count("token-used") == 1
+    assert "no certificate for 'default/catalog-v1'" in caplog.text
+    assert token not in caplog.text
+
+
+async def test_an_authority_that_has_ended_says_so(tmp_path: Path) -> None:
+    """It is not the sidecar's fault: it may come again."""
+    desk = Desk(tmp_path)
+    ended = datetime.now(UTC) + timedelta(days=3649, hours=23)
+    desk.authority._clock = lambda: ended
+    desk.authority._signer = desk.authority._signer._replace(root_key=None)
+    refused = await desk.ask(proved=CATALOG)
+    assert isinstance(refused, Refused)
+    assert (refused.code, refused.retry) == ("authority-expired", True)
 
 
 async def test_a_bad_request_does_not_use_up_the_token(tmp_path: Path) -> None:
