@@ -15,6 +15,7 @@ import ssl
 import time
 from collections.abc import Callable
 from typing import Any
+from weakref import WeakSet
 
 from meshproxy.config.bootstrap import Bootstrap
 from meshproxy.config.snapshot import Mesh, Prepared
@@ -28,6 +29,7 @@ from meshproxy.policies.propagation import Propagation
 from meshproxy.telemetry.gauges import Gauges
 from meshproxy.telemetry.metrics import ConnectionSeries, Metrics
 from meshproxy.timer_wheel import TimerWheel
+from meshproxy.upstream.pool import Pool
 
 log = logging.getLogger("meshproxy")
 
@@ -65,6 +67,9 @@ class Environment:
         self.wall: Callable[[], float] = time.time
         self.random: Callable[[], float] = random.random
         self.timers: TimerWheel[Any] = TimerWheel(self.now, self.loop.call_later)
+        self.revoked: frozenset[str] = frozenset()
+        self.pools: WeakSet[Pool] = WeakSet()
+        self.timers: TimerWheel[Exchange] = TimerWheel(self.now, self.loop.call_later)
         self._certificates = certificates
         self._skips: set[tuple[str, str]] = set()  # as many as services and reasons there are
 

@@ -159,6 +159,10 @@ class Metrics:
         connected: Whether the discovery stream stands.
         tunnels: How many exchanges have switched protocols and are still open.
         certificate_not_after: When the certificate ends, in seconds since the epoch; 0 without.
+        certificate_age: Seconds since it was received.
+        certificate_renewals: How many have been received.
+        certificate_failures: How many attempts to get one have failed.
+        certificate_worry: It is three quarters over, and was not renewed.
         gauges: As last read.
     """
 
@@ -169,6 +173,10 @@ class Metrics:
         self.connected = False
         self.tunnels = 0
         self.certificate_not_after = 0.0
+        self.certificate_age = 0.0
+        self.certificate_renewals = 0
+        self.certificate_failures = 0
+        self.certificate_worry = False
         self.gauges = Gauges()
         self._max_series = max_series
         self._requests: dict[RequestKey, RequestSeries] = {}
@@ -629,6 +637,26 @@ class Metrics:
                 "When the certificate of this proxy ends.",
                 value=self.certificate_not_after,
             )
+            yield GaugeMetricFamily(
+                "mesh_certificate_age_seconds",
+                "Time since the certificate of this proxy was received.",
+                value=self.certificate_age,
+            )
+        yield CounterMetricFamily(
+            "mesh_certificate_renewals",
+            "Certificates received.",
+            value=self.certificate_renewals,
+        )
+        yield CounterMetricFamily(
+            "mesh_certificate_renewal_failures",
+            "Attempts to get a certificate that failed.",
+            value=self.certificate_failures,
+        )
+        yield GaugeMetricFamily(
+            "mesh_certificate_renewal_overdue",
+            "1 when three quarters of the certificate's life are over and renewal fails.",
+            value=self.certificate_worry,
+        )
 
 
 class _Collector:
