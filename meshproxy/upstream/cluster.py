@@ -20,6 +20,7 @@ from meshproxy.exchange import Exchange
 from meshproxy.message import Fields, field
 from meshproxy.policies import deadline
 from meshproxy.policies.circuit_breaker import CLOSED, OPEN, STATES, CircuitBreaker
+from meshproxy.policies.hedging import Latencies
 from meshproxy.policies.limits import UNLIMITED, Limit, Limits
 from meshproxy.policies.load_balancing.balancing import Balancing
 from meshproxy.policies.load_balancing.hash_key import HashKey
@@ -30,6 +31,8 @@ from meshproxy.policies.load_shedding import LoadShedding
 from meshproxy.policies.mirroring import Load
 from meshproxy.policies.outcome import GATEWAY_ERROR, LOCAL_FAILURE, NOTHING, SERVER_ERROR, outcome
 from meshproxy.policies.outlier_detection import IN_SERVICE, PROBATION, Host, OutlierDetection
+from meshproxy.policies.retry import Retry
+from meshproxy.policies.retry_budget import RetryBudget
 from meshproxy.relay import Relay
 from meshproxy.telemetry.gauges import Gauges
 from meshproxy.telemetry.metrics import Metrics
@@ -299,10 +302,15 @@ class Cluster:
     Attributes:
         available: The endpoints among which the balancer chooses, as a tuple that is never changed:
             another state is another tuple.
+        connections, requests: How many there are, and how many there may be.
+        budget: How much of its load may be retries; whoever begins a request adds to it.
         breaker: None where there is none.
         connections, requests, retries: How many there are, and how many there may be (`limits`).
         hash_key: What requests are hashed by, if anything.
+        latencies: Of requests that may be hedged.
+        mtls: Its endpoints prove to be mesh proxies.
         pick: Chooses the endpoint for an attempt: `Balancer.pick` among those that are available.
+        retry: Of routes that say nothing.
         session: Of routes that have none of their own.
         shedding: Of an app: how many requests it is given at once; None for all that come.
         mirrors: What copies of other clusters' requests take up.
@@ -311,14 +319,18 @@ class Cluster:
 
     __slots__ = (
         "_availability", "_balancing", "_environment", "_named", "_warming", "available",
-        "breaker", "connections", "endpoints", "hash_key", "limits", "mirrors", "pick", "requests",
-        "retries", "service", "session", "shedding", "spec", "sticky",
-        "timeouts",
+        "breaker", "budget", "connections", "endpoints", "hash_key", "latencies", "limits",
+        "mirrors", "mtls", "pick", "requests", "retries", "retry", "service", "session", "shedding",
+        "spec", "sticky", "timeouts",
     )  # fmt: skip
 
     def __init__(self, spec: ClusterSpec, environment: Environment) -> None:
         self.spec = spec
         self.service = spec.service or spec.name
+        self.mtls = spec.mtls
+        self.retry = Retry(spec.retry)
+        self.budget = RetryBudget(spec.retry_budget)
+        self.latencies = Latencies()
         self.timeouts = deadline.of_cluster(spec)
         self.endpoints: Sequence[Endpoint] = ()
         self.shedding: LoadShedding | None = None
@@ -354,6 +366,9 @@ class Cluster:
         other_policies = (self.spec.outliers, self.spec.health_check)
         self.spec = spec
         self.service = spec.service or spec.name
+        self.mtls = spec.mtls
+        self.retry = Retry(spec.retry)
+        self.budget.adopt(spec.retry_budget)
         self.timeouts = deadline.of_cluster(spec)
         before = [(endpoint, endpoint.spec) for endpoint in self.endpoints]
         changed = spec.balancing != self._balancing.spec
@@ -540,6 +555,7 @@ class Cluster:
             "name": self.spec.name,
             "service": self.service,
             "mtls": self.spec.mtls,
+            "retry_budget": self.budget.statistics(self._environment.now()),
             "mirrored": self.mirrors.active,
             **({} if self.shedding is None else {"shedding": self.shedding.statistics()}),
             "balancing": self.spec.balancing.algorithm,
@@ -557,6 +573,7 @@ class Cluster:
         name, availability = self.spec.name, self._availability
         if self.breaker is not None:
             gauges.breaker(name, self.breaker.state, STATES)
+        gauges.retries(name, self.budget.statistics(self._environment.now())["left"])
         gauges.endpoints(name, availability.states(), panicking=availability.panicking)
         for limit in self.limits.all:
             if limit.most != UNLIMITED:

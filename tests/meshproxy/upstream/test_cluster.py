@@ -15,6 +15,7 @@ from meshproxy.contract.policies import (
     LimitsSpec,
     LoadBalancingSpec,
     OutlierSpec,
+    RetrySpec,
     SessionPersistenceSpec,
     SheddingSpec,
 )
@@ -71,6 +72,15 @@ async def test_another_identity_or_security_needs_new_connections(
     assert old.pool.retired
 
 
+async def test_a_new_spec_keeps_what_the_budget_has_counted(cluster: Cluster) -> None:
+    """A change of configuration is no new allowance; retries and the limit of bodies are the new ones."""
+    cluster.budget.deposit(1000.0)
+    assert sum(cluster.budget.withdraw(1000.0) for _ in range(20)) == 10
+    cluster.adopt(ClusterSpec(name="catalog", mtls=True, retry=RetrySpec(replay_limit=7)), (A, B))
+    assert not cluster.budget.withdraw(1000.0)
+    assert (cluster.mtls, cluster.retry.replay_limit) == (True, 7)
+
+
 async def test_picking(cluster: Cluster) -> None:
     """The less busy, but not the one that has just failed, if there is another."""
     first, second = cluster.endpoints
@@ -105,6 +115,7 @@ async def test_statistics_say_what_an_operator_asks(cluster: Cluster) -> None:
     }  # fmt: skip
     assert told["breaker"] is None
     assert told["limits"]["requests"] == {"now": 0, "most": 1024}
+    assert told["retry_budget"] == {"requests": 0, "retries": 0, "left": 10}
     cluster.sweep(0.0)
     cluster.close()
 

@@ -336,6 +336,46 @@ async def test_not_a_byte_goes_to_a_peer_that_is_not_the_expected_one(
     server.close()
 
 
+async def test_a_revoked_peer_is_cut_off_and_not_called_again(
+    environment: Environment, tmp_path: Path
+) -> None:
+    """The connection that stands ends, and nothing is said on the next one."""
+    authority = TestAuthority()
+    ours = authority.issue("spiffe://test.mesh/ns/default/sa/storefront", tmp_path, "a")
+    environment.client_context = tls.client_context(*ours, authority.root)
+    theirs = tls.server_context(*authority.issue(CATALOG, tmp_path, "b"), authority.root)
+    theirs.set_alpn_protocols([tls.ALPN_HTTP1])
+    peer = Peer()
+    server = await asyncio.start_server(peer.serve, "127.0.0.1", 0, ssl=theirs)
+    endpoint = EndpointSpec(
+        address="127.0.0.1", port=server.sockets[0].getsockname()[1], identities=(CATALOG,)
+    )
+    pool = Pool(
+        ClusterSpec(name="catalog", mtls=True),
+        endpoint,
+        environment,
+        Limits(LimitsSpec()),
+        Limits(LimitsSpec()),
+    )
+    assert pool in environment.pools
+    [exchange] = ask(pool)
+    await until(lambda: exchange.over)
+    environment.revoked = frozenset({"spiffe://test.mesh/ns/default/sa/reviews"})
+    pool.expel()
+    assert pool.statistics()["connections"] == 1
+    environment.revoked = frozenset({CATALOG})
+    pool.expel()
+    await until(lambda: pool.statistics()["connections"] == 0)
+    heard = len(peer.heard)
+    [exchange] = ask(pool)
+    await until(lambda: exchange.over)
+
+    assert exchange.failure == "peer-identity-mismatch"
+    assert environment.handshakes == ["identity-revoked"]
+    assert len(peer.heard) == heard
+    server.close()
+
+
 async def test_without_a_certificate_nobody_is_called(environment: Environment) -> None:
     """Mutual TLS never falls back to plaintext."""
     endpoint = EndpointSpec(address="127.0.0.1", port=1, identities=(CATALOG,))
