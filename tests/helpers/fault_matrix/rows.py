@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from meshproxy.contract.policies import CircuitBreakerSpec, LimitsSpec
+from meshproxy.contract.policies import CircuitBreakerSpec, LimitsSpec, OutlierSpec
 
 from .row import Lane, Policy, Row
 
@@ -231,6 +231,19 @@ OF_DURATION = (
     ),
 )
 
+OUTLIERS = Policy(
+    "outliers",
+    "`outlierDetection: {consecutiveLocalFailures: 1}`: who fails is not asked for a while.",
+    cluster={"outliers": OutlierSpec(consecutive_local_failures=1)},
+)
+OF_OUTLIERS = (
+    Row(
+        "nobody listens at one of two endpoints: the 21st request", "", "200",
+        before=("",) * 20, spare=True,
+        counts={"retries connect-failed": 1, "outlier_ejections consecutive-local-failures": 1},
+    ),
+)  # fmt: skip
+
 MATRIX: tuple[tuple[Policy, tuple[Row, ...]], ...] = (
     (DEFAULTS, OF_DEFAULTS),
     (TIMEOUT, OF_TIMEOUT),
@@ -239,4 +252,5 @@ MATRIX: tuple[tuple[Policy, tuple[Row, ...]], ...] = (
     (DURATION, OF_DURATION),
     (BREAKER, OF_BREAKER),
     (LIMITS, OF_LIMITS),
+    (OUTLIERS, OF_OUTLIERS),
 )
