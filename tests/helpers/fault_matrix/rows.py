@@ -2,9 +2,17 @@
 
 from collections.abc import Mapping
 
-from meshproxy.contract.policies import CircuitBreakerSpec, LimitsSpec, RetrySpec
+from meshproxy.contract.policies import (
+    CircuitBreakerSpec,
+    FaultSpec,
+    LimitsSpec,
+    MirrorSpec,
+    OutlierSpec,
+    RateLimitSpec,
+    RetrySpec,
+)
 
-from .row import Lane, Policy, Row
+from .row import NOBODY, Lane, Policy, Row
 
 DEFAULTS = Policy("defaults", "Nothing is configured: what provably was not processed is repeated.")
 
@@ -241,7 +249,6 @@ OF_TIMEOUT = (
         "the answer's body is too slow", "at=body pace=10", "torn",
         lanes={"grpc": "4"}, flag="UT",
     ),
-    Row("the answer's body is slow, but not too slow", "at=body pace=1 size=20", "200"),
 )  # fmt: skip
 
 ATTEMPT_TIMEOUT = Policy(
@@ -262,8 +269,8 @@ OF_ATTEMPT_TIMEOUT = (
 
 IDLE = Policy(
     "idle",
-    "`timeouts: {streamIdle: 300ms}`: something must move.",
-    cluster={"stream_idle_timeout": 300},
+    "`timeouts: {streamIdle: 1s}`: something must move.",
+    cluster={"stream_idle_timeout": 1_000},
 )
 OF_IDLE = (
     Row("stalls before the answer", "at=head do=stall", "stream-idle"),
@@ -274,7 +281,7 @@ OF_IDLE = (
         lanes={"grpc": "4"},
         flag="SI",
     ),
-    Row("the answer's body is slow, but moves", "at=body pace=10", "200"),
+    Row("the answer's body is slow, but moves", "at=body pace=10 size=150", "200"),
 )
 
 DURATION = Policy(
@@ -293,6 +300,55 @@ OF_DURATION = (
     ),
 )
 
+OUTLIERS = Policy(
+    "outliers",
+    "`outlierDetection: {consecutiveLocalFailures: 1}`: who fails is not asked for a while.",
+    cluster={"outliers": OutlierSpec(consecutive_local_failures=1)},
+)
+OF_OUTLIERS = (
+    Row(
+        "nobody listens at one of two endpoints: the 21st request", "", "200",
+        before=("",) * 20, spare=True,
+        counts={"retries connect-failed": 1, "outlier_ejections consecutive-local-failures": 1},
+    ),
+)  # fmt: skip
+
+RATE_LIMIT = Policy(
+    "rate limit",
+    "A RateLimitPolicy with `requests: 1, interval: 1m`: who asks too often is told so.",
+    route={"rate_limits": (RateLimitSpec(name="rare", requests=1, interval=60_000),)},
+)
+OF_RATE_LIMIT = (
+    Row("the second request within a minute", "", "rate-limited", before=("",), executed=0),
+)
+
+ABORT = Policy(
+    "abort",
+    "A FaultInjection with `abort: {httpStatus: 503}`: as if it had failed.",
+    route={"faults": (FaultSpec(name="abort", abort_status=503, abort_percent=100),)},
+)
+OF_ABORT = (Row("nothing, but that is meant", "", "fault-injected", executed=0),)
+
+DELAY = Policy(
+    "delay",
+    "A FaultInjection with `delay: {duration: 5s}`, and `timeouts: {request: 300ms}`.",
+    route={
+        "faults": (FaultSpec(name="delay", delay=5_000, delay_percent=100),),
+        "request_timeout": 300,
+    },
+)
+OF_DELAY = (Row("nothing, but it is late", "", "deadline-exceeded", executed=0),)
+
+MIRROR = Policy(
+    "mirror",
+    "A RequestMirror to a service where nobody listens: the original does not notice.",
+    route={"mirrors": (MirrorSpec(cluster=NOBODY),)},
+)
+OF_MIRROR = (
+    Row("the copy gets no answer", "", "200"),
+    Row("both fail", "at=head do=reset", "upstream-closed"),
+)
+
 MATRIX: tuple[tuple[Policy, tuple[Row, ...]], ...] = (
     (DEFAULTS, OF_DEFAULTS),
     (RETRIES, OF_RETRIES),
@@ -302,4 +358,9 @@ MATRIX: tuple[tuple[Policy, tuple[Row, ...]], ...] = (
     (DURATION, OF_DURATION),
     (BREAKER, OF_BREAKER),
     (LIMITS, OF_LIMITS),
+    (OUTLIERS, OF_OUTLIERS),
+    (RATE_LIMIT, OF_RATE_LIMIT),
+    (ABORT, OF_ABORT),
+    (DELAY, OF_DELAY),
+    (MIRROR, OF_MIRROR),
 )
