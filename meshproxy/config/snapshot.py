@@ -22,6 +22,7 @@ from meshproxy.downstream.listener import Listener
 from meshproxy.downstream.sockets import Place
 from meshproxy.exchange import Cluster as ExchangeCluster
 from meshproxy.policies.load_balancing.tokens import Tokens, secret_of
+from meshproxy.policies.retry import Retry
 from meshproxy.relay import Cluster as RelayCluster
 from meshproxy.routing.table import Authorities, VirtualHost, compile_virtual_host, normalized
 from meshproxy.routing.tcp import TcpRoute, compile_tcp_route
@@ -167,6 +168,7 @@ class Mesh:
         for spec in snapshot.clusters:
             if spec.name in clusters:
                 raise ContractError(f"cluster/{spec.name}", "is given twice")
+            Retry(spec.retry, f"cluster/{spec.name} retry")  # adopted only when nothing can fail
             check_balancing(spec)
             known = self.clusters.get(spec.name)
             clusters[spec.name] = known or Cluster(spec, self._environment)

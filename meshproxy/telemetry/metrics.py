@@ -188,6 +188,8 @@ class Metrics:
         self._handshake_failures = _Counter(2, 64)
         self._retries = _Counter(2, max_series)
         self._retries_skipped = _Counter(2, max_series)
+        self._hedges = _Counter(1, max_series)
+        self._hedges_won = _Counter(1, max_series)
         self._rate_limited = _Counter(3, max_series)
         self._faults = _Counter(3, max_series)
         self._shed = _Counter(2, max_series)
@@ -255,6 +257,14 @@ class Metrics:
     def retry_skipped(self, cluster: str, reason: str) -> None:
         """Count a retry that was possible but not made, and why."""
         self._retries_skipped.add(cluster, reason)
+
+    def hedged(self, cluster: str) -> None:
+        """Count a second attempt beside a slow first one."""
+        self._hedges.add(cluster)
+
+    def hedge_won(self, cluster: str) -> None:
+        """Count one whose answer was the first."""
+        self._hedges_won.add(cluster)
 
     def propagated(self, found: int, ambiguous: int, unknown: int) -> None:
         """Note how many calls have been found to be made for an inbound request, so far."""
@@ -481,6 +491,18 @@ class Metrics:
                 "Further attempts that were not made, by why not.",
                 ("cluster", "reason"),
                 self._retries_skipped,
+            ),
+            (
+                "mesh_hedges",
+                "Second attempts beside a slow first one.",
+                ("cluster",),
+                self._hedges,
+            ),
+            (
+                "mesh_hedges_won",
+                "Second attempts whose answer was the first.",
+                ("cluster",),
+                self._hedges_won,
             ),
             (
                 "mesh_propagation",

@@ -64,6 +64,12 @@ class Environment:
     def retry_skipped(self, service: str, reason: str) -> None:
         self.metrics.retry_skipped(service, reason)
 
+    def hedged(self, service: str) -> None:
+        self.metrics.hedged(service)
+
+    def hedge_won(self, service: str) -> None:
+        self.metrics.hedge_won(service)
+
     def refused(self, direction: str, code: str) -> None:
         self.refusals.append((direction, code))
 

@@ -16,6 +16,7 @@ from meshproxy.contract.policies import (
     HashKeySpec,
     LimitsSpec,
     LoadBalancingSpec,
+    RetrySpec,
     SessionPersistenceSpec,
 )
 from meshproxy.contract.resources import (
@@ -494,9 +495,13 @@ async def test_tokens_outlive_updates(mesh: Mesh, environment: Environment) -> N
             },
             "cluster/catalog balancing.hash_keys[0].name",
         ),
+        (
+            {"clusters": (ClusterSpec(name="catalog", retry=RetrySpec(backoff=2, max_backoff=1)),)},
+            "cluster/catalog retry.backoff",
+        ),
     ],
 )
-async def test_balancing_that_cannot_be_obeyed(mesh: Mesh, more: dict[str, Any], path: str) -> None:
+async def test_policies_that_cannot_be_obeyed(mesh: Mesh, more: dict[str, Any], path: str) -> None:
     """Is refused whole, with the place of the error."""
     mesh.adopt(snapshot(1))
     before = mesh.snapshot

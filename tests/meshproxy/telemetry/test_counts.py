@@ -33,12 +33,15 @@ def counted(status: int = 200) -> Metrics:
     metrics.shed("b", "sheddable")
     metrics.mirrored("b", "2xx")
     metrics.retry_skipped("b", "budget")
+    metrics.hedged("b")
+    metrics.hedge_won("b")
     metrics.overflowed("b", "cluster", "requests")
     metrics.breaker_changed("b", "open")
     metrics.ejected("b", "success-rate")
     metrics.ejection_prevented("b", "success-rate")
     metrics.health_checked("b", "healthy")
     metrics.gauges.remaining("b", "requests", 3)
+    metrics.gauges.retries("b", 10)
     return metrics
 
 
