@@ -37,8 +37,6 @@ OF_CLUSTERS = (
     "connect_timeout", "idle_timeout", "max_connection_age", "request_timeout",
     "backend_request_timeout", "stream_idle_timeout", "tunnel_idle_timeout", "max_stream_duration", "retry", "retry_budget",
     "limits", "endpoint_limits", "breaker", "outliers", "health_check", "balancing", "session",
-    "backend_request_timeout", "stream_idle_timeout", "tunnel_idle_timeout", "max_stream_duration", "retry",
-    "retry_budget", "limits", "endpoint_limits", "breaker", "outliers", "health_check", "balancing", "session",
     "shedding",
 )  # fmt: skip
 """What a cluster has besides a name and servers."""

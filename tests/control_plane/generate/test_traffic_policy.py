@@ -58,8 +58,6 @@ def test_what_is_not_said_is_the_default_of_the_contract() -> None:
             (
                 "timeouts: {request: 1m, backendRequest: 2s, connect: 300ms, streamIdle: 0s, tunnelIdle: 2h, "
                 "maxStream: 1h, idleConnection: 4s}"
-                "timeouts: {request: 1m, backendRequest: 2s, connect: 300ms, streamIdle: 0s, "
-                "tunnelIdle: 2h, maxStream: 1h, idleConnection: 4s}"
             ),
             {
                 "request_timeout": 60_000,

@@ -9,6 +9,7 @@ from meshproxy.contract.policies import (
     MirrorSpec,
     OutlierSpec,
     RateLimitSpec,
+    RetrySpec,
 )
 
 from .row import NOBODY, Lane, Policy, Row
@@ -73,6 +74,7 @@ OF_DEFAULTS = (
     Row(
         "a reused connection is closed unread, POST",
         "at=request do=close reused first=1", "upstream-closed", before=("",), executed=0,
+        counts={"retries_skipped not-idempotent": 1},
     ),
     # The answer's head
     Row("closed before the answer", "at=head do=close", "upstream-closed"),
@@ -124,6 +126,67 @@ OF_DEFAULTS = (
         "answers UNAVAILABLE in the head (Trailers-Only)",
         "grpc=14 only", "14", lanes=GRPC_ONLY,
     ),
+)  # fmt: skip
+
+# The same failures, where the policy asks once more ---------------------------------------------
+
+RETRIES = Policy(
+    "retries",
+    "`retry: {codes: [429, 503], retryOn: [grpc-unavailable]}`: three tries in all.",
+    route={
+        "retry": RetrySpec(codes=(503, 429), conditions=("grpc-unavailable",), max_backoff=1_500)
+    },
+)
+
+HTTP: Mapping[Lane, str | None] = {"grpc": None}
+
+OF_RETRIES = (
+    Row(
+        "answers 503 once, GET", "status=503 first=1", "200",
+        method="GET", executed=2, counts={"retries 503": 1},
+    ),
+    Row(
+        "answers 503 always, GET", "status=503", "503",
+        method="GET", executed=3, counts={"retries 503": 2},
+    ),
+    Row(
+        "answers 503 once, GET, in chunks", "status=503 first=1 framing=chunked size=5000", "200",
+        lanes=HTTP1_ONLY, method="GET", executed=2, counts={"retries 503": 1},
+    ),
+    Row(
+        "answers 503 once, POST", "status=503 first=1", "503",
+        lanes=HTTP, counts={"retries_skipped not-idempotent": 1},
+    ),
+    Row(
+        "answers 503 once, POST with Idempotency-Key", "status=503 first=1", "200",
+        lanes=HTTP, fields={"idempotency-key": '"1"'}, body=1_000, executed=2, counts={"retries 503": 1},
+    ),
+    Row(
+        "the same, but its body is too large to be kept", "status=503 first=1", "503",
+        lanes=HTTP, fields={"idempotency-key": '"1"'}, body=100_000, counts={"retries_skipped body-too-large": 1},
+    ),
+    Row(
+        "answers 429 and wants a second, GET", "status=429 retry-after=1 first=1", "200",
+        method="GET", executed=2, counts={"retries 429": 1},
+    ),
+    Row(
+        "answers 429 and wants a minute, GET", "status=429 retry-after=60 first=1", "429",
+        method="GET", counts={"retries_skipped retry-after": 1},
+    ),
+    Row("answers 500, GET", "status=500 first=1", "500", method="GET"),
+    Row(
+        "closed amid the answer's body, GET", "at=body+10 do=close", "torn",
+        method="GET", flag="UC",
+    ),
+    Row(
+        "answers UNAVAILABLE in the head once (Trailers-Only)", "grpc=14 only first=1", "200",
+        lanes=GRPC_ONLY, executed=2, counts={"retries grpc-14": 1},
+    ),
+    Row(
+        "answers UNAVAILABLE in the head always", "grpc=14 only", "14",
+        lanes=GRPC_ONLY, executed=3, counts={"retries grpc-14": 2},
+    ),
+    Row("answers UNAVAILABLE after a message", "grpc=14 first=1", "14", lanes=GRPC_ONLY),
 )  # fmt: skip
 
 BREAKER = Policy(
@@ -288,6 +351,7 @@ OF_MIRROR = (
 
 MATRIX: tuple[tuple[Policy, tuple[Row, ...]], ...] = (
     (DEFAULTS, OF_DEFAULTS),
+    (RETRIES, OF_RETRIES),
     (TIMEOUT, OF_TIMEOUT),
     (ATTEMPT_TIMEOUT, OF_ATTEMPT_TIMEOUT),
     (IDLE, OF_IDLE),
