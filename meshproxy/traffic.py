@@ -69,7 +69,6 @@ class Environment:
         self.timers: TimerWheel[Any] = TimerWheel(self.now, self.loop.call_later)
         self.revoked: frozenset[str] = frozenset()
         self.pools: WeakSet[Pool] = WeakSet()
-        self.timers: TimerWheel[Exchange] = TimerWheel(self.now, self.loop.call_later)
         self._certificates = certificates
         self._skips: set[tuple[str, str]] = set()  # as many as services and reasons there are
 

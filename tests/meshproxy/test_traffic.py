@@ -111,6 +111,8 @@ async def test_the_first_retry_that_was_not_made_is_logged(
     ]
     counted = subject.counted().render(0.0).decode()
     assert 'mesh_retries_skipped_total{cluster="a",reason="budget"} 2.0' in counted
+
+
 async def test_somebody_goes_round_the_exchanges_that_last(tmp_path: Path) -> None:
     """Limits that are far away are armed then, so no exchange may be left out."""
     subject = traffic(tmp_path)
