@@ -380,7 +380,6 @@ DELAY = Policy(
         "faults": (FaultSpec(name="delay", delay=5_000, delay_percent=100),),
         "request_timeout": 1_000,
     },
-    timed=True,
 )
 OF_DELAY = (Row("nothing, but it is late", "", "deadline-exceeded", executed=0),)
 
