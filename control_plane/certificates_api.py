@@ -25,10 +25,11 @@ from meshproxy.contract.spiffe import SpiffeError, SpiffeId
 from meshproxy.private_file import PrivateFileError
 
 from . import answers
-from .authority import Authority, RefusedError, What
+from .authority import Authority, AuthorityError, RefusedError, What
 from .certificate import key_id
 from .revocation import Revocations
 from .rotation import Guide, Holder
+from .signer import SignerError
 
 log = logging.getLogger(__name__)
 
@@ -129,7 +130,8 @@ class CertificatesApi:
             return answers.refuse(400, f"Expected a command: {error}.")
         except RefusedError as error:
             return answers.refuse(409, f"{error}.")
-        except PrivateFileError as error:
+        except (PrivateFileError, AuthorityError, SignerError, OSError) as error:
+            log.error("the rotation cannot do as it was told: %s", error)
             return answers.refuse(500, f"{error}.")
         return answers.say(self._described())
 
