@@ -69,13 +69,13 @@ class Caller:
     """
 
     __slots__ = (
-        "_connections", "_destination", "_series", "_statuses", "authorities", "direction", "hop", "identity",
-        "identity_field", "source", "surroundings", "tcp_route", "virtual_host", "workload",
+        "_connections", "_destination", "_statuses", "authorities", "direction", "hop", "identity",
+        "identity_field", "series", "source", "surroundings", "tcp_route", "virtual_host", "workload",
     )  # fmt: skip
 
     def __init__(self, destination: "Destination", identity: str | None) -> None:
         self._destination = destination
-        self._series: dict[tuple[str, str, str, str], Series] = {}
+        self.series: Mapping[tuple[str, str, str, str], Series] = _SeriesByLabels(self)
         self._statuses: dict[tuple[str, str, str], GrpcLabels] = {}
         self._connections: dict[tuple[str, str], RelaySeries] = {}
         self.surroundings: Surroundings = destination.environment
@@ -96,16 +96,12 @@ class Caller:
                 b"x-forwarded-client-cert", f"By={by};URI={identity}".encode()
             )
 
-    def series(self, route: str, service: str, version: str, protocol: str) -> Series:
-        key = (route, service, version, protocol)
-        try:
-            return self._series[key]
-        except KeyError:
-            source, called, version = self._between(service, version)
-            series = self._series[key] = self._destination.environment.metrics.requests(
-                self.direction, source, called, version, route, protocol
-            )
-            return series
+    def new_series(self, route: str, service: str, version: str, protocol: str) -> Series:
+        """Return what counts requests that share all this; `series` remembers it."""
+        source, called, version = self._between(service, version)
+        return self._destination.environment.metrics.requests(
+            self.direction, source, called, version, route, protocol
+        )
 
     def grpc_ended(self, route: str, service: str, status: str) -> None:
         key = (route, service, status)
@@ -137,6 +133,18 @@ class Caller:
         if self.direction == "inbound":
             return self.identity or PLAINTEXT, environment.workload, environment.version
         return environment.workload, service, version
+
+
+class _SeriesByLabels(dict[tuple[str, str, str, str], Series]):
+    """What counts the requests of one caller; a dict, because every request asks it."""
+
+    def __init__(self, caller: Caller) -> None:
+        super().__init__()
+        self._caller = caller
+
+    def __missing__(self, labels: tuple[str, str, str, str]) -> Series:
+        series = self[labels] = self._caller.new_series(*labels)
+        return series
 
 
 class Destination:
