@@ -20,12 +20,14 @@ from meshproxy.contract.resources import Protocol as Spoken
 from meshproxy.exchange import Authorities, Cluster, Series, Surroundings
 from meshproxy.message import Field, field
 from meshproxy.policies.first_speaker import FirstSpeaker
+from meshproxy.policies.loop_detection import LoopDetection
 from meshproxy.relay import Cluster as RelayCluster
 from meshproxy.relay import Series as RelaySeries
 from meshproxy.routing.table import VirtualHost, normalized
 from meshproxy.routing.tcp import TcpRoute
 from meshproxy.telemetry.metrics import GrpcLabels, Metrics
 
+from .admission import Admission
 from .sockets import Sockets
 
 PLAINTEXT = "plaintext"
@@ -44,6 +46,7 @@ class Environment(Surroundings, Protocol):
         server_context: TLS for the next inbound connection; None before there is a certificate.
         sockets: Where listening sockets come from.
         drain_seconds: How long who is idle may stay when no more connections are accepted.
+        admission: How many connections there may be.
         revoked: Identities that are denied, whatever certificate they show.
     """
 
@@ -55,6 +58,7 @@ class Environment(Surroundings, Protocol):
     loop: asyncio.AbstractEventLoop
     sockets: Sockets
     drain_seconds: float
+    admission: Admission
     revoked: frozenset[str]
 
     @property
@@ -70,7 +74,7 @@ class Caller:
 
     __slots__ = (
         "_connections", "_destination", "_statuses", "authorities", "direction", "hop", "identity",
-        "identity_field", "series", "source", "surroundings", "tcp_route", "virtual_host", "workload",
+        "identity_field", "loops", "series", "source", "surroundings", "tcp_route", "virtual_host", "workload",
     )  # fmt: skip
 
     def __init__(self, destination: "Destination", identity: str | None) -> None:
@@ -85,6 +89,7 @@ class Caller:
         self.direction: str = destination.direction
         self.hop = destination.hop
         self.workload = destination.environment.workload
+        self.loops = destination.loops
         self.identity = identity
         self.source = identity or ""
         if self.direction == "outbound":
@@ -162,8 +167,8 @@ class Destination:
     """
 
     __slots__ = (
-        "_callers", "authorities", "direction", "environment", "first_speaker", "hop", "places",
-        "port", "protocol", "tcp_route", "virtual_host",
+        "_callers", "authorities", "direction", "environment", "first_speaker", "hop", "loops",
+        "places", "port", "protocol", "tcp_route", "virtual_host",
     )  # fmt: skip
 
     def __init__(self, environment: Environment, spec: ListenerSpec | DestinationSpec) -> None:
@@ -177,6 +182,7 @@ class Destination:
         self.authorities: Authorities
         self.places: Mapping[bytes, Destination] = {}
         self.first_speaker = FirstSpeaker()
+        self.loops = LoopDetection(spec.direction, environment.workload)
         self._callers: dict[str | None, Caller] = {}
 
     def __repr__(self) -> str:
