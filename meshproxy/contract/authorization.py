@@ -62,12 +62,14 @@ class FactSpec(Spec, frozen=True, kw_only=True):
     A header of the request, or a claim of its JWT.
 
     Attributes:
-        name: Of the header; of the claim, nested ones with dots (``realm.roles``).
+        name: Of the header.
+        path: To the claim: its name, or those of the objects that it is in, then its own.
         values: Of a claim that is a list, one must match.
     """
 
     kind: Literal["header", "claim"]
-    name: Name
+    name: str = ""
+    path: tuple[str, ...] = ()
     values: tuple[str, ...] = ()
     not_values: tuple[str, ...] = ()
 

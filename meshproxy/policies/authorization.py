@@ -410,7 +410,7 @@ class _Fact:
     def __init__(self, spec: FactSpec, where: str) -> None:
         self._name = spec.name.lower().encode()
         self._header = spec.kind == "header"
-        self._path = spec.name.split(".")
+        self._path = spec.path
         self._yes = Patterns(spec.values, f"{where}.values") if spec.values else None
         self._no = Patterns(spec.not_values, f"{where}.not_values") if spec.not_values else None
 

@@ -1,0 +1,73 @@
+"""
+Which workloads a security policy selects, and which of several decides.
+
+The same functions are asked by `generate` and by the findings, so what is said and what is done
+cannot differ.
+"""
+
+from collections.abc import Iterable
+from typing import TypeVar
+
+from .attachment import age
+from .model import MeshConfig, Workload
+from .security import PeerAuthentication, SecurityPolicy
+
+S = TypeVar("S", bound=SecurityPolicy)
+
+
+def selects(policy: SecurityPolicy, workload: Workload, mesh: MeshConfig) -> bool:
+    """Say whether a policy is about a workload."""
+    selector = policy.spec.selector
+    labels = {} if selector is None else selector.match_labels
+    if not labels.items() <= workload.metadata.labels.items():
+        return False
+    return policy.metadata.namespace == workload.metadata.namespace or everywhere(policy, mesh)
+
+
+def everywhere(policy: SecurityPolicy, mesh: MeshConfig) -> bool:
+    """Say whether a policy reaches beyond its namespace; elsewhere than beside the MeshConfig, no."""
+    if isinstance(policy, PeerAuthentication) or policy.spec.scope != "Mesh":
+        return False
+    return policy.metadata.namespace == mesh.metadata.namespace
+
+
+def selected(
+    kind: type[S], workload: Workload, policies: Iterable[SecurityPolicy], mesh: MeshConfig
+) -> list[S]:
+    """Return the policies of a kind that are about a workload, the oldest first."""
+    found = [
+        policy
+        for policy in policies
+        if isinstance(policy, kind) and selects(policy, workload, mesh)
+    ]
+    return sorted(found, key=age)
+
+
+def mtls(
+    workload: Workload, port: int | None, policies: Iterable[SecurityPolicy], mesh: MeshConfig
+) -> str:
+    """
+    Return what a workload's port accepts: STRICT, PERMISSIVE or DISABLED.
+
+    Args:
+        workload: The workload.
+        port: One of its ports; None for those that it has not declared.
+        policies: All of the mesh.
+        mesh: In which DISABLED disables it all: nobody has a certificate to show.
+    """
+    if mesh.spec.mtls == "DISABLED":
+        return "DISABLED"
+    found = selected(PeerAuthentication, workload, policies, mesh)
+    by_specificity = sorted(found, key=lambda one: not _labels(one))  # stable: then by age
+    for policy in by_specificity:
+        level = policy.spec.port_level_mtls.get(str(port))
+        if level is not None:
+            return level.mode
+    for policy in by_specificity:
+        if policy.spec.mtls is not None:
+            return policy.spec.mtls.mode
+    return mesh.spec.mtls
+
+
+def _labels(policy: PeerAuthentication) -> bool:
+    return policy.spec.selector is not None and bool(policy.spec.selector.match_labels)
