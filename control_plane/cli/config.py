@@ -1,5 +1,5 @@
 """
-`meshctl config PROXY [listeners|destinations|routes|clusters|endpoints|certs]`: what one proxy has been told.
+`meshctl config PROXY [SECTION]`: what one proxy has been told.
 
 The answer is the control plane's.  While that is away, a proxy of a local mesh is asked itself:
 it goes on with what it has.
@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from control_plane import placement
-from control_plane.cli import certificates
+from control_plane.cli import certificates, policies
 from control_plane.cli.arguments import Verbs, add_context, add_output, client_of
 from control_plane.cli.client import Client, NotFoundError, UnreachableError, request
 from control_plane.cli.errors import OK
@@ -110,6 +110,8 @@ def _data(snapshot: Snapshot, section: str | None) -> Any:
     data = msgspec.to_builtins(snapshot)
     if section is None:
         return data
+    if section == "policies":
+        return policies.data(snapshot)
     if section == "routes":
         return {key: data.get(key, []) for key in ("virtual_hosts", "tcp_routes")}
     return data.get(section, [])
@@ -214,6 +216,7 @@ SECTIONS: dict[str, Callable[[Snapshot, int | None], str]] = {
     "routes": _routes,
     "clusters": _clusters,
     "endpoints": _endpoints,
+    "policies": policies.as_table,
 }
 
 

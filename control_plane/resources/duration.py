@@ -34,3 +34,13 @@ def milliseconds(text: str) -> int:
     if not _GEP_2257.fullmatch(text):
         raise ValueError(f'"{text}" is not a duration, {EXPECTED}')
     return sum(int(number) * _MILLISECONDS[unit] for number, unit in _PAIR.findall(text))
+
+
+def text_of(milliseconds: int) -> str:
+    """Return a duration as people write it, in as few words as there are."""
+    parts: list[str] = []
+    for unit, size in _MILLISECONDS.items():
+        count, milliseconds = divmod(milliseconds, size)
+        if count:
+            parts.append(f"{count}{unit}")
+    return "".join(parts) or "0s"

@@ -12,7 +12,8 @@ another tuple; nothing of this is looked at while all is well.
 **Panic.**  When fewer than `panic_percent` of the endpoints are left, all are used, whatever is known
 against them: either what we know is wrong, or the few that are left would break down under the load
 of all, and then there would be none (Envoy's panic threshold).  At 0 there is no panic, and with
-nobody left requests are refused.
+nobody left requests are refused.  Nor is there any while far endpoints can bear what near ones
+cannot (`policies/load_balancing/locality.py`): a zone that is down is no reason to call it.
 """
 
 import asyncio
@@ -107,12 +108,24 @@ class Availability:
             self.detection.obey(spec, hosts, now)
         self._arm()
 
-    def among(self, endpoints: Sequence[E], panic_percent: float) -> tuple[E, ...]:
-        """Return those that may be called."""
+    def among(
+        self,
+        endpoints: Sequence[E],
+        panic_percent: float,
+        bearable: Callable[[Sequence[E], Sequence[E]], bool] = lambda _all, _left: False,
+    ) -> tuple[E, ...]:
+        """
+        Return those that may be called.
+
+        Args:
+            endpoints: All.
+            panic_percent: See above.
+            bearable: Says whether those that are left, few as they may be, can do the work of all.
+        """
         usable = tuple(one for one in endpoints if one.healthy and one.host.state is not EJECTED)
         weighted = sum(1 for one in endpoints if one.weight)
         left = sum(1 for one in usable if one.weight)
-        panicking = left * 100 < panic_percent * weighted
+        panicking = left * 100 < panic_percent * weighted and not bearable(endpoints, usable)
         if panicking != self.panicking:
             self.panicking = panicking
             if panicking:

@@ -387,7 +387,9 @@ class Cluster:
         """Choose from now on among what is in service now."""
         outliers = self.spec.outliers
         panic_percent = PANIC_PERCENT if outliers is None else outliers.panic_percent
-        available = self._availability.among(self.endpoints, panic_percent)
+        available = self._availability.among(
+            self.endpoints, panic_percent, self._balancing.bearable
+        )
         if available != self.available:
             self._use(available)
         else:

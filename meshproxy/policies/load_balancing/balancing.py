@@ -14,7 +14,7 @@ from meshproxy.contract.policies import LoadBalancingSpec
 from .consistent_hashing import ConsistentHashing, Table
 from .endpoint import Balancer, E
 from .least_request import LeastRequest
-from .locality import Locality
+from .locality import Locality, bearable
 from .maglev import Maglev
 from .peak_ewma import PeakEwma
 from .ring_hash import Ring
@@ -48,16 +48,43 @@ class Balancing(Generic[E]):
             endpoints: All of the cluster.
             available: Those that may be called now.
         """
+        levels = self._levels(endpoints, available)
+        if len(levels) < 2:
+            return self._level(0, endpoints, available)
+        return Locality(
+            [
+                (self._level(priority, every, some), _weight(some), _weight(every))
+                for priority, every, some in levels
+            ],
+            self._random,
+        )
+
+    def bearable(self, endpoints: Sequence[E], available: Sequence[E]) -> bool:
+        """
+        Say whether levels that are in service can do the work of those that are not.
+
+        A single level can leave it to no other.
+        """
+        levels = self._levels(endpoints, available)
+        return len(levels) > 1 and bearable(
+            [(_weight(some), _weight(every)) for _, every, some in levels]
+        )
+
+    def _levels(
+        self, endpoints: Sequence[E], available: Sequence[E]
+    ) -> list[tuple[int, list[E], list[E]]]:
+        """Return for each priority, nearest first, all its endpoints and those in service."""
         priorities = sorted({e.priority for e in endpoints if e.weight})
         if len(priorities) < 2 or not self.spec.locality:
-            return self._level(0, endpoints, available)
-        levels = []
-        for priority in priorities:
-            some = [e for e in available if e.priority == priority]
-            every = [e for e in endpoints if e.priority == priority]
-            weights = sum(e.weight for e in some), sum(e.weight for e in every)
-            levels.append((self._level(priority, every, some), *weights))
-        return Locality(levels, self._random)
+            return []
+        return [
+            (
+                priority,
+                [e for e in endpoints if e.priority == priority],
+                [e for e in available if e.priority == priority],
+            )
+            for priority in priorities
+        ]
 
     def warming(self, endpoints: Sequence[E]) -> bool:
         """Say whether any of the endpoints is so new that it gets less than its share."""
@@ -97,3 +124,7 @@ class Balancing(Generic[E]):
         table: Table = kind(endpoints, self.spec.ring_size)
         self._tables[priority] = (wanted, table)
         return table
+
+
+def _weight(endpoints: Sequence[E]) -> int:
+    return sum(e.weight for e in endpoints)

@@ -34,10 +34,7 @@ def shares(levels: Sequence[tuple[float, float]]) -> list[float]:
     Args:
         levels: For each, nearest first, the weight of what is in service and of all.
     """
-    healths = [
-        min(1.0, OVERPROVISIONING * available / total) if total else 0.0
-        for available, total in levels
-    ]
+    healths = _healths(levels)
     together = min(1.0, sum(healths))
     left = 1.0
     result = []
@@ -46,6 +43,18 @@ def shares(levels: Sequence[tuple[float, float]]) -> list[float]:
         left -= share
         result.append(share)
     return result
+
+
+def bearable(levels: Sequence[tuple[float, float]]) -> bool:
+    """Say whether what is in service of all levels (see `shares`) can do the work of one that is whole."""
+    return sum(_healths(levels)) >= 1.0
+
+
+def _healths(levels: Sequence[tuple[float, float]]) -> list[float]:
+    return [
+        min(1.0, OVERPROVISIONING * available / total) if total else 0.0
+        for available, total in levels
+    ]
 
 
 class Locality(Generic[E]):

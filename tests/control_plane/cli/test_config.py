@@ -111,6 +111,19 @@ def test_connections_that_are_not_http_have_a_table_of_their_own(
     assert set(json.loads(capsys.readouterr().out)) == {"virtual_hosts", "tcp_routes"}
 
 
+def test_policies_are_shown_with_their_defaults(
+    api: Api, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As a table in words, as JSON with every value that is in force."""
+    api.answers["/api/v1/proxies/default/shop/snapshot"] = (200, WIRE)
+
+    assert run(api, "shop", "policies") == 0
+    assert capsys.readouterr().out.splitlines()[1].startswith("(default)")
+    assert run(api, "shop", "policies", "-o", "json") == 0
+    (cluster,) = json.loads(capsys.readouterr().out)["clusters"]
+    assert (cluster["name"], cluster["connect_timeout"]) == ("c1", 5000)
+
+
 def test_destinations_are_shown_where_there_are_any(
     api: Api, capsys: pytest.CaptureFixture[str]
 ) -> None:

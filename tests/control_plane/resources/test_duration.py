@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from control_plane.resources.duration import milliseconds, problem
+from control_plane.resources.duration import milliseconds, problem, text_of
 
 
 @pytest.mark.parametrize(
@@ -47,3 +47,9 @@ def test_problem() -> None:
     assert problem("1ms", 1) is None
     assert problem("0s", 1) == '"0s" is too short, expected at least 1ms'
     assert str(problem("x")).startswith('"x" is not a duration')
+
+
+@pytest.mark.parametrize("text", ["0s", "1ms", "1s500ms", "1m", "1h30m", "24h"])
+def test_text(text: str) -> None:
+    """The way back, in the largest units."""
+    assert text_of(milliseconds(text)) == text

@@ -158,8 +158,85 @@ OF_LIMITS = (
     ),
 )  # fmt: skip
 
+TIMEOUT = Policy(
+    "timeout",
+    "`timeouts: {request: 300ms}`: request and answer together have so much time.",
+    route={"request_timeout": 300},
+)
+OF_TIMEOUT = (
+    Row(
+        "connections are accepted, and nothing more", "", "deadline-exceeded",
+        mode="silent", executed=0,
+    ),
+    Row("stalls when the head has been read", "at=request do=stall", "deadline-exceeded", executed=0),
+    Row("stalls before the answer", "at=head do=stall", "deadline-exceeded"),
+    Row("stalls amid the answer's head", "at=head+8 do=stall", "deadline-exceeded"),
+    Row(
+        "stalls amid the answer's body", "at=body+10 do=stall", "torn",
+        lanes={"grpc": "4"}, flag="UT",
+    ),
+    Row(
+        "the answer's body is too slow", "at=body pace=10", "torn",
+        lanes={"grpc": "4"}, flag="UT",
+    ),
+    Row("the answer's body is slow, but not too slow", "at=body pace=1 size=20", "200"),
+)  # fmt: skip
+
+ATTEMPT_TIMEOUT = Policy(
+    "attempt timeout",
+    "`timeouts: {backendRequest: 300ms}`: each attempt has so much time.",
+    route={"backend_request_timeout": 300},
+)
+OF_ATTEMPT_TIMEOUT = (
+    Row("stalls before the answer", "at=head do=stall", "attempt-timeout"),
+    Row(
+        "stalls amid the answer's body",
+        "at=body+10 do=stall",
+        "torn",
+        lanes={"grpc": "4"},
+        flag="UT",
+    ),
+)
+
+IDLE = Policy(
+    "idle",
+    "`timeouts: {streamIdle: 300ms}`: something must move.",
+    cluster={"stream_idle_timeout": 300},
+)
+OF_IDLE = (
+    Row("stalls before the answer", "at=head do=stall", "stream-idle"),
+    Row(
+        "stalls amid the answer's body",
+        "at=body+10 do=stall",
+        "torn",
+        lanes={"grpc": "4"},
+        flag="SI",
+    ),
+    Row("the answer's body is slow, but moves", "at=body pace=10", "200"),
+)
+
+DURATION = Policy(
+    "duration",
+    "`timeouts: {maxStream: 300ms}`: nothing takes longer, whatever it is.",
+    cluster={"max_stream_duration": 300},
+)
+OF_DURATION = (
+    Row("stalls before the answer", "at=head do=stall", "duration-exceeded"),
+    Row(
+        "the answer's body is slow, but moves",
+        "at=body pace=10",
+        "torn",
+        lanes={"grpc": "4"},
+        flag="UMSDR",
+    ),
+)
+
 MATRIX: tuple[tuple[Policy, tuple[Row, ...]], ...] = (
     (DEFAULTS, OF_DEFAULTS),
+    (TIMEOUT, OF_TIMEOUT),
+    (ATTEMPT_TIMEOUT, OF_ATTEMPT_TIMEOUT),
+    (IDLE, OF_IDLE),
+    (DURATION, OF_DURATION),
     (BREAKER, OF_BREAKER),
     (LIMITS, OF_LIMITS),
 )

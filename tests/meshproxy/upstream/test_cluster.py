@@ -228,3 +228,19 @@ def test_what_cannot_be_obeyed(options: dict[str, Any], message: str) -> None:
     """Is found before anything is changed."""
     with pytest.raises(ContractError, match=message):
         check_balancing(ClusterSpec(name="catalog", **options))
+
+
+async def test_a_zone_that_is_down_is_no_reason_to_panic() -> None:
+    """Two of three endpoints are out, less than half are left, and the far one can do the work."""
+    spec = ClusterSpec(name="catalog")
+    near = [EndpointSpec(address="127.0.0.1", port=port) for port in (1, 2)]
+    far = EndpointSpec(address="127.0.0.1", port=3, priority=1)
+    cluster = Cluster(spec, Environment())
+    cluster.adopt(spec, (*near, far))
+    for endpoint in cluster.endpoints[:2]:
+        endpoint.healthy = False
+    cluster._restate()
+    assert cluster.available == cluster.endpoints[2:]
+    cluster.adopt(with_(LoadBalancingSpec(locality=False)), (*near, far))
+    assert cluster.available == cluster.endpoints
+    cluster.close()

@@ -86,3 +86,22 @@ def test_without_locality_all_are_equal() -> None:
     spec = LoadBalancingSpec(algorithm="round-robin", locality=False)
     balancer = Balancing[Server](spec, chances(), lambda: 0.0).among(here + there, here + there)
     assert set(picks(balancer, 8).values()) == {2}
+
+
+@pytest.mark.parametrize(
+    ("near", "far", "expected"), [(0, 3, True), (1, 1, False), (2, 1, True), (0, 2, False)]
+)
+def test_when_far_endpoints_can_do_the_work(near: int, far: int, *, expected: bool) -> None:
+    """Five near and three far ones: whether there is reason to panic with so many left."""
+    here, there = zones(5, 3)
+    left = here[:near] + there[:far]
+    balancing = Balancing[Server](LoadBalancingSpec(), chances(), lambda: 0.0)
+    assert balancing.bearable(here + there, left) is expected
+
+
+def test_one_level_leaves_its_work_to_no_other() -> None:
+    """Then it is for the panic threshold to say."""
+    [here] = zones(4)
+    for locality in (True, False):
+        spec = LoadBalancingSpec(locality=locality)
+        assert not Balancing[Server](spec, chances(), lambda: 0.0).bearable(here, here)

@@ -1,0 +1,94 @@
+"""The reference of the policies says every field and its default as the models have them."""
+
+import re
+from pathlib import Path
+from typing import Any, get_args, get_origin
+
+import msgspec
+import pytest
+
+from control_plane.resources.gateway_api import HTTPRouteMatch
+from control_plane.resources.policies import (
+    FaultInjectionSpec,
+    From,
+    RateLimitPolicySpec,
+    TrafficPolicySpec,
+)
+
+TEXT = (Path(__file__).parents[3] / "docs" / "traffic-policy.md").read_text()
+ROW = re.compile(r"^\| `([^`]+)` \| (?:`([^`]*)`|(-|required)) \|", re.MULTILINE)
+DESCRIBED_ELSEWHERE = (HTTPRouteMatch, From)
+MODELS: dict[str, Any] = {
+    field.encode_name: field.type for field in msgspec.structs.fields(TrafficPolicySpec)
+}
+del MODELS["targetRefs"]
+MODELS |= {"RateLimitPolicy": RateLimitPolicySpec, "FaultInjection": FaultInjectionSpec}
+
+
+def documented(section: str) -> dict[str, str]:
+    """Return the defaults of the fields of a section, as they are written."""
+    (text,) = re.findall(rf"^## {section}\n(.*?)(?=^## |\Z)", TEXT, re.MULTILINE | re.DOTALL)
+    return {name: shown or other for name, shown, other in ROW.findall(text)}
+
+
+def defaults(model: Any, prefix: str = "") -> dict[str, str]:
+    """Return the default of each field of a model and the models in it, as it would be written."""
+    found: dict[str, str] = {}
+    for field in msgspec.structs.fields(model):
+        name = prefix + field.encode_name
+        inner, is_list = inside(field.type)
+        if inner is None or inner in DESCRIBED_ELSEWHERE:
+            found[name] = shown(field)
+            continue
+        if field.encode_name == "targetRefs":
+            found[name] = "[]"
+            continue
+        if field.default is None or (is_list and not field.required):
+            found[name] = shown(field)
+        found |= defaults(inner, f"{name}[]." if is_list else f"{name}.")
+    return found
+
+
+def inside(kind: Any) -> tuple[type[msgspec.Struct] | None, bool]:
+    """Return the model that a field holds, if it does, and whether in a list."""
+    for one in (kind, *get_args(kind)):
+        if isinstance(one, type) and issubclass(one, msgspec.Struct):
+            return one, get_origin(kind) is tuple
+    return None, False
+
+
+def shown(field: msgspec.structs.FieldInfo) -> str:
+    if field.required:
+        return "required"
+    value = field.default
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, msgspec.Struct):
+        return "{}"
+    if value == () or value is msgspec.NODEFAULT:
+        return "[]"
+    return f"{value:g}" if isinstance(value, float) else str(value) or '""'
+
+
+@pytest.mark.parametrize("section", [name for name in MODELS if name != "maxConnectionAge"])
+def test_fields_and_defaults(section: str) -> None:
+    """No field is left out, none is invented, and each default is the one in force."""
+    model, _ = inside(MODELS[section])
+    assert model is not None
+    assert documented(section) == defaults(model)
+
+
+def test_every_section_has_a_heading() -> None:
+    """Those of a TrafficPolicy in their order, then the other kinds."""
+    assert re.findall(r"^## (.+)$", TEXT, re.MULTILINE) == list(MODELS)
+
+
+def test_what_is_off_until_it_is_there_says_so() -> None:
+    """All sections but those whose defaults are in force without them."""
+    on = {"timeouts", "retry", "retryConstraint", "limits", "outlierDetection", "loadBalancing"}
+    for section in MODELS:
+        (line,) = re.findall(rf"^## {section}\n\n(.*)$", TEXT, re.MULTILINE)
+        is_kind = section in ("RateLimitPolicy", "FaultInjection")
+        assert line.startswith("*Off.*") == (section not in on and not is_kind), section
