@@ -31,19 +31,14 @@ from .generate.endpoints import identity as identity_in
 from .generate.snapshot import generate
 from .metrics import Metrics
 from .resources.duration import milliseconds
-from .resources.fields import Metadata
 from .resources.finding import Finding
-from .resources.model import MeshConfig
+from .resources.model import DEFAULT_MESH, MeshConfig
 from .server_certificate import ServerCertificate
 from .session_secret import session_secret
 from .sources.files import FilesSource
 from .store import State, Store
 
 log = logging.getLogger(__name__)
-
-_DEFAULTS = MeshConfig(
-    api_version="meshproxy.io/v1alpha1", kind="MeshConfig", metadata=Metadata(name="default")
-)
 
 
 class StartError(Exception):
@@ -169,7 +164,7 @@ class Plane:
 
     @property
     def _mesh(self) -> MeshConfig:
-        return self._store.state.mesh_config or _DEFAULTS
+        return self._store.state.mesh_config or DEFAULT_MESH
 
     def _state(self) -> State:
         """Return the state in force, with the one finding that only the authority can make."""

@@ -8,12 +8,17 @@ from control_plane.resources.security import JWTRule, RequestAuthentication, Sec
 from control_plane.resources.selection import selected
 from meshproxy.contract.authentication import ClaimHeaderSpec, JwtSpec, TokenHeaderSpec
 
+KeySets = Mapping[tuple[str, str], str]
+"""(``namespace/name`` of a policy, issuer) → its key set, where the policy says file or address."""
+
+NO_KEY_SETS: KeySets = {}
+
 
 def authentication(
     workload: Workload,
     policies: Iterable[SecurityPolicy],
     mesh: MeshConfig,
-    key_sets: Mapping[str, str],
+    key_sets: KeySets,
 ) -> tuple[JwtSpec, ...]:
     """
     Return the issuers; of two policies that name the same, the older decides.
@@ -22,7 +27,7 @@ def authentication(
         workload: The workload.
         policies: All of the mesh.
         mesh: The mesh.
-        key_sets: What files and addresses have given, by their name.
+        key_sets: What files and addresses have given.
     """
     found: dict[str, JwtSpec] = {}
     for policy in selected(RequestAuthentication, workload, policies, mesh):
@@ -32,11 +37,11 @@ def authentication(
     return tuple(found.values())
 
 
-def _issuer(name: str, rule: JWTRule, key_sets: Mapping[str, str]) -> JwtSpec:
+def _issuer(name: str, rule: JWTRule, key_sets: KeySets) -> JwtSpec:
     """Without keys yet, none of the issuer's tokens is right: that is said by empty `keys`."""
     keys = rule.jwks
     if keys is None:
-        keys = key_sets.get(rule.jwks_file or rule.jwks_uri or "", "")
+        keys = key_sets.get((name, rule.issuer), "")
     return JwtSpec(
         name=name,
         issuer=rule.issuer,

@@ -1,21 +1,58 @@
 """
-Which workloads a security policy selects, and which of several decides.
+Which workloads are meant: by a Service's selector, and by the selector of a security policy.
 
 The same functions are asked by `generate` and by the findings, so what is said and what is done
 cannot differ.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
 from .attachment import age
-from .model import MeshConfig, Workload
+from .model import MeshConfig, Service, ServicePort, Workload
 from .security import PeerAuthentication, SecurityPolicy
 
 S = TypeVar("S", bound=SecurityPolicy)
 
+# By a Service --------------------------------------------------------------------------------
 
-def selects(policy: SecurityPolicy, workload: Workload, mesh: MeshConfig) -> bool:
+
+def selects(service: Service, workload: Workload) -> bool:
+    """Say whether the Service's selector chooses the workload; one without a selector does not."""
+    ours, theirs = workload.metadata, service.metadata
+    return (
+        ours.namespace == theirs.namespace
+        and bool(service.spec.selector)
+        and service.spec.selector.items() <= ours.labels.items()
+    )
+
+
+def target(port: ServicePort, workload: Workload) -> int | None:
+    """Return the workload's port that a service port leads to, if it has it."""
+    wanted = port.port if port.target_port is None else port.target_port
+    for candidate in workload.spec.ports:
+        if wanted in (candidate.port, candidate.name):
+            return candidate.port
+    return None
+
+
+def in_front(
+    port: int, workload: Workload, services: Mapping[str, Service]
+) -> list[tuple[str, ServicePort]]:
+    """Return the service ports that lead to a workload's port, with the names of their services."""
+    return [
+        (name, candidate)
+        for name, service in services.items()
+        if selects(service, workload)
+        for candidate in service.spec.ports
+        if target(candidate, workload) == port
+    ]
+
+
+# By a security policy ----------------------------------------------------------------------
+
+
+def is_about(policy: SecurityPolicy, workload: Workload, mesh: MeshConfig) -> bool:
     """Say whether a policy is about a workload."""
     selector = policy.spec.selector
     labels = {} if selector is None else selector.match_labels
@@ -38,7 +75,7 @@ def selected(
     found = [
         policy
         for policy in policies
-        if isinstance(policy, kind) and selects(policy, workload, mesh)
+        if isinstance(policy, kind) and is_about(policy, workload, mesh)
     ]
     return sorted(found, key=age)
 
