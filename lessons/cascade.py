@@ -24,7 +24,7 @@ PATIENCE = 1.0
 """Seconds after which a visitor has gone to another shop."""
 DELAY = 3.0
 """Seconds that the ranking takes once it is slow."""
-ADVICE = b"recommended"
+ADVICE = b"recommended:"
 
 
 @dataclass

@@ -21,22 +21,28 @@ Nothing in this file waits.  "Later" is always another method, named `on_…`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from math import inf
-from typing import Final, Protocol, cast
+from typing import Any, Final, Protocol, cast
 
 from meshproxy.codec import grpc
 from meshproxy.local_reply import local_reply
-from meshproxy.message import TUNNEL, Field, Fields, RequestHead, ResponseHead
-from meshproxy.policies import deadline, propagation
+from meshproxy.message import TUNNEL, Field, Fields, RequestHead, ResponseHead, field
+from meshproxy.mirror import Mirror
+from meshproxy.policies import deadline, load_shedding, mirroring, propagation
 from meshproxy.policies.deadline import FAR, LEAST, LOOKS, NO_TIMEOUTS, Timeouts
+from meshproxy.policies.fault_injection import FaultInjection, Injected
 from meshproxy.policies.limits import Limit
 from meshproxy.policies.load_balancing.affinity import Affinity
 from meshproxy.policies.load_balancing.hash_key import HashKey
 from meshproxy.policies.load_balancing.session import Session
 from meshproxy.policies.load_balancing.tokens import Tokens
+from meshproxy.policies.load_shedding import LoadShedding
+from meshproxy.policies.mirroring import Mirroring
 from meshproxy.policies.propagation import NOTHING, Context, Propagation
+from meshproxy.policies.rate_limit import RateLimit, Refused
 from meshproxy.policies.retry import Retry
-from meshproxy.refusal import refusal
+from meshproxy.refusal import Refusal, refusal
 from meshproxy.routing.split import Backend
 from meshproxy.routing.table import Route, VirtualHost
 
@@ -46,7 +52,11 @@ REPLAY_LIMIT: Final = 64 * 1024
 NOTICEABLE: Final = 0.001
 """Seconds: below that, a `grpc-timeout` is passed on as it came."""
 
+DELAYED: Final = "DI"
+"""Envoy's flag of what was delayed on purpose."""
+
 _RETRY: Final = Retry()
+_LATER: Final = field(b"Retry-After", b"%d" % load_shedding.RETRY_AFTER)
 
 # Has the exchange become a tunnel?
 _NO_TUNNEL: Final = 0
@@ -154,6 +164,8 @@ class Cluster(Protocol):
     A named set of equal servers.
 
     Attributes:
+        shedding: How many requests the app is given at once; None for all.
+        mirrors: What copies of other clusters' requests take up.
         sticky: It has a `hash_key` or a `session`.
         hash_key: What requests are hashed by; None where none is used.
         session: Of routes that have none of their own.
@@ -162,6 +174,8 @@ class Cluster(Protocol):
     """
 
     service: str
+    shedding: LoadShedding | None
+    mirrors: mirroring.Load
     sticky: bool
     requests: Limit
     timeouts: Timeouts
@@ -190,8 +204,8 @@ class Series(Protocol):
 class Timers(Protocol):
     """Calls `on_due` of what was added, once its `due` has passed."""
 
-    def add(self, item: "Exchange") -> "set[Exchange]": ...
-    def drop(self, slot: "set[Exchange]", item: "Exchange") -> None: ...
+    def add(self, item: Any) -> set[Any]: ...  # exchanges and opaque connections share it
+    def drop(self, slot: set[Any], item: Any) -> None: ...
 
 
 class Authorities(Protocol):
@@ -227,6 +241,10 @@ class Surroundings(Protocol):
     def retry_skipped(self, service: str, reason: str) -> None: ...
     def refused(self, direction: str, code: str) -> None: ...
     def cancelled(self, service: str) -> None: ...
+    def rate_limited(self, direction: str, limit: str, why: str) -> None: ...
+    def fault_injected(self, direction: str, fault: str, kind: str) -> None: ...
+    def shed(self, service: str, criticality: str) -> None: ...
+    def mirrored(self, service: str, outcome: str) -> None: ...
 
 
 class Caller(Protocol):
@@ -265,6 +283,11 @@ class Exchange:
 
     Attributes:
         context: What the request brought along, or took over from the one it is made for.
+        flag: What is counted where nothing goes wrong.
+        answer_fields: What the answer tells beyond what the endpoint says; None for nothing.
+        mirrors: Copies of the request; None for none.
+        shedding: Has let the request in, and must hear of its end; None where nobody must.
+        admitted: When that was.
         deadline: When nobody waits for the answer any more; infinite where nobody has said.
         due: When the timer comes: no later than the first limit can be broken.
         moved: Something of the request or its answer has passed since somebody last looked.
@@ -272,8 +295,10 @@ class Exchange:
 
     __slots__ = (
         "_route",
+        "admitted",
         "affinity",
         "answer_due",
+        "answer_fields",
         "attempt_due",
         "attempts",
         "backend",
@@ -288,16 +313,19 @@ class Exchange:
         "downstream",
         "due",
         "endpoint",
+        "flag",
         "grpc_status",
         "head",
         "idle_since",
         "joined",
+        "mirrors",
         "moved",
         "previous",
         "protocol",
         "request_ended",
         "request_paused",
         "seconds",
+        "shedding",
         "started",
         "status",
         "surroundings",
@@ -308,6 +336,7 @@ class Exchange:
         "upstream",
     )
 
+    admitted: float
     head: RequestHead
     backend: Backend[Cluster]
     began: float
@@ -330,6 +359,9 @@ class Exchange:
         self.affinity: Affinity[Endpoint] | None = None  # None: any endpoint will do
         self.context: Context[Exchange] = NOTHING
         self.joined: Context[Exchange] | None = None  # ours in the table, or whose call we are
+        self.flag = "-"
+        self.shedding: LoadShedding | None = None
+        self.mirrors: list[Mirror] | None = None
         # The request so far
         self.body: list[bytes] | None = []  # None: too large to be sent a second time
         self.body_size = 0
@@ -348,11 +380,12 @@ class Exchange:
         self.status = 0  # not 0: the client has seen the head of its answer
         self.grpc_status: str | None = None  # None: not gRPC
         self.tunnel = _NO_TUNNEL
+        self.answer_fields: Fields | None = None
         surroundings.exchanges.add(self)
 
     # 1. The request head has arrived: where does it go? -------------------------------------------
 
-    def on_request_head(self, head: RequestHead) -> None:
+    def on_request_head(self, head: RequestHead) -> None:  # noqa: C901 - a part is a call
         """Begin; a head without a body is the whole request, and no end follows."""
         self.head = head
         if head.method == b"POST" and head.length != TUNNEL and grpc.is_grpc(b"POST", head.fields):
@@ -367,6 +400,8 @@ class Exchange:
         if route is None:
             return self._refuse_unrouted(head, known=virtual_host is not None)
         self._route = route
+        if route.rate_limit is not None and not self._within(route.rate_limit, head):
+            return None
         if route.redirect is not None:
             return self.redirect(route.redirect.status, route.redirect.location(head))
         backend, split = None, route.split
@@ -384,10 +419,50 @@ class Exchange:
             or self.surroundings.propagation.by_id
         ):
             self._join(head)
+        faults = route.faults
+        injected = None if faults is None else self._draw(faults, head)
         self.prepare(head, route, self.backend)
         if self._limit(head, route):
             return None
+        if injected is not None:
+            return self._inject(injected)
+        if self.cluster.shedding is not None or route.mirroring is not None:
+            return self.admit()
         return self.begin_attempt()
+
+    def _within(self, limits: RateLimit, head: RequestHead) -> bool:
+        """Say whether the caller may have this request, too; otherwise it is refused."""
+        result = limits.ask(head, self.caller.source, self.started)
+        if not isinstance(result, Refused):
+            self.answer_fields = result
+            return True
+        self.answer_fields = result.fields
+        why = "overflow" if result.overflow else "limit"
+        self.surroundings.rate_limited(self.caller.direction, result.limit, why)
+        self.refuse("rate-limited", f"its limit is {result.limit!r}")
+        return False
+
+    def _draw(self, faults: FaultInjection, head: RequestHead) -> Injected | None:
+        """Return what is done to this request on purpose, if anything."""
+        call = self.grpc_status is not None
+        return faults.draw(head, self.caller.source, self.surroundings.random, call=call)
+
+    def _inject(self, injected: Injected) -> None:
+        if not injected.delay:
+            return self.on_delayed(injected)
+        self.flag = DELAYED
+        surroundings = self.surroundings
+        surroundings.fault_injected(self.caller.direction, injected.fault, "delay")
+        return surroundings.later(injected.delay, partial(self.on_delayed, injected))
+
+    def on_delayed(self, injected: Injected) -> None:
+        """The time has passed that was to be lost, if any."""
+        if self.done:  # perhaps it was all the time that there was
+            return None
+        if injected.abort is None:
+            return self.admit()
+        self.surroundings.fault_injected(self.caller.direction, injected.fault, "abort")
+        return self._refuse(injected.abort, f"it is called {injected.fault!r}")
 
     def _refuse_unrouted(self, head: RequestHead, *, known: bool) -> None:
         name = head.authority.decode()
@@ -483,6 +558,36 @@ class Exchange:
         # `head.mesh_fields` stay behind: what claims to come from a mesh proxy is made anew.
         if self.caller.identity_field is not None:
             head.fields.append(self.caller.identity_field)
+            if head.mesh_fields is not None:
+                mark = mirroring.mark_of(head.mesh_fields)
+                if mark is not None:
+                    head.fields.append(mark)
+
+    def admit(self) -> None:
+        """Let the app have the request, if it can bear one more; and others a copy of it."""
+        shedding = self.cluster.shedding
+        if shedding is not None:
+            now = self.surroundings.now()
+            turned_away = shedding.admit(self.context.criticality, now)
+            if turned_away is not None:
+                self.surroundings.shed(self.cluster.service, turned_away)
+                return self.refuse("overloaded", f"its criticality is {turned_away}", (_LATER,))
+            self.shedding, self.admitted = shedding, now
+        route = self._route
+        if route is not None and route.mirroring is not None and self.head.length != TUNNEL:
+            self._mirror(route.mirroring)
+        return self.begin_attempt()
+
+    def _mirror(self, wanted: Mirroring[Cluster]) -> None:
+        surroundings = self.surroundings
+        clusters = wanted.draw(surroundings.random)
+        self.mirrors = mirrors = [Mirror(self.head, one, surroundings) for one in clusters]
+        for mirror in mirrors:
+            mirror.begin()
+            for data in self.body or ():
+                mirror.on_request_data(data)
+            if self.request_ended:
+                mirror.on_request_end(self.trailers)
 
     def _bind(self, head: RequestHead, route: Route[Cluster]) -> None:
         """Find out where a request belongs: to who served its session, or with what has its key."""
@@ -606,7 +711,7 @@ class Exchange:
 
     # 3. The request body follows ------------------------------------------------------------------
 
-    def on_request_data(self, data: bytes, last: bool = False) -> None:
+    def on_request_data(self, data: bytes, last: bool = False) -> None:  # noqa: C901 - see above
         if self.done:
             return
         if last:
@@ -615,6 +720,9 @@ class Exchange:
                 self.on_request_end(None)
                 return
             self.request_ended = True
+        if self.mirrors is not None:
+            for mirror in self.mirrors:
+                mirror.on_request_data(data, last)
         body = self.body
         if body is not None:
             if self.head.length == TUNNEL:
@@ -654,6 +762,9 @@ class Exchange:
             trailers = None  # RFC 9113 section 8.5: a tunnel has data and an end, nothing else
         self.request_ended = True
         self.trailers = trailers
+        if self.mirrors is not None:
+            for mirror in self.mirrors:
+                mirror.on_request_end(trailers)
         if self.upstream is not None and (self.status or self.head.length != TUNNEL):
             self.upstream.send_end(trailers)
             if self.tunnel == _TUNNEL_ANSWERED:
@@ -672,6 +783,10 @@ class Exchange:
         early, self.body = self.body, None
         if self.grpc_status is not None:  # an answer without a body has it in its head
             self.grpc_status = grpc.status_of(head.fields) or grpc.NO_STATUS
+        if self.shedding is not None:
+            now = self.surroundings.now()
+            self.shedding.answered(head.status, self.grpc_status, now - self.admitted, now)
+            self.admitted = inf
         if head.mesh_fields is not None and self.caller.direction == "outbound":
             # The next sidecar's refusal.  Inbound, an app has said so, who is no mesh proxy.
             head.fields += head.mesh_fields
@@ -680,6 +795,8 @@ class Exchange:
             head.fields = route.response_headers.apply(head.fields)
         if self.backend.response_headers is not None:
             head.fields = self.backend.response_headers.apply(head.fields)
+        if self.answer_fields is not None:
+            head.fields += self.answer_fields
         if self.affinity is not None:
             head.fields += self.affinity.answer(self.endpoint)
         if self.head.length != TUNNEL:
@@ -706,6 +823,8 @@ class Exchange:
         self.surroundings.tunnels += 1
         self.idle_since = now = self.surroundings.now()
         self.moved = False
+        if self.shedding is not None:
+            self._leave(self.shedding, now)
         self._arm(self._first_limit(now))
         downstream = self.downstream.switch(head)
         self.downstream = cast("Downstream", downstream)  # it will hear of no more heads
@@ -739,7 +858,7 @@ class Exchange:
             self.on_response_end(None)
         else:
             self.upstream = None
-            self._finish("-")
+            self._finish(self.flag)
             self.downstream.send_data(data, True)
 
     def on_response_end(self, trailers: Fields | None) -> None:
@@ -750,7 +869,7 @@ class Exchange:
         self.upstream = None
         if trailers is not None and self.grpc_status is not None:
             self.grpc_status = grpc.status_of(trailers) or self.grpc_status
-        self._finish("-")
+        self._finish(self.flag)
         self.downstream.send_end(None if self.tunnel else trailers)
 
     # 5. One side is slower than the other ---------------------------------------------------------
@@ -947,8 +1066,10 @@ class Exchange:
 
     def refuse(self, code: str, detail: str = "", more: Sequence[Field] = ()) -> None:
         """Answer in the service's stead: what happened, where, and whether it may be repeated."""
-        why = refusal(code)
-        self.surroundings.refused(self.caller.direction, code)
+        self._refuse(refusal(code), detail, more)
+
+    def _refuse(self, why: Refusal, detail: str, more: Sequence[Field] = ()) -> None:
+        self.surroundings.refused(self.caller.direction, why.code)
         head, body = local_reply(
             why,
             self.head,
@@ -971,6 +1092,8 @@ class Exchange:
     def _answer(self, head: ResponseHead, body: bytes, flag: str) -> None:
         self.status = head.status
         self._finish(flag)
+        if self.answer_fields is not None:
+            head.fields += self.answer_fields
         downstream = self.downstream
         downstream.send_head(head)
         if body and self.head.method != b"HEAD":
@@ -994,6 +1117,7 @@ class Exchange:
             self.cluster.requests.count -= 1
             self.previous = endpoint
             self.endpoint = None
+            self.attempt_due = self.answer_due = inf
             if not self.tunnel:  # that was judged when it opened
                 endpoint.judge(status, self.grpc_status, code, self.seconds, self.began)
             self.seconds = 0.0
@@ -1001,9 +1125,16 @@ class Exchange:
     def _end_tunnel(self) -> None:
         """Both directions have ended."""
         self.upstream = None
-        self._finish("-")
+        self._finish(self.flag)
 
-    def _finish(self, flag: str) -> None:
+    def _leave(self, shedding: LoadShedding, now: float) -> None:
+        """The app works on this request no more."""
+        self.shedding = None
+        if self.admitted < inf:
+            shedding.given_up(now - self.admitted, now)
+        shedding.release(now)
+
+    def _finish(self, flag: str) -> None:  # noqa: C901 - a part is a call
         self.done = True
         endpoint = self.endpoint
         if endpoint is not None:  # `_end_attempt`, without the call
@@ -1026,7 +1157,13 @@ class Exchange:
         service = self.cluster.service if self.attempts else "-"  # no attempt without a cluster
         version = "" if endpoint is None else endpoint.version
         series = self.caller.series(name, service, version, self.protocol)
-        series.record(self.status, flag, surroundings.now() - self.started)
+        now = surroundings.now()
+        series.record(self.status, flag, now - self.started)
+        if self.shedding is not None:
+            self._leave(self.shedding, now)
+        if self.mirrors is not None:
+            for mirror in self.mirrors:
+                mirror.on_original_ended()
         if self.grpc_status is not None:
             self.caller.grpc_ended(name, service, self.grpc_status)
         if self.timer is not None:

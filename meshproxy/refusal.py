@@ -51,6 +51,10 @@ _TABLE = (
     Refusal("not-ready", 503, 14, "NC", False, "The proxy has no configuration or no certificate yet."),
     # Whether it may pass
     Refusal("mtls-required", 403, 16, "UAEX", False, "This port accepts mutual TLS only."),
+    # Shaped on its way
+    Refusal("rate-limited", 429, 8, "RL", False, "The caller asks for more than it may."),
+    Refusal("fault-injected", 503, 14, "FI", False, "This fault was injected on purpose."),
+    Refusal("overloaded", 503, 14, "OM", False, "The service has as many requests as it can work on."),
     # Getting there
     Refusal("no-healthy-endpoint", 503, 14, "UH", False, "The service has no endpoint that can be called."),
     Refusal("circuit-open", 503, 14, "UO", False, "The service has failed too often and is left alone for a while."),

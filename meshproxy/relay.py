@@ -20,9 +20,11 @@ Nothing in this file waits.  "Later" is always another method, named `on_…`.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Final, Protocol
+from math import inf
+from typing import Any, Final, Protocol
 
 from meshproxy.message import Field
+from meshproxy.policies.deadline import LOOKS, Timeouts
 from meshproxy.policies.limits import Limit
 from meshproxy.policies.load_balancing.hash_key import HashKey
 from meshproxy.policies.retry import Retry
@@ -122,10 +124,12 @@ class Cluster(Protocol):
 
     Attributes:
         connections: Those that stand or are dialled, and how many there may be.
+        timeouts: Of these, `tunnel_idle` and `duration` are about opaque connections.
     """
 
     service: str
     connections: Limit
+    timeouts: Timeouts
 
     @property
     def hash_key(self) -> HashKey | None: ...
@@ -154,12 +158,21 @@ class Series(Protocol):
     def ended(self, flag: str) -> None: ...
 
 
+class Timers(Protocol):
+    """Calls `on_due` of what was added, once its `due` has passed."""
+
+    def add(self, item: Any) -> set[Any]: ...  # exchanges and opaque connections share it
+    def drop(self, slot: set[Any], item: Any) -> None: ...
+
+
 class Surroundings(Protocol):
     """What a relay may ask of the process around it; a fake one in tests."""
 
     now: Callable[[], float]
     random: Callable[[], float]
 
+    @property
+    def timers(self) -> Timers: ...
     def later(self, seconds: float, callback: Callable[[], None]) -> None: ...
     def retried(self, service: str, reason: str) -> None: ...
     def retry_skipped(self, service: str, reason: str) -> None: ...
@@ -187,7 +200,13 @@ class Caller(Protocol):
 
 
 class Relay:
-    """One opaque connection, over all attempts to reach an endpoint."""
+    """
+    One opaque connection, over all attempts to reach an endpoint.
+
+    Attributes:
+        due: When the timer comes, where there is a limit of time.
+        moved: A byte has passed since somebody last looked.
+    """
 
     __slots__ = (
         "attempts",
@@ -199,25 +218,35 @@ class Relay:
         "downstream",
         "downstream_ended",
         "downstream_paused",
+        "due",
         "early",
         "early_size",
         "endpoint",
+        "idle_since",
         "key",
+        "moved",
         "previous",
         "rule",
         "series",
+        "since",
+        "timer",
         "upstream",
         "upstream_ended",
     )
 
     began: float
     cluster: Cluster
+    due: float
+    idle_since: float
+    since: float
 
     def __init__(self, downstream: Downstream, caller: Caller) -> None:
         # For the whole connection
         self.downstream = downstream
         self.caller = caller
         self.done = False
+        self.moved = False
+        self.timer: set[Relay] | None = None  # our slot in the wheel
         self.rule: TcpRule[Cluster] | None = None
         self.series: Series | None = None  # None: no route, so nothing to count it under
         # What the client has said before anybody listened
@@ -301,6 +330,10 @@ class Relay:
         """The endpoint is there: whatever happens from now on happens to the client, too."""
         self.connected = True
         self.early = None
+        timeouts = self.cluster.timeouts
+        if timeouts.tunnel_idle != inf or timeouts.duration != inf:
+            self.since = self.idle_since = self.caller.surroundings.now()
+            self._arm(self.since)
         if self.endpoint is not None:
             seconds = self.caller.surroundings.now() - self.began
             self.endpoint.judge(0, None, "", seconds, self.began)
@@ -319,6 +352,7 @@ class Relay:
     def on_downstream_data(self, data: Bytes) -> None:
         if self.done:
             return
+        self.moved = True
         series = self.series
         if series is not None:
             series.received += len(data)
@@ -338,6 +372,7 @@ class Relay:
             upstream.send_data(data)
 
     def on_upstream_data(self, data: Bytes) -> None:
+        self.moved = True
         if self.series is not None:
             self.series.sent += len(data)
         self.downstream.send_data(data)
@@ -419,6 +454,40 @@ class Relay:
             endpoint.disconnect(self)
         self._finish(refusal("downstream-closed").flag)
 
+    def _arm(self, now: float) -> None:
+        """Be told when the first limit of time could be broken, or must be looked at."""
+        limits = self.cluster.timeouts
+        idle = limits.tunnel_idle
+        self.due = min(self.since + limits.duration, self.idle_since + idle, now + idle / LOOKS)
+        self.timer = self.caller.surroundings.timers.add(self)
+
+    def on_due(self) -> None:
+        """
+        See whether a limit has been broken; none has one unless somebody wants it.
+
+        Most opaque connections are silent for long, and with reason: pools of databases, shells.
+        """
+        self.timer = None
+        now, limits = self.caller.surroundings.now(), self.cluster.timeouts
+        if self.moved:
+            self.moved = False
+            self.idle_since = now
+        if now >= self.since + limits.duration:
+            self._break_off("duration-exceeded")
+        elif now >= self.idle_since + limits.tunnel_idle:
+            self._break_off("stream-idle")
+        else:
+            self._arm(now)
+
+    def _break_off(self, code: str) -> None:
+        """Reset both sides: neither may take this for an end."""
+        upstream, self.upstream = self.upstream, None
+        self.caller.surroundings.refused(self.caller.direction, code)
+        self._finish(refusal(code).flag)
+        if upstream is not None:
+            upstream.reset()
+        self.downstream.reset()
+
     def withdraw(self) -> None:
         """The connection is not needed after all; nothing was said on it."""
         if self.done:
@@ -468,5 +537,8 @@ class Relay:
         self._end_attempt("downstream-closed")
         if self.downstream_paused:
             self._resume_downstream()
+        if self.timer is not None:
+            self.caller.surroundings.timers.drop(self.timer, self)
+            self.timer = None
         if self.series is not None:
             self.series.ended(flag)

@@ -51,6 +51,7 @@ class Environment:
         self.loop = asyncio.get_running_loop()
         self.workload = bootstrap.workload
         self.version = bootstrap.version
+        self.workers = bootstrap.workers
         self.identity = bootstrap.identity
         self.trust_domain = SpiffeId.parse(bootstrap.identity).trust_domain
         self.drain_seconds = bootstrap.drain_seconds
@@ -63,7 +64,7 @@ class Environment:
         self.now: Callable[[], float] = time.monotonic
         self.wall: Callable[[], float] = time.time
         self.random: Callable[[], float] = random.random
-        self.timers: TimerWheel[Exchange] = TimerWheel(self.now, self.loop.call_later)
+        self.timers: TimerWheel[Any] = TimerWheel(self.now, self.loop.call_later)
         self._certificates = certificates
 
     @property
@@ -92,6 +93,18 @@ class Environment:
 
     def cancelled(self, service: str) -> None:
         self.metrics.cancelled(service)
+
+    def rate_limited(self, direction: str, limit: str, why: str) -> None:
+        self.metrics.rate_limited(direction, limit, why)
+
+    def fault_injected(self, direction: str, fault: str, kind: str) -> None:
+        self.metrics.fault_injected(direction, fault, kind)
+
+    def shed(self, service: str, criticality: str) -> None:
+        self.metrics.shed(service, criticality)
+
+    def mirrored(self, service: str, outcome: str) -> None:
+        self.metrics.mirrored(service, outcome)
 
     def connections_to(self, direction: str) -> ConnectionSeries:
         return self.metrics.connection("upstream", direction)

@@ -14,6 +14,7 @@ RINGS = (
     ("message", "refusal", "contract", "backoff", "interpreter", "one_line", "private_file"),
     ("codec", "routing", "policies"),
     ("local_reply",),
+    ("mirror",),
     ("exchange", "relay"),
     ("flow", "multiplex", "tunnel", "tcp", "identity", "timer_wheel"),
     ("telemetry",),
@@ -33,6 +34,7 @@ INNER = (
     "routing",
     "policies",
     "local_reply",
+    "mirror",
     "exchange",
     "relay",
 )

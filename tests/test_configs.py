@@ -6,8 +6,9 @@ from typing import Any, get_args, get_type_hints
 
 import pytest
 from msgspec import Struct
-from msgspec.structs import fields
+from msgspec.structs import fields, replace
 
+from control_plane.generate import destinations
 from control_plane.generate.snapshot import generate
 from control_plane.placement import Placements
 from control_plane.resources.collection import choose, examine, state_of
@@ -33,8 +34,11 @@ from control_plane.resources.policies import (
 )
 from control_plane.resources.references import BACKEND_FILTERS
 from meshproxy.config import bootstrap
+from meshproxy.config.snapshot import Mesh
 from meshproxy.config.static import read_snapshot
-from meshproxy.contract.resources import TrustSpec
+from meshproxy.contract import wire
+from meshproxy.contract.resources import Snapshot, TrustSpec
+from tests.helpers.environment import Environment
 
 ROOT = Path(__file__).parent.parent / "configs"
 STATIC = ROOT / "static"
@@ -56,15 +60,19 @@ def examples() -> Iterator[object]:
 
 
 @pytest.mark.parametrize("paths", list(examples()))
-def test_example(paths: list[Path]) -> None:
-    """Parses, validates without findings, and generates for each workload."""
+async def test_example(paths: list[Path]) -> None:
+    """Parses, validates without findings, and each workload's proxy would obey what is generated."""
     files = {path: examine(path.read_text(), path) for path in paths}
     state = state_of(choose(files, {}), Placements())
     assert [str(finding) for finding in state.findings] == []
     assert state.locations
-    trust = TrustSpec(trust_domain="mesh.local", roots=())
-    for workload in state.workloads:
-        assert generate(state, workload, trust).version
+    trust = TrustSpec(trust_domain="mesh.local", roots=(), session_secret="00" * 32)
+    for name, workload in state.workloads.items():
+        # Placed nowhere, so that no port is taken; that its ports are inbound must then be said.
+        ports = destinations.inbound(workload, state.services)
+        snapshot = replace(generate(state, name, trust), destinations=ports)
+        proxy = Mesh(Environment())
+        proxy.discard(proxy.prepare(wire.decode(wire.encode(snapshot), Snapshot)))
 
 
 def test_the_reference_shows_every_match_and_every_filter() -> None:

@@ -18,7 +18,9 @@ DOCUMENTS = [
 ]
 FENCE = re.compile(r"^```(?P<info>[^\n`]*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 # `meshproxy/exchange.py`, `configs/demo/`: a code span that begins with one of our folders.
-OURS = re.compile(r"`((?:meshproxy|control_plane|configs|deploy|tests|docs|bench)/[\w./-]*)`")
+OURS = re.compile(
+    r"`((?:meshproxy|control_plane|configs|deploy|tests|docs|bench|lessons)/[\w./-]*)`"
+)
 LINK = re.compile(r"\]\((?!https?://|#)([^)#]+)(?:#[^)]*)?\)")
 INDEX_ROWS = 20
 

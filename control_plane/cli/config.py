@@ -19,10 +19,10 @@ from control_plane.cli import certificates, policies
 from control_plane.cli.arguments import Verbs, add_context, add_output, client_of
 from control_plane.cli.client import Client, NotFoundError, UnreachableError, request
 from control_plane.cli.errors import OK
+from control_plane.cli.matching import described
 from control_plane.cli.names import qualified, resolved
 from control_plane.cli.output import percent, show, table, terminal_width
 from meshproxy.contract import wire
-from meshproxy.contract.matching import MatchSpec
 from meshproxy.contract.resources import (
     BackendSpec,
     HeaderModifierSpec,
@@ -220,32 +220,11 @@ SECTIONS: dict[str, Callable[[Snapshot, int | None], str]] = {
 }
 
 
-PATH_TYPES = {"exact": "Exact", "prefix": "PathPrefix", "regex": "RegularExpression"}
 CERTIFICATES = "certs"
 """The one section that the snapshot does not tell."""
 
 
 # Routes in words ----------------------------------------------------------------------------------
-
-
-def described(match: MatchSpec) -> str:
-    """
-    Return the conditions of a match in one line, in the words of the Gateway API.
-
-    Without any it is ``PathPrefix /``, as there: "If no matches are specified, the default is a
-    prefix path match on "/", which has the effect of matching every HTTP request."
-    """
-    parts = [match.method] if match.method else []
-    if match.grpc:
-        parts.append("gRPC")
-    if match.path is not None:
-        parts.append(f"{PATH_TYPES[match.path.type]} {match.path.value}")
-    for what, conditions in (("header", match.headers), ("query", match.query)):
-        parts.extend(
-            f"{what} {one.name}{'~' if one.type == 'regex' else '='}{one.value}"
-            for one in conditions
-        )
-    return ", ".join(parts) or "PathPrefix /"
 
 
 def action(route: RouteSpec) -> str:

@@ -29,6 +29,8 @@ PASSTHROUGH = "passthrough"
 ON_THE_WAY = frozenset({"DC", "UR", "UC"})
 """Flags of connections that had arrived, and that the client or the endpoint then broke off."""
 CLIENTS_OWN = "DC"
+OF_REQUESTS = frozenset({"caller-gone"})
+"""Refusals that no opaque connection can meet: nobody knows for which request it was opened."""
 
 
 @dataclass
@@ -100,7 +102,9 @@ def edges(risen: Counters, standing: Counters) -> dict[Edge, Connections]:
 
 def reason(flag: str) -> str:
     """Return the one refusal with this flag, as in docs/refusals.md; the flag where several share it."""
-    names = [one.code for one in REFUSALS.values() if one.flag == flag]
+    names = [
+        one.code for one in REFUSALS.values() if one.flag == flag and one.code not in OF_REQUESTS
+    ]
     return names[0] if len(names) == 1 else flag
 
 

@@ -9,6 +9,7 @@ included.
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from control_plane.cli.matching import described
 from control_plane.cli.output import table
 from control_plane.resources.duration import text_of
 from meshproxy.contract.matching import IdentityMatchSpec, MatchSpec
@@ -34,7 +35,7 @@ Row = tuple[str, str, str]
 DEFAULTS = ClusterSpec(name="(default)")
 OF_CLUSTERS = (
     "connect_timeout", "idle_timeout", "max_connection_age", "request_timeout",
-    "backend_request_timeout", "stream_idle_timeout", "max_stream_duration", "retry", "retry_budget",
+    "backend_request_timeout", "stream_idle_timeout", "tunnel_idle_timeout", "max_stream_duration", "retry", "retry_budget",
     "limits", "endpoint_limits", "breaker", "outliers", "health_check", "balancing", "session",
     "shedding",
 )  # fmt: skip
@@ -91,10 +92,10 @@ def _of_cluster(cluster: ClusterSpec, usual: ClusterSpec | None) -> Iterator[Row
     timeouts = _timeouts(cluster)
     if usual is None or timeouts != _timeouts(usual):
         yield cluster.name, "timeouts", timeouts
-    for attribute, name, described in _SECTIONS:
+    for attribute, name, in_words in _SECTIONS:
         value = getattr(cluster, attribute)
         if usual is None or value != getattr(usual, attribute):
-            yield cluster.name, name, "off" if value is None else described(value)
+            yield cluster.name, name, "off" if value is None else in_words(value)
 
 
 def _of_route(host: str, route: RouteSpec) -> Iterator[Row]:
@@ -126,6 +127,7 @@ def _timeouts(cluster: ClusterSpec) -> str:
         _limit("backend request", cluster.backend_request_timeout),
         _limit("connect", cluster.connect_timeout),
         _limit("stream idle", cluster.stream_idle_timeout),
+        _limit("tunnel idle", cluster.tunnel_idle_timeout),
         _limit("max stream", cluster.max_stream_duration),
         _limit("idle connection", cluster.idle_timeout),
         cluster.max_connection_age and f"connection age {text_of(cluster.max_connection_age)}",
@@ -266,7 +268,7 @@ def _rate_limit(limit: RateLimitSpec) -> str:
 
 def _meant(match: MatchSpec, source: IdentityMatchSpec) -> str:
     return _listed(
-        match != MatchSpec() and "some requests",
+        match != MatchSpec() and f"of {described(match)}",
         source.principals and f"from {' or '.join(source.principals)}",
     )
 

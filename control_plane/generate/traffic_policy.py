@@ -89,7 +89,7 @@ def at_workloads(cluster: ClusterSpec, policies: Iterable[TrafficPolicySpec]) ->
             changes.setdefault("shedding", load_shedding(policy.load_shedding))
         if policy.timeouts is not None:
             said = timeouts(policy.timeouts)
-            for name in ("stream_idle_timeout", "idle_timeout"):
+            for name in ("stream_idle_timeout", "tunnel_idle_timeout", "idle_timeout"):
                 changes.setdefault(name, said[name])
     return msgspec.structs.replace(cluster, **changes)
 
@@ -117,6 +117,7 @@ def timeouts(section: Timeouts) -> dict[str, int]:
         "backend_request_timeout": milliseconds(section.backend_request),
         "connect_timeout": milliseconds(section.connect),
         "stream_idle_timeout": milliseconds(section.stream_idle),
+        "tunnel_idle_timeout": milliseconds(section.tunnel_idle),
         "max_stream_duration": milliseconds(section.max_stream),
         "idle_timeout": milliseconds(section.idle_connection),
     }

@@ -60,6 +60,7 @@ class Timeouts(Model, frozen=True, kw_only=True):
     backend_request: Duration = "0s"
     connect: Period = "5s"
     stream_idle: Duration = "5m"
+    tunnel_idle: Duration = "0s"
     max_stream: Duration = "0s"
     idle_connection: Period = "1m"
 

@@ -39,8 +39,10 @@ class Environment(downstream.Environment, upstream.Environment, Protocol):
     Attributes:
         tokens: Of persistent sessions; ours to set.
         wall: Tells the seconds since the epoch.
+        workers: Processes that serve the same traffic, this one included.
     """
 
+    workers: int
     wall: Callable[[], float]
 
 
@@ -188,7 +190,9 @@ class Mesh:
                 hosts[spec.name] = self._hosts[spec.name]
                 continue
             try:
-                hosts[spec.name] = compile_virtual_host(spec, clusters)
+                hosts[spec.name] = compile_virtual_host(
+                    spec, clusters, self._hosts.get(spec.name), self._environment.workers
+                )
             except ContractError as error:
                 where = f"virtual_host/{spec.name} {error.path}"
                 raise ContractError(where, error.reason) from None

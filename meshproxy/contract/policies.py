@@ -218,8 +218,10 @@ class LoadBalancingSpec(Spec, frozen=True, kw_only=True):
 
     Attributes:
         algorithm: `peak-ewma` and `least-request` draw two and take the better one.
-        hash_keys: For `ring-hash` and `maglev`; the first that the request has counts.
-        ring_size: Of the smallest ring (`ring-hash`), or the prime size of the table (`maglev`).
+        hash_keys: For `ring-hash` and `maglev`; the first that the request has counts, and without
+            any it goes anywhere.
+        ring_size: Points that a ring has at least (`ring-hash`), or places of the table (`maglev`),
+            rounded up to a prime; None for as many as are good for most.
         slow_start: Milliseconds in which a new endpoint's share grows from little to full.
         locality: Endpoints of lower `priority` first, the others as those fail (Envoy's priority
             levels with an overprovisioning factor of 1.4); otherwise all are equal.

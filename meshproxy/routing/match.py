@@ -1,5 +1,5 @@
 """
-Conditions on a request: path, method, headers, query parameters.
+Conditions on a request: path, method, headers, query parameters; and on who sends it.
 
 All conditions are positive, so they fail closed: what cannot be read (a broken percent escape,
 bytes that are not UTF-8) does not match.  Regular expressions are RE2's, which run in linear time
@@ -12,7 +12,12 @@ from typing import Any, Final, Protocol
 from urllib.parse import unquote_to_bytes
 
 from meshproxy.codec.grpc import is_grpc
-from meshproxy.contract.matching import MatchSpec, PathMatchSpec, ValueMatchSpec
+from meshproxy.contract.matching import (
+    IdentityMatchSpec,
+    MatchSpec,
+    PathMatchSpec,
+    ValueMatchSpec,
+)
 from meshproxy.contract.wire import ContractError
 from meshproxy.message import RequestHead, value_of
 
@@ -192,6 +197,31 @@ def _decoded(text: bytes) -> bytes | None:
     if _BROKEN_ESCAPE.search(text):
         return None
     return unquote_to_bytes(text.replace(b"+", b" "))
+
+
+class IdentityMatch:
+    """
+    Who calls, as mutual TLS has proved it; of nobody that was proved, only the empty match holds.
+
+    Attributes:
+        anybody: Nothing is asked of the caller.
+    """
+
+    __slots__ = ("_exact", "_prefixes", "anybody")
+
+    def __init__(self, spec: IdentityMatchSpec) -> None:
+        principals = spec.principals
+        self.anybody = not principals
+        self._exact = frozenset(name for name in principals if not name.endswith("*"))
+        self._prefixes = tuple(name[:-1] for name in principals if name.endswith("*"))
+
+    def holds(self, identity: str | None) -> bool:
+        """Say whether `identity` is one of those that are meant; None or empty where none is proved."""
+        if self.anybody:
+            return True
+        if not identity:
+            return False
+        return identity in self._exact or identity.startswith(self._prefixes)
 
 
 def compile_pattern(pattern: str, where: str) -> Any:

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping
 from ipaddress import AddressValueError, IPv6Address
 from typing import Final, Generic, TypeVar
 
+from meshproxy.contract.policies import RateLimitSpec
 from meshproxy.contract.resources import (
     BackendSpec,
     HeaderModifierSpec,
@@ -25,7 +26,10 @@ from meshproxy.contract.resources import (
 from meshproxy.contract.wire import ContractError
 from meshproxy.message import RequestHead
 from meshproxy.policies.deadline import Overrides, seconds
+from meshproxy.policies.fault_injection import FaultInjection
 from meshproxy.policies.load_balancing.session import Session
+from meshproxy.policies.mirroring import Mirroring
+from meshproxy.policies.rate_limit import Limit, RateLimit
 
 from .match import Match
 from .rewrite import HeaderModifier, Redirect, Rewrite
@@ -50,15 +54,28 @@ class Route(Generic[C]):
         session: None for the cluster's.
         split: None when the route redirects, or has no backend at all.
         timeouts: What it says in the place of its clusters; None where it says nothing.
+        rate_limit: Those of its virtual host and its own; None without, like the next two.
     """
 
     __slots__ = (
-        "match", "name", "redirect", "request_headers", "response_headers", "rewrite", "session",
-        "split", "timeouts",
+        "faults", "match", "mirroring", "name", "rate_limit", "redirect", "request_headers",
+        "response_headers", "rewrite", "session", "split", "timeouts",
     )  # fmt: skip
 
-    def __init__(self, spec: RouteSpec, clusters: Mapping[str, C], where: str = "") -> None:
+    def __init__(
+        self,
+        spec: RouteSpec,
+        clusters: Mapping[str, C],
+        where: str = "",
+        limits: "Limits | None" = None,
+    ) -> None:
         """
+        Args:
+            spec: What was configured.
+            clusters: By name.
+            where: In the contract, for errors.
+            limits: Knows the rate limits of the virtual host.
+
         Raises:
             ContractError: See `compile_virtual_host`.
         """
@@ -83,6 +100,13 @@ class Route(Generic[C]):
         ]
         self.split = Split(weighted) if weighted and self.redirect is None else None
         self.timeouts = _timeouts(spec)
+        self.rate_limit = (limits or Limits()).of(spec, where)
+        self.faults = FaultInjection(spec.faults, f"{where}.faults") if spec.faults else None
+        mirrors = [
+            (_cluster(mirror.cluster, clusters, f"{where}.mirrors[{index}]"), mirror.percent)
+            for index, mirror in enumerate(spec.mirrors)
+        ]
+        self.mirroring = Mirroring(mirrors) if mirrors else None
 
     def __repr__(self) -> str:
         return f"<Route {self.name}>"
@@ -104,16 +128,65 @@ def _timeouts(spec: RouteSpec) -> Overrides | None:
 
 
 def _backend(spec: BackendSpec, clusters: Mapping[str, C], where: str) -> Backend[C]:
-    cluster = None
-    if spec.cluster is not None:
-        if spec.cluster not in clusters:
-            raise ContractError(f"{where}.cluster", f"there is no cluster named {spec.cluster!r}")
-        cluster = clusters[spec.cluster]
     return Backend(
-        cluster,
+        None if spec.cluster is None else _cluster(spec.cluster, clusters, where),
         _modifier(spec.request_headers, f"{where}.request_headers"),
         _modifier(spec.response_headers, f"{where}.response_headers"),
     )
+
+
+def _cluster(name: str, clusters: Mapping[str, C], where: str) -> C:
+    if name not in clusters:
+        raise ContractError(f"{where}.cluster", f"there is no cluster named {name!r}")
+    return clusters[name]
+
+
+class Limits:
+    """
+    The rate limits of a virtual host and its routes.
+
+    A rule with several matches is several routes with one name, and has its limits once.
+
+    Attributes:
+        known: By the rule's name (empty for the virtual host itself) and what was configured.
+    """
+
+    __slots__ = ("_before", "_parts", "_shared", "known")
+
+    def __init__(
+        self,
+        shared: Iterable[RateLimitSpec] = (),
+        before: "Limits | None" = None,
+        parts: int = 1,
+    ) -> None:
+        """
+        Args:
+            shared: Of all routes of the virtual host.
+            before: Those of its former configuration: what has not changed keeps its buckets.
+            parts: Workers that share each limit.
+        """
+        self._before = {} if before is None else before.known
+        self._parts = parts
+        self.known: dict[tuple[str, RateLimitSpec], Limit] = {}
+        self._shared = [
+            self._limit("", spec, f"rate_limits[{index}]") for index, spec in enumerate(shared)
+        ]
+
+    def of(self, route: RouteSpec, where: str) -> RateLimit | None:
+        """Return all that requests of a route are asked for, or None for nothing."""
+        own = [
+            self._limit(route.name, spec, f"{where}.rate_limits[{index}]")
+            for index, spec in enumerate(route.rate_limits)
+        ]
+        return RateLimit((*self._shared, *own)) if own or self._shared else None
+
+    def _limit(self, rule: str, spec: RateLimitSpec, where: str) -> Limit:
+        key = (rule, spec)
+        limit = self.known.get(key) or self._before.get(key)
+        if limit is None:
+            limit = Limit(spec, where, parts=self._parts)
+        self.known[key] = limit
+        return limit
 
 
 # Virtual hosts ------------------------------------------------------------------------------------
@@ -124,11 +197,18 @@ class VirtualHost(Generic[C]):
 
     __slots__ = (
         "_anywhere", "_exact", "_fallback", "_lengths", "_longest_prefix", "_only", "_prefix",
-        "_shortest_prefix", "_unfiled", "domains", "name", "routes",
+        "_shortest_prefix", "_unfiled", "domains", "limits", "name", "routes",
     )  # fmt: skip
 
-    def __init__(self, name: str, domains: tuple[str, ...], routes: tuple[Route[C], ...]) -> None:
+    def __init__(
+        self,
+        name: str,
+        domains: tuple[str, ...],
+        routes: tuple[Route[C], ...],
+        limits: Limits | None = None,
+    ) -> None:
         self.name = name
+        self.limits = limits
         self.domains = domains
         self.routes = routes
         self._exact: dict[bytes, list[tuple[int, Route[C]]]] = {}
@@ -205,18 +285,31 @@ def _first(
     return found
 
 
-def compile_virtual_host(spec: VirtualHostSpec, clusters: Mapping[str, C]) -> VirtualHost[C]:
+def compile_virtual_host(
+    spec: VirtualHostSpec,
+    clusters: Mapping[str, C],
+    before: VirtualHost[C] | None = None,
+    workers: int = 1,
+) -> VirtualHost[C]:
     """
     Compile a virtual host and all its routes.
 
+    Args:
+        spec: What was configured.
+        clusters: By name.
+        before: The one that had its name so far.
+        workers: Processes that share its rate limits.
+
     Raises:
-        ContractError: A path, regular expression, header or rewrite is not valid, or a cluster
-            does not exist; the path says where (``routes[2].match.path.value``).
+        ContractError: A path, regular expression, header, rewrite, limit or fault is not valid, or a
+            cluster does not exist; the path says where (``routes[2].match.path.value``).
     """
+    limits = Limits(spec.rate_limits, None if before is None else before.limits, workers)
     routes = tuple(
-        Route(route, clusters, f"routes[{index}]") for index, route in enumerate(spec.routes)
+        Route(route, clusters, f"routes[{index}]", limits)
+        for index, route in enumerate(spec.routes)
     )
-    return VirtualHost(spec.name, spec.domains, routes)
+    return VirtualHost(spec.name, spec.domains, routes, limits)
 
 
 # Authorities --------------------------------------------------------------------------------------

@@ -26,6 +26,11 @@ _FAMILIES: Final = {
         "Endpoints of a cluster by what is known about them (added up over workers).",
         ("cluster", "state"),
     ),
+    "mesh_concurrency_limit": (
+        "Requests that an app is given at once, as load shedding has it.",
+        ("cluster",),
+    ),
+    "mesh_concurrency_active": ("Requests that such an app has now.", ("cluster",)),
     "mesh_cluster_panic": (
         "1 while all endpoints of a cluster are used because too few are in service.",
         ("cluster",),
@@ -58,6 +63,11 @@ class Gauges:
         for state, count in states.items():
             self._add("mesh_endpoints", (cluster, state), count)
         self._add("mesh_cluster_panic", (cluster,), int(panicking))
+
+    def concurrency(self, cluster: str, limit: int, active: int) -> None:
+        """Note how many requests an app is given at once, and how many it has."""
+        self._add("mesh_concurrency_limit", (cluster,), limit)
+        self._add("mesh_concurrency_active", (cluster,), active)
 
     def _add(self, name: str, labels: tuple[str, ...], value: int) -> None:
         key = (name, labels)

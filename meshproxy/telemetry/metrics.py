@@ -180,6 +180,10 @@ class Metrics:
         self._handshake_failures = _Counter(2, 64)
         self._retries = _Counter(2, max_series)
         self._retries_skipped = _Counter(2, max_series)
+        self._rate_limited = _Counter(3, max_series)
+        self._faults = _Counter(3, max_series)
+        self._shed = _Counter(2, max_series)
+        self._mirrored = _Counter(2, max_series)
         self._cancelled = _Counter(1, max_series)
         self._overflows = _Counter(3, max_series)
         self._breaker_transitions = _Counter(2, max_series)
@@ -255,6 +259,22 @@ class Metrics:
     def cancelled(self, service: str) -> None:
         """Count a call that was given up because the request it was made for had lost its client."""
         self._cancelled.add(service)
+
+    def rate_limited(self, direction: str, limit: str, why: str) -> None:
+        """Count a request that a rate limit refused: its `limit`, or an `overflow` of buckets."""
+        self._rate_limited.add(direction, limit, why)
+
+    def fault_injected(self, direction: str, fault: str, kind: str) -> None:
+        """Count a `delay` or `abort` that was made on purpose."""
+        self._faults.add(direction, fault, kind)
+
+    def shed(self, service: str, criticality: str) -> None:
+        """Count a request that was turned away because the app has as many as it can bear."""
+        self._shed.add(service, criticality)
+
+    def mirrored(self, service: str, outcome: str) -> None:
+        """Count a copy of a request, by what became of it."""
+        self._mirrored.add(service, outcome)
 
     def overflowed(self, cluster: str, scope: str, limit: str) -> None:
         """Count something that a limit has turned away; `scope` is `cluster` or `endpoint`."""
@@ -465,6 +485,30 @@ class Metrics:
                 "Calls given up because the client of the request that they were made for had gone.",
                 ("destination",),
                 self._cancelled,
+            ),
+            (
+                "mesh_rate_limited",
+                "Requests that a rate limit refused, and whether for want of a bucket.",
+                ("direction", "limit", "reason"),
+                self._rate_limited,
+            ),
+            (
+                "mesh_faults_injected",
+                "Delays and aborts that were made on purpose.",
+                ("direction", "fault", "kind"),
+                self._faults,
+            ),
+            (
+                "mesh_shed_requests",
+                "Requests turned away because the app has as many as it can work on.",
+                ("service", "criticality"),
+                self._shed,
+            ),
+            (
+                "mesh_mirrored_requests",
+                "Copies of requests, by what became of them.",
+                ("service", "outcome"),
+                self._mirrored,
             ),
             (
                 "mesh_overflows",

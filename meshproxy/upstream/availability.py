@@ -53,11 +53,13 @@ class Endpoint(Protocol):
     Attributes:
         healthy: What its health checks say; True without any.
         host: What its answers say.
+        latency: As measured (`policies/load_balancing/peak_ewma.py`); 0.0 while nothing is known.
         weight: Without one, it is not counted.
     """
 
     healthy: bool
     host: Host
+    latency: float
     weight: int
 
 
@@ -146,6 +148,10 @@ class Availability:
             self._environment.metrics.ejected(self._cluster, why)
         else:
             log.info("%s: %s %s: %s", self._cluster, host.name, host.state, why)
+        if host.state is PROBATION:
+            for endpoint in self._endpoints:
+                if endpoint.host is host:  # or memories would keep the balancer from asking it
+                    endpoint.latency = 0.0
         self._arm()
         self._restate()
 

@@ -26,6 +26,8 @@ from meshproxy.policies.load_balancing.hash_key import HashKey
 from meshproxy.policies.load_balancing.peak_ewma import FAILED, is_overload, observe
 from meshproxy.policies.load_balancing.session import Session
 from meshproxy.policies.load_balancing.tokens import Tokens
+from meshproxy.policies.load_shedding import LoadShedding
+from meshproxy.policies.mirroring import Load
 from meshproxy.policies.outcome import GATEWAY_ERROR, LOCAL_FAILURE, NOTHING, SERVER_ERROR, outcome
 from meshproxy.policies.outlier_detection import IN_SERVICE, PROBATION, Host, OutlierDetection
 from meshproxy.relay import Relay
@@ -49,6 +51,7 @@ class Environment(pool.Environment, Protocol):
 
     metrics: Metrics
     random: Callable[[], float]
+    workers: int
 
 
 class Endpoint:
@@ -292,13 +295,16 @@ class Cluster:
         hash_key: What requests are hashed by, if anything.
         pick: Chooses the endpoint for an attempt: `Balancer.pick` among those that are available.
         session: Of routes that have none of their own.
+        shedding: Of an app: how many requests it is given at once; None for all that come.
+        mirrors: What copies of other clusters' requests take up.
         sticky: There is a `hash_key` or a `session`.
     """
 
     __slots__ = (
         "_availability", "_balancing", "_environment", "_named", "_warming", "available",
-        "breaker", "connections", "endpoints", "hash_key", "limits", "pick", "requests", "retries",
-        "service", "session", "spec", "sticky", "timeouts",
+        "breaker", "connections", "endpoints", "hash_key", "limits", "mirrors", "pick", "requests",
+        "retries", "service", "session", "shedding", "spec", "sticky",
+        "timeouts",
     )  # fmt: skip
 
     def __init__(self, spec: ClusterSpec, environment: Environment) -> None:
@@ -306,6 +312,8 @@ class Cluster:
         self.service = spec.service or spec.name
         self.timeouts = deadline.of_cluster(spec)
         self.endpoints: Sequence[Endpoint] = ()
+        self.shedding: LoadShedding | None = None
+        self.mirrors = Load()
         self.available: tuple[Endpoint, ...] = ()
         self.limits = Limits(spec.limits)
         self.connections = self.limits.connections
@@ -333,6 +341,7 @@ class Cluster:
         staying = {}
         if _wire(spec) == _wire(self.spec):
             staying = {_server(endpoint.spec): endpoint for endpoint in self.endpoints}
+        self._adopt_shedding(spec)
         other_policies = (self.spec.outliers, self.spec.health_check)
         self.spec = spec
         self.service = spec.service or spec.name
@@ -487,6 +496,15 @@ class Cluster:
 
     # The rest of life -----------------------------------------------------------------------------
 
+    def _adopt_shedding(self, spec: ClusterSpec) -> None:
+        environment, wanted = self._environment, spec.shedding
+        if wanted is None:
+            self.shedding = None
+        elif self.shedding is None:
+            self.shedding = LoadShedding(wanted, environment.random, parts=environment.workers)
+        elif wanted != self.spec.shedding:
+            self.shedding.adopt(wanted, parts=environment.workers)
+
     def sweep(self, now: float) -> None:
         """Close connections that nobody has needed for long."""
         for endpoint in self.endpoints:
@@ -513,6 +531,8 @@ class Cluster:
             "name": self.spec.name,
             "service": self.service,
             "mtls": self.spec.mtls,
+            "mirrored": self.mirrors.active,
+            **({} if self.shedding is None else {"shedding": self.shedding.statistics()}),
             "balancing": self.spec.balancing.algorithm,
             "breaker": breaker and breaker.statistics(self._environment.now()),
             "limits": self.limits.statistics(),
@@ -532,6 +552,8 @@ class Cluster:
         for limit in self.limits.all:
             if limit.most != UNLIMITED:
                 gauges.remaining(name, limit.name, limit.room)
+        if self.shedding is not None:
+            gauges.concurrency(name, int(self.shedding.limit), self.shedding.active)
 
 
 def check_balancing(spec: ClusterSpec) -> None:

@@ -9,6 +9,7 @@ does not capture it once more.
 
 from meshproxy.contract.resources import ClusterSpec, Direction, EndpointSpec
 from meshproxy.message import Fields
+from meshproxy.policies.deadline import NO_TIMEOUTS
 from meshproxy.policies.limits import Limit
 
 from .tcp import Environment, Sockets
@@ -26,7 +27,7 @@ class PassThrough(Sockets):
         service: Name of all such addresses in metrics: there may be any number of them.
     """
 
-    __slots__ = ("active", "connections", "hash_key", "service")
+    __slots__ = ("active", "connections", "hash_key", "service", "timeouts")
 
     def __init__(
         self,
@@ -44,6 +45,7 @@ class PassThrough(Sockets):
         self.active = 0
         self.connections = Limit("connections")
         self.service = NAME
+        self.timeouts = NO_TIMEOUTS
         self.hash_key = None
 
     def pick(self, avoid: object, key: int | None = None) -> "PassThrough | None":  # noqa: ARG002

@@ -4,6 +4,7 @@ import asyncio
 import ssl
 import time
 from collections.abc import Callable
+from typing import Any
 
 from meshproxy.downstream.sockets import Sockets
 from meshproxy.exchange import Exchange
@@ -30,6 +31,7 @@ class Environment:
         self.loop = asyncio.get_running_loop()
         self.workload = "default/catalog"
         self.version = "v1"
+        self.workers = 1
         self.identity = "spiffe://test.mesh/ns/default/sa/catalog"
         self.trust_domain = "test.mesh"
         self.metrics = Metrics()
@@ -40,7 +42,7 @@ class Environment:
         self.now: Callable[[], float] = time.monotonic
         self.wall: Callable[[], float] = time.time
         self.random: Callable[[], float] = lambda: 0.5
-        self.timers: TimerWheel[Exchange] = TimerWheel(self.now, self.loop.call_later)
+        self.timers: TimerWheel[Any] = TimerWheel(self.now, self.loop.call_later)
         self.server_context: ssl.SSLContext | None = None
         self.client_context: ssl.SSLContext | None = None
         self.trunk_context: ssl.SSLContext | None = None
@@ -63,6 +65,18 @@ class Environment:
 
     def cancelled(self, service: str) -> None:
         self.metrics.cancelled(service)
+
+    def rate_limited(self, direction: str, limit: str, why: str) -> None:
+        self.metrics.rate_limited(direction, limit, why)
+
+    def fault_injected(self, direction: str, fault: str, kind: str) -> None:
+        self.metrics.fault_injected(direction, fault, kind)
+
+    def shed(self, service: str, criticality: str) -> None:
+        self.metrics.shed(service, criticality)
+
+    def mirrored(self, service: str, outcome: str) -> None:
+        self.metrics.mirrored(service, outcome)
 
     def connections_to(self, direction: str) -> ConnectionSeries:
         return self.metrics.connection("upstream", direction)

@@ -5,7 +5,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -181,11 +181,14 @@ class Pair:
         app_protocol: Any = "http1",
         settings: dict[str, Any] | None = None,
         between: int | None = None,
+        change_a: Callable[[Snapshot], Snapshot] | None = None,
+        change_b: Callable[[Snapshot], Snapshot] | None = None,
     ) -> None:
         """
         Prepare both; `with` starts them.
 
         Args:
+            change_a, change_b: What the test wants otherwise in their configurations.
             between: Where a finds b, if not at b itself: somebody who passes it all on.
         """
         authority = TestAuthority()
@@ -255,6 +258,8 @@ class Pair:
                 ),
             ),
         )
+        a = a if change_a is None else change_a(a)
+        b = b if change_b is None else change_b(b)
         self.a_snapshot = a
         issuer = server_authority or authority
         self.a = Sidecar(

@@ -26,6 +26,8 @@ from meshproxy.policies.limits import Limit
 from meshproxy.policies.load_balancing.hash_key import HashKey
 from meshproxy.policies.load_balancing.session import Session
 from meshproxy.policies.load_balancing.tokens import Tokens
+from meshproxy.policies.load_shedding import LoadShedding
+from meshproxy.policies.mirroring import Load
 from meshproxy.policies.propagation import Propagation
 from meshproxy.refusal import REFUSALS, refusal
 from meshproxy.routing.table import Authorities, VirtualHost, compile_virtual_host
@@ -78,9 +80,11 @@ class FakeEndpoint:
 
 class FakeCluster:
     service = "default/catalog"
+    shedding: LoadShedding | None = None
 
     def __init__(self, *endpoints: FakeEndpoint) -> None:
         self.endpoints = endpoints
+        self.mirrors = Load()
         self.requests = Limit("requests")
         self.timeouts = NO_TIMEOUTS
         self.sticky = False
@@ -120,6 +124,7 @@ class FakeSurroundings:
         self.random: Callable[[], float] = lambda: 0.5
         self.due: list[Callable[[], None]] = []
         self.retries: list[str] = []
+        self.shaped: list[tuple[str, str]] = []
         self.skipped: list[str] = []
         self.refusals: list[str] = []
         self.ticks: list[Callable[[], None]] = []
@@ -132,6 +137,18 @@ class FakeSurroundings:
 
     def retried(self, service: str, reason: str) -> None:
         self.retries.append(reason)
+
+    def rate_limited(self, direction: str, limit: str, why: str) -> None:
+        self.shaped.append((limit, why))
+
+    def fault_injected(self, direction: str, fault: str, kind: str) -> None:
+        self.shaped.append((fault, kind))
+
+    def shed(self, service: str, criticality: str) -> None:
+        self.shaped.append((service, criticality))
+
+    def mirrored(self, service: str, outcome: str) -> None:
+        self.shaped.append((service, outcome))
 
     def retry_skipped(self, service: str, reason: str) -> None:
         self.skipped.append(reason)

@@ -8,12 +8,14 @@ import pytest
 from meshproxy.contract.policies import HashKeySpec
 from meshproxy.contract.resources import TcpBackendSpec, TcpRouteSpec, TcpRuleSpec
 from meshproxy.message import Field
+from meshproxy.policies.deadline import NO_TIMEOUTS
 from meshproxy.policies.limits import Limit
 from meshproxy.policies.load_balancing.consistent_hashing import hash_of
 from meshproxy.policies.load_balancing.hash_key import HashKey
 from meshproxy.relay import EARLY_LIMIT, Cluster, Endpoint, Relay
 from meshproxy.routing.tcp import TcpRoute, compile_tcp_route
 from meshproxy.telemetry.metrics import TcpSeries
+from meshproxy.timer_wheel import TimerWheel
 from tests.helpers.recorder import Recorder
 
 
@@ -50,6 +52,7 @@ class FakeCluster:
     def __init__(self, *endpoints: FakeEndpoint) -> None:
         self.endpoints = endpoints
         self.connections = Limit("connections")
+        self.timeouts = NO_TIMEOUTS
         self.hash_key: HashKey | None = None
         self.keys: list[int | None] = []
 
@@ -67,12 +70,25 @@ class FakeCluster:
 
 class FakeSurroundings:
     def __init__(self) -> None:
-        self.now: Callable[[], float] = lambda: 100.0
+        self.time = 100.0
+        self.now: Callable[[], float] = lambda: self.time
+        self.ticks: list[Callable[[], None]] = []
+        self.timers: TimerWheel[Relay] = TimerWheel(
+            self.now, lambda _seconds, tick: self.ticks.append(tick)
+        )
         self.random: Callable[[], float] = lambda: 0.5
         self.due: list[Callable[[], None]] = []
         self.retries: list[str] = []
         self.skipped: list[str] = []
         self.refusals: list[str] = []
+
+    def rest(self, seconds: int) -> None:
+        """Let time pass, a second at a time."""
+        for _ in range(seconds):
+            self.time += 1.0
+            ticks, self.ticks = self.ticks, []
+            for tick in ticks:
+                tick()
 
     def later(self, seconds: float, callback: Callable[[], None]) -> None:
         self.due.append(callback)
@@ -393,3 +409,52 @@ def test_an_opaque_connection_is_hashed_by_its_caller() -> None:
     scene.tick()
     key = hash_of(scene.client.address.encode())
     assert scene.cluster.keys == [key, key]
+
+
+# Limits of time -----------------------------------------------------------------------------------
+
+
+def test_silence_has_no_limit_unless_somebody_wants_one() -> None:
+    """A pool of database connections is silent with reason; TCP keep-alive finds out who is gone."""
+    scene = Scene()
+    scene.connect()
+    scene.surroundings.rest(10)
+    assert scene.surroundings.timers.count == 0
+
+
+def test_a_limit_of_silence() -> None:
+    """Whatever passes, in either direction, begins it anew; then both sides are reset."""
+    scene = Scene()
+    scene.cluster.timeouts = NO_TIMEOUTS._replace(tunnel_idle=8.0)
+    server = scene.connect()
+    for say in (scene.relay.on_downstream_data, scene.relay.on_upstream_data) * 3:
+        scene.surroundings.rest(7)
+        assert not scene.relay.done
+        say(b"x")
+    scene.surroundings.rest(13)
+    assert (server.words[-1], scene.client.words[-1]) == ("reset", "reset")
+    assert scene.surroundings.refusals == ["stream-idle"]
+    assert scene.series.flags == {"SI": 1}
+    assert scene.surroundings.timers.count == 0
+
+
+def test_a_limit_of_all() -> None:
+    """However much passes."""
+    scene = Scene()
+    scene.cluster.timeouts = NO_TIMEOUTS._replace(duration=5.0)
+    scene.connect()
+    for _ in range(6):
+        scene.relay.on_upstream_data(b"x")
+        scene.surroundings.rest(1)
+    assert scene.client.words[-1] == "reset"
+    assert scene.series.flags == {"UMSDR": 1}
+
+
+def test_a_connection_that_ends_leaves_no_timer_behind() -> None:
+    """Nobody comes back to it."""
+    scene = Scene()
+    scene.cluster.timeouts = NO_TIMEOUTS._replace(duration=5.0)
+    scene.connect()
+    assert scene.surroundings.timers.count == 1
+    scene.relay.on_downstream_reset()
+    assert scene.surroundings.timers.count == 0

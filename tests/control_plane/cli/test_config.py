@@ -6,11 +6,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from control_plane.cli.config import action, described
+from control_plane.cli.config import action
 from control_plane.cli.main import main
 from control_plane.placement import Placement, Placements
 from meshproxy.contract import wire
-from meshproxy.contract.matching import MatchSpec, PathMatchSpec, ValueMatchSpec
 from meshproxy.contract.resources import (
     BackendSpec,
     ClusterSpec,
@@ -183,28 +182,6 @@ def test_without_a_control_plane_the_proxy_is_asked(
 
     assert run(api, "shop", "clusters") == 0
     assert "default/catalog" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    ("match", "expected"),
-    [
-        (MatchSpec(), "PathPrefix /"),
-        (MatchSpec(path=PathMatchSpec(type="prefix", value="/a")), "PathPrefix /a"),
-        (MatchSpec(grpc=True), "gRPC"),
-        (MatchSpec(method="GET", path=PathMatchSpec(type="exact", value="/a")), "GET, Exact /a"),
-        (
-            MatchSpec(
-                path=PathMatchSpec(type="regex", value="/a.*"),
-                headers=(ValueMatchSpec(name="x", value="1"),),
-                query=(ValueMatchSpec(name="q", type="regex", value="2"),),
-            ),
-            "RegularExpression /a.*, header x=1, query q~2",
-        ),
-    ],
-)
-def test_matches_fit_on_a_line(match: MatchSpec, expected: str) -> None:
-    """Method, path, headers, query."""
-    assert described(match) == expected
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ def test_without_policies_there_are_the_defaults() -> None:
     assert (
         "(default)",
         "timeouts",
-        "request -, backend request -, connect 5s, stream idle 5m, max stream -, idle connection 1m",
+        "request -, backend request -, connect 5s, stream idle 5m, tunnel idle -, max stream -, idle connection 1m",
     ) in found
     assert ("(default)", "circuit breaker", "off") in found
 
@@ -51,7 +51,7 @@ def test_without_policies_there_are_the_defaults() -> None:
             "timeouts: {request: 90s, backendRequest: 1s, streamIdle: 0s}, maxConnectionAge: 1h",
             "timeouts",
             (
-                "request 1m30s, backend request 1s, connect 5s, stream idle -, max stream -, "
+                "request 1m30s, backend request 1s, connect 5s, stream idle -, tunnel idle -, max stream -, "
                 "idle connection 1m, connection age 1h"
             ),
         ),
@@ -174,7 +174,7 @@ def test_what_a_rule_says() -> None:
             ),
             ("session persistence", "by header mesh-session"),
             ("mirror", "5% to default/a:80"),
-            ("fault", "delay 1s of 1%, some requests, FaultInjection/default/f/0"),
+            ("fault", "delay 1s of 1%, of GET, PathPrefix /, FaultInjection/default/f/0"),
             (
                 "fault",
                 "abort 503 and gRPC 14 of 0.5%, from spiffe://m/*, FaultInjection/default/f/1",

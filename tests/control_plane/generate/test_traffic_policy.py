@@ -56,7 +56,7 @@ def test_what_is_not_said_is_the_default_of_the_contract() -> None:
     [
         (
             (
-                "timeouts: {request: 1m, backendRequest: 2s, connect: 300ms, streamIdle: 0s, "
+                "timeouts: {request: 1m, backendRequest: 2s, connect: 300ms, streamIdle: 0s, tunnelIdle: 2h, "
                 "maxStream: 1h, idleConnection: 4s}"
             ),
             {
@@ -64,6 +64,7 @@ def test_what_is_not_said_is_the_default_of_the_contract() -> None:
                 "backend_request_timeout": 2_000,
                 "connect_timeout": 300,
                 "stream_idle_timeout": 0,
+                "tunnel_idle_timeout": 7_200_000,
                 "max_stream_duration": 3_600_000,
                 "idle_timeout": 4_000,
             },

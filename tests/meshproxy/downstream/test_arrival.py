@@ -21,6 +21,7 @@ from meshproxy.downstream.destination import Destination
 from meshproxy.downstream.http1 import FIRST_TIMEOUT, HEAD_TIMEOUT
 from meshproxy.downstream.speculation import Speculation
 from meshproxy.flow import Connection
+from meshproxy.policies.deadline import NO_TIMEOUTS
 from meshproxy.policies.first_speaker import DOUBT, GRACE, SILENCE
 from meshproxy.policies.limits import Limit
 from meshproxy.relay import Cluster as RelayCluster
@@ -112,6 +113,7 @@ class FakeCluster:
     def __init__(self) -> None:
         self.endpoint = FakeEndpoint()
         self.connections = Limit("connections")
+        self.timeouts = NO_TIMEOUTS
         self.hash_key = None
 
     def pick(self, avoid: object, key: int | None) -> Any:

@@ -4,10 +4,15 @@ from typing import Literal
 
 import pytest
 
-from meshproxy.contract.matching import MatchSpec, PathMatchSpec, ValueMatchSpec
+from meshproxy.contract.matching import (
+    IdentityMatchSpec,
+    MatchSpec,
+    PathMatchSpec,
+    ValueMatchSpec,
+)
 from meshproxy.contract.wire import ContractError
 from meshproxy.message import Fields, RequestHead, field
-from meshproxy.routing.match import Match
+from meshproxy.routing.match import IdentityMatch, Match
 
 
 def head(path: str = "/", method: bytes = b"GET", *fields: tuple[bytes, bytes]) -> RequestHead:
@@ -194,3 +199,24 @@ def test_re2_is_loaded_only_when_there_is_a_regular_expression() -> None:
         "assert 're2' in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=30)
+
+
+@pytest.mark.parametrize(
+    ("principals", "identity", "expected"),
+    [
+        ((), None, True),
+        ((), "spiffe://a/ns/b/sa/c", True),
+        (("spiffe://a/ns/b/sa/c",), "spiffe://a/ns/b/sa/c", True),
+        (("spiffe://a/ns/b/sa/c",), "spiffe://a/ns/b/sa/cc", False),
+        (("spiffe://a/ns/b/*",), "spiffe://a/ns/b/sa/c", True),
+        (("spiffe://a/ns/b/*",), "spiffe://a/ns/bb/sa/c", False),
+        (("spiffe://x/y", "spiffe://a/*"), "spiffe://a/ns/b/sa/c", True),
+        (("*",), "spiffe://a/ns/b/sa/c", True),
+        (("*",), None, False),
+        (("*",), "", False),
+        (("spiffe://a/ns/b/sa/c",), None, False),
+    ],
+)
+def test_who_calls(principals: tuple[str, ...], identity: str | None, expected: bool) -> None:
+    """A name, or all that begin with it; nobody who was not proved is anybody in particular."""
+    assert IdentityMatch(IdentityMatchSpec(principals=principals)).holds(identity) == expected

@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshproxy.contract.matching import MatchSpec, PathMatchSpec, ValueMatchSpec
+from meshproxy.contract.policies import FaultSpec, MirrorSpec, RateLimitSpec
 from meshproxy.contract.resources import (
     BackendSpec,
     HeaderModifierSpec,
@@ -17,6 +18,7 @@ from meshproxy.contract.resources import (
 )
 from meshproxy.contract.wire import ContractError
 from meshproxy.message import RequestHead, field
+from meshproxy.policies.rate_limit import Refused
 from meshproxy.routing.table import (
     Authorities,
     Route,
@@ -293,3 +295,73 @@ def test_what_is_remembered_is_bounded() -> None:
     authorities.find(b"x" * 5_000)
     assert len(authorities._remembered) <= 1024
     assert max(map(len, authorities._remembered)) < 300
+
+
+# Policies ------------------------------------------------------------------------------------------
+
+
+LIMIT = RateLimitSpec(name="api", requests=1, interval=60_000)
+
+
+def limited(
+    *rules: tuple[str, tuple[RateLimitSpec, ...]],
+    shared: tuple[RateLimitSpec, ...] = (),
+    before: VirtualHost[str] | None = None,
+) -> VirtualHost[str]:
+    """Return a virtual host of rules with these limits."""
+    routes = tuple(RouteSpec(name=name, rate_limits=limits) for name, limits in rules)
+    spec = VirtualHostSpec(name="host", routes=routes, rate_limits=shared)
+    return compile_virtual_host(spec, {}, before)
+
+
+def asks(route: Route[str]) -> bool:
+    """Say whether a request of this route is let through."""
+    assert route.rate_limit is not None
+    head = RequestHead(b"GET", b"catalog", b"/", [])
+    return not isinstance(route.rate_limit.ask(head, None, 0.0), Refused)
+
+
+def test_a_limit_of_a_rule_is_one_for_all_its_matches() -> None:
+    """Two routes of one name are one rule; another rule has its own; the host's is everybody's."""
+    one, same, other = limited(("a", (LIMIT,)), ("a", (LIMIT,)), ("b", (LIMIT,))).routes
+    assert asks(one)
+    assert not asks(same)
+    assert asks(other)
+    one, other = limited(("a", ()), ("b", ()), shared=(LIMIT,)).routes
+    assert asks(one)
+    assert not asks(other)
+
+
+def test_a_limit_that_stays_keeps_its_buckets() -> None:
+    """A change elsewhere in the configuration is no gift of tokens; a changed limit begins anew."""
+    before = limited(("a", (LIMIT,)))
+    assert asks(before.routes[0])
+    after = limited(("a", (LIMIT,)), ("b", ()), before=before)
+    assert not asks(after.routes[0])
+    assert after.routes[1].rate_limit is None
+    more = RateLimitSpec(name="api", requests=2, interval=60_000)
+    assert asks(limited(("a", (more,)), before=after).routes[0])
+
+
+def test_without_policies_there_is_nothing_to_ask() -> None:
+    """One look at each attribute is all that they cost."""
+    [route] = limited(("a", ())).routes
+    assert (route.rate_limit, route.faults, route.mirroring) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("more", "path"),
+    [
+        ({"mirrors": (MirrorSpec(cluster="nowhere"),)}, "routes[0].mirrors[0].cluster"),
+        ({"faults": (FaultSpec(name="a"),)}, "routes[0].faults[0]"),
+        (
+            {"rate_limits": (RateLimitSpec(name="a", per="header", requests=1),)},
+            "routes[0].rate_limits[0].header",
+        ),
+    ],
+)
+def test_a_policy_that_cannot_be_obeyed(more: dict[str, Any], path: str) -> None:
+    """The error says where it stands."""
+    with pytest.raises(ContractError) as caught:
+        compile_virtual_host(VirtualHostSpec(name="h", routes=(RouteSpec(name="a", **more),)), {})
+    assert caught.value.path == path

@@ -28,6 +28,10 @@ def counted(status: int = 200) -> Metrics:
     opaque.opened, opaque.received, opaque.sent = 2, 10, 20
     opaque.ended("-")
     metrics.retried("b", "connect-failed")
+    metrics.rate_limited("inbound", "api", "limit")
+    metrics.fault_injected("outbound", "slow", "delay")
+    metrics.shed("b", "sheddable")
+    metrics.mirrored("b", "2xx")
     metrics.retry_skipped("b", "budget")
     metrics.overflowed("b", "cluster", "requests")
     metrics.breaker_changed("b", "open")

@@ -9,6 +9,7 @@ def read(state: str = "open") -> Gauges:
     gauges = Gauges()
     gauges.breaker("catalog", state, STATES)
     gauges.remaining("catalog", "requests", 1000)
+    gauges.concurrency("catalog", 20, 7)
     gauges.endpoints("catalog", {"in-service": 2, "ejected": 1}, panicking=False)
     return gauges
 
@@ -28,6 +29,8 @@ def test_what_is_noted_is_told() -> None:
         ("mesh_circuit_breaker_state", "catalog", "open"): 1,
         ("mesh_circuit_breaker_state", "catalog", "half-open"): 0,
         ("mesh_limit_remaining", "catalog", "requests"): 1000,
+        ("mesh_concurrency_limit", "catalog"): 20,
+        ("mesh_concurrency_active", "catalog"): 7,
         ("mesh_endpoints", "catalog", "in-service"): 2,
         ("mesh_endpoints", "catalog", "ejected"): 1,
         ("mesh_cluster_panic", "catalog"): 0,

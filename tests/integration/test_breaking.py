@@ -1,0 +1,405 @@
+"""Endpoints that misbehave, behind a real sidecar: who is asked, what clients see, what is counted."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any, Self
+
+import pytest
+
+from meshproxy.contract.policies import (
+    CircuitBreakerSpec,
+    HealthCheckSpec,
+    LimitsSpec,
+    LoadBalancingSpec,
+    OutlierSpec,
+)
+from meshproxy.contract.resources import (
+    BackendSpec,
+    ClusterSpec,
+    EndpointSpec,
+    EndpointsSpec,
+    ListenerSpec,
+    RouteSpec,
+    Snapshot,
+    TcpBackendSpec,
+    TcpRouteSpec,
+    TcpRuleSpec,
+    VirtualHostSpec,
+)
+from tests.helpers.client import Response, connect, get
+from tests.helpers.fault_server.connection import reset
+from tests.helpers.origin import Conversation, Origin, hello, origin
+from tests.helpers.pair import Sidecar
+from tests.helpers.ports import free_port
+
+NO_STATISTICS = OutlierSpec(consecutive_gateway_errors=3, consecutive_local_failures=3)
+
+
+class Scene:
+    """
+    client → sidecar → one cluster of plain endpoints.
+
+    Attributes:
+        door: Port that leads to the cluster, for requests.
+        tcp: The same for opaque connections.
+    """
+
+    def __init__(self, directory: Path, ports: Sequence[int], **policies: Any) -> None:
+        self.door, self.tcp = free_port(), free_port()
+        # In turn, so that all are asked: the default avoids who has failed once.
+        balancing = LoadBalancingSpec(algorithm="round-robin")
+        cluster = ClusterSpec(
+            name="catalog", service="default/catalog", balancing=balancing, **policies
+        )
+        snapshot = Snapshot(
+            clusters=(cluster,),
+            endpoints=(
+                EndpointsSpec(
+                    cluster="catalog",
+                    endpoints=tuple(EndpointSpec(address="127.0.0.1", port=port) for port in ports),
+                ),
+            ),
+            virtual_hosts=(
+                VirtualHostSpec(
+                    name="host",
+                    routes=(RouteSpec(name="all", backends=(BackendSpec(cluster="catalog"),)),),
+                ),
+            ),
+            tcp_routes=(
+                TcpRouteSpec(
+                    name="tcp",
+                    rules=(TcpRuleSpec(name="all", backends=(TcpBackendSpec(cluster="catalog"),)),),
+                ),
+            ),
+            listeners=(
+                ListenerSpec(
+                    name="door",
+                    direction="outbound",
+                    address="127.0.0.1",
+                    port=self.door,
+                    virtual_host="host",
+                ),
+                ListenerSpec(
+                    name="tcp",
+                    direction="outbound",
+                    address="127.0.0.1",
+                    port=self.tcp,
+                    protocol="tcp",
+                    tcp_route="tcp",
+                ),
+            ),
+        )
+        self.sidecar = Sidecar(directory, "storefront", snapshot, None)
+
+    def __enter__(self) -> Self:
+        self.sidecar.__enter__()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.sidecar.__exit__()
+
+    async def get(self, path: str = "/") -> Response:
+        return await get(self.door, path)
+
+    async def statuses(self, count: int) -> list[int]:
+        return [(await self.get()).status for _ in range(count)]
+
+    async def cluster(self) -> Any:
+        [cluster] = await asyncio.to_thread(self.sidecar.get, "/clusters")
+        return cluster
+
+    async def states(self) -> list[str]:
+        return [endpoint["state"] for endpoint in (await self.cluster())["endpoints"]]
+
+    async def metric(self, name: str, **labels: str) -> float:
+        """Return the sum of all samples with these labels."""
+        text = await asyncio.to_thread(self.sidecar.metrics)
+        wanted = [f'{key}="{value}"' for key, value in labels.items()]
+        return sum(
+            float(line.rsplit(" ", 1)[1])
+            for line in text.splitlines()
+            if line.startswith((name + "{", name + " ")) and all(want in line for want in wanted)
+        )
+
+    async def until(self, condition: Callable[[], Any], seconds: float = 20.0) -> None:
+        """Wait until an awaited condition holds."""
+        async with asyncio.timeout(seconds):
+            while not await condition():
+                await asyncio.sleep(0.05)
+
+
+class Switch:
+    """An answer that can be changed while the server runs."""
+
+    def __init__(self, status: int = 200) -> None:
+        self.status = status
+
+    async def __call__(self, conversation: Conversation) -> None:
+        await conversation.send(
+            b"HTTP/1.1 %d Whatever\r\nContent-Length: 2\r\n\r\nok" % self.status
+        )
+
+
+async def tear(conversation: Conversation) -> None:
+    """Reset the connection instead of an answer."""
+    reset(conversation.writer)
+    raise ConnectionResetError
+
+
+async def hang(conversation: Conversation) -> None:
+    """Never answer; end when the proxy gives up."""
+    await conversation.reader.read()
+    raise ConnectionResetError
+
+
+@asynccontextmanager
+async def origins(*answers: Any) -> AsyncIterator[list[Origin]]:
+    async with AsyncExitStack() as stack:
+        yield [await stack.enter_async_context(origin(answer)) for answer in answers]
+
+
+# One of three -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["503", "resets", "refuses"])
+async def test_one_of_three_that_misbehaves_is_left_alone(tmp_path: Path, how: str) -> None:
+    """After three failures it gets nothing more, and clients see nothing but answers."""
+    answer = {"503": Switch(503), "resets": tear, "refuses": hello}[how]
+    async with origins(hello, hello, answer) as apps:
+        ports = [app.port for app in apps]
+        if how == "refuses":
+            ports[2] = free_port()
+        with Scene(tmp_path, ports, outliers=NO_STATISTICS) as scene:
+
+            async def ejected() -> bool:
+                await scene.statuses(5)
+                return await scene.states() == ["in-service", "in-service", "ejected"]
+
+            await scene.until(ejected)
+            before = len(apps[2].requests)
+            assert await scene.statuses(60) == [200] * 60
+            assert len(apps[2].requests) == before
+            assert await scene.metric("mesh_outlier_ejections_total", cluster="catalog") == 1
+            assert await scene.metric("mesh_endpoints", state="ejected") == 1
+            assert f"127.0.0.1:{ports[2]} ejected for 30 s" in scene.sidecar.log()
+
+
+async def test_it_comes_back_through_probation(tmp_path: Path) -> None:
+    """One request finds out that it is well, and then it gets its share."""
+    switch = Switch(503)
+    spec = OutlierSpec(consecutive_gateway_errors=1, base_ejection=300, interval=100_000)
+    async with origins(hello, switch) as apps:
+        with Scene(tmp_path, [app.port for app in apps], outliers=spec) as scene:
+
+            async def ejected() -> bool:
+                await scene.get()
+                return "ejected" in await scene.states()
+
+            await scene.until(ejected)
+            switch.status = 200
+
+            async def back() -> bool:
+                assert (await scene.get()).status == 200
+                return await scene.states() == ["in-service", "in-service"]
+
+            await scene.until(back)
+
+
+async def test_a_failing_probe_ejects_for_longer(tmp_path: Path) -> None:
+    """And costs one request each time, not a burst of them."""
+    spec = OutlierSpec(consecutive_gateway_errors=1, base_ejection=100, interval=100_000)
+    async with origins(hello, Switch(503)) as apps:
+        with Scene(tmp_path, [app.port for app in apps], outliers=spec) as scene:
+
+            async def thrice() -> bool:
+                await scene.statuses(3)
+                return await scene.metric("mesh_outlier_ejections_total") >= 3
+
+            await scene.until(thrice)
+            ejections = await scene.metric("mesh_outlier_ejections_total")
+            assert len(apps[1].requests) <= ejections + 1
+            failed = await scene.metric("mesh_outlier_ejections_total", reason="probe-failed")
+            assert failed == ejections - 1
+
+
+# The breaker --------------------------------------------------------------------------------------
+
+
+async def test_a_failing_service_is_left_alone_until_it_is_well(tmp_path: Path) -> None:
+    """Closed, open (503 at once, with Retry-After, nothing sent), half-open, closed."""
+    switch = Switch(503)
+    breaker = CircuitBreakerSpec(min_requests=5, open_time=1_500, probes=2)
+    async with origins(switch) as [app]:
+        with Scene(tmp_path, [app.port], breaker=breaker) as scene:
+            assert await scene.statuses(5) == [503] * 5
+            refused = await scene.get()
+            assert (refused.status, refused.header("x-mesh-refusal")) == (503, "circuit-open")
+            assert refused.header("retry-after") in ("1", "2")
+            assert len(app.requests) == 5
+            assert (await scene.cluster())["breaker"]["state"] == "open"
+            assert await scene.metric("mesh_circuit_breaker_state", state="open") == 1
+            switch.status = 200
+
+            async def closed() -> bool:
+                return (await scene.get()).status == 200
+
+            await scene.until(closed)
+            assert await scene.statuses(3) == [200] * 3
+            assert (await scene.cluster())["breaker"]["state"] == "closed"
+            for state in ("open", "half-open", "closed"):
+                name = "mesh_circuit_breaker_transitions_total"
+                assert await scene.metric(name, state=state) == 1
+            assert "circuit breaker open: 5 of 5 requests failed" in scene.sidecar.log()
+            assert "circuit breaker closed" in scene.sidecar.log()
+
+
+async def test_the_breaker_minds_opaque_connections(tmp_path: Path) -> None:
+    """Connects that fail open it, and then clients are reset without one."""
+    port = free_port()
+    breaker = CircuitBreakerSpec(min_requests=3, open_time=60_000)
+    with Scene(tmp_path, [port], breaker=breaker, outliers=None) as scene:
+
+        async def opened() -> bool:
+            async with connect(scene.tcp) as client:
+                with suppress(ConnectionError):
+                    await client.rest()
+            return bool((await scene.cluster())["breaker"]["state"] == "open")
+
+        await scene.until(opened)
+        async with origin(hello, port), connect(scene.tcp) as client:
+            with pytest.raises(ConnectionError):
+                await client.rest()
+        assert await scene.metric("mesh_refusals_total", code="circuit-open") >= 1
+
+
+async def test_a_clients_patience_opens_nothing(tmp_path: Path) -> None:
+    """Clients that leave are no failures of the service."""
+    breaker = CircuitBreakerSpec(min_requests=2)
+    async with origins(hang) as [app]:
+        with Scene(tmp_path, [app.port], breaker=breaker) as scene:
+            for number in range(6):
+                async with connect(scene.door) as client:
+                    await client.send(b"GET / HTTP/1.1\r\nHost: catalog\r\n\r\n")
+
+                    async def asked(wanted: int = number + 1) -> bool:
+                        return len(app.requests) >= wanted
+
+                    await scene.until(asked)
+            breaking = (await scene.cluster())["breaker"]
+            assert (breaking["state"], breaking["failed"]) == ("closed", 0)
+
+
+# Limits -------------------------------------------------------------------------------------------
+
+
+async def test_requests_above_the_limit_overflow(tmp_path: Path) -> None:
+    """What is under way is not disturbed, and when it has ended there is room again."""
+    gate = asyncio.Event()
+
+    async def slowly(conversation: Conversation) -> None:
+        await gate.wait()
+        await hello(conversation)
+
+    async with origins(slowly) as [app]:
+        limits = LimitsSpec(connections=10, pending=10, requests=3)
+        with Scene(tmp_path, [app.port], limits=limits) as scene:
+            waiting = [asyncio.create_task(scene.get()) for _ in range(3)]
+
+            async def full() -> bool:
+                return bool((await scene.cluster())["limits"]["requests"]["now"] == 3)
+
+            await scene.until(full)
+            refused = await scene.get()
+            assert (refused.status, refused.header("x-mesh-refusal")) == (503, "overflow")
+            labels = {"cluster": "catalog", "scope": "cluster", "limit": "requests"}
+            assert await scene.metric("mesh_overflows_total", **labels) == 1
+            assert await scene.metric("mesh_limit_remaining", limit="requests") == 0
+            gate.set()
+            assert {(await one).status for one in waiting} == {200}
+            assert (await scene.get()).status == 200
+            assert (await scene.cluster())["limits"]["requests"]["now"] == 0
+
+
+async def test_connections_and_the_line_are_limited_for_the_whole_cluster(tmp_path: Path) -> None:
+    """One connection each, whatever the limit; one more waits; the others are refused."""
+    gate = asyncio.Event()
+
+    async def slowly(conversation: Conversation) -> None:
+        await gate.wait()
+        await hello(conversation)
+
+    async with origins(slowly, slowly) as apps:
+        limits = LimitsSpec(connections=1, pending=3, requests=None)
+        with Scene(tmp_path, [app.port for app in apps], limits=limits) as scene:
+            asked = [asyncio.create_task(scene.get()) for _ in range(8)]
+
+            async def settled() -> bool:
+                return sum(task.done() for task in asked) >= 3
+
+            await scene.until(settled)
+            gate.set()
+            codes = sorted([(await one).status for one in asked])
+            assert codes.count(503) >= 3
+            assert codes.count(200) >= 3
+            assert all(app.connections <= 1 for app in apps)
+            assert await scene.metric("mesh_overflows_total", limit="pending") >= 3
+
+
+async def test_opaque_connections_above_the_limit_are_refused(tmp_path: Path) -> None:
+    """By a reset, for nobody can be told why; one that ends makes room for another."""
+
+    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(await reader.read(5))
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(echo, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    with Scene(tmp_path, [port], limits=LimitsSpec(connections=1)) as scene:
+        async with connect(scene.tcp) as first:
+            await first.send(b"hello")
+            assert await first.reader.readexactly(5) == b"hello"
+            async with connect(scene.tcp) as second:
+                with pytest.raises(ConnectionError):
+                    await second.rest()
+        assert await scene.metric("mesh_overflows_total", limit="connections") == 1
+
+        async def ended() -> bool:
+            return bool((await scene.cluster())["limits"]["connections"]["now"] == 0)
+
+        await scene.until(ended)
+        async with connect(scene.tcp) as third:
+            await third.send(b"hello")
+            assert await third.reader.readexactly(5) == b"hello"
+    server.close()
+
+
+# Health checks ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["http", "tcp"])
+async def test_checks_take_an_endpoint_out_and_bring_it_back(tmp_path: Path, kind: Any) -> None:
+    """Before a request has failed there, and without one having to find out."""
+    check = HealthCheckSpec(
+        type=kind, path="/health", interval=50, timeout=500, healthy=1, unhealthy=2
+    )
+    port = free_port()
+    async with origins(hello) as [app]:
+        with Scene(tmp_path, [app.port, port], health_check=check) as scene:
+
+            async def out() -> bool:
+                return await scene.states() == ["in-service", "unhealthy"]
+
+            await scene.until(out)
+            assert await scene.statuses(20) == [200] * 20
+            async with origin(hello, port) as late:
+
+                async def back() -> bool:
+                    return await scene.states() == ["in-service", "in-service"]
+
+                await scene.until(back)
+                if kind == "http":
+                    assert b"GET /health HTTP/1.1" in late.requests[0]
+                assert await scene.metric("mesh_health_checks_total", result="healthy") > 0
