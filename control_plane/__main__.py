@@ -25,6 +25,8 @@ The configuration is a JSON or YAML file; paths in it are relative to the file:
   discovery: {address: 127.0.0.1, port: 15012}
   api: {address: 127.0.0.1, port: 15014}
   log_level: info              debug, info, warning or error
+  authority: {root: root.pem, certificate: issuing.pem, key: issuing.key}   your own root, if any
+  kubernetes: {}               service account tokens are proof of identity; asks the API server
 
 The API needs the token in state/operator.token, which is made at first start.
 """

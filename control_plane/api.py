@@ -11,9 +11,9 @@ import ipaddress
 import secrets
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Container, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 from aiohttp import hdrs, web
@@ -24,8 +24,9 @@ from meshproxy.contract import wire
 from meshproxy.contract.resources import Snapshot, without_secrets
 from meshproxy.contract.spiffe import SpiffeId
 
-from .attestation import JoinTokens, NotAttested
+from .attestation import NotAttested
 from .authority import Authority
+from .join_tokens import JoinTokens
 from .metrics import Metrics
 from .resources.attachment import SPECIFICITY
 from .snapshots import Proxy, State
@@ -41,10 +42,17 @@ class _TokenRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     workload: str
 
 
+class Part(Protocol):
+    """A part of the API that lives in a file of its own."""
+
+    def add_routes(self, router: web.UrlDispatcher) -> None: ...
+
+
 class Api:
     """
     Reads from the parts of the control plane that it is handed: `state` and `proxies` tell what is
-    so now, `identity_of` and `snapshot_for` what a workload (``namespace/name``) is entitled to.
+    so now, `identity_of` and `snapshot_for` what a workload (``namespace/name``) is entitled to;
+    identities in `revoked` get no token; `parts` answer what is not answered here.
     """
 
     def __init__(
@@ -58,6 +66,8 @@ class Api:
         authority: Authority,
         tokens: JoinTokens,
         metrics: Metrics,
+        revoked: Container[SpiffeId] = (),
+        parts: Iterable[Part] = (),
     ) -> None:
         self._operator_token = operator_token.encode()
         self._state = state
@@ -66,6 +76,8 @@ class Api:
         self._snapshot_for = snapshot_for
         self._authority = authority
         self._tokens = tokens
+        self._revoked = revoked
+        self._parts = parts
         self._metrics = metrics
         self._started = time.monotonic()
         metrics.watch_proxies(self.count_proxies)
@@ -80,6 +92,8 @@ class Api:
         app.router.add_get("/api/v1/proxies/{namespace}/{name}/snapshot", self._snapshot)
         app.router.add_get("/api/v1/roots", self._roots)
         app.router.add_post("/api/v1/tokens", self._token)
+        for part in self._parts:
+            part.add_routes(app.router)
         return app
 
     # Who may ask ------------------------------------------------------------------------------
@@ -158,6 +172,8 @@ class Api:
         identity = self._identity_of(workload)
         if identity is None:
             return _error(404, f"There is no workload {workload!r}.")
+        if identity in self._revoked:
+            return _error(409, f"{identity} has been revoked: no token would help it.")
         try:
             token, expires = self._tokens.issue(workload, identity)
         except NotAttested as error:

@@ -1,33 +1,22 @@
 """
 Attestation: who may get which identity.
 
-    first contact   a join token: one use, one workload, an hour        (one machine, a VM)
-    renewal         the current certificate, of that very identity
+    first contact   a join token: one use, one workload, an hour        `join_tokens.py`
+                    a service account token of Kubernetes                `service_account_tokens.py`
+    renewal         the current certificate, of that very identity       here
 
-Each way of proving is an `Attestor`; in a cluster a Kubernetes TokenReview stands beside these.
-A token is kept only as its SHA-256, so the state directory cannot be used to join.
+Each way of proving is an `Attestor`.  Which one is asked, what was shown decides; an identity that
+has been revoked can show nothing.
 """
 
-import hashlib
-import hmac
-import logging
-import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Container
 from typing import NamedTuple, Protocol
 
-from msgspec import Struct
-
-from meshproxy import private_file
-from meshproxy.contract import wire
 from meshproxy.contract.spiffe import SpiffeId
 
-log = logging.getLogger(__name__)
-
-DEFAULT_LIFETIME = 3600.0
-_MOST_TOKENS = 10_000
+_MOST_WORKLOADS = 10_000
 
 
 class NotAttested(Exception):  # noqa: N818 - a verdict
@@ -56,18 +45,20 @@ class Claim(NamedTuple):
         identity: What that workload is entitled to.
         token: What was handed over, or None.
         proved: What the client certificate of the connection proves, or None.
+        key: Fingerprint of the key that is to be certified; who asks has proved to hold it.
     """
 
     workload: str
     identity: SpiffeId
     token: str | None
     proved: SpiffeId | None
+    key: str
 
 
 class Attestor(Protocol):
     """One way of proving who asks."""
 
-    def attest(self, claim: Claim) -> str:
+    async def attest(self, claim: Claim) -> str:
         """
         Return how the claim was proved, for the audit log.
 
@@ -80,7 +71,7 @@ class Attestor(Protocol):
 class Renewal:
     """The current certificate proves who asks for the next one."""
 
-    def attest(self, claim: Claim) -> str:
+    async def attest(self, claim: Claim) -> str:
         if claim.proved is None:
             raise NotAttested(
                 "no-credential",
@@ -95,97 +86,14 @@ class Renewal:
         return "certificate"
 
 
-class _Token(Struct, frozen=True, kw_only=True):
-    hash: str
-    workload: str
-    identity: str
-    expires: float
-
-
-class JoinTokens:
-    """
-    Tokens that let a workload in for the first time.
-
-    They are looked through one by one and compared in constant time; there are few, because a
-    used or expired one is dropped.
-    """
-
-    def __init__(self, path: Path, clock: Callable[[], float] = time.time) -> None:
-        """
-        Open the tokens that an earlier run has left in `path`.
-
-        Raises:
-            PrivateFileError: The file cannot be read, or others can read it.
-            ContractError: It is damaged.
-        """
-        self._path = path
-        self._clock = clock
-        data = private_file.read(path)
-        self._tokens = [] if data is None else wire.decode(data, list[_Token])
-
-    def __len__(self) -> int:
-        return len(self._tokens)
-
-    def issue(
-        self, workload: str, identity: SpiffeId, lifetime: float = DEFAULT_LIFETIME
-    ) -> tuple[str, float]:
-        """
-        Return a new token and when it expires, in seconds since the epoch.
-
-        Raises:
-            NotAttested: There are too many unused ones.
-            PrivateFileError: It cannot be kept.
-        """
-        self._drop_expired()
-        if len(self._tokens) >= _MOST_TOKENS:
-            raise NotAttested("too-many-tokens", "Too many join tokens are unused.", retry=True)
-        token = secrets.token_urlsafe(32)
-        expires = self._clock() + lifetime
-        self._keep(
-            [
-                *self._tokens,
-                _Token(
-                    hash=_hash(token), workload=workload, identity=str(identity), expires=expires
-                ),
-            ]
-        )
-        log.info("join token issued for %s (%s), good for %.0f s", workload, identity, lifetime)
-        return token, expires
-
-    def attest(self, claim: Claim) -> str:
-        """Use up the token of a claim."""
-        presented = _hash(claim.token or "")
-        self._drop_expired()
-        found = [t for t in self._tokens if hmac.compare_digest(t.hash, presented)]
-        if not found:
-            raise NotAttested(
-                "token-unknown",
-                "The join token is not known: it was used, has expired, or never was.",
-            )
-        token = found[0]
-        if token.workload != claim.workload or token.identity != str(claim.identity):
-            # Not used up: whoever it belongs to may still come.
-            raise NotAttested(
-                "token-of-another", f"The join token was not issued for {claim.workload}."
-            )
-        self._keep([t for t in self._tokens if t is not token])
-        return "token"
-
-    def _drop_expired(self) -> None:
-        now = self._clock()
-        if any(token.expires <= now for token in self._tokens):
-            self._keep([token for token in self._tokens if token.expires > now])
-
-    def _keep(self, tokens: list[_Token]) -> None:
-        private_file.write(self._path, wire.encode(tokens))
-        self._tokens = tokens
-
-
 class RateLimit:
     """
     So many certificates per workload and period: a sidecar that loops, or a stolen certificate,
-    must not keep the authority busy.  A token bucket for each of the workloads seen last; replicas
-    that share an identity do not share a bucket, and nobody can name a workload of others.
+    must not keep the authority busy.  A token bucket for each of the workloads seen last.
+
+    Per workload and not per identity, because a hundred replicas of one service account may start
+    at once; and nobody can name a workload of another identity, so an identity gets as many as its
+    workloads together.
     """
 
     def __init__(
@@ -207,7 +115,7 @@ class RateLimit:
         left, seen = self._buckets.pop(workload, (float(self._burst), now))
         left = min(self._burst, left + (now - seen) * self._rate)
         self._buckets[workload] = (max(left - 1, 0.0) if left >= 1 else left, now)
-        if len(self._buckets) > _MOST_TOKENS:
+        if len(self._buckets) > _MOST_WORKLOADS:
             self._buckets.popitem(last=False)
         if left < 1:
             raise NotAttested(
@@ -216,26 +124,58 @@ class RateLimit:
 
 
 class Attestation:
-    """Asks the attestor that fits what was shown."""
+    """
+    Asks the attestor that fits what was shown.
 
-    def __init__(self, tokens: Attestor, renewal: Attestor, limit: RateLimit) -> None:
+    Args:
+        tokens: For join tokens.
+        renewal: For who shows a certificate.
+        limit: How many certificates are granted.
+        service_accounts: For tokens of Kubernetes; None where they prove nothing.
+        revoked: Identities that get none at all.
+    """
+
+    def __init__(
+        self,
+        tokens: Attestor,
+        renewal: Attestor,
+        limit: RateLimit,
+        service_accounts: Attestor | None = None,
+        revoked: Container[SpiffeId] = (),
+    ) -> None:
         self._tokens = tokens
         self._renewal = renewal
         self._limit = limit
+        self._service_accounts = service_accounts
+        self._revoked = revoked
 
-    def attest(self, claim: Claim) -> str:
+    async def attest(self, claim: Claim) -> str:
         """
         Return how the claim was proved.
 
         Raises:
-            NotAttested: It was not, or comes too often.
+            NotAttested: It was not, or comes too often, or the identity is revoked.
         """
-        attestor = self._renewal if claim.token is None else self._tokens
+        if claim.identity in self._revoked:
+            # To be repeated: it may be lifted, and then the sidecar should need nobody's help.
+            raise NotAttested("identity-revoked", f"{claim.identity} has been revoked.", retry=True)
+        attestor = self._attestor(claim.token)
+        how = await attestor.attest(claim)
         # Only a proven identity counts against its limit: others must not be able to use it up.
-        if attestor is self._renewal and claim.proved == claim.identity:
+        # (A join token limits itself.)
+        if attestor is not self._tokens:
             self._limit.check(claim.workload)
-        return attestor.attest(claim)
+        return how
 
-
-def _hash(token: str) -> str:
-    return hashlib.sha256(token.encode()).hexdigest()
+    def _attestor(self, token: str | None) -> Attestor:
+        if token is None:
+            return self._renewal
+        if token.count(".") != 2:  # a JWT has three parts, a join token one
+            return self._tokens
+        if self._service_accounts is None:
+            raise NotAttested(
+                "token-of-nobody",
+                "This is a token of a service account, but this control plane asks no Kubernetes"
+                " about such tokens.",
+            )
+        return self._service_accounts

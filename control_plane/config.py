@@ -7,6 +7,15 @@ The control plane's own configuration: one file, JSON or YAML, strict.
     discovery: {address: 127.0.0.1, port: 15012}
     api: {address: 127.0.0.1, port: 15014}
     log_level: info
+    authority:              # your own root; without it the control plane makes one
+      root: FILE            # PEM
+      certificate: FILE     # PEM: the issuing certificate, what is between it and the root after it
+      key: FILE             # PEM, mode 0600: the issuing certificate's
+    kubernetes:             # service account tokens prove who asks; without it they do not
+      api_server: URL       # what follows are the defaults
+      audience: meshproxy
+      token: /var/run/secrets/kubernetes.io/serviceaccount/token
+      roots: /var/run/secrets/kubernetes.io/serviceaccount/ca.crt
 
 Paths are relative to the file.
 """
@@ -36,6 +45,33 @@ class Listen(_Part, frozen=True, kw_only=True):
     address: Annotated[str, Meta(min_length=1)] = "127.0.0.1"
 
 
+class OwnAuthority(_Part, frozen=True, kw_only=True):
+    """An operator's own root and issuing certificate; the root's key stays where it is."""
+
+    root: Path
+    certificate: Path
+    key: Path
+
+
+_SECRETS = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+
+
+class Kubernetes(_Part, frozen=True, kw_only=True):
+    """
+    Where service account tokens are reviewed.
+
+    Attributes:
+        audience: For which a pod's token must be meant.
+        token: With which we may ask.
+        roots: That vouch for the API server; None over plain HTTP.
+    """
+
+    api_server: Annotated[str, Meta(pattern="^https?://")] = "https://kubernetes.default.svc"
+    audience: Annotated[str, Meta(min_length=1)] = "meshproxy"
+    token: Path = _SECRETS / "token"
+    roots: Path | None = _SECRETS / "ca.crt"
+
+
 class Config(_Part, frozen=True, kw_only=True):
     state: Path
     files: Annotated[tuple[Path, ...], Meta(min_length=1)]
@@ -43,6 +79,8 @@ class Config(_Part, frozen=True, kw_only=True):
     discovery: Listen = Listen(port=15012)
     api: Listen = Listen(port=15014)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    authority: OwnAuthority | None = None
+    kubernetes: Kubernetes | None = None
 
 
 def read(path: Path) -> Config:

@@ -14,7 +14,7 @@ resources: it is handed a function from workload to snapshot.
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from contextlib import suppress
 
 from aiohttp import WSMsgType, web
@@ -66,7 +66,8 @@ class Stream:
         self.socket = socket
         self.transport = transport
         self.proxy = proxy
-        self.held = self.target = held
+        self.target = held
+        self._hold(held)
         self.target_version = ""
         self._offer: tuple[Snapshot, float] | None = None
         self._offered = asyncio.Event()
@@ -110,8 +111,13 @@ class Stream:
             await self.socket.send_str(wire.encode(update).decode())
             await self._answered.wait()
             if self.proxy.state is State.SYNCED:
-                self.held = versions
+                self._hold(versions)
                 metrics.convergence.observe(loop.time() - since)
+
+    def _hold(self, versions: snapshots.Versions) -> None:
+        self.held = versions
+        # One trust domain, so one bundle; what a proxy claims to hold of others does not count.
+        self.proxy.trust = ",".join(versions.get("trust", {}).values())
 
     def on_answer(self, answer: Ack | Nack, metrics: Metrics) -> None:
         """Take note of the answer to the update under way; another's is an error."""
@@ -137,7 +143,8 @@ class Stream:
 class Discovery:
     """
     `identity_of` tells which identity a workload (``namespace/name``) runs as, `snapshot_for` all
-    that its proxy must know; both tell None when there is no such workload.
+    that its proxy must know; both tell None when there is no such workload.  Identities in
+    `revoked` are turned away.
 
     Attributes:
         proxies: Every proxy that was connected since start, by workload.
@@ -150,6 +157,7 @@ class Discovery:
         identity_of: Callable[[str], SpiffeId | None],
         snapshot_for: Callable[[str], Snapshot | None],
         metrics: Metrics,
+        revoked: Container[SpiffeId] = (),
         debounce: Debounce | None = None,
     ) -> None:
         self.proxies: dict[str, Proxy] = {}
@@ -157,6 +165,7 @@ class Discovery:
         self._identity_of = identity_of
         self._snapshot_for = snapshot_for
         self._metrics = metrics
+        self._revoked = revoked
         self._debounce = debounce or Debounce()
         self._streams: dict[str, Stream] = {}
         self._changed = asyncio.Event()
@@ -216,6 +225,13 @@ class Discovery:
                 "no snapshot could be made for %s; it goes on with the last one", workload
             )
             return None
+
+    def cut(self) -> None:
+        """End the streams of identities that have been revoked."""
+        for stream in self._streams.values():
+            if SpiffeId.parse(stream.proxy.identity) in self._revoked:
+                log.warning("%s: stream ended, its identity is revoked", stream.proxy.workload)
+                stream.transport.abort()
 
     def close(self) -> None:
         """Let all proxies go: the control plane stops."""
@@ -298,8 +314,11 @@ class Discovery:
                 f"{hello.workload} runs as {entitled}, but the certificate is that of"
                 f" {client.identity}.",
             )
+        if client.identity in self._revoked:
+            raise _Refusal("identity-revoked", f"{client.identity} has been revoked.")
         proxy = self.proxies.setdefault(hello.workload, Proxy(workload=hello.workload))
         proxy.on_hello(hello, str(client.identity), client.not_after, time.time())
+        proxy.certificate_issuer, proxy.certificate_serial = client.issuer, client.serial
         return proxy
 
     async def _listen(self, stream: Stream, seconds: float) -> None:

@@ -1,8 +1,8 @@
 """
 The identity conversation, `/v1/identity`: a signing request comes, a certificate or a refusal goes.
 
-    SigningRequest → entitled? (the workload's service account) → attested? (token, certificate)
-                   → signed → SigningAnswer;   else → Refused
+    SigningRequest → entitled? (the workload's service account) → asks for no more?
+                   → attested? (token, certificate) → signed → SigningAnswer;   else → Refused
 
 Every outcome is counted and logged; tokens and keys never are.
 """
@@ -21,7 +21,8 @@ from meshproxy.private_file import PrivateFileError
 
 from . import peer
 from .attestation import Attestation, Claim, NotAttested
-from .authority import Authority, BadRequest
+from .authority import AsksForMore, Authority, AuthorityError, BadRequest
+from .certificate import fingerprint
 from .metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -64,19 +65,21 @@ class Enrolment:
         except TimeoutError:
             message = None
         if message is not None and message.type is WSMsgType.TEXT:
-            answer = self.answer(message.data, proved.identity if proved else None)
+            answer = await self.answer(message.data, proved.identity if proved else None)
             await socket.send_str(wire.encode(answer).decode())
         await socket.close()
         return socket
 
-    def answer(self, message: str, proved: SpiffeId | None) -> FromAuthority:
+    async def answer(self, message: str, proved: SpiffeId | None) -> FromAuthority:
         """Return the answer to a message; never raises, whatever the message is."""
         workload = "?"
         try:
             asked = wire.decode(message, SigningRequest)
             workload = asked.workload
-            answer, how = self._sign(asked, proved)
-        except (NotAttested, BadRequest, wire.ContractError, PrivateFileError) as error:
+            answer, how = await self._sign(asked, proved)
+        except (
+            NotAttested, BadRequest, wire.ContractError, PrivateFileError, AuthorityError
+        ) as error:  # fmt: skip
             refused = _refusal(error)
             self._metrics.signings.labels(refused.code).inc()
             log.warning("no certificate for %r: %s (%s)", workload, refused.reason, refused.code)
@@ -85,16 +88,18 @@ class Enrolment:
         log.info("certificate of %s signed for %s by %s", answer.identity, workload, how)
         return answer
 
-    def _sign(self, asked: SigningRequest, proved: SpiffeId | None) -> tuple[SigningAnswer, str]:
+    async def _sign(
+        self, asked: SigningRequest, proved: SpiffeId | None
+    ) -> tuple[SigningAnswer, str]:
         identity = self._identity_of(asked.workload)
         if identity is None:
             raise NotAttested("unknown-workload", "There is no such workload.", retry=True)
         # The request is judged before the token is used up.
-        self._authority.check(asked.csr)
-        how = self._attestation.attest(
-            Claim(workload=asked.workload, identity=identity, token=asked.token, proved=proved)
+        key = fingerprint(self._authority.check(asked.csr, identity))
+        how = await self._attestation.attest(
+            Claim(asked.workload, identity, asked.token, proved, key)
         )
-        signed = self._authority.sign(asked.csr, identity, self._lifetime())
+        signed = self._authority.sign(asked.csr, identity, self._lifetime(), asked.workload)
         answer = SigningAnswer(
             identity=str(identity),
             chain=signed.chain,
@@ -108,13 +113,17 @@ class Enrolment:
 def _refusal(error: Exception) -> Refused:
     if isinstance(error, NotAttested):
         return Refused(code=error.code, reason=error.reason, retry=error.retry)
+    if isinstance(error, AsksForMore):
+        return Refused(code="asks-for-more", reason=f"Signing request: {error}.", retry=False)
     if isinstance(error, BadRequest):
         return Refused(code="bad-request", reason=f"Signing request: {error}.", retry=False)
     if isinstance(error, PrivateFileError):
-        # That the token was used could not be noted, so it was not accepted.
+        # What could not be written down, the use of a token or the certificate, has not happened.
         return Refused(
             code="state-not-writable",
-            reason="The control plane could not note that the token was used.",
+            reason="The control plane could not write down that it was granted.",
             retry=True,
         )
+    if isinstance(error, AuthorityError):
+        return Refused(code="authority-expired", reason=f"{error}.", retry=True)
     return Refused(code="bad-message", reason=str(error), retry=False)

@@ -40,6 +40,10 @@ class Metrics:
             registry=self.registry,
         )
 
+    def watch_authority(self, figures: Callable[[], Mapping[str, float]]) -> None:
+        """Show the state of the authority, asked for when asked."""
+        self.registry.register(_Authority(figures))
+
     def watch_proxies(self, count: Callable[[], Mapping[str, int]]) -> None:
         """Show how many proxies are in each state, counted when asked."""
         self.registry.register(_Proxies(count))
@@ -54,3 +58,21 @@ class _Proxies(Collector):
         for state, number in self._count().items():
             family.add_metric([state], number)
         yield family
+
+
+class _Authority(Collector):
+    _FIGURES = (
+        ("mesh_authority_root_expiry_timestamp_seconds", "When the root that signs ends."),
+        ("mesh_authority_issuer_expiry_timestamp_seconds", "When the issuing certificate ends."),
+        ("mesh_authority_rotation_age_seconds", "Since when a rotation is under way; 0 for none."),
+        ("mesh_authority_rotation_lagging", "Proxies that the rotation under way waits for."),
+        ("mesh_authority_revoked_identities", "Identities that are denied."),
+    )
+
+    def __init__(self, figures: Callable[[], Mapping[str, float]]) -> None:
+        self._figures = figures
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        figures = self._figures()
+        for name, text in self._FIGURES:
+            yield GaugeMetricFamily(name, text, value=figures[name])

@@ -15,16 +15,22 @@ from cryptography import x509
 
 from meshproxy.contract.spiffe import SpiffeError, SpiffeId
 
+from .certificate import issuer_key_id
+
 
 class Peer(NamedTuple):
     """
     Attributes:
         identity: What the client certificate proves.
         not_after: When it expires, in seconds since the epoch.
+        issuer: Name of the key that signed it.
+        serial: In hexadecimal.
     """
 
     identity: SpiffeId
     not_after: float
+    issuer: str
+    serial: str
 
 
 def server_context(certificate: Path, roots: tuple[str, ...]) -> ssl.SSLContext:
@@ -67,7 +73,12 @@ def read(der: bytes, trust_domain: str) -> Peer | None:
         return None
     if identity.trust_domain != trust_domain or _may_sign(extensions):
         return None
-    return Peer(identity, certificate.not_valid_after_utc.timestamp())
+    return Peer(
+        identity,
+        certificate.not_valid_after_utc.timestamp(),
+        issuer_key_id(extensions),
+        f"{certificate.serial_number:x}",
+    )
 
 
 def _may_sign(extensions: x509.Extensions) -> bool:

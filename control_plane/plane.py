@@ -8,6 +8,7 @@ The composition root: which parts the control plane has, and how they hang toget
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
@@ -16,25 +17,32 @@ import msgspec
 from aiohttp import web
 
 from meshproxy import __version__, private_file
+from meshproxy.contract import wire
 from meshproxy.contract.resources import Snapshot, TrustSpec
 from meshproxy.contract.spiffe import SpiffeError, SpiffeId
 from meshproxy.contract.wire import ContractError
 
 from .admission import Admission
 from .api import Api, operator_token
-from .attestation import Attestation, JoinTokens, RateLimit, Renewal
+from .attestation import Attestation, RateLimit, Renewal
 from .authority import Authority, AuthorityError
+from .certificates_api import CertificatesApi
 from .config import Config
 from .discovery import Discovery
 from .enrolment import Enrolment
 from .generate.endpoints import identity as identity_in
 from .generate.snapshot import generate
+from .join_tokens import JoinTokens
 from .metrics import Metrics
 from .resources.duration import milliseconds
 from .resources.finding import Finding
 from .resources.model import DEFAULT_MESH, MeshConfig
+from .revocation import Revocations
+from .rotation import Guide, Holder, holders
 from .server_certificate import ServerCertificate
+from .service_account_tokens import ApiServer, ServiceAccountTokens
 from .session_secret import session_secret
+from .signer import Given
 from .sources.files import FilesSource
 from .store import State, Store
 
@@ -68,7 +76,8 @@ class Plane:
             )
             self._source.load()
             trust_domain = self._mesh.spec.trust_domain
-            self._authority = Authority(state / "authority", trust_domain)
+            self._authority = Authority(state / "authority", trust_domain, given=_given(config))
+            self._revocations = Revocations(state / "authority" / "revoked.json")
             self._session_secret = session_secret(state / "authority" / "session-secret")
             self._tokens = JoinTokens(state / "tokens.json")
             self._identity = SpiffeId.of(trust_domain, "mesh-system", "control-plane")
@@ -81,7 +90,13 @@ class Plane:
         self._metrics = Metrics()
         self._enrolment = Enrolment(
             authority=self._authority,
-            attestation=Attestation(self._tokens, Renewal(), RateLimit()),
+            attestation=Attestation(
+                self._tokens,
+                Renewal(),
+                RateLimit(),
+                service_accounts=_service_accounts(config),
+                revoked=self._revocations,
+            ),
             identity_of=self._identity_of,
             lifetime=self._lifetime,
             metrics=self._metrics,
@@ -91,7 +106,9 @@ class Plane:
             identity_of=self._identity_of,
             snapshot_for=self._snapshot_for,
             metrics=self._metrics,
+            revoked=self._revocations,
         )
+        self._guide = Guide(self._authority, self._holders, self._lifetime)
         self._api = Api(
             operator_token=token,
             state=self._state,
@@ -101,7 +118,19 @@ class Plane:
             authority=self._authority,
             tokens=self._tokens,
             metrics=self._metrics,
+            revoked=self._revocations,
+            parts=[
+                CertificatesApi(
+                    authority=self._authority,
+                    guide=self._guide,
+                    holders=self._holders,
+                    identity_of=self._identity_of,
+                    revocations=self._revocations,
+                    own=self._identity,
+                )
+            ],
         )
+        self._metrics.watch_authority(self._figures)
 
     async def run(self, stop: asyncio.Event) -> None:
         """
@@ -111,11 +140,14 @@ class Plane:
             StartError: A port is taken.
         """
         self._store.subscribe(lambda _state: self._discovery.changed())
+        self._authority.on_changed = self._on_trust_changed
+        self._revocations.on_changed = self._on_revocations_changed
         async with self._serving(), asyncio.TaskGroup() as tasks:
             running = [
                 tasks.create_task(self._source.run()),
                 tasks.create_task(self._discovery.run()),
                 tasks.create_task(self._certificate.keep()),
+                tasks.create_task(self._guide.run()),
             ]
             log.info(
                 "ready: version %s, trust domain %s", __version__, self._authority.trust_domain
@@ -204,15 +236,60 @@ class Plane:
             or self._mesh.spec.trust_domain != self._authority.trust_domain
         ):
             return None
-        trust = TrustSpec(
+        return generate(state, workload, self._trust())
+
+    def _trust(self) -> TrustSpec:
+        return TrustSpec(
             trust_domain=self._authority.trust_domain,
             roots=self._authority.roots(),
             session_secret=self._session_secret,
+            revoked=self._revocations.identities(),
         )
-        return generate(state, workload, trust)
+
+    def _on_trust_changed(self) -> None:
+        self._certificate.follow()
+        self._discovery.changed()
+
+    def _on_revocations_changed(self) -> None:
+        self._discovery.cut()
+        self._discovery.changed()
+
+    def _holders(self) -> list[Holder]:
+        return holders(
+            self._authority.ledger.last,
+            self._discovery.proxies,
+            lambda workload: self._identity_of(workload) is not None,
+            wire.resource_version(self._trust()),
+        )
+
+    def _figures(self) -> dict[str, float]:
+        signer, rotation = self._authority.signer, self._authority.rotation
+        return {
+            "mesh_authority_root_expiry_timestamp_seconds":
+                signer.root.not_valid_after_utc.timestamp(),
+            "mesh_authority_issuer_expiry_timestamp_seconds":
+                signer.chain[0].not_valid_after_utc.timestamp(),
+            "mesh_authority_rotation_age_seconds":
+                0.0 if rotation is None else time.time() - rotation.started,
+            "mesh_authority_rotation_lagging": len(self._guide.lagging()),
+            "mesh_authority_revoked_identities": len(self._revocations),
+        }  # fmt: skip
 
     def _lifetime(self) -> timedelta:
         return timedelta(milliseconds=milliseconds(self._mesh.spec.certificates.lifetime))
+
+
+def _given(config: Config) -> Given | None:
+    own = config.authority
+    return None if own is None else Given(own.root, own.certificate, own.key)
+
+
+def _service_accounts(config: Config) -> ServiceAccountTokens | None:
+    asked = config.kubernetes
+    if asked is None:
+        return None
+    reviewer = ApiServer(asked.api_server, asked.token, asked.roots)
+    return ServiceAccountTokens(reviewer, asked.audience)
 
 
 @contextmanager

@@ -36,6 +36,8 @@ class Proxy:
     Attributes:
         reason: Why it is in its state, in one sentence; empty when all is well.
         path: Of what was refused: resource and field.
+        trust: Version of the trust bundle that it has acknowledged; empty for none.
+        certificate_issuer: Name of the key that signed the certificate it has shown.
     """
 
     workload: str
@@ -50,6 +52,9 @@ class Proxy:
     connected_since: float | None = None
     last_ack: float | None = None
     certificate_not_after: float | None = None
+    certificate_issuer: str = ""
+    certificate_serial: str = ""
+    trust: str = ""
 
     def on_hello(self, hello: Hello, identity: str, not_after: float, now: float) -> None:
         self.identity = identity

@@ -26,12 +26,14 @@ from math import inf
 from typing import Any, Final, Protocol, cast
 
 from meshproxy.codec import grpc
+from meshproxy.hedge import SecondAttempt
 from meshproxy.local_reply import local_reply
-from meshproxy.message import TUNNEL, Field, Fields, RequestHead, ResponseHead, field
+from meshproxy.message import TUNNEL, Field, Fields, RequestHead, ResponseHead, field, value_of
 from meshproxy.mirror import Mirror
 from meshproxy.policies import deadline, load_shedding, mirroring, propagation
 from meshproxy.policies.deadline import FAR, LEAST, LOOKS, NO_TIMEOUTS, Timeouts
 from meshproxy.policies.fault_injection import FaultInjection, Injected
+from meshproxy.policies.hedging import Latencies
 from meshproxy.policies.limits import Limit
 from meshproxy.policies.load_balancing.affinity import Affinity
 from meshproxy.policies.load_balancing.hash_key import HashKey
@@ -41,13 +43,14 @@ from meshproxy.policies.load_shedding import LoadShedding
 from meshproxy.policies.mirroring import Mirroring
 from meshproxy.policies.propagation import NOTHING, Context, Propagation
 from meshproxy.policies.rate_limit import RateLimit, Refused
-from meshproxy.policies.retry import Retry
+from meshproxy.policies.retry import ASKED, NEVER, RETRIED, RETRIED_FIELD, Retry, retry_after
+from meshproxy.policies.retry_budget import RetryBudget
 from meshproxy.refusal import Refusal, refusal
 from meshproxy.routing.split import Backend
 from meshproxy.routing.table import Route, VirtualHost
 
-REPLAY_LIMIT: Final = 64 * 1024
-"""Bytes of a request's body that are kept for another attempt (Linkerd's choice, too)."""
+HOLD_LIMIT: Final = 64 * 1024
+"""Bytes of a request's body that are held while nobody takes them; then the client waits."""
 
 NOTICEABLE: Final = 0.001
 """Seconds: below that, a `grpc-timeout` is passed on as it came."""
@@ -55,8 +58,14 @@ NOTICEABLE: Final = 0.001
 DELAYED: Final = "DI"
 """Envoy's flag of what was delayed on purpose."""
 
-_RETRY: Final = Retry()
 _LATER: Final = field(b"Retry-After", b"%d" % load_shedding.RETRY_AFTER)
+_REFUSAL: Final = b"x-mesh-refusal"
+_FINE: Final = (None, grpc.NO_STATUS, "0")
+"""What the head of an answer may say of its gRPC status when nothing is wrong so far."""
+
+# What has become of further attempts?
+_RETRYING: Final = 1  # there are some, so it counts as one of `Cluster.retries`
+_DENIED: Final = 2  # there was no room for one
 
 # Has the exchange become a tunnel?
 _NO_TUNNEL: Final = 0
@@ -122,6 +131,8 @@ class Upstream(UpstreamTunnel, Protocol):
     """One attempt at one endpoint."""
 
     def send_head(self, head: RequestHead) -> None: ...
+    def discard(self, length: int | None) -> None:
+        """The answer, whose head has come and says this length, is not wanted: the connection is."""
 
 
 class Endpoint(Protocol):
@@ -164,12 +175,18 @@ class Cluster(Protocol):
     A named set of equal servers.
 
     Attributes:
+        available: Those that may be called.
         shedding: How many requests the app is given at once; None for all.
         mirrors: What copies of other clusters' requests take up.
         sticky: It has a `hash_key` or a `session`.
         hash_key: What requests are hashed by; None where none is used.
         session: Of routes that have none of their own.
         requests: Attempts under way, and how many there may be.
+        retries: Exchanges under way that make more than one attempt, and how many there may be.
+        mtls: Who answers has proved to be a mesh proxy.
+        retry: Of routes that say nothing.
+        budget: For retries, whichever route they are made for.
+        latencies: Of requests that may be hedged.
         timeouts: Of requests by routes that say nothing of their own.
     """
 
@@ -178,8 +195,15 @@ class Cluster(Protocol):
     mirrors: mirroring.Load
     sticky: bool
     requests: Limit
+    retries: Limit
+    mtls: bool
+    retry: Retry
+    budget: RetryBudget
+    latencies: Latencies
     timeouts: Timeouts
 
+    @property
+    def available(self) -> Sequence[Endpoint]: ...
     @property
     def hash_key(self) -> HashKey | None: ...
     @property
@@ -239,6 +263,8 @@ class Surroundings(Protocol):
     def later(self, seconds: float, callback: Callable[[], None]) -> None: ...
     def retried(self, service: str, reason: str) -> None: ...
     def retry_skipped(self, service: str, reason: str) -> None: ...
+    def hedged(self, service: str) -> None: ...
+    def hedge_won(self, service: str) -> None: ...
     def refused(self, direction: str, code: str) -> None: ...
     def cancelled(self, service: str) -> None: ...
     def rate_limited(self, direction: str, limit: str, why: str) -> None: ...
@@ -324,6 +350,9 @@ class Exchange:
         "protocol",
         "request_ended",
         "request_paused",
+        "retry",
+        "retrying",
+        "second",
         "seconds",
         "shedding",
         "started",
@@ -342,6 +371,7 @@ class Exchange:
     began: float
     cluster: Cluster
     due: float
+    retry: Retry
 
     def __init__(self, downstream: Downstream, caller: Caller) -> None:
         # For the whole exchange
@@ -376,6 +406,8 @@ class Exchange:
         self.previous: Endpoint | None = None  # of the last attempt that ended: avoided, counted
         self.seconds = 0.0  # from `began` to the head of its answer
         self.upstream: UpstreamTunnel | None = None
+        self.second: SecondAttempt | None = None  # beside it, where the policy hedges
+        self.retrying = 0
         # The response so far
         self.status = 0  # not 0: the client has seen the head of its answer
         self.grpc_status: str | None = None  # None: not gRPC
@@ -413,6 +445,12 @@ class Exchange:
         self.cluster = backend.cluster
         if backend.cluster.sticky or route.session is not None:
             self._bind(head, route)
+        cluster = self.cluster
+        self.retry = cluster.retry if route.retry is None else route.retry
+        budget = cluster.budget  # a method of its own would be a call more per request
+        if self.started >= budget.turn:
+            budget.roll(self.started)
+        budget.requests += 1
         if (
             caller.direction == "inbound"
             or head.mesh_fields is not None
@@ -636,6 +674,10 @@ class Exchange:
         endpoint.active += 1
         self.endpoint = endpoint
         self.began = self.surroundings.now()
+        if self.retry.hedge is not None and self.attempts == 1:
+            delay = cluster.latencies.delay(self.retry.hedge)
+            if delay is not None:
+                self.surroundings.later(delay, self.on_hedge_due)
         return endpoint.acquire(self)
 
     def on_upstream_ready(self, upstream: Upstream) -> None:
@@ -649,7 +691,7 @@ class Exchange:
         if self.body and self.head.length != TUNNEL:
             for data in self.body:
                 upstream.send_data(data)
-            if self.body_size > REPLAY_LIMIT:
+            if self.body_size > self.retry.replay_limit:
                 self.body = None
         if self.request_ended and self.head.length not in (None, TUNNEL):
             upstream.send_end(self.trailers)
@@ -676,10 +718,15 @@ class Exchange:
         now = self.surroundings.now()
         fields, left = self.head.fields, self.deadline - now
         if self.grpc_status is None:
-            propagation.put(fields, propagation.deadline_field(left))
+            one = propagation.deadline_field(left)
+            if self.attempts == 1:  # codecs set such fields apart: nobody has said it before us
+                fields.append(one)
+            else:
+                propagation.put(fields, one)
         elif now - self.started >= NOTICEABLE:
             propagation.put(fields, grpc.timeout_field(left))
-        if self.caller.direction == "outbound":
+        spent = self.context is not NOTHING or now - self.started >= LEAST
+        if spent and self.caller.direction == "outbound":
             name, took = deadline.spender(self._spenders(now))
             if name:
                 propagation.put(fields, propagation.spent_field(name, took))
@@ -733,10 +780,10 @@ class Exchange:
         self.moved = True
         upstream = self.upstream
         if upstream is not None:
-            if self.body_size > REPLAY_LIMIT:
+            if self.body_size > self.retry.replay_limit:
                 self.body = None
             upstream.send_data(data, last)
-        elif self.body_size > REPLAY_LIMIT and not self.request_paused:
+        elif self.body_size > HOLD_LIMIT and not self.request_paused:
             self.request_paused = True  # nobody takes it yet: the client waits, not our memory
             self.downstream.pause_request()
 
@@ -751,7 +798,7 @@ class Exchange:
             return
         self.body_size += len(data)
         early.append(data)
-        if self.body_size > REPLAY_LIMIT and not self.request_paused:
+        if self.body_size > HOLD_LIMIT and not self.request_paused:
             self.request_paused = True
             self.downstream.pause_request()
 
@@ -775,18 +822,22 @@ class Exchange:
     def on_response_informational(self, head: ResponseHead) -> None:
         self.downstream.send_informational(head)
 
-    def on_response_head(self, head: ResponseHead) -> None:
-        self.status = head.status
+    def on_response_head(self, head: ResponseHead) -> None:  # noqa: C901 - its parts would be calls
         self.moved = True
         self.answer_due = inf
         self.seconds = self.surroundings.now() - self.began
-        early, self.body = self.body, None
         if self.grpc_status is not None:  # an answer without a body has it in its head
             self.grpc_status = grpc.status_of(head.fields) or grpc.NO_STATUS
+        if (head.status >= 400 or self.grpc_status not in _FINE) and self._ask_again(head):
+            return
         if self.shedding is not None:
             now = self.surroundings.now()
             self.shedding.answered(head.status, self.grpc_status, now - self.admitted, now)
             self.admitted = inf
+        if self.retry.hedge is not None:
+            self._end_race()
+        self.status = head.status
+        early, self.body = self.body, None
         if head.mesh_fields is not None and self.caller.direction == "outbound":
             # The next sidecar's refusal.  Inbound, an app has said so, who is no mesh proxy.
             head.fields += head.mesh_fields
@@ -805,6 +856,34 @@ class Exchange:
             self._open_tunnel(head, early or [])
         else:
             self._decline_tunnel(head)
+
+    def _ask_again(self, head: ResponseHead) -> bool:
+        """
+        Say whether another attempt is made instead of passing on an answer that is a failure.
+
+        Its head is all that has come of it, and we are the only ones who have seen that.
+        """
+        grpc_status = self.grpc_status
+        said = head.mesh_fields if self.cluster.mtls else None
+        refused, below = None, False
+        if said is not None:
+            refused, below = value_of(said, _REFUSAL), value_of(said, RETRIED) is not None
+        elsewhere = len(self.cluster.available) > 1
+        case = self.retry.of_answer(head.status, grpc_status, refused, elsewhere=elsewhere)
+        again = case != NEVER
+        if again and self.second is None:
+            reason = str(head.status) if grpc_status in _FINE else f"grpc-{grpc_status}"
+            after = retry_after(head.fields)
+            again = self._try_again(case, reason, below=below, after=after)
+        if not again:
+            self._tell_of_retries(head.fields, below=below)
+            return False
+        upstream, self.upstream = self.upstream, None
+        cast("Upstream", upstream).discard(head.length)
+        self._end_attempt("", head.status)
+        if self.grpc_status is not None:
+            self.grpc_status = grpc.NO_STATUS
+        return True
 
     def on_upstream_switched(self, upstream: UpstreamTunnel) -> None:
         """The head that opens a tunnel follows; `upstream` carries what comes behind it."""
@@ -1044,7 +1123,8 @@ class Exchange:
                 call.on_cause_gone()
 
     def _give_up_attempt(self, code: str) -> None:
-        """Nobody waits for its answer any more."""
+        """Nobody waits for its answer any more, nor for that of the one beside it."""
+        self._give_up_second()
         upstream, self.upstream = self.upstream, None
         if upstream is not None:
             upstream.reset()
@@ -1052,17 +1132,159 @@ class Exchange:
             self.endpoint.forget(self)
         self._end_attempt(code)
 
+    def _give_up_second(self) -> None:
+        second = self.second
+        if second is not None:
+            second.give_up()
+            self._end_second(0, self.grpc_status, "downstream-closed", 0.0)
+
     def _retry_or_refuse(self, code: str, *, sent: bool, reused: bool) -> None:
-        # Nobody but the two ends knows what a switch of protocols does: it is not idempotent.
-        method = b"CONNECT" if self.head.length == TUNNEL else self.head.method
-        if not _RETRY.wants(method, self.attempts, code, sent=sent, reused=reused):
-            return self.refuse(code)
-        if self.body is None:
-            self.surroundings.retry_skipped(self.cluster.service, "body-too-large")
-            return self.refuse(code)
-        self.surroundings.retried(self.cluster.service, code)
-        wait = _RETRY.wait(self.attempts, sent=sent, random=self.surroundings.random)
-        return self.surroundings.later(wait, self.begin_attempt)
+        """The attempt has failed without an answer."""
+        if self.second is not None:
+            return  # which has not
+        case = self.retry.of_failure(code, sent=sent, reused=reused)
+        if case == NEVER or not self._try_again(case, code):
+            self.refuse(code)
+
+    def _try_again(
+        self, case: int, reason: str, *, below: bool = False, after: float | None = None
+    ) -> bool:
+        """
+        Make another attempt, now or soon; return False, and count why, where none may be made.
+
+        Args:
+            case: What speaks for it (`policies/retry.py`).
+            reason: What made the last one fail, for the metric.
+            below: What failed had been tried more than once by a proxy behind us.
+            after: The seconds that `Retry-After` asks for.
+        """
+        retry, surroundings, cluster = self.retry, self.surroundings, self.cluster
+        why_not = self._objection(case, below=below)
+        if not why_not:
+            now = surroundings.now()
+            wait = retry.wait(case, self.attempts, surroundings.random, after)
+            if after is not None and after > retry.max_backoff:
+                why_not = "retry-after"
+            elif self.deadline - now - wait < LEAST:
+                why_not = "deadline"
+            elif not self._is_below_limit(cluster.retries):
+                why_not = "overflow"
+            elif not cluster.budget.withdraw(now):
+                why_not = "budget"
+            else:
+                self._begin_retrying(cluster.retries)
+                surroundings.retried(cluster.service, reason)
+                surroundings.later(wait, self.begin_attempt)
+                return True
+        if why_not in ("budget", "overflow"):
+            self.retrying |= _DENIED
+        if why_not != "attempts":  # it has had all that it was promised
+            surroundings.retry_skipped(cluster.service, why_not)
+        return False
+
+    def _objection(self, case: int, *, below: bool = False) -> str:
+        return self.retry.objection(
+            case,
+            self.head,
+            made=self.attempts,
+            held=self.body is not None,
+            of_retry=self.context.attempt > 1,
+            below=below,
+        )
+
+    def _is_below_limit(self, retries: Limit) -> bool:
+        """Say whether the cluster has room for an exchange that makes more than one attempt."""
+        return self.retrying == _RETRYING or not retries.full
+
+    def _begin_retrying(self, retries: Limit) -> None:
+        if not self.retrying:
+            self.retrying = _RETRYING
+            retries.count += 1
+
+    def _tell_of_retries(self, fields: Fields, *, below: bool = False) -> None:
+        """What fails here was tried more than once: nobody before us shall do the same again."""
+        joined = self.joined
+        if self.retrying or below or (joined is not None and joined.retried):
+            if self.caller.direction == "inbound":
+                fields.append(RETRIED_FIELD)
+            elif joined is not None:
+                joined.retried = True
+
+    # A second attempt beside a slow first one -------------------------------------------------------
+
+    def on_hedge_due(self) -> None:
+        """Most requests have their answer by now: ask somebody else, too."""
+        first, cluster, surroundings = self.endpoint, self.cluster, self.surroundings
+        if self.done or self.status or first is None or self.attempts > 1:
+            return
+        requests = cluster.requests
+        if not self.request_ended or self._objection(ASKED) or requests.full:
+            return
+        affinity = self.affinity
+        endpoint = cluster.pick(first, None if affinity is None else affinity.key)
+        if endpoint is None or endpoint is first:
+            return
+        now = surroundings.now()
+        if cluster.retries.full or not cluster.budget.withdraw(now):
+            surroundings.retry_skipped(cluster.service, "hedge-budget")
+            return
+        self._begin_retrying(cluster.retries)
+        self.attempts += 1
+        requests.count += 1
+        surroundings.hedged(cluster.service)
+        self.second = SecondAttempt(self, endpoint, now)
+        self.second.begin()
+
+    def on_second_ready(self) -> None:
+        """The head is about to be said once more."""
+        self._pass_on()
+        if self.timeouts.of_attempt != inf:
+            self._limit_attempt()  # from now on, for both
+
+    def on_second_answer(self, second: SecondAttempt, head: ResponseHead) -> None:
+        """The second attempt has an answer; unless that is a failure, it is the only one now."""
+        surroundings = self.surroundings
+        seconds = surroundings.now() - second.began
+        if self.endpoint is not None:
+            status = None if self.grpc_status is None else grpc.status_of(head.fields)
+            if self.retry.of_answer(head.status, status) != NEVER:
+                self._end_second(head.status, status, "", seconds)
+                second.discard(head)  # the first may still do better
+                return
+            surroundings.hedge_won(self.cluster.service)
+        self.cluster.latencies.record(surroundings.now() - self.started)
+        self.second = None
+        due = self.attempt_due
+        if self.endpoint is not None:
+            self._give_up_attempt("downstream-closed")
+        self.attempt_due = due
+        second.won = True
+        self.endpoint, self.upstream = cast("Endpoint", second.endpoint), second.upstream
+        self.began = second.began
+        if self.downstream.blocked and second.upstream is not None:
+            second.upstream.pause_response()
+        self.on_response_head(head)
+
+    def on_second_failed(
+        self, second: SecondAttempt, code: str, *, sent: bool, reused: bool
+    ) -> None:
+        """The second attempt has come to nothing."""
+        self._end_second(0, self.grpc_status, code, 0.0)
+        if self.endpoint is None:  # nor has the first
+            self.previous = cast("Endpoint", second.endpoint)
+            self._retry_or_refuse(code, sent=sent, reused=reused)
+
+    def _end_race(self) -> None:
+        """The attempt that was begun first, or is the only one, has answered."""
+        if self.attempts == 1 or self.second is not None:
+            self.cluster.latencies.record(self.surroundings.now() - self.started)
+        self._give_up_second()
+
+    def _end_second(self, status: int, grpc_status: str | None, code: str, seconds: float) -> None:
+        second, self.second = self.second, None
+        if second is not None:
+            self.cluster.requests.count -= 1
+            second.end(status, grpc_status, code, seconds)
 
     def refuse(self, code: str, detail: str = "", more: Sequence[Field] = ()) -> None:
         """Answer in the service's stead: what happened, where, and whether it may be repeated."""
@@ -1080,6 +1302,7 @@ class Exchange:
         )
         if self.grpc_status is not None:
             self.grpc_status = str(why.grpc_status)
+        self._tell_of_retries(head.fields)
         self._answer(head, body, why.flag)
 
     def redirect(self, status: int, location: bytes) -> None:
@@ -1121,6 +1344,8 @@ class Exchange:
             if not self.tunnel:  # that was judged when it opened
                 endpoint.judge(status, self.grpc_status, code, self.seconds, self.began)
             self.seconds = 0.0
+            if self.second is None:
+                self.attempt_due = self.answer_due = inf
 
     def _end_tunnel(self) -> None:
         """Both directions have ended."""
@@ -1146,6 +1371,8 @@ class Exchange:
         else:
             endpoint = self.previous
         self.body = None
+        if self.retrying & _RETRYING:
+            self.cluster.retries.count -= 1
         if self.tunnel:
             self.surroundings.tunnels -= 1
         if self.request_paused:

@@ -280,13 +280,19 @@ class Proxy:
 
     def _page_metrics(self) -> tuple[int, bytes]:
         metrics = self._traffic.counted()
-        metrics.certificate_not_after = self._certificates.not_after
+        certificates = self._certificates
+        metrics.certificate_not_after = certificates.not_after
+        metrics.certificate_age = certificates.age
+        metrics.certificate_renewals = certificates.renewals
+        metrics.certificate_failures = certificates.failures
+        metrics.certificate_worry = certificates.worry is not None
         metrics.connected = self._discovery is not None and self._discovery.connected
         return 200, metrics.render(time.time())
 
     def _page_ready(self) -> tuple[int, bytes]:
         if self.ready:
-            return 200, b"ready\n"
+            worry = self._certificates.worry
+            return 200, b"ready\n" if worry is None else f"ready, degraded: {worry}\n".encode()
         if self._draining:
             return 503, b"draining\n"
         if not self._configured:

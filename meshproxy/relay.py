@@ -27,15 +27,14 @@ from meshproxy.message import Field
 from meshproxy.policies.deadline import LOOKS, Timeouts
 from meshproxy.policies.limits import Limit
 from meshproxy.policies.load_balancing.hash_key import HashKey
-from meshproxy.policies.retry import Retry
+from meshproxy.policies.retry import UNPROCESSED, Retry
+from meshproxy.policies.retry_budget import RetryBudget
 from meshproxy.refusal import refusal
 from meshproxy.routing.split import Backend
 from meshproxy.routing.tcp import TcpRoute, TcpRule
 
 EARLY_LIMIT: Final = 64 * 1024
 """Bytes kept while it is not known whether the endpoint is there, to say them to another one."""
-
-_RETRY: Final = Retry()
 
 Bytes = bytes | memoryview
 """A view is valid during the call that it is an argument of: who keeps it makes a copy."""
@@ -124,11 +123,15 @@ class Cluster(Protocol):
 
     Attributes:
         connections: Those that stand or are dialled, and how many there may be.
+        retry: How often one is tried.
+        budget: For retries.
         timeouts: Of these, `tunnel_idle` and `duration` are about opaque connections.
     """
 
     service: str
     connections: Limit
+    retry: Retry
+    budget: RetryBudget
     timeouts: Timeouts
 
     @property
@@ -279,6 +282,7 @@ class Relay:
         if backend is None or backend.cluster is None:
             return self.refuse("unresolved-backend")
         self.cluster = cluster = backend.cluster
+        cluster.budget.deposit(caller.surroundings.now())
         if cluster.hash_key is not None:
             self.key = cluster.hash_key.of_connection(caller.source, self.downstream)
         self._count(rule.name, cluster.service)
@@ -500,14 +504,21 @@ class Relay:
         self._finish("-")
 
     def _retry_or_refuse(self, code: str, *, heard: bool) -> None:
-        if not _RETRY.wants(b"", self.attempts, code, sent=heard, reused=False):
+        cluster, surroundings = self.cluster, self.caller.surroundings
+        retry = cluster.retry
+        hopeless = retry.of_failure(code, sent=False, reused=False) != UNPROCESSED
+        if heard or hopeless or self.attempts >= retry.attempts:
             return self.refuse(code)
-        surroundings = self.caller.surroundings
+        why_not = ""
         if self.early is None:
-            surroundings.retry_skipped(self.cluster.service, "body-too-large")
+            why_not = "body-too-large"
+        elif not cluster.budget.withdraw(surroundings.now()):
+            why_not = "budget"
+        if why_not:
+            surroundings.retry_skipped(cluster.service, why_not)
             return self.refuse(code)
-        surroundings.retried(self.cluster.service, code)
-        wait = _RETRY.wait(self.attempts, sent=False, random=surroundings.random)
+        surroundings.retried(cluster.service, code)
+        wait = retry.wait(UNPROCESSED, self.attempts, surroundings.random)
         return surroundings.later(wait, self.begin_attempt)
 
     def refuse(self, code: str) -> None:

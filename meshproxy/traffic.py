@@ -15,6 +15,7 @@ import ssl
 import time
 from collections.abc import Callable
 from typing import Any
+from weakref import WeakSet
 
 from meshproxy.config.bootstrap import Bootstrap
 from meshproxy.config.snapshot import Mesh, Prepared
@@ -28,6 +29,7 @@ from meshproxy.policies.propagation import Propagation
 from meshproxy.telemetry.gauges import Gauges
 from meshproxy.telemetry.metrics import ConnectionSeries, Metrics
 from meshproxy.timer_wheel import TimerWheel
+from meshproxy.upstream.pool import Pool
 
 log = logging.getLogger("meshproxy")
 
@@ -65,7 +67,10 @@ class Environment:
         self.wall: Callable[[], float] = time.time
         self.random: Callable[[], float] = random.random
         self.timers: TimerWheel[Any] = TimerWheel(self.now, self.loop.call_later)
+        self.revoked: frozenset[str] = frozenset()
+        self.pools: WeakSet[Pool] = WeakSet()
         self._certificates = certificates
+        self._skips: set[tuple[str, str]] = set()  # as many as services and reasons there are
 
     @property
     def server_context(self) -> ssl.SSLContext | None:
@@ -86,7 +91,21 @@ class Environment:
         self.metrics.retried(service, reason)
 
     def retry_skipped(self, service: str, reason: str) -> None:
+        """Count it, and say so the first time: it may be what somebody wonders about."""
         self.metrics.retry_skipped(service, reason)
+        if (service, reason) not in self._skips:
+            self._skips.add((service, reason))
+            log.info(
+                "%s: a retry was not made: %s; further ones are only counted"
+                " (mesh_retries_skipped_total)",
+                service, reason,
+            )  # fmt: skip
+
+    def hedged(self, service: str) -> None:
+        self.metrics.hedged(service)
+
+    def hedge_won(self, service: str) -> None:
+        self.metrics.hedge_won(service)
 
     def refused(self, direction: str, code: str) -> None:
         self.metrics.refused(direction, code)

@@ -80,6 +80,8 @@ class Client:
             )
         if status == 404:
             raise NotFoundError(said or f"the control plane knows no {path}")
+        if status == 409:
+            raise CommandError(said)  # asked rightly, but now is not the time: the answer is no
         raise CommandError(f"the control plane at {address} answered {status} to {path}: {said}")
 
     def _token(self) -> str | None:

@@ -28,6 +28,8 @@ MOMENTS = (
     "connected_since",
     "expires_at",
     "since",
+    "started_at",
+    "old_ends_at",
 )
 """Fields that hold seconds since the epoch."""
 _PERCENT = re.compile(r"[0-9.]+%")

@@ -74,6 +74,11 @@ def _retry(path: Path, section: Retry) -> Problems:
     if section.hedging is not None and not section.attempts:
         message = "needs a second attempt, expected attempts of at least 1"
         yield (*path, "hedging"), message
+    if section.hedging is not None and section.per_try_timeout is not None:
+        delay, limit_of_try = section.hedging.min_delay, section.per_try_timeout
+        if milliseconds(delay) >= milliseconds(limit_of_try):
+            message = f'"{delay}" is no less than perTryTimeout "{limit_of_try}", expected less'
+            yield (*path, "hedging", "minDelay"), message
 
 
 def _circuit_breaker(path: Path, section: CircuitBreaker) -> Problems:

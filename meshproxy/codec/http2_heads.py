@@ -178,10 +178,8 @@ def read_response_head(
         _check_size(headers[1:], limits)
     if len(special.get(COOKIE, ())) > 1:
         fields = _with_one_cookie(fields, special[COOKIE])
-    if MESH in special:
-        if method == b"CONNECT":
-            status = _true_status(status, special)
-        fields += special[MESH]
+    if MESH in special and method == b"CONNECT":
+        status = _true_status(status, special)
     length: int | None = None
     if method == b"CONNECT" and headers[0][1][:1] == b"2":
         length = TUNNEL
@@ -190,7 +188,10 @@ def read_response_head(
             length = length_of(special[CONTENT_LENGTH])
         elif method != b"HEAD" and status != 304:
             length = 0 if ended else CHUNKED
-    return ResponseHead(status, fields, length)
+    head = ResponseHead(status, fields, length)
+    if MESH in special:
+        head.mesh_fields = special[MESH]
+    return head
 
 
 def _true_status(status: int, special: Special) -> int:

@@ -218,22 +218,24 @@ class DiscoveryClient:
             log.info(
                 "connected to %s, holding version %s", self._where, self.snapshot.version or "-"
             )
-            leaving = asyncio.create_task(self._leave_when_renewed(connection))
+            left = asyncio.Event()
+            leaving = asyncio.create_task(self._leave_when_renewed(connection, left))
             try:
                 async for message in connection:
                     heard: FromPlane = wire.decode(message, FromPlane)  # type: ignore[arg-type]
                     if isinstance(heard, Refused):
                         raise PlaneError(f"refused ({heard.code}): {heard.reason}")
                     await connection.send(wire.encode(await self._on_update(heard)).decode())
-                if not leaving.done():
+                if not left.is_set():
                     raise PlaneError("the connection was closed")
             finally:
                 leaving.cancel()
 
-    async def _leave_when_renewed(self, connection: ClientConnection) -> None:
+    async def _leave_when_renewed(self, connection: ClientConnection, left: asyncio.Event) -> None:
         # The plane ends a stream whose certificate has expired; a renewed one starts another in
         # good time, and shows the plane until when it is good.
         await self._certificates.until_renewed()
+        left.set()
         await connection.close()
 
     async def _on_update(self, update: Update) -> Ack | Nack:
@@ -305,11 +307,14 @@ class DiscoveryClient:
         return connection
 
     def _context(self) -> ssl.SSLContext:
-        # The file vouches at first contact; the bundle too once there is one, so that the plane
-        # may move to a new root without a change of every bootstrap.
+        # The file vouches at first contact (with what an earlier run believed, should the file be
+        # old); later the bundle alone, so that the plane may move to a new root without a change of
+        # every bootstrap, and the old one is then believed no more.
+        certificates = self._certificates
         try:
-            roots = self._plane.roots.read_text("ascii") + self._certificates.roots
-            return tls.plane_context(roots, self._certificates.file)
+            if certificates.ready:
+                return tls.plane_context(certificates.roots, certificates.file)
+            return tls.plane_context(self._plane.roots.read_text("ascii") + certificates.roots)
         except (OSError, ValueError) as error:
             raise PlaneError(f"roots of the control plane {self._plane.roots}: {error}") from error
 
@@ -319,9 +324,8 @@ class DiscoveryClient:
 
     def _sentence(self, error: Exception) -> str:
         if isinstance(error, ssl.SSLCertVerificationError):
-            text = (
-                f"its certificate is not vouched for by {self._plane.roots}: {error.verify_message}"
-            )
+            roots = "the trust bundle" if self._certificates.ready else self._plane.roots
+            text = f"its certificate is not vouched for by {roots}: {error.verify_message}"
         elif isinstance(error, ConnectionClosed):
             text = "the connection was lost"
         elif isinstance(error, TimeoutError):

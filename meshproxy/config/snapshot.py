@@ -22,6 +22,7 @@ from meshproxy.downstream.listener import Listener
 from meshproxy.downstream.sockets import Place
 from meshproxy.exchange import Cluster as ExchangeCluster
 from meshproxy.policies.load_balancing.tokens import Tokens, secret_of
+from meshproxy.policies.retry import Retry
 from meshproxy.relay import Cluster as RelayCluster
 from meshproxy.routing.table import Authorities, VirtualHost, compile_virtual_host, normalized
 from meshproxy.routing.tcp import TcpRoute, compile_tcp_route
@@ -124,6 +125,7 @@ class Mesh:
     def commit(self, prepared: Prepared) -> None:
         """Obey what was prepared; nothing here can fail."""
         snapshot, hosts = prepared.snapshot, prepared.hosts
+        before, self._environment.revoked = self._environment.revoked, self._revoked(snapshot)
         if prepared.secret != self._secret:
             self._secret = prepared.secret
             self._environment.tokens = Tokens(prepared.secret, self._environment.wall)
@@ -151,6 +153,8 @@ class Mesh:
                 listener.destination.places = named
         self._adopt_listeners(prepared.listeners, prepared.opened)
         self.snapshot = snapshot
+        if not self._environment.revoked <= before:
+            self._expel()
 
     def discard(self, prepared: Prepared) -> None:
         """Forget what was prepared; everything is as before."""
@@ -164,6 +168,7 @@ class Mesh:
         for spec in snapshot.clusters:
             if spec.name in clusters:
                 raise ContractError(f"cluster/{spec.name}", "is given twice")
+            Retry(spec.retry, f"cluster/{spec.name} retry")  # adopted only when nothing can fail
             check_balancing(spec)
             known = self.clusters.get(spec.name)
             clusters[spec.name] = known or Cluster(spec, self._environment)
@@ -240,8 +245,14 @@ class Mesh:
 
     def _adopt_clusters(self, snapshot: Snapshot, clusters: dict[str, Cluster]) -> None:
         endpoints = {spec.cluster: spec.endpoints for spec in snapshot.endpoints}
+        revoked = self._environment.revoked
         for spec in snapshot.clusters:
-            clusters[spec.name].adopt(spec, endpoints.get(spec.name, ()))
+            servers = endpoints.get(spec.name, ())
+            if revoked:  # nobody who can only be denied is to be chosen
+                servers = tuple(
+                    e for e in servers if not e.identities or set(e.identities) - revoked
+                )
+            clusters[spec.name].adopt(spec, servers)
         for name, cluster in self.clusters.items():
             if name not in clusters:
                 cluster.retire()
@@ -260,6 +271,24 @@ class Mesh:
                 self.draining.append(listener)
         self.listeners = listeners
         self.draining = [listener for listener in self.draining if listener.connections]
+
+    # Whom to deny ---------------------------------------------------------------------------------
+
+    def _revoked(self, snapshot: Snapshot) -> frozenset[str]:
+        own = self._environment.trust_domain
+        return frozenset(
+            identity
+            for trust in snapshot.trust
+            if trust.trust_domain == own
+            for identity in trust.revoked
+        )
+
+    def _expel(self) -> None:
+        """End what stands with identities that are denied from now on, on either side."""
+        for listener in [*self.listeners.values(), *self.draining]:
+            listener.expel()
+        for connections in list(self._environment.pools):
+            connections.expel()
 
     # The rest of life -----------------------------------------------------------------------------
 

@@ -45,7 +45,8 @@ class SigningAnswer(Spec, frozen=True, kw_only=True, tag="signed", tag_field="ty
     Attributes:
         identity: The SPIFFE ID that was granted.
         chain: PEM, leaf first, intermediates after; without the root.
-        roots: PEM certificates of the trust bundle.
+        roots: PEM certificates of the trust bundle, for first contact; later the trust that comes
+            with the configuration counts, which cannot be older.
         not_before: Seconds since the epoch.
         not_after: Seconds since the epoch.
     """

@@ -341,6 +341,7 @@ class TrustSpec(Spec, frozen=True, kw_only=True):
 
     Attributes:
         roots: PEM certificates.  Several can be active, so that a root rotates without an outage.
+        revoked: SPIFFE IDs that are denied, whatever certificate they show.
         session_secret: 32 to 128 hexadecimal digits that all proxies of the mesh share and nobody
             else knows: by it they understand each other's tokens of persistent sessions.  Empty
             where there are no such sessions.
@@ -348,6 +349,7 @@ class TrustSpec(Spec, frozen=True, kw_only=True):
 
     trust_domain: Name
     roots: tuple[str, ...]
+    revoked: tuple[str, ...] = ()
     session_secret: str = ""
 
 

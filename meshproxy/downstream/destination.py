@@ -44,6 +44,7 @@ class Environment(Surroundings, Protocol):
         server_context: TLS for the next inbound connection; None before there is a certificate.
         sockets: Where listening sockets come from.
         drain_seconds: How long who is idle may stay when no more connections are accepted.
+        revoked: Identities that are denied, whatever certificate they show.
     """
 
     workload: str
@@ -54,6 +55,7 @@ class Environment(Surroundings, Protocol):
     loop: asyncio.AbstractEventLoop
     sockets: Sockets
     drain_seconds: float
+    revoked: frozenset[str]
 
     @property
     def server_context(self) -> ssl.SSLContext | None: ...

@@ -137,6 +137,17 @@ class Listener:
             if self._unwanted(connection):
                 self._end(connection)
 
+    def expel(self) -> None:
+        """End the connections of identities that have been revoked."""
+        environment = self.environment
+        for connection, encrypted in list(self._connections.items()):
+            if not encrypted:
+                continue
+            identity = peer_identity(connection.transport, environment.trust_domain)
+            if identity in environment.revoked:
+                log.warning("%s: connection of %s cut, which is revoked", self.spec.name, identity)
+                connection.abort()
+
     def start(self) -> None:
         """Begin to accept."""
         for sock in self.sockets:
@@ -303,6 +314,11 @@ class Listener:
             arrival.identity = peer_identity(arrival.transport, self.environment.trust_domain)
             if arrival.identity is None:
                 self.environment.metrics.handshake_failed("downstream", "no-spiffe-id")
+                arrival.abort()
+                return
+            if arrival.identity in self.environment.revoked:
+                self.environment.metrics.handshake_failed("downstream", "identity-revoked")
+                log.warning("%s: refused %s, which is revoked", self.spec.name, arrival.identity)
                 arrival.abort()
                 return
         self._connections[arrival] = arrival.tls

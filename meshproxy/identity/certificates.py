@@ -7,7 +7,15 @@ The sidecar's own certificate: hold it, keep it fresh, believe the right roots.
 
 Key and chain lie in one file of the state directory, so that both are replaced at one stroke and
 a restarted sidecar can serve although its control plane is away.  A renewal or a change of the
-trust bundle replaces both contexts at once; connections that exist are not touched.
+trust bundle replaces both contexts at once; connections that exist are not touched.  When the
+certificate has ended there are no contexts any more: nobody is dialled, and nobody let in.
+
+**First contact survives a crash.**  The authority binds a join token to the key that it was shown
+with.  So that key lies in the state directory from before it is shown until the certificate has
+been stored, and whoever is started in between asks with it once more.
+
+**Whom to believe** the answer to a signing request says only at first contact.  Later the discovery
+stream alone does: an answer that was under way when the bundle changed is older than the stream.
 """
 
 import asyncio
@@ -34,8 +42,15 @@ Sign = Callable[[str], Awaitable[SigningAnswer]]
 
 _IDENTITY_FILE = "identity.pem"
 _ROOTS_FILE = "roots.pem"
+_PENDING_FILE = "pending.pem"
 # A laptop that slept, or a clock that was set, is noticed within this many seconds.
 _LONGEST_NAP = 30.0
+_WORRYING = 0.75
+"""Share of a certificate's life after which a renewal that fails is more than a nuisance."""
+_TRIES = 20
+"""A short life needs quick retries: the waits between them grow to this part of it."""
+_WAITS = (1.0, 15.0)
+"""Bounds of the longest wait, in seconds."""
 
 
 class CannotSign(Exception):  # noqa: N818 - a fact about the authority, not a fault of ours
@@ -51,6 +66,8 @@ class Certificates:
         roots: PEM text of the trust bundle.
         not_after: When the certificate expires, in seconds since the epoch; 0 without one.
         last_error: Why the last attempt to renew failed, or None.
+        renewals: How many certificates have been received.
+        failures: How many attempts have failed.
         on_changed: Called after each change of certificate or roots.
     """
 
@@ -67,6 +84,8 @@ class Certificates:
         self.roots = ""
         self.not_after = 0.0
         self.last_error: str | None = None
+        self.renewals = 0
+        self.failures = 0
         self._state = state
         self._clock = clock
         self._pause = pause
@@ -75,6 +94,7 @@ class Certificates:
         self._key: Path | None = None
         self._facts: x509.Facts | None = None
         self._renew_at = 0.0
+        self._obtained = 0.0
         self._server: ssl.SSLContext | None = None
         self._client: ssl.SSLContext | None = None
         self._trunk: ssl.SSLContext | None = None
@@ -95,18 +115,18 @@ class Certificates:
 
     @property
     def server(self) -> ssl.SSLContext | None:
-        """Context for accepting peers; ask anew for each connection."""
-        return self._server
+        """Context for accepting peers, or None; ask anew for each connection."""
+        return self._server if self.ready else None
 
     @property
     def client(self) -> ssl.SSLContext | None:
-        """Context for dialling peers; ask anew for each connection."""
-        return self._client
+        """Context for dialling peers, or None; ask anew for each connection."""
+        return self._client if self.ready else None
 
     @property
     def trunk(self) -> ssl.SSLContext | None:
-        """Context for dialling trunks to peers; ask anew for each connection."""
-        return self._trunk
+        """Context for dialling trunks to peers, or None; ask anew for each connection."""
+        return self._trunk if self.ready else None
 
     @property
     def file(self) -> Path | None:
@@ -117,6 +137,19 @@ class Certificates:
     def files(self) -> tuple[Path | None, Path | None]:
         """Where certificate and key in use lie, for another process of ours; the key may be None."""
         return self._certificate, self._key
+
+    @property
+    def age(self) -> float:
+        """Seconds since the certificate in use was received; 0 without one."""
+        return max(0.0, self._clock() - self._obtained) if self._obtained else 0.0
+
+    @property
+    def worry(self) -> str | None:
+        """What an operator should know while all still goes well: it will not be renewed in time."""
+        left, life = self.not_after - self._clock(), self.not_after - self._obtained
+        if self.last_error is None or left <= 0 or left > life * (1 - _WORRYING):
+            return None
+        return f"certificate not renewed, it ends in {left:.0f} s: {self.last_error}"
 
     async def until_ready(self) -> None:
         while not self.ready:
@@ -148,6 +181,8 @@ class Certificates:
             },
             "renew_at": self._renew_at or None,
             "last_error": self.last_error,
+            "renewals": self.renewals,
+            "failures": self.failures,
             "roots": [_described_root(der) for der in x509.chain(self.roots)],
         }
 
@@ -208,17 +243,24 @@ class Certificates:
             raise x509.CertificateError("a certificate from files is not renewed")
         directory = private_file.directory(self._state)
         self._check(x509.leaf(answer.chain))
-        roots = "".join(answer.roots)
+        roots = self.roots if self.ready else "".join(answer.roots)
         # Try the pair in a file of its own: the one in use stays whole if they do not match.
         # (And of its own for each process: in a hot restart two may renew at once.)
         candidate = directory / f"{_IDENTITY_FILE}.{os.getpid()}.new"
         private_file.write(candidate, (key + answer.chain).encode("ascii"))
         try:
-            _contexts(candidate, None, roots)
+            server, client, _ = _contexts(candidate, None, roots)
+            tls.try_out(server, client)
             private_file.write(directory / _ROOTS_FILE, roots.encode("ascii"))
             candidate.replace(directory / _IDENTITY_FILE)
+        except ssl.SSLError as error:
+            why = getattr(error, "verify_message", None) or error.reason or str(error)
+            raise x509.CertificateError(
+                f"the roots that we believe do not vouch for the certificate received: {why}"
+            ) from error
         finally:
             candidate.unlink(missing_ok=True)
+        (directory / _PENDING_FILE).unlink(missing_ok=True)
         self.roots = roots
         self._use(directory / _IDENTITY_FILE, None, self._clock())
         self._renewed.set()
@@ -250,6 +292,7 @@ class Certificates:
             self._server, self._client, self._trunk = _contexts(certificate, key, self.roots)
         self._certificate, self._key = certificate, key
         self._facts = facts
+        self._obtained = obtained
         self.not_after = facts.not_after
         # Half of what was left when we got it: not_before lies in the past, for slow clocks.
         # And not exactly half (45 to 55 %): sidecars that were started together, or came back
@@ -266,8 +309,17 @@ class Certificates:
             raise x509.CertificateError(
                 f"expected a certificate of {self.identity}, found one of {found}"
             )
-        if facts.not_after <= self._clock():
-            raise x509.CertificateError(f"the certificate of {self.identity} has expired")
+        now = self._clock()
+        if facts.not_after <= now:
+            raise x509.CertificateError(
+                f"the certificate of {self.identity} has expired, {now - facts.not_after:.0f} s ago"
+                " by this machine's clock"
+            )
+        if facts.not_before > now:
+            raise x509.CertificateError(
+                f"the certificate of {self.identity} is not valid yet, for"
+                f" {facts.not_before - now:.0f} s more by this machine's clock"
+            )
         return facts
 
     # Keeping it fresh -------------------------------------------------------------------------
@@ -289,16 +341,41 @@ class Certificates:
                 if str(error) != self.last_error:
                     log.warning("no new certificate for %s: %s", self.identity, error)
                 self.last_error = str(error)
+                self.failures += 1
+                shortest, longest = _WAITS
+                life = self.not_after - self._obtained
+                backoff.cap = min(max(life / _TRIES, shortest), longest) if life else longest
                 await self._pause(backoff.next())
             else:
                 self.last_error = None
                 backoff.reset()
 
     async def _renew(self, sign: Sign) -> None:
-        pair = await signing_request.make()
-        self.install(pair.key, await sign(pair.csr))
+        pair = await self._first_pair() if not self.ready else await signing_request.make()
+        answer = await sign(pair.csr)
+        try:
+            self.install(pair.key, answer)
+        except x509.CertificateError:
+            self._forget_pair()  # with another key it may be better
+            raise
+        self.renewals += 1
         left = self.not_after - self._clock()
         log.info("certificate of %s received, good for %.0f s", self.identity, left)
+
+    async def _first_pair(self) -> signing_request.KeyAndRequest:
+        """Return what an earlier run, or attempt, has asked with; or a pair that is kept for the next."""
+        if self._state is None:
+            return await signing_request.make()
+        path = private_file.directory(self._state) / _PENDING_FILE
+        if (kept := private_file.read(path)) is not None:
+            return signing_request.parse(kept)
+        pair = await signing_request.make()
+        private_file.write(path, (pair.key + pair.csr).encode("ascii"))
+        return pair
+
+    def _forget_pair(self) -> None:
+        if self._state is not None:
+            (self._state / _PENDING_FILE).unlink(missing_ok=True)
 
 
 def _nobody() -> None:

@@ -59,7 +59,12 @@ async def make() -> KeyAndRequest:
     if child.returncode:
         lines = errors.decode(errors="replace").strip().splitlines()
         raise SigningRequestError(f"no key was made: {lines[-1] if lines else child.returncode}")
-    key, mark, rest = output.partition(_REQUEST)
+    return parse(output)
+
+
+def parse(text: bytes) -> KeyAndRequest:
+    """Return key and request of a PEM text that has one after the other."""
+    key, mark, rest = text.partition(_REQUEST)
     return KeyAndRequest(key.decode("ascii"), (mark + rest).decode("ascii"))
 
 

@@ -7,6 +7,7 @@ certificate that the handshake has verified.  No session is ever resumed (no tic
 issued): a resumed session would skip the verification against today's roots.
 """
 
+import contextlib
 import ssl
 from functools import lru_cache
 from pathlib import Path
@@ -97,6 +98,24 @@ def plane_context(roots: str, certificate: Path | None = None) -> ssl.SSLContext
     if certificate is not None:
         context.load_cert_chain(certificate)
     return context
+
+
+def try_out(server: ssl.SSLContext, client: ssl.SSLContext) -> None:
+    """
+    Have two ends shake hands with each other in memory, as a sidecar with another one would.
+
+    Raises:
+        ssl.SSLError: They do not believe each other.
+    """
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ends = (
+        client.wrap_bio(to_client, to_server),
+        server.wrap_bio(to_server, to_client, server_side=True),
+    )
+    for _ in range(2):  # client: hello; server: its flight; client: finished; server: believes
+        for end in ends:
+            with contextlib.suppress(ssl.SSLWantReadError):
+                end.do_handshake()
 
 
 def _mutual(

@@ -64,6 +64,7 @@ _CRITICALITY_FIELDS: Final = {
     name: field(CRITICALITY, value) for value, name in CRITICALITIES.items()
 }
 
+_DEADLINE_LINE: Final = DEADLINE + b": "
 _DIGITS: Final = 10  # 115 days
 _ROUNDING: Final = 1e-4
 """Milliseconds that differences of the clock may be off: 300 must not be passed on as 299."""
@@ -100,11 +101,12 @@ class Context(Generic[C]):
         ended: When it was given up; infinite while it is under way.
         gone: It was given up because its client had gone.
         calls: Outbound exchanges made for it.
+        retried: One of them has failed after more than one try; so trying again has been done.
     """
 
     __slots__ = (
-        "_ids", "_line", "attempt", "calls", "criticality", "deadline", "ended", "gone", "spender",
-        "spent", "started",
+        "_ids", "_line", "attempt", "calls", "criticality", "deadline", "ended", "gone", "retried",
+        "spender", "spent", "started",
     )  # fmt: skip
 
     def __init__(
@@ -119,6 +121,7 @@ class Context(Generic[C]):
         self.ended = inf
         self.gone = False
         self.calls: set[C] = set()
+        self.retried = False
         self._ids: tuple[bytes, ...] = ()
         self._line = b""
 
@@ -178,7 +181,8 @@ def put(fields: Fields, one: Field) -> None:
 
 def deadline_field(left: float) -> Field:
     """Return the field that allows so many seconds: whole milliseconds, never more."""
-    return field(DEADLINE, b"%d" % max(int(left * 1000 + _ROUNDING), 0))
+    value = b"%d" % int(left * 1000 + _ROUNDING) if left > 0 else b"0"
+    return (DEADLINE, value, _DEADLINE_LINE + value)  # for most requests: `field` would be a call
 
 
 def attempt_field(attempt: int) -> Field:

@@ -54,6 +54,7 @@ LOOK: Final = 1.0
 
 POLICY: Final = b"RateLimit-Policy"
 STATE: Final = b"RateLimit"
+_STATE: Final = STATE.lower()
 RETRY_AFTER: Final = b"Retry-After"
 
 _ROUNDING: Final = 1e-8
@@ -71,12 +72,15 @@ class Limit:
     The buckets of one limit.
 
     Attributes:
+        conditional: Not every request is counted.
         name: For metrics and the fields of the answer.
+        policy: For `RateLimit-Policy`.
+        shared: There is one bucket for all.
     """
 
     __slots__ = (
-        "_buckets", "_capacity", "_full_at", "_header", "_interval", "_look_at", "_match", "_quoted",
-        "_source", "_tolerance", "name", "per_identity", "policy",
+        "_buckets", "_capacity", "_header", "_interval", "_look_at", "_match", "_per_identity",
+        "_quoted", "_source", "_tolerance", "conditional", "name", "policy", "shared",
     )  # fmt: skip
 
     def __init__(
@@ -102,7 +106,9 @@ class Limit:
         self.name = spec.name
         self._match = None if match.prefix == b"" and not match.conditions else match
         self._source = IdentityMatch(spec.source)
-        self.per_identity = spec.per == "identity"
+        self.conditional = self._match is not None or not self._source.anybody
+        self.shared = spec.per == "all"
+        self._per_identity = spec.per == "identity"
         self._header = spec.header.lower().encode()
         # Seconds for one token, and for all but one of them to come.
         burst = max(1.0, (spec.burst or spec.requests) / parts)
@@ -128,7 +134,7 @@ class Limit:
     def key(self, head: RequestHead, identity: str | None, now: float) -> Key:
         """Return whose bucket the request takes from."""
         key: Key = _NOBODY
-        if self.per_identity:
+        if self._per_identity:
             key = identity or _NOBODY
         elif self._header:
             value = (
@@ -152,13 +158,20 @@ class Limit:
         """Return the seconds until there is a token; not positive where there is one now."""
         return self._buckets.get(key, now) - self._tolerance - now
 
-    def take(self, key: Key, now: float) -> None:
-        """Take a token; there must be one."""
-        self._buckets[key] = max(self._buckets.get(key, now), now) + self._interval
+    def take(self, key: Key, now: float) -> bytes:
+        """Take a token, of which there must be one; return what is left, for `RateLimit`."""
+        buckets = self._buckets
+        full_at = buckets.get(key, now)
+        if full_at < now:
+            full_at = now
+        buckets[key] = full_at = full_at + self._interval
+        return self._state(full_at - now)
 
     def state(self, key: Key, now: float) -> bytes:
         """Return what is left, for `RateLimit`."""
-        until_full = max(0.0, self._buckets.get(key, now) - now)
+        return self._state(max(0.0, self._buckets.get(key, now) - now))
+
+    def _state(self, until_full: float) -> bytes:
         left = max(0, int((self._tolerance - until_full) / self._interval + 1))
         return b"%s;r=%d;t=%d" % (self._quoted, left, ceil(until_full))
 
@@ -206,9 +219,9 @@ class RateLimit:
             or why it is refused.
         """
         meant = [
-            (limit, limit.key(head, identity, now))
+            (limit, _NOBODY if limit.shared else limit.key(head, identity, now))
             for limit in self._limits
-            if limit.means(head, identity)
+            if not limit.conditional or limit.means(head, identity)
         ]
         if not meant:
             return []
@@ -218,15 +231,13 @@ class RateLimit:
             if wait > longest:
                 longest, short = wait, (limit, key)
         if short is None:
-            for limit, key in meant:
-                limit.take(key, now)
+            state = b", ".join([limit.take(key, now) for limit, key in meant])
+            return [self._policies(meant), (_STATE, state, b"RateLimit: " + state)]
         fields = [
             self._policies(meant),
             field(STATE, b", ".join([limit.state(key, now) for limit, key in meant])),
+            field(RETRY_AFTER, b"%d" % ceil(longest)),
         ]
-        if short is None:
-            return fields
-        fields.append(field(RETRY_AFTER, b"%d" % ceil(longest)))
         return Refused(short[0].name, short[1] == _OVERFLOW, fields)
 
     def _policies(self, meant: list[tuple[Limit, Key]]) -> Field:

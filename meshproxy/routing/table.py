@@ -30,6 +30,7 @@ from meshproxy.policies.fault_injection import FaultInjection
 from meshproxy.policies.load_balancing.session import Session
 from meshproxy.policies.mirroring import Mirroring
 from meshproxy.policies.rate_limit import Limit, RateLimit
+from meshproxy.policies.retry import Retry
 
 from .match import Match
 from .rewrite import HeaderModifier, Redirect, Rewrite
@@ -51,6 +52,7 @@ class Route(Generic[C]):
 
     Attributes:
         name: Where the rule comes from; a metric label.
+        retry: None for the cluster's.
         session: None for the cluster's.
         split: None when the route redirects, or has no backend at all.
         timeouts: What it says in the place of its clusters; None where it says nothing.
@@ -59,7 +61,7 @@ class Route(Generic[C]):
 
     __slots__ = (
         "faults", "match", "mirroring", "name", "rate_limit", "redirect", "request_headers",
-        "response_headers", "rewrite", "session", "split", "timeouts",
+        "response_headers", "retry", "rewrite", "session", "split", "timeouts",
     )  # fmt: skip
 
     def __init__(
@@ -90,6 +92,7 @@ class Route(Generic[C]):
         )
         self.request_headers = _modifier(spec.request_headers, f"{where}.request_headers")
         self.response_headers = _modifier(spec.response_headers, f"{where}.response_headers")
+        self.retry = None if spec.retry is None else Retry(spec.retry, f"{where}.retry")
         self.session = None
         if spec.session is not None:
             path = (self.match.exact or self.match.prefix or b"") or b"/"

@@ -22,6 +22,10 @@ _FAMILIES: Final = {
         "How much more may go on at once with a cluster before it overflows.",
         ("cluster", "limit"),
     ),
+    "mesh_retry_budget_left": (
+        "Retries that the budget of a cluster has room for now.",
+        ("cluster",),
+    ),
     "mesh_endpoints": (
         "Endpoints of a cluster by what is known about them (added up over workers).",
         ("cluster", "state"),
@@ -57,6 +61,10 @@ class Gauges:
     def remaining(self, cluster: str, limit: str, room: int) -> None:
         """Note how far away a limit is."""
         self._add("mesh_limit_remaining", (cluster, limit), room)
+
+    def retries(self, cluster: str, left: int) -> None:
+        """Note how many retries may be made."""
+        self._add("mesh_retry_budget_left", (cluster,), left)
 
     def endpoints(self, cluster: str, states: dict[str, int], *, panicking: bool) -> None:
         """Note how many endpoints are in which state."""

@@ -159,6 +159,10 @@ class Metrics:
         connected: Whether the discovery stream stands.
         tunnels: How many exchanges have switched protocols and are still open.
         certificate_not_after: When the certificate ends, in seconds since the epoch; 0 without.
+        certificate_age: Seconds since it was received.
+        certificate_renewals: How many have been received.
+        certificate_failures: How many attempts to get one have failed.
+        certificate_worry: It is three quarters over, and was not renewed.
         gauges: As last read.
     """
 
@@ -169,6 +173,10 @@ class Metrics:
         self.connected = False
         self.tunnels = 0
         self.certificate_not_after = 0.0
+        self.certificate_age = 0.0
+        self.certificate_renewals = 0
+        self.certificate_failures = 0
+        self.certificate_worry = False
         self.gauges = Gauges()
         self._max_series = max_series
         self._requests: dict[RequestKey, RequestSeries] = {}
@@ -180,6 +188,8 @@ class Metrics:
         self._handshake_failures = _Counter(2, 64)
         self._retries = _Counter(2, max_series)
         self._retries_skipped = _Counter(2, max_series)
+        self._hedges = _Counter(1, max_series)
+        self._hedges_won = _Counter(1, max_series)
         self._rate_limited = _Counter(3, max_series)
         self._faults = _Counter(3, max_series)
         self._shed = _Counter(2, max_series)
@@ -247,6 +257,14 @@ class Metrics:
     def retry_skipped(self, cluster: str, reason: str) -> None:
         """Count a retry that was possible but not made, and why."""
         self._retries_skipped.add(cluster, reason)
+
+    def hedged(self, cluster: str) -> None:
+        """Count a second attempt beside a slow first one."""
+        self._hedges.add(cluster)
+
+    def hedge_won(self, cluster: str) -> None:
+        """Count one whose answer was the first."""
+        self._hedges_won.add(cluster)
 
     def propagated(self, found: int, ambiguous: int, unknown: int) -> None:
         """Note how many calls have been found to be made for an inbound request, so far."""
@@ -475,6 +493,18 @@ class Metrics:
                 self._retries_skipped,
             ),
             (
+                "mesh_hedges",
+                "Second attempts beside a slow first one.",
+                ("cluster",),
+                self._hedges,
+            ),
+            (
+                "mesh_hedges_won",
+                "Second attempts whose answer was the first.",
+                ("cluster",),
+                self._hedges_won,
+            ),
+            (
                 "mesh_propagation",
                 "Calls made while inbound requests of a trace were under way, by whether theirs was found.",
                 ("result",),
@@ -607,6 +637,26 @@ class Metrics:
                 "When the certificate of this proxy ends.",
                 value=self.certificate_not_after,
             )
+            yield GaugeMetricFamily(
+                "mesh_certificate_age_seconds",
+                "Time since the certificate of this proxy was received.",
+                value=self.certificate_age,
+            )
+        yield CounterMetricFamily(
+            "mesh_certificate_renewals",
+            "Certificates received.",
+            value=self.certificate_renewals,
+        )
+        yield CounterMetricFamily(
+            "mesh_certificate_renewal_failures",
+            "Attempts to get a certificate that failed.",
+            value=self.certificate_failures,
+        )
+        yield GaugeMetricFamily(
+            "mesh_certificate_renewal_overdue",
+            "1 when three quarters of the certificate's life are over and renewal fails.",
+            value=self.certificate_worry,
+        )
 
 
 class _Collector:

@@ -20,6 +20,7 @@ from meshproxy.exchange import Exchange
 from meshproxy.message import Fields, field
 from meshproxy.policies import deadline
 from meshproxy.policies.circuit_breaker import CLOSED, OPEN, STATES, CircuitBreaker
+from meshproxy.policies.hedging import Latencies
 from meshproxy.policies.limits import UNLIMITED, Limit, Limits
 from meshproxy.policies.load_balancing.balancing import Balancing
 from meshproxy.policies.load_balancing.hash_key import HashKey
@@ -30,6 +31,8 @@ from meshproxy.policies.load_shedding import LoadShedding
 from meshproxy.policies.mirroring import Load
 from meshproxy.policies.outcome import GATEWAY_ERROR, LOCAL_FAILURE, NOTHING, SERVER_ERROR, outcome
 from meshproxy.policies.outlier_detection import IN_SERVICE, PROBATION, Host, OutlierDetection
+from meshproxy.policies.retry import Retry
+from meshproxy.policies.retry_budget import RetryBudget
 from meshproxy.relay import Relay
 from meshproxy.telemetry.gauges import Gauges
 from meshproxy.telemetry.metrics import Metrics
@@ -74,6 +77,7 @@ class Endpoint:
         "_environment",
         "_measuring",
         "_opaque",
+        "_retrying",
         "acquire",
         "active",
         "breaker",
@@ -116,6 +120,7 @@ class Endpoint:
         self.detection: OutlierDetection | None = None
         self.breaker: CircuitBreaker | None = None
         self.limits = Limits(cluster.endpoint_limits)
+        self._retrying: set[Exchange] = set()  # those known to, where they are limited
         self.pool = pool.Pool(cluster, spec, environment, self.limits, shared)
         self._opaque: TrunkPool | Sockets | None = None  # made when first needed: most never are
         # The pool's own methods: delegates would be one call more per request.
@@ -209,16 +214,23 @@ class Endpoint:
     def _obey_limits(self) -> None:
         spec = self.cluster.endpoint_limits
         self.limits.adopt(spec)
+        limited = spec.requests is not None or spec.retries is not None
         # A call more per request, for who asks for it.
-        self.acquire = self.pool.acquire if spec.requests is None else self._acquire_below_limit
+        self.acquire = self._acquire_below_limits if limited else self.pool.acquire
 
-    def _acquire_below_limit(self, exchange: Exchange) -> None:
-        requests = self.limits.requests
-        if self.active > requests.most:  # it has been counted already
-            self._environment.metrics.overflowed(self.cluster.name, "endpoint", requests.name)
-            exchange.on_upstream_failed("overflow")
-        else:
-            self.pool.acquire(exchange)
+    def _acquire_below_limits(self, exchange: Exchange) -> None:
+        limits, name = self.limits, self.cluster.name
+        if self.active > limits.requests.most:  # it has been counted already
+            self._environment.metrics.overflowed(name, "endpoint", limits.requests.name)
+            return exchange.on_upstream_failed("overflow")
+        if exchange.attempts > 1 and limits.retries.most != UNLIMITED:
+            still = {one for one in self._retrying if one.endpoint is self and one is not exchange}
+            self._retrying = still
+            if len(still) >= limits.retries.most:
+                self._environment.metrics.overflowed(name, "endpoint", limits.retries.name)
+                return exchange.on_upstream_failed("overflow")
+            still.add(exchange)
+        return self.pool.acquire(exchange)
 
     def check(self, spec: HealthCheckSpec | None, changed: Callable[[], None]) -> None:
         """Have its health checked as `spec` says; `changed` is called when that has an effect."""
@@ -290,10 +302,15 @@ class Cluster:
     Attributes:
         available: The endpoints among which the balancer chooses, as a tuple that is never changed:
             another state is another tuple.
+        connections, requests: How many there are, and how many there may be.
+        budget: How much of its load may be retries; whoever begins a request adds to it.
         breaker: None where there is none.
         connections, requests, retries: How many there are, and how many there may be (`limits`).
         hash_key: What requests are hashed by, if anything.
+        latencies: Of requests that may be hedged.
+        mtls: Its endpoints prove to be mesh proxies.
         pick: Chooses the endpoint for an attempt: `Balancer.pick` among those that are available.
+        retry: Of routes that say nothing.
         session: Of routes that have none of their own.
         shedding: Of an app: how many requests it is given at once; None for all that come.
         mirrors: What copies of other clusters' requests take up.
@@ -302,14 +319,18 @@ class Cluster:
 
     __slots__ = (
         "_availability", "_balancing", "_environment", "_named", "_warming", "available",
-        "breaker", "connections", "endpoints", "hash_key", "limits", "mirrors", "pick", "requests",
-        "retries", "service", "session", "shedding", "spec", "sticky",
-        "timeouts",
+        "breaker", "budget", "connections", "endpoints", "hash_key", "latencies", "limits",
+        "mirrors", "mtls", "pick", "requests", "retries", "retry", "service", "session", "shedding",
+        "spec", "sticky", "timeouts",
     )  # fmt: skip
 
     def __init__(self, spec: ClusterSpec, environment: Environment) -> None:
         self.spec = spec
         self.service = spec.service or spec.name
+        self.mtls = spec.mtls
+        self.retry = Retry(spec.retry)
+        self.budget = RetryBudget(spec.retry_budget)
+        self.latencies = Latencies()
         self.timeouts = deadline.of_cluster(spec)
         self.endpoints: Sequence[Endpoint] = ()
         self.shedding: LoadShedding | None = None
@@ -345,6 +366,9 @@ class Cluster:
         other_policies = (self.spec.outliers, self.spec.health_check)
         self.spec = spec
         self.service = spec.service or spec.name
+        self.mtls = spec.mtls
+        self.retry = Retry(spec.retry)
+        self.budget.adopt(spec.retry_budget)
         self.timeouts = deadline.of_cluster(spec)
         before = [(endpoint, endpoint.spec) for endpoint in self.endpoints]
         changed = spec.balancing != self._balancing.spec
@@ -531,6 +555,7 @@ class Cluster:
             "name": self.spec.name,
             "service": self.service,
             "mtls": self.spec.mtls,
+            "retry_budget": self.budget.statistics(self._environment.now()),
             "mirrored": self.mirrors.active,
             **({} if self.shedding is None else {"shedding": self.shedding.statistics()}),
             "balancing": self.spec.balancing.algorithm,
@@ -548,6 +573,7 @@ class Cluster:
         name, availability = self.spec.name, self._availability
         if self.breaker is not None:
             gauges.breaker(name, self.breaker.state, STATES)
+        gauges.retries(name, self.budget.statistics(self._environment.now())["left"])
         gauges.endpoints(name, availability.states(), panicking=availability.panicking)
         for limit in self.limits.all:
             if limit.most != UNLIMITED:

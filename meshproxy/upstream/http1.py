@@ -37,6 +37,10 @@ from meshproxy.message import (
 
 from .tunnel import EndpointTunnel
 
+DISCARD_LIMIT = 64 * 1024
+DISCARD_TIME = 1.0
+"""Of an answer that nobody wants, bytes and seconds for which it is read to its end."""
+
 
 class Owner(Protocol):
     """The pool that dialled the connection."""
@@ -52,6 +56,7 @@ class Http1Connection(Connection):
     __slots__ = (
         "_chunked",
         "_complete",
+        "_discarding",
         "_exchange",
         "_heard",
         "_key",
@@ -60,6 +65,7 @@ class Http1Connection(Connection):
         "_request_open",
         "_response_paused",
         "_spent",
+        "_unwanted",
         "idle_since",
         "served",
     )
@@ -80,6 +86,8 @@ class Http1Connection(Connection):
         self._chunked = False
         self._key: bytes | None = None  # of a WebSocket, made by us
         self._complete = False  # the response has ended; what becomes of us is decided next
+        self._discarding: asyncio.TimerHandle | None = None  # until then its end has to come
+        self._unwanted = 0  # so much of it may come
 
     def __repr__(self) -> str:
         state = "lost" if self.transport is None else "busy" if self._exchange else "idle"
@@ -143,6 +151,22 @@ class Http1Connection(Connection):
         self._reader.close()  # what TLS has decrypted already may still arrive
         self.abort()
 
+    def discard(self, length: int | None) -> None:
+        """
+        Nobody wants the answer, but the connection may be of use: read on, if little is left.
+
+        Args:
+            length: Of its body, as its head has announced it.
+        """
+        self._exchange = None
+        if self._request_open or (length or 0) > DISCARD_LIMIT:
+            self.reset()
+            return
+        if self._response_paused:
+            self.resume_response()
+        self._unwanted = DISCARD_LIMIT
+        self._discarding = self.loop.call_later(DISCARD_TIME, self.reset)
+
     # The response ---------------------------------------------------------------------------------
 
     def on_bytes(self, data: bytes) -> None:
@@ -170,6 +194,10 @@ class Http1Connection(Connection):
             self._complete = True
         if exchange is not None:
             exchange.on_response_data(data, last)
+        elif self._discarding is not None:
+            self._unwanted -= len(data)
+            if self._unwanted < 0 and not last:
+                self.reset()
 
     def on_response_end(self, trailers: Fields | None) -> None:
         exchange, self._exchange = self._exchange, None
@@ -216,6 +244,7 @@ class Http1Connection(Connection):
 
     def _give_back(self) -> None:
         """The response is complete; is the connection fit for another request?"""
+        self._keep()
         if self._response_paused:
             self._response_paused = False
             self.resume_reading()
@@ -226,6 +255,12 @@ class Http1Connection(Connection):
         else:
             self._owner.idle(self)
 
+    def _keep(self) -> None:
+        """An answer that was not wanted has ended."""
+        if self._discarding is not None:
+            self._discarding.cancel()
+            self._discarding = None
+
     # The end --------------------------------------------------------------------------------------
 
     def on_eof(self) -> bool:
@@ -233,6 +268,7 @@ class Http1Connection(Connection):
         return False
 
     def on_lost(self, error: Exception | None) -> None:
+        self._keep()
         code = "upstream-closed"
         if not self._heard and not self.served and refused_our_certificate(error):
             code = "handshake-failed"

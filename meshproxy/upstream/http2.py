@@ -35,6 +35,8 @@ from meshproxy.message import TUNNEL, Fields, RequestHead, ResponseHead
 from meshproxy.multiplex import Link, Stream
 from meshproxy.tunnel import keep_alive
 
+from .http1 import DISCARD_LIMIT, DISCARD_TIME
+
 PINGS = 3
 """Pings that a silent sidecar may leave unanswered, one for each sweep of the pool."""
 
@@ -113,6 +115,19 @@ class Http2Stream(Stream):
         """Nobody waits for the answer any more."""
         self.exchange = None
         self.end_by_reset(CONNECT_ERROR if self.tunnel else CANCEL)
+
+    def discard(self, length: int | None) -> None:
+        """
+        Nobody wants the answer: let it end by itself, if little is left, else cancel it.
+
+        A stream that ends by itself costs nobody anything; peers count those that are reset.
+        """
+        self.exchange = None
+        if not self.finished or (length or 0) > DISCARD_LIMIT:
+            self.end_by_reset(CANCEL)
+        elif length != 0:
+            self.pause()  # of an unknown length, at most a window's worth comes
+            self._link.loop.call_later(DISCARD_TIME, self.end_by_reset, CANCEL)
 
     # The response ---------------------------------------------------------------------------------
 

@@ -11,6 +11,8 @@ from meshproxy.contract.resources import ClusterSpec, Direction, EndpointSpec
 from meshproxy.message import Fields
 from meshproxy.policies.deadline import NO_TIMEOUTS
 from meshproxy.policies.limits import Limit
+from meshproxy.policies.retry import Retry
+from meshproxy.policies.retry_budget import RetryBudget
 
 from .tcp import Environment, Sockets
 
@@ -23,11 +25,11 @@ class PassThrough(Sockets):
 
     Attributes:
         active: Attempts under way.
-        connections: Never limited: the mesh knows nothing of what it leads to.
+        budget, connections, retry: Never limited: the mesh knows nothing of what it leads to.
         service: Name of all such addresses in metrics: there may be any number of them.
     """
 
-    __slots__ = ("active", "connections", "hash_key", "service", "timeouts")
+    __slots__ = ("active", "budget", "connections", "hash_key", "retry", "service", "timeouts")
 
     def __init__(
         self,
@@ -44,6 +46,7 @@ class PassThrough(Sockets):
         )
         self.active = 0
         self.connections = Limit("connections")
+        self.retry, self.budget = Retry(), RetryBudget()
         self.service = NAME
         self.timeouts = NO_TIMEOUTS
         self.hash_key = None

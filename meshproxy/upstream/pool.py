@@ -27,6 +27,7 @@ import ssl
 from collections import deque
 from collections.abc import Callable
 from typing import Protocol
+from weakref import WeakSet
 
 from meshproxy.contract.resources import ClusterSpec, EndpointSpec
 from meshproxy.exchange import Exchange
@@ -48,13 +49,21 @@ AGE_JITTER = 0.1
 
 
 class Environment(Protocol):
-    """What a pool needs of the process."""
+    """
+    What a pool needs of the process.
+
+    Attributes:
+        revoked: Identities that are denied, whatever certificate they show.
+        pools: All that there are, also of endpoints that have left but still serve.
+    """
 
     loop: asyncio.AbstractEventLoop
     metrics: Metrics
     now: Callable[[], float]
     random: Callable[[], float]
     trust_domain: str
+    revoked: frozenset[str]
+    pools: "WeakSet[Pool]"
 
     @property
     def client_context(self) -> ssl.SSLContext | None: ...
@@ -72,6 +81,7 @@ class Pool:
     """All connections to one endpoint."""
 
     __slots__ = (
+        "__weakref__",
         "_ages",
         "_connections",
         "_counts",
@@ -115,6 +125,7 @@ class Pool:
         self.waiting: deque[Exchange] = deque()
         self._dials: set[asyncio.Task[None]] = set()
         self._counts = environment.connections_to("outbound" if cluster.mtls else "inbound")
+        environment.pools.add(self)
 
     def __repr__(self) -> str:
         return (
@@ -333,7 +344,11 @@ class Pool:
         expected = self.endpoint.identities
         proved = peer_identity(transport, self._environment.trust_domain)
         if proved is not None and proved in expected:
-            return None
+            if proved not in self._environment.revoked:
+                return None
+            self._warn(f"proved to be {proved}, which is revoked")
+            self._environment.handshake_failed("identity-revoked")
+            return "peer-identity-mismatch"
         wanted = " or ".join(expected) or "nobody"
         self._warn(f"proved to be {proved or 'nobody'}, expected {wanted}")
         self._environment.handshake_failed("peer-identity-mismatch")
@@ -412,6 +427,17 @@ class Pool:
         for shared in self._shared:
             shared.retire()
         self._shared.clear()
+
+    def expel(self) -> None:
+        """End the connections to identities that have been revoked; who waits, waits on."""
+        if not self.cluster.mtls:
+            return
+        environment = self._environment
+        for connection in list(self._connections):
+            identity = peer_identity(connection.transport, environment.trust_domain)
+            if identity in environment.revoked:
+                log.warning("%s: connection to %s cut, which is revoked", self._where, identity)
+                connection.abort()
 
     def close(self) -> None:
         """End everything now."""

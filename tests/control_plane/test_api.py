@@ -8,8 +8,8 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from control_plane import api
 from control_plane.api import Api
-from control_plane.attestation import JoinTokens
 from control_plane.authority import Authority
+from control_plane.join_tokens import JoinTokens
 from control_plane.metrics import Metrics
 from control_plane.resources.fields import Metadata
 from control_plane.resources.finding import Finding

@@ -19,6 +19,20 @@ def test_paths_are_relative_to_the_file(name: str, tmp_path: Path) -> None:
     assert (read.discovery.port, read.api.port) == (15012, 15014)
 
 
+def test_an_authority_and_a_cluster_of_ones_own(tmp_path: Path) -> None:
+    """Files beside the configuration; of Kubernetes, the places where a pod finds everything."""
+    own = {"root": "root.pem", "certificate": "issuing.pem", "key": "issuing.key"}
+    path = tmp_path / "c.json"
+    path.write_text(json.dumps({"state": "s", "files": ["f"], "authority": own, "kubernetes": {}}))
+    read = config.read(path)
+    assert read.authority is not None
+    assert read.authority.key == tmp_path / "issuing.key"
+    assert read.kubernetes is not None
+    assert read.kubernetes.api_server == "https://kubernetes.default.svc"
+    assert read.kubernetes.audience == "meshproxy"
+    assert read.kubernetes.token.is_absolute()
+
+
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
@@ -29,6 +43,14 @@ def test_paths_are_relative_to_the_file(name: str, tmp_path: Path) -> None:
         ({"api": {"address": ""}}, "api.*: Expected|missing required field `port`"),
         ({"log_level": "loud"}, "log_level: Invalid enum value 'loud'"),
         ({"stat": 1}, "unknown field `stat`"),
+        (
+            {"authority": {"root": "r", "key": "k"}},
+            "authority.*missing required field `certificate`",
+        ),
+        (
+            {"kubernetes": {"api_server": "kube:443"}},
+            "kubernetes.api_server: Expected `str` matching",
+        ),
     ],
 )
 def test_a_wrong_field_is_named(change: dict[str, Any], expected: str, tmp_path: Path) -> None:

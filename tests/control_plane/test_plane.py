@@ -8,14 +8,17 @@ from typing import Any
 
 import aiohttp
 import pytest
+from msgspec import structs
 
-from control_plane.config import Config, Listen
+from control_plane.config import Config, Listen, OwnAuthority
 from control_plane.plane import Plane, StartError
 from control_plane.snapshots import State
+from meshproxy import private_file
 from meshproxy.config.bootstrap import Bootstrap, ControlPlane
 from meshproxy.config.discovery_client import DiscoveryClient
 from meshproxy.contract.resources import Snapshot
 from meshproxy.identity.certificates import Certificates
+from tests.helpers.certificates import TestAuthority, key_pem
 from tests.helpers.plane import until
 from tests.helpers.ports import free_port
 
@@ -117,6 +120,62 @@ async def test_a_file_becomes_what_a_proxy_obeys(tmp_path: Path) -> None:
         finally:
             sidecar.cancel()
             await asyncio.gather(sidecar, return_exceptions=True)
+
+
+async def test_an_operators_root_is_that_of_the_mesh(tmp_path: Path) -> None:
+    """A sidecar joins with it; `authority` in the configuration is all that is needed."""
+    (tmp_path / "mesh.yaml").write_text(MESH)
+    root = TestAuthority("corporate")
+    issuing = TestAuthority("issuing", signed_by=root)
+    (tmp_path / "root.pem").write_text(root.pem)
+    (tmp_path / "issuing.pem").write_text(issuing.pem)
+    private_file.write(tmp_path / "issuing.key", key_pem(issuing.key).encode())
+    own = OwnAuthority(
+        root=tmp_path / "root.pem",
+        certificate=tmp_path / "issuing.pem",
+        key=tmp_path / "issuing.key",
+    )
+    plane = Plane(structs.replace(settings(tmp_path), authority=own))
+    async with running(plane) as api:
+        async with api.post("/api/v1/tokens", json={"workload": "default/catalog-v1"}) as answer:
+            (tmp_path / "token").write_text((await answer.json())["token"])
+        assert plane.ports is not None
+        bootstrap = Bootstrap(
+            workload="default/catalog-v1",
+            identity=CATALOG,
+            state=tmp_path / "sidecar",
+            control_plane=ControlPlane(
+                address="127.0.0.1",
+                port=plane.ports[0],
+                identity="spiffe://mesh.local/ns/mesh-system/sa/control-plane",
+                roots=tmp_path / "root.pem",
+                token=tmp_path / "token",
+            ),
+        )
+        applied: list[Snapshot] = []
+
+        async def apply(snapshot: Snapshot) -> None:
+            applied.append(snapshot)
+
+        certificates = Certificates(CATALOG, bootstrap.state)
+        sidecar = asyncio.create_task(DiscoveryClient(bootstrap, certificates, apply).run())
+        try:
+            await until(lambda: applied)
+            assert [trust.roots for trust in applied[0].trust] == [(root.pem,)]
+            assert certificates.described()["certificate"]["issuer"] == "CN=issuing"
+            async with api.get("/api/v1/certificates") as answer:
+                facts = await answer.json()
+            (holder,) = facts["proxies"]
+            assert (holder["of_current_issuer"], holder["connected"]) == (True, True)
+        finally:
+            sidecar.cancel()
+            await asyncio.gather(sidecar, return_exceptions=True)
+
+    own.key.chmod(0o644)
+    for path in (tmp_path / "plane" / "authority").iterdir():
+        path.unlink()
+    with pytest.raises(StartError, match=r"issuing\.key: has mode 0644"):
+        Plane(structs.replace(settings(tmp_path), authority=own))
 
 
 async def test_no_workload_gets_the_control_planes_identity(tmp_path: Path) -> None:

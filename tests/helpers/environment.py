@@ -5,6 +5,7 @@ import ssl
 import time
 from collections.abc import Callable
 from typing import Any
+from weakref import WeakSet
 
 from meshproxy.downstream.sockets import Sockets
 from meshproxy.exchange import Exchange
@@ -12,6 +13,7 @@ from meshproxy.policies.load_balancing.tokens import Tokens
 from meshproxy.policies.propagation import Propagation
 from meshproxy.telemetry.metrics import ConnectionSeries, Metrics
 from meshproxy.timer_wheel import TimerWheel
+from meshproxy.upstream.pool import Pool
 
 
 async def until(condition: Callable[[], object], seconds: float = 5.0) -> None:
@@ -48,6 +50,8 @@ class Environment:
         self.trunk_context: ssl.SSLContext | None = None
         self.sockets = Sockets()
         self.drain_seconds = 5.0
+        self.revoked: frozenset[str] = frozenset()
+        self.pools: WeakSet[Pool] = WeakSet()
         self.refusals: list[tuple[str, str]] = []
         self.handshakes: list[str] = []
 
@@ -59,6 +63,12 @@ class Environment:
 
     def retry_skipped(self, service: str, reason: str) -> None:
         self.metrics.retry_skipped(service, reason)
+
+    def hedged(self, service: str) -> None:
+        self.metrics.hedged(service)
+
+    def hedge_won(self, service: str) -> None:
+        self.metrics.hedge_won(service)
 
     def refused(self, direction: str, code: str) -> None:
         self.refusals.append((direction, code))

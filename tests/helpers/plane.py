@@ -11,12 +11,14 @@ import msgspec
 from aiohttp import web
 
 from control_plane import peer
-from control_plane.attestation import Attestation, JoinTokens, RateLimit, Renewal
+from control_plane.attestation import Attestation, RateLimit, Renewal
 from control_plane.authority import Authority
 from control_plane.debounce import Debounce
 from control_plane.discovery import Discovery
 from control_plane.enrolment import Enrolment
+from control_plane.join_tokens import JoinTokens
 from control_plane.metrics import Metrics
+from control_plane.revocation import Revocations
 from meshproxy import private_file
 from meshproxy.config.bootstrap import Bootstrap, ControlPlane
 from meshproxy.config.discovery_client import DiscoveryClient
@@ -58,9 +60,10 @@ class Plane:
         self.authority = Authority(state / "authority", TRUST_DOMAIN)
         self.tokens = JoinTokens(state / "tokens.json")
         self.metrics = Metrics()
+        self.revocations = Revocations(state / "revoked.json")
         self.enrolment = Enrolment(
             authority=self.authority,
-            attestation=Attestation(self.tokens, Renewal(), RateLimit()),
+            attestation=Attestation(self.tokens, Renewal(), RateLimit(), revoked=self.revocations),
             identity_of=self.identities.get,
             lifetime=lambda: self.lifetime,
             metrics=self.metrics,
@@ -70,6 +73,7 @@ class Plane:
             identity_of=self.identities.get,
             snapshot_for=self.snapshot_for,
             metrics=self.metrics,
+            revoked=self.revocations,
             debounce=debounce,
         )
 
@@ -80,7 +84,11 @@ class Plane:
 
     def want(self, workload: str, snapshot: Snapshot) -> Snapshot:
         """Set what a workload's proxy must know (trust is added), and tell the discovery."""
-        trust = TrustSpec(trust_domain=TRUST_DOMAIN, roots=self.authority.roots())
+        trust = TrustSpec(
+            trust_domain=TRUST_DOMAIN,
+            roots=self.authority.roots(),
+            revoked=self.revocations.identities(),
+        )
         content = msgspec.structs.replace(snapshot, trust=(trust,))
         self.wanted[workload] = msgspec.structs.replace(content, version=wire.version_of(content))
         self.discovery.changed()

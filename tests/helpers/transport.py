@@ -3,6 +3,7 @@
 import asyncio
 import socket
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, cast
 
 from meshproxy.flow import Connection
@@ -99,12 +100,26 @@ class FakeTransport:
         return self.socket if name == "socket" else default
 
 
+class FakeTimer:
+    """One that a `FakeLoop` was asked for."""
+
+    def __init__(self, now: float, seconds: float, callback: Callable[[], None]) -> None:
+        self.seconds = seconds
+        self.when = now + seconds
+        self.callback = callback
+        self.cancelled = False
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
 class FakeLoop:
     """A clock that stands still, and turns that the test makes."""
 
     def __init__(self) -> None:
         self.now = 1000.0
         self._due: list[Callable[[], None]] = []
+        self.timers: list[FakeTimer] = []
 
     @property
     def as_loop(self) -> asyncio.AbstractEventLoop:
@@ -115,6 +130,20 @@ class FakeLoop:
 
     def call_soon(self, callback: Callable[[], None]) -> None:
         self._due.append(callback)
+
+    def call_later(self, seconds: float, callback: Callable[..., None], *how: Any) -> "FakeTimer":
+        timer = FakeTimer(self.now, seconds, partial(callback, *how))
+        self.timers.append(timer)
+        return timer
+
+    def sleep(self, seconds: float) -> None:
+        """Let time pass, and timers with it."""
+        self.now += seconds
+        due = [timer for timer in self.timers if timer.when <= self.now]
+        self.timers = [timer for timer in self.timers if timer.when > self.now]
+        for timer in due:
+            if not timer.cancelled:
+                timer.callback()
 
     def turn(self) -> None:
         due, self._due = self._due, []

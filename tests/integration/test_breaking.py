@@ -158,6 +158,15 @@ async def hang(conversation: Conversation) -> None:
 async def origins(*answers: Any) -> AsyncIterator[list[Origin]]:
     async with AsyncExitStack() as stack:
         yield [await stack.enter_async_context(origin(answer)) for answer in answers]
+        await all_gone()
+
+
+async def all_gone() -> None:
+    """Let servers notice that the sidecar has gone, and close their ends."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    if others:
+        await asyncio.wait(others, timeout=10)
+    await asyncio.sleep(0)
 
 
 # One of three -------------------------------------------------------------------------------------
@@ -374,6 +383,7 @@ async def test_opaque_connections_above_the_limit_are_refused(tmp_path: Path) ->
             await third.send(b"hello")
             assert await third.reader.readexactly(5) == b"hello"
     server.close()
+    await all_gone()
 
 
 # Health checks ------------------------------------------------------------------------------------

@@ -19,9 +19,10 @@ from meshproxy.contract.resources import (
     RouteSpec,
     VirtualHostSpec,
 )
-from meshproxy.exchange import NOTICEABLE, REPLAY_LIMIT, Caller, Cluster, Endpoint, Exchange, Series
+from meshproxy.exchange import HOLD_LIMIT, NOTICEABLE, Caller, Cluster, Endpoint, Exchange, Series
 from meshproxy.message import CHUNKED, TUNNEL, Field, RequestHead, ResponseHead, field, value_of
 from meshproxy.policies.deadline import NO_TIMEOUTS, compiled
+from meshproxy.policies.hedging import Latencies
 from meshproxy.policies.limits import Limit
 from meshproxy.policies.load_balancing.hash_key import HashKey
 from meshproxy.policies.load_balancing.session import Session
@@ -29,6 +30,8 @@ from meshproxy.policies.load_balancing.tokens import Tokens
 from meshproxy.policies.load_shedding import LoadShedding
 from meshproxy.policies.mirroring import Load
 from meshproxy.policies.propagation import Propagation
+from meshproxy.policies.retry import Retry
+from meshproxy.policies.retry_budget import RetryBudget
 from meshproxy.refusal import REFUSALS, refusal
 from meshproxy.routing.table import Authorities, VirtualHost, compile_virtual_host
 from meshproxy.timer_wheel import TICK, TimerWheel
@@ -84,8 +87,14 @@ class FakeCluster:
 
     def __init__(self, *endpoints: FakeEndpoint) -> None:
         self.endpoints = endpoints
+        self.available = endpoints
         self.mirrors = Load()
         self.requests = Limit("requests")
+        self.retries = Limit("retries")
+        self.mtls = False
+        self.retry = Retry()
+        self.budget = RetryBudget()
+        self.latencies = Latencies()
         self.timeouts = NO_TIMEOUTS
         self.sticky = False
         self.hash_key: HashKey | None = None
@@ -123,9 +132,11 @@ class FakeSurroundings:
         self.now: Callable[[], float] = lambda: self.time
         self.random: Callable[[], float] = lambda: 0.5
         self.due: list[Callable[[], None]] = []
+        self.waits: list[float] = []
         self.retries: list[str] = []
         self.shaped: list[tuple[str, str]] = []
         self.skipped: list[str] = []
+        self.hedges: list[str] = []
         self.refusals: list[str] = []
         self.ticks: list[Callable[[], None]] = []
         self.timers: TimerWheel[Exchange] = TimerWheel(
@@ -134,6 +145,7 @@ class FakeSurroundings:
 
     def later(self, seconds: float, callback: Callable[[], None]) -> None:
         self.due.append(callback)
+        self.waits.append(seconds)
 
     def retried(self, service: str, reason: str) -> None:
         self.retries.append(reason)
@@ -152,6 +164,12 @@ class FakeSurroundings:
 
     def retry_skipped(self, service: str, reason: str) -> None:
         self.skipped.append(reason)
+
+    def hedged(self, service: str) -> None:
+        self.hedges.append("begun")
+
+    def hedge_won(self, service: str) -> None:
+        self.hedges.append("won")
 
     def refused(self, direction: str, code: str) -> None:
         self.refusals.append(code)
@@ -278,8 +296,8 @@ def test_a_request_goes_out_and_its_answer_comes_back() -> None:
 def test_a_body_that_comes_before_the_connection_waits_for_it() -> None:
     """What the client says while we dial is held, and the client is paused above the limit."""
     scene = Scene()
-    head = scene.ask(b"PUT", length=REPLAY_LIMIT + 2)
-    scene.exchange.on_request_data(b"x" * REPLAY_LIMIT)
+    head = scene.ask(b"PUT", length=HOLD_LIMIT + 2)
+    scene.exchange.on_request_data(b"x" * HOLD_LIMIT)
     assert scene.client.words == []
     scene.exchange.on_request_data(b"yz")
     assert scene.client.words == ["pause_request"]
@@ -287,7 +305,7 @@ def test_a_body_that_comes_before_the_connection_waits_for_it() -> None:
     stream = scene.first.lend()
 
     assert ("send_head", head) == stream.heard[0]
-    assert b"".join(call[1] for call in stream.heard[1:]) == b"x" * REPLAY_LIMIT + b"yz"
+    assert b"".join(call[1] for call in stream.heard[1:]) == b"x" * HOLD_LIMIT + b"yz"
     assert scene.client.words == ["pause_request", "resume_request"]
 
 
@@ -354,9 +372,9 @@ def test_what_may_have_been_processed_is_not_sent_again(method: bytes, reused: b
 def test_a_body_too_large_to_be_kept_is_sent_once_and_that_is_counted() -> None:
     """A PUT on a stale connection would be tried again; without its body it cannot be."""
     scene = Scene()
-    scene.ask(b"PUT", length=REPLAY_LIMIT + 1)
+    scene.ask(b"PUT", length=HOLD_LIMIT + 1)
     scene.first.lend()
-    scene.exchange.on_request_data(b"x" * (REPLAY_LIMIT + 1))
+    scene.exchange.on_request_data(b"x" * (HOLD_LIMIT + 1))
     scene.exchange.on_response_reset("upstream-closed", reused=True)
 
     assert scene.status == 502
@@ -600,13 +618,13 @@ def test_nothing_goes_ahead_of_the_switch() -> None:
     scene = Switching()
     scene.exchange.on_request_data(b"early")
     stream = scene.first.lend()
-    scene.exchange.on_request_data(b"x" * REPLAY_LIMIT)
+    scene.exchange.on_request_data(b"x" * HOLD_LIMIT)
     scene.exchange.on_request_end(None)
     assert stream.words == ["send_head"]
     assert scene.client.words == ["pause_request"]
     scene.switch(stream)
 
-    assert [call[1] for call in stream.heard[1:]] == [b"early", b"x" * REPLAY_LIMIT, None]
+    assert [call[1] for call in stream.heard[1:]] == [b"early", b"x" * HOLD_LIMIT, None]
     assert scene.client.words == ["pause_request", "switch", "resume_request"]
 
 
@@ -680,8 +698,8 @@ def test_a_switch_is_not_asked_for_twice() -> None:
 def test_a_stream_that_is_full_keeps_the_client_paused() -> None:
     """What the request before us left in the transport's buffer counts as well."""
     scene = Scene()
-    scene.ask(b"PUT", length=2 * REPLAY_LIMIT)
-    scene.exchange.on_request_data(b"x" * (REPLAY_LIMIT + 1))
+    scene.ask(b"PUT", length=2 * HOLD_LIMIT)
+    scene.exchange.on_request_data(b"x" * (HOLD_LIMIT + 1))
     stream = Recorder()
     stream.blocked = True
     scene.first.waiting.pop(0).on_upstream_ready(stream)
@@ -738,9 +756,9 @@ def test_what_follows_an_answer_of_our_own_is_dropped() -> None:
 def test_a_large_body_that_was_sent_is_not_sent_again() -> None:
     """What is no longer held in full cannot be repeated, whatever the method."""
     scene = Scene()
-    scene.ask(b"PUT", length=REPLAY_LIMIT + 2)
+    scene.ask(b"PUT", length=HOLD_LIMIT + 2)
     stream = scene.first.lend()
-    scene.exchange.on_request_data(b"x" * (REPLAY_LIMIT + 1))
+    scene.exchange.on_request_data(b"x" * (HOLD_LIMIT + 1))
     scene.exchange.on_response_reset("upstream-closed", reused=True)
 
     assert stream.words == ["send_head", "send_data"]

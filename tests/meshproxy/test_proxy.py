@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import json
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -117,6 +118,25 @@ class Scene:
 async def app() -> AsyncIterator[Origin]:
     async with origin(hello) as app:
         yield app
+
+
+async def test_a_worry_is_told_where_readiness_is_asked(tmp_path: Path, app: Origin) -> None:
+    """Still 200, because all goes well; the page and the metric say that it will not for long."""
+    scene = Scene(tmp_path, app.port)
+    async with scene.starting() as proxy:
+        certificates = proxy._certificates
+        now = time.time()
+        certificates.not_after, certificates._obtained = now + 20, now - 80
+        certificates.last_error, certificates.failures = "nobody there", 3
+        status, body = await scene.page("/healthz/ready")
+        assert status == 200
+        assert body.startswith(b"ready, degraded: certificate not renewed, it ends in ")
+        assert body.endswith(b" s: nobody there\n")
+        metrics = (await scene.page("/metrics"))[1]
+        assert b"mesh_certificate_renewal_overdue 1.0\n" in metrics
+        assert b"mesh_certificate_renewal_failures_total 3.0\n" in metrics
+        certificates.last_error = None
+        assert await scene.page("/healthz/ready") == (200, b"ready\n")
 
 
 async def test_a_static_proxy_serves_and_tells(tmp_path: Path, app: Origin) -> None:

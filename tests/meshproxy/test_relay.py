@@ -5,13 +5,15 @@ from typing import Any
 
 import pytest
 
-from meshproxy.contract.policies import HashKeySpec
+from meshproxy.contract.policies import HashKeySpec, RetryBudgetSpec
 from meshproxy.contract.resources import TcpBackendSpec, TcpRouteSpec, TcpRuleSpec
 from meshproxy.message import Field
 from meshproxy.policies.deadline import NO_TIMEOUTS
 from meshproxy.policies.limits import Limit
 from meshproxy.policies.load_balancing.consistent_hashing import hash_of
 from meshproxy.policies.load_balancing.hash_key import HashKey
+from meshproxy.policies.retry import Retry
+from meshproxy.policies.retry_budget import RetryBudget
 from meshproxy.relay import EARLY_LIMIT, Cluster, Endpoint, Relay
 from meshproxy.routing.tcp import TcpRoute, compile_tcp_route
 from meshproxy.telemetry.metrics import TcpSeries
@@ -52,6 +54,7 @@ class FakeCluster:
     def __init__(self, *endpoints: FakeEndpoint) -> None:
         self.endpoints = endpoints
         self.connections = Limit("connections")
+        self.retry, self.budget = Retry(), RetryBudget()
         self.timeouts = NO_TIMEOUTS
         self.hash_key: HashKey | None = None
         self.keys: list[int | None] = []
@@ -230,6 +233,26 @@ def test_nothing_is_said_twice_that_may_have_been_heard() -> None:
     talking.relay.on_upstream_reset("upstream-closed")
     assert talking.surroundings.retries == []
     assert talking.client.heard == [("refuse", "upstream-closed")]
+
+
+def test_attempts_and_budget_hold_for_connections_too() -> None:
+    """Three tries; and when the budget is spent, what there is to say is said at once."""
+    scene = Scene()
+    scene.relay.begin()
+    for endpoint in (0, 1, 0):
+        scene.endpoints[endpoint].way()
+        scene.relay.on_upstream_failed("connect-failed")
+        scene.tick()
+    assert scene.surroundings.retries == ["connect-failed"] * 2
+    assert scene.client.heard == [("refuse", "connect-failed")]
+
+    scene = Scene()
+    scene.cluster.budget = RetryBudget(RetryBudgetSpec(percent=0, min_count=0))
+    scene.relay.begin()
+    scene.endpoints[0].way()
+    scene.relay.on_upstream_failed("connect-failed")
+    assert scene.surroundings.skipped == ["budget"]
+    assert scene.client.heard == [("refuse", "connect-failed")]
 
 
 def test_what_is_not_kept_cannot_be_said_again() -> None:

@@ -3,6 +3,7 @@
 import gc
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,7 @@ from meshproxy.traffic import Traffic
 from tests.helpers.client import connect, get
 from tests.helpers.environment import until
 from tests.helpers.ports import free_port
+from tests.helpers.recorder import Recorder
 
 IDENTITY = "spiffe://test.mesh/ns/default/sa/storefront"
 
@@ -91,3 +93,39 @@ async def test_a_drain_waits_for_idle_clients_only_so_long(tmp_path: Path) -> No
         await subject.close()
         assert await client.rest() == b""
     await until(lambda: subject.mesh.connections == 0)
+
+
+async def test_the_first_retry_that_was_not_made_is_logged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of each service and reason; all of them are counted."""
+    caplog.set_level("INFO", "meshproxy")
+    subject = traffic(tmp_path)
+    for service, reason in (("a", "budget"), ("a", "budget"), ("a", "of-retry"), ("b", "budget")):
+        subject.environment.retry_skipped(service, reason)
+    said = [record.message.split("; ")[0] for record in caplog.records]
+    assert said == [
+        "a: a retry was not made: budget",
+        "a: a retry was not made: of-retry",
+        "b: a retry was not made: budget",
+    ]
+    counted = subject.counted().render(0.0).decode()
+    assert 'mesh_retries_skipped_total{cluster="a",reason="budget"} 2.0' in counted
+
+
+async def test_somebody_goes_round_the_exchanges_that_last(tmp_path: Path) -> None:
+    """Limits that are far away are armed then, so no exchange may be left out."""
+    subject = traffic(tmp_path)
+    lasting: Any = Recorder()
+    subject.environment.exchanges.add(lasting)
+    await subject.start()
+    assert lasting.words == ["on_look"]
+    await subject.close()
+
+
+async def test_whether_calls_were_joined_is_counted(tmp_path: Path) -> None:
+    """What the table has counted goes into the metrics, where those of all workers are summed."""
+    subject = traffic(tmp_path)
+    subject.environment.propagation.find((b"nobody's",), b"")
+    [counted] = [pair for pair in subject.counted().counts().counters["_propagation"] if pair[1]]
+    assert counted == (("unknown",), 1)

@@ -109,12 +109,16 @@ class LocalControlPlane:
                     await asyncio.sleep(POLL)
         except TimeoutError:
             raise self._start_error(f"was not ready within {START_WITHIN:g} s") from None
+        await self._keep_roots()
+
+    async def _keep_roots(self) -> None:
         roots = await asyncio.to_thread(self.client.text, "/api/v1/roots")
+        # Not in the thread: several workloads ask for tokens at once, and there is one draft.
         self._directory.write(self._directory.roots, roots.encode())
 
     async def token(self, workload: str) -> str:
         """
-        Return a fresh join token for a workload.
+        Return a fresh join token for a workload; the roots for its first contact are then fresh, too.
 
         Raises:
             NotReadyError: The control plane cannot give one now; it may not have read the
@@ -128,6 +132,7 @@ class LocalControlPlane:
                         answer = await asyncio.to_thread(
                             self.client.post, "/api/v1/tokens", {"workload": workload}
                         )
+                        await self._keep_roots()
                         return str(answer["token"])
                     except CommandError as error:
                         problem = str(error)

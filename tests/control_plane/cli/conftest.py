@@ -23,6 +23,7 @@ class Api:
     def __init__(self, folder: Path) -> None:
         self.answers: dict[str, tuple[int, Any]] = {}
         self.posted: dict[str, Any] = {}
+        self._posted_answers: dict[str, tuple[int, Any]] = {}
         self.open = {"/metrics"}
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self.address = f"127.0.0.1:{self._server.server_port}"
@@ -40,6 +41,10 @@ class Api:
         )
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
         self._thread.start()
+
+    def posted_answer(self, path: str, status: int, answer: Any) -> None:
+        """Answer a POST so, and not as a GET of the same path."""
+        self._posted_answers[path] = (status, answer)
 
     def close(self) -> None:
         self._server.shutdown()
@@ -62,6 +67,8 @@ class Api:
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["content-length"]))
                 api.posted[self.path] = json.loads(body)
+                if self.path in api._posted_answers:
+                    api.answers[self.path] = api._posted_answers[self.path]
                 self.do_GET()
 
             def log_message(self, *_: object) -> None: ...

@@ -36,6 +36,15 @@ def test_a_wrong_token_is_said(api: Api, tmp_path: Path) -> None:
         Client(read(api.context)).get("/json")
 
 
+def test_what_cannot_be_done_now_is_said_in_the_control_planes_words(api: Api) -> None:
+    """The question was right, and the answer is no."""
+    api.answers = {"/rotation": (409, {"error": "One is under way."})}
+
+    with pytest.raises(CommandError, match=r"^One is under way\.$") as caught:
+        Client(read(api.context)).post("/rotation", {})
+    assert caught.value.code == 1
+
+
 def test_what_is_not_there_is_an_error_of_its_own(api: Api) -> None:
     """So that a verb can name the nearest."""
     with pytest.raises(NotFoundError, match="no such thing"):

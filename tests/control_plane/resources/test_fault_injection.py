@@ -15,6 +15,7 @@ def found(rule: str) -> list[str]:
         "{delay: {fixedDelay: 1s}}",
         "{delay: {fixedDelay: 1s, percent: 0.1}, abort: {httpStatus: 503, percent: 100}}",
         "{abort: {grpcStatus: UNAVAILABLE}}",
+        "{delay: {fixedDelay: 1s}, abort: {httpStatus: 503, percent: 0}}",
     ],
 )
 def test_accepted(rule: str) -> None:
@@ -26,6 +27,10 @@ def test_accepted(rule: str) -> None:
     ("rule", "expected"),
     [
         ("{}", ": has neither delay nor abort, expected one of them, or both"),
+        (
+            "{delay: {fixedDelay: 1s, percent: 0}, abort: {httpStatus: 500, percent: 0}}",
+            ": does nothing with a percent of 0, expected it above 0, or no such rule",
+        ),
         ("{delay: {}}", ".delay.fixedDelay: is missing, expected a duration"),
         (
             "{delay: {fixedDelay: 0s}}",

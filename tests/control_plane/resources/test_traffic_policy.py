@@ -84,6 +84,10 @@ def test_accepted(sections: str) -> None:
             "retry.hedging: needs a second attempt, expected attempts of at least 1",
         ),
         (
+            "retry: {perTryTimeout: 10ms, hedging: {}}",
+            'retry.hedging.minDelay: "10ms" is no less than perTryTimeout "10ms", expected less',
+        ),
+        (
             "retry: {hedging: {percentile: 100}}",
             "retry.hedging.percentile: 100 is out of range, expected a number above 0 and below 100",
         ),

@@ -16,6 +16,9 @@ LANES: tuple[Lane, ...] = get_args(Lane)
 Way = Literal["alone", "pair"]
 """Through one sidecar, or two (`mesh.py`)."""
 
+NOBODY = "nobody"
+"""A cluster where nobody listens."""
+
 TITLES: Mapping[Lane, str] = {"http1": "HTTP/1.1", "http2": "HTTP/2", "grpc": "gRPC"}
 
 

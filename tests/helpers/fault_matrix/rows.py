@@ -2,9 +2,17 @@
 
 from collections.abc import Mapping
 
-from meshproxy.contract.policies import CircuitBreakerSpec, LimitsSpec
+from meshproxy.contract.policies import (
+    CircuitBreakerSpec,
+    FaultSpec,
+    LimitsSpec,
+    MirrorSpec,
+    OutlierSpec,
+    RateLimitSpec,
+    RetrySpec,
+)
 
-from .row import Lane, Policy, Row
+from .row import NOBODY, Lane, Policy, Row
 
 DEFAULTS = Policy("defaults", "Nothing is configured: what provably was not processed is repeated.")
 
@@ -66,6 +74,7 @@ OF_DEFAULTS = (
     Row(
         "a reused connection is closed unread, POST",
         "at=request do=close reused first=1", "upstream-closed", before=("",), executed=0,
+        counts={"retries_skipped not-idempotent": 1},
     ),
     # The answer's head
     Row("closed before the answer", "at=head do=close", "upstream-closed"),
@@ -117,6 +126,67 @@ OF_DEFAULTS = (
         "answers UNAVAILABLE in the head (Trailers-Only)",
         "grpc=14 only", "14", lanes=GRPC_ONLY,
     ),
+)  # fmt: skip
+
+# The same failures, where the policy asks once more ---------------------------------------------
+
+RETRIES = Policy(
+    "retries",
+    "`retry: {codes: [429, 503], retryOn: [grpc-unavailable]}`: three tries in all.",
+    route={
+        "retry": RetrySpec(codes=(503, 429), conditions=("grpc-unavailable",), max_backoff=1_500)
+    },
+)
+
+HTTP: Mapping[Lane, str | None] = {"grpc": None}
+
+OF_RETRIES = (
+    Row(
+        "answers 503 once, GET", "status=503 first=1", "200",
+        method="GET", executed=2, counts={"retries 503": 1},
+    ),
+    Row(
+        "answers 503 always, GET", "status=503", "503",
+        method="GET", executed=3, counts={"retries 503": 2},
+    ),
+    Row(
+        "answers 503 once, GET, in chunks", "status=503 first=1 framing=chunked size=5000", "200",
+        lanes=HTTP1_ONLY, method="GET", executed=2, counts={"retries 503": 1},
+    ),
+    Row(
+        "answers 503 once, POST", "status=503 first=1", "503",
+        lanes=HTTP, counts={"retries_skipped not-idempotent": 1},
+    ),
+    Row(
+        "answers 503 once, POST with Idempotency-Key", "status=503 first=1", "200",
+        lanes=HTTP, fields={"idempotency-key": '"1"'}, body=1_000, executed=2, counts={"retries 503": 1},
+    ),
+    Row(
+        "the same, but its body is too large to be kept", "status=503 first=1", "503",
+        lanes=HTTP, fields={"idempotency-key": '"1"'}, body=100_000, counts={"retries_skipped body-too-large": 1},
+    ),
+    Row(
+        "answers 429 and wants a second, GET", "status=429 retry-after=1 first=1", "200",
+        method="GET", executed=2, counts={"retries 429": 1},
+    ),
+    Row(
+        "answers 429 and wants a minute, GET", "status=429 retry-after=60 first=1", "429",
+        method="GET", counts={"retries_skipped retry-after": 1},
+    ),
+    Row("answers 500, GET", "status=500 first=1", "500", method="GET"),
+    Row(
+        "closed amid the answer's body, GET", "at=body+10 do=close", "torn",
+        method="GET", flag="UC",
+    ),
+    Row(
+        "answers UNAVAILABLE in the head once (Trailers-Only)", "grpc=14 only first=1", "200",
+        lanes=GRPC_ONLY, executed=2, counts={"retries grpc-14": 1},
+    ),
+    Row(
+        "answers UNAVAILABLE in the head always", "grpc=14 only", "14",
+        lanes=GRPC_ONLY, executed=3, counts={"retries grpc-14": 2},
+    ),
+    Row("answers UNAVAILABLE after a message", "grpc=14 first=1", "14", lanes=GRPC_ONLY),
 )  # fmt: skip
 
 BREAKER = Policy(
@@ -179,7 +249,6 @@ OF_TIMEOUT = (
         "the answer's body is too slow", "at=body pace=10", "torn",
         lanes={"grpc": "4"}, flag="UT",
     ),
-    Row("the answer's body is slow, but not too slow", "at=body pace=1 size=20", "200"),
 )  # fmt: skip
 
 ATTEMPT_TIMEOUT = Policy(
@@ -200,8 +269,8 @@ OF_ATTEMPT_TIMEOUT = (
 
 IDLE = Policy(
     "idle",
-    "`timeouts: {streamIdle: 300ms}`: something must move.",
-    cluster={"stream_idle_timeout": 300},
+    "`timeouts: {streamIdle: 1s}`: something must move.",
+    cluster={"stream_idle_timeout": 1_000},
 )
 OF_IDLE = (
     Row("stalls before the answer", "at=head do=stall", "stream-idle"),
@@ -212,7 +281,7 @@ OF_IDLE = (
         lanes={"grpc": "4"},
         flag="SI",
     ),
-    Row("the answer's body is slow, but moves", "at=body pace=10", "200"),
+    Row("the answer's body is slow, but moves", "at=body pace=10 size=150", "200"),
 )
 
 DURATION = Policy(
@@ -231,12 +300,67 @@ OF_DURATION = (
     ),
 )
 
+OUTLIERS = Policy(
+    "outliers",
+    "`outlierDetection: {consecutiveLocalFailures: 1}`: who fails is not asked for a while.",
+    cluster={"outliers": OutlierSpec(consecutive_local_failures=1)},
+)
+OF_OUTLIERS = (
+    Row(
+        "nobody listens at one of two endpoints: the 21st request", "", "200",
+        before=("",) * 20, spare=True,
+        counts={"retries connect-failed": 1, "outlier_ejections consecutive-local-failures": 1},
+    ),
+)  # fmt: skip
+
+RATE_LIMIT = Policy(
+    "rate limit",
+    "A RateLimitPolicy with `requests: 1, interval: 1m`: who asks too often is told so.",
+    route={"rate_limits": (RateLimitSpec(name="rare", requests=1, interval=60_000),)},
+)
+OF_RATE_LIMIT = (
+    Row("the second request within a minute", "", "rate-limited", before=("",), executed=0),
+)
+
+ABORT = Policy(
+    "abort",
+    "A FaultInjection with `abort: {httpStatus: 503}`: as if it had failed.",
+    route={"faults": (FaultSpec(name="abort", abort_status=503, abort_percent=100),)},
+)
+OF_ABORT = (Row("nothing, but that is meant", "", "fault-injected", executed=0),)
+
+DELAY = Policy(
+    "delay",
+    "A FaultInjection with `delay: {duration: 5s}`, and `timeouts: {request: 300ms}`.",
+    route={
+        "faults": (FaultSpec(name="delay", delay=5_000, delay_percent=100),),
+        "request_timeout": 300,
+    },
+)
+OF_DELAY = (Row("nothing, but it is late", "", "deadline-exceeded", executed=0),)
+
+MIRROR = Policy(
+    "mirror",
+    "A RequestMirror to a service where nobody listens: the original does not notice.",
+    route={"mirrors": (MirrorSpec(cluster=NOBODY),)},
+)
+OF_MIRROR = (
+    Row("the copy gets no answer", "", "200"),
+    Row("both fail", "at=head do=reset", "upstream-closed"),
+)
+
 MATRIX: tuple[tuple[Policy, tuple[Row, ...]], ...] = (
     (DEFAULTS, OF_DEFAULTS),
+    (RETRIES, OF_RETRIES),
     (TIMEOUT, OF_TIMEOUT),
     (ATTEMPT_TIMEOUT, OF_ATTEMPT_TIMEOUT),
     (IDLE, OF_IDLE),
     (DURATION, OF_DURATION),
     (BREAKER, OF_BREAKER),
     (LIMITS, OF_LIMITS),
+    (OUTLIERS, OF_OUTLIERS),
+    (RATE_LIMIT, OF_RATE_LIMIT),
+    (ABORT, OF_ABORT),
+    (DELAY, OF_DELAY),
+    (MIRROR, OF_MIRROR),
 )

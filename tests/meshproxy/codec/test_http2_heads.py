@@ -132,13 +132,14 @@ def test_host_stands_in_for_authority() -> None:
 
 
 def test_mesh_fields_are_set_apart() -> None:
-    """Nothing from outside is taken for ours; a response's refusal travels on."""
+    """Nothing from outside is taken for ours: neither a client's word nor, in a response, an app's."""
     head = read_request_head([*PSEUDO, (b"x-mesh-peer", b"me")], ended=True)
     assert (head.fields, head.mesh_fields) == ([], [field(b"X-Mesh-Peer", b"me")])
     response = read_response_head(
         [(b":status", b"503"), (b"x-mesh-refusal", b"overflow")], b"GET", ended=True
     )
-    assert response.fields == [field(b"X-Mesh-Refusal", b"overflow")]
+    assert response.fields == []
+    assert response.mesh_fields == [field(b"X-Mesh-Refusal", b"overflow")]
 
 
 def test_cookies_are_joined() -> None:

@@ -201,3 +201,43 @@ async def test_without_certificate_and_token_the_error_says_so(tmp_path: Path) -
     async with running(subject):
         await until(lambda: certificates.last_error)
     assert "the bootstrap names no join token" in (certificates.last_error or "")
+
+
+async def test_the_file_of_roots_vouches_at_first_contact_alone(tmp_path: Path) -> None:
+    """
+    Once there is a certificate and a bundle, that alone is believed: a root that has been replaced,
+    but still is in the file, opens nothing.
+    """
+    heard: list[None] = []
+
+    async def talk(connection: ServerConnection) -> None:
+        heard.append(None)
+        await connection.wait_closed()
+
+    other = TestAuthority("other")
+    async with plane(tmp_path, talk) as port:
+        subject = client(tmp_path, [], port)
+        (tmp_path / "plane-roots.pem").write_text(ROOT.pem + other.pem)
+        (tmp_path / "roots.pem").write_text(other.pem)
+        async with running(subject):
+            await until(lambda: subject.last_error)
+    assert "not vouched for by the trust bundle" in (subject.last_error or "")
+    assert heard == []
+
+
+async def test_a_renewed_certificate_is_shown_and_that_is_no_loss(tmp_path: Path) -> None:
+    """The stream is left for another one; nobody is warned of a lost connection."""
+    connections = 0
+
+    async def talk(connection: ServerConnection) -> None:
+        nonlocal connections
+        connections += 1
+        await connection.wait_closed()
+
+    async with plane(tmp_path, talk) as port:
+        subject = client(tmp_path, [], port)
+        async with running(subject):
+            await until(lambda: subject.connected)
+            subject._certificates._renewed.set()
+            await until(lambda: connections == 2)
+            assert subject.last_error is None

@@ -16,6 +16,7 @@ from meshproxy.contract.policies import (
     HashKeySpec,
     LimitsSpec,
     LoadBalancingSpec,
+    RetrySpec,
     SessionPersistenceSpec,
 )
 from meshproxy.contract.resources import (
@@ -494,9 +495,13 @@ async def test_tokens_outlive_updates(mesh: Mesh, environment: Environment) -> N
             },
             "cluster/catalog balancing.hash_keys[0].name",
         ),
+        (
+            {"clusters": (ClusterSpec(name="catalog", retry=RetrySpec(backoff=2, max_backoff=1)),)},
+            "cluster/catalog retry.backoff",
+        ),
     ],
 )
-async def test_balancing_that_cannot_be_obeyed(mesh: Mesh, more: dict[str, Any], path: str) -> None:
+async def test_policies_that_cannot_be_obeyed(mesh: Mesh, more: dict[str, Any], path: str) -> None:
     """Is refused whole, with the place of the error."""
     mesh.adopt(snapshot(1))
     before = mesh.snapshot
@@ -504,3 +509,43 @@ async def test_balancing_that_cannot_be_obeyed(mesh: Mesh, more: dict[str, Any],
         mesh.adopt(snapshot(1, **more))
     assert caught.value.path == path
     assert mesh.snapshot is before
+
+
+def trusting(*revoked: str, domain: str = "test.mesh") -> tuple[TrustSpec, ...]:
+    return (TrustSpec(trust_domain=domain, roots=(), revoked=revoked),)
+
+
+async def test_revoked_servers_are_not_chosen(mesh: Mesh, environment: Environment) -> None:
+    """Who can prove nothing but what is denied gets no request; a list of another mesh denies nobody."""
+    good, bad = (f"spiffe://test.mesh/ns/default/sa/{name}" for name in ("good", "bad"))
+    endpoints = tuple(
+        EndpointSpec(address="127.0.0.1", port=port, identities=identities)
+        for port, identities in enumerate([(good,), (bad,), (good, bad), ()], 1)
+    )
+    before = snapshot(1, endpoints=(EndpointsSpec(cluster="catalog", endpoints=endpoints),))
+
+    def ports(snapshot: Snapshot) -> list[int]:
+        mesh.adopt(snapshot)
+        return [endpoint.spec.port for endpoint in mesh.clusters["catalog"].endpoints]
+
+    assert ports(before) == [1, 2, 3, 4]
+    assert ports(structs.replace(before, trust=trusting(bad))) == [1, 3, 4]
+    assert environment.revoked == {bad}
+    assert ports(structs.replace(before, trust=trusting(bad, domain="other"))) == [1, 2, 3, 4]
+    assert environment.revoked == set()
+
+
+async def test_those_who_are_denied_are_cut_off_when_that_is_new(
+    mesh: Mesh,
+) -> None:
+    """Not again with each snapshot, and not when somebody is forgiven."""
+    port = free_port()
+    mesh.adopt(snapshot(1, listener(port)))
+    expelled: list[str] = []
+    mesh.listeners["door"].expel = lambda: expelled.append("listener")  # type: ignore[method-assign]
+    denying = snapshot(1, listener(port), trust=trusting("spiffe://test.mesh/ns/a/sa/b"))
+    mesh.adopt(denying)
+    assert expelled == ["listener"]
+    mesh.adopt(structs.replace(denying, virtual_hosts=denying.virtual_hosts))
+    mesh.adopt(snapshot(1, listener(port), trust=trusting()))
+    assert expelled == ["listener"]

@@ -3,7 +3,6 @@
 import asyncio
 import gc
 import ssl
-from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
@@ -24,6 +23,8 @@ from meshproxy.flow import Connection
 from meshproxy.policies.deadline import NO_TIMEOUTS
 from meshproxy.policies.first_speaker import DOUBT, GRACE, SILENCE
 from meshproxy.policies.limits import Limit
+from meshproxy.policies.retry import Retry
+from meshproxy.policies.retry_budget import RetryBudget
 from meshproxy.relay import Cluster as RelayCluster
 from meshproxy.routing.table import Authorities
 from meshproxy.routing.tcp import compile_tcp_route
@@ -115,6 +116,7 @@ class FakeCluster:
         self.connections = Limit("connections")
         self.timeouts = NO_TIMEOUTS
         self.hash_key = None
+        self.retry, self.budget = Retry(), RetryBudget()
 
     def pick(self, avoid: object, key: int | None) -> Any:
         return self.endpoint
@@ -140,26 +142,8 @@ def place_of(*names: str, protocol: Any = "detect") -> tuple[Destination, FakeCl
     return place, cluster
 
 
-class Timer:
-    def __init__(self, seconds: float, callback: Callable[[], None]) -> None:
-        self.seconds = seconds
-        self.callback = callback
-        self.cancelled = False
-
-    def cancel(self) -> None:
-        self.cancelled = True
-
-
 class Loop(FakeLoop):
     """With timers that strike when the test says so."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.timers: list[Timer] = []
-
-    def call_later(self, seconds: float, callback: Callable[[], None]) -> Timer:
-        self.timers.append(Timer(seconds, callback))
-        return self.timers[-1]
 
     def strike(self) -> None:
         for timer in self.timers:

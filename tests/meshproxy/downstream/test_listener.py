@@ -29,6 +29,7 @@ from tests.helpers.ports import free_port
 
 GET = b"GET / HTTP/1.1\r\nHost: catalog\r\n\r\n"
 STOREFRONT = "spiffe://test.mesh/ns/default/sa/storefront"
+REVIEWS = "spiffe://test.mesh/ns/default/sa/reviews"
 CATALOG = "spiffe://test.mesh/ns/default/sa/catalog"
 
 # A route to nowhere: the listener's part is done when an exchange answers at all.
@@ -248,6 +249,32 @@ async def test_a_certificate_without_an_identity_of_ours_is_refused(
         await until(lambda: handshakes(environment))
 
     assert handshakes(environment) == {("downstream", "no-spiffe-id"): 1}
+
+
+async def test_a_revoked_identity_is_cut_off_until_it_is_forgiven(
+    environment: Environment, mutual: Mutual
+) -> None:
+    """Its open connection ends, its next one too, although the certificate is good; others stay."""
+    async with (
+        listening(environment, "strict") as listener,
+        connect(listener.spec.port, ssl=mutual.client(), server_hostname="") as denied,
+        connect(listener.spec.port, ssl=mutual.client(REVIEWS), server_hostname="") as other,
+    ):
+        for client in (denied, other):
+            await client.send(GET)
+            assert (await client.response()).status == 500
+        environment.revoked = frozenset({STOREFRONT})
+        listener.expel()
+        await ended(denied)
+        with pytest.raises((ssl.SSLError, ConnectionError, asyncio.IncompleteReadError)):
+            await ask(listener.spec.port, mutual.client())
+        await until(lambda: handshakes(environment))
+        await other.send(GET)
+        assert (await other.response()).status == 500
+        environment.revoked = frozenset()
+        assert await ask(listener.spec.port, mutual.client()) == 500
+
+    assert handshakes(environment) == {("downstream", "identity-revoked"): 1}
 
 
 async def test_without_a_certificate_of_our_own_tls_is_closed(

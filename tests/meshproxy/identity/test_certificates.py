@@ -6,6 +6,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from cryptography import x509 as reference
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 
 from meshproxy.contract.discovery import SigningAnswer
@@ -20,18 +23,27 @@ OTHER = TestAuthority("other")
 
 
 def answer(
-    identity: str = CATALOG, seconds: float = 3600, root: TestAuthority = ROOT
+    identity: str = CATALOG,
+    seconds: float = 3600,
+    root: TestAuthority = ROOT,
+    *,
+    roots: tuple[str, ...] | None = None,
+    starting: float = -3600,
+    key: ec.EllipticCurvePrivateKey | None = None,
 ) -> tuple[str, SigningAnswer]:
     """Return a key and the authority's answer for it."""
-    now = datetime.now(UTC)
+    now = datetime.now(UTC) + timedelta(seconds=max(starting, 0))
     not_after = now + timedelta(seconds=seconds)
     certificate, key = root.leaf(
-        uri(identity), not_before=min(now, not_after) - timedelta(hours=1), not_after=not_after
+        uri(identity),
+        not_before=min(now, not_after) + timedelta(seconds=min(starting, 0)),
+        not_after=not_after,
+        key=key,
     )
     return key_pem(key), SigningAnswer(
         identity=identity,
         chain=pem(certificate),
-        roots=(root.pem,),
+        roots=(root.pem,) if roots is None else roots,
         not_before=int(certificate.not_valid_before_utc.timestamp()),
         not_after=int(certificate.not_valid_after_utc.timestamp()),
     )
@@ -65,11 +77,13 @@ def test_what_is_installed_is_in_force_and_kept_private(tmp_path: Path) -> None:
     ("key", "signed", "reason"),
     [
         (*answer(REVIEWS), f"expected a certificate of {CATALOG}"),
-        (*answer(seconds=-10), "has expired"),
+        (*answer(seconds=-10), "has expired, [0-9]+ s ago by this machine's clock"),
+        (*answer(starting=3600), "is not valid yet, for 3[0-9]{3} s"),
+        (*answer(root=OTHER, roots=(ROOT.pem,)), "the roots that we believe do not vouch"),
         (answer()[0], answer()[1], "not usable with its key"),
         (answer()[0], SigningAnswer(identity=CATALOG, chain="", roots=(), not_before=0, not_after=0), "PEM"),
     ],
-    ids=["identity", "expired", "another key", "empty"],
+    ids=["identity", "expired", "too early", "another root", "another key", "empty"],
 )  # fmt: skip
 def test_an_answer_that_does_not_fit_changes_nothing(
     key: str, signed: SigningAnswer, reason: str, tmp_path: Path
@@ -220,6 +234,141 @@ async def test_a_refused_renewal_is_tried_again_with_the_old_certificate_in_use(
     assert certificates.last_error == "refused (rate-limited): too many"
     assert caplog.text.count("too many") == 1
     assert certificates.server is serving
+
+
+@pytest.mark.parametrize(("seconds", "longest"), [(60, 3.0), (86400, 15.0), (12, 1.0)])
+async def test_a_short_life_is_retried_quickly(
+    seconds: float, longest: float, tmp_path: Path
+) -> None:
+    """The waits grow to a twentieth of the life, so that there is time for many."""
+    time = Time()
+    certificates = Certificates(
+        CATALOG, tmp_path, clock=time.clock, pause=time.pause, draw=lambda: 1.0
+    )
+    certificates.install(*answer(seconds=seconds))
+
+    async def sign(_csr: str) -> SigningAnswer:
+        if certificates.failures == 8:
+            raise Enough
+        raise CannotSign("nobody there")
+
+    with pytest.raises(Enough):
+        await certificates.keep(sign)
+    assert max(time.naps[-8:]) == pytest.approx(longest, rel=0.1)
+    assert certificates.failures == 8
+
+
+async def test_a_renewal_that_fails_for_too_long_is_a_worry_and_then_the_end(
+    tmp_path: Path,
+) -> None:
+    """
+    Past three quarters of the life there is a sentence for the operator, with the reason; past the
+    end no context: nobody is dialled and nobody let in.
+    """
+    time = Time()
+    certificates = Certificates(CATALOG, tmp_path, clock=time.clock, pause=time.pause)
+    certificates.install(*answer(seconds=100))
+    seen: dict[str, float] = {}
+
+    async def sign(_csr: str) -> SigningAnswer:
+        left = certificates.not_after - time.now
+        if certificates.worry is not None:
+            seen.setdefault("worry", left)
+            assert "nobody there" in certificates.worry
+        if left < 0:
+            raise Enough
+        assert certificates.ready
+        assert certificates.server is not None
+        raise CannotSign("nobody there")
+
+    with pytest.raises(Enough):
+        await certificates.keep(sign)
+    assert 15 < seen["worry"] <= 25
+    assert not certificates.ready
+    assert (certificates.server, certificates.client, certificates.trunk) == (None, None, None)
+    assert (certificates.file, certificates.worry) == (None, None)
+
+
+def of_request(csr: str) -> SigningAnswer:
+    """Answer a signing request, as the authority does."""
+    request = reference.load_pem_x509_csr(csr.encode())
+    made, _key = ROOT.leaf(uri(CATALOG))
+    builder = (
+        reference.CertificateBuilder()
+        .issuer_name(ROOT.name)
+        .subject_name(reference.Name([]))
+        .public_key(request.public_key())
+        .serial_number(made.serial_number)
+        .not_valid_before(made.not_valid_before_utc)
+        .not_valid_after(made.not_valid_after_utc)
+    )
+    for extension in made.extensions:
+        if not isinstance(extension.value, reference.SubjectKeyIdentifier):
+            builder = builder.add_extension(extension.value, critical=extension.critical)
+    builder = builder.add_extension(
+        reference.SubjectKeyIdentifier.from_public_key(request.public_key()), critical=False
+    )
+    signed = pem(builder.sign(ROOT.key, SHA256()))
+    return SigningAnswer(
+        identity=CATALOG, chain=signed, roots=(ROOT.pem,), not_before=0, not_after=0
+    )
+
+
+async def test_a_crash_between_token_and_certificate_costs_nothing(tmp_path: Path) -> None:
+    """
+    Whoever is started in place of the one that died asks with the same key, which is in a private
+    file until the certificate is stored; a renewal makes a new one.
+    """
+    asked: list[bytes] = []
+    pending = tmp_path / "pending.pem"
+
+    def key_in(csr: str) -> bytes:
+        public = reference.load_pem_x509_csr(csr.encode()).public_key()
+        return public.public_bytes(
+            serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
+
+    async def dies(csr: str) -> SigningAnswer:
+        asked.append(key_in(csr))
+        assert stat.S_IMODE(pending.stat().st_mode) == 0o600
+        raise Enough
+
+    async def signs(csr: str) -> SigningAnswer:
+        asked.append(key_in(csr))
+        return of_request(csr)
+
+    for _ in range(2):
+        with pytest.raises(Enough):
+            await Certificates(CATALOG, tmp_path).keep(dies)
+    certificates = Certificates(CATALOG, tmp_path)
+    await certificates._renew(signs)
+    assert certificates.ready
+    assert not pending.exists()
+    await certificates._renew(signs)
+    assert asked[0] == asked[1] == asked[2] != asked[3]
+    assert certificates.renewals == 2
+
+
+async def test_a_first_answer_that_does_not_fit_costs_the_key(tmp_path: Path) -> None:
+    """With another it may be better; the same would be wrong for ever."""
+
+    async def wrong(_csr: str) -> SigningAnswer:
+        return answer()[1]
+
+    with pytest.raises(CertificateError, match="not usable with its key"):
+        await Certificates(CATALOG, tmp_path)._renew(wrong)
+    assert not (tmp_path / "pending.pem").exists()
+
+
+def test_an_answer_says_whom_to_believe_only_at_first_contact(tmp_path: Path) -> None:
+    """One that was under way while the bundle changed is older than what discovery has said."""
+    certificates = Certificates(CATALOG, tmp_path)
+    certificates.install(*answer())
+    assert certificates.roots == ROOT.pem
+    certificates.trust([ROOT.pem, OTHER.pem])
+    certificates.install(*answer())
+    assert certificates.roots == ROOT.pem + OTHER.pem
+    assert (tmp_path / "roots.pem").read_text() == ROOT.pem + OTHER.pem
 
 
 async def test_waiting_ends_when_there_is_a_certificate(tmp_path: Path) -> None:

@@ -20,6 +20,12 @@ async def test_key_and_request_belong_together() -> None:
     assert csr.public_key() == key.public_key()
 
 
+async def test_a_pair_is_read_again() -> None:
+    """From the text that has one after the other, as the child writes it."""
+    pair = await signing_request.make()
+    assert signing_request.parse((pair.key + pair.csr).encode()) == pair
+
+
 async def test_a_child_that_fails_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     """No interpreter, or one that fails: an error with a reason, and no hanging."""
     monkeypatch.setattr(sys, "executable", "/nowhere/python")

@@ -174,3 +174,62 @@ def test_a_key_of_another_certificate_is_an_error(tmp_path: Path) -> None:
     path = write(tmp_path / "x.pem", certificate, ROOT.leaf()[1])
     with pytest.raises(ssl.SSLError):
         tls.server_context(path, None, ROOT.pem)
+
+
+def test_a_pair_of_contexts_is_tried_out(tmp_path: Path, pair: Pair) -> None:
+    """What believes itself passes; a certificate of another root does not."""
+    tls.try_out(pair[1], pair[0])
+    own = TestAuthority("own").svid(tmp_path / "own.pem", CATALOG)
+    foreign = (make(own, None, ROOT.pem) for make in (tls.server_context, tls.client_context))
+    with pytest.raises(ssl.SSLError):
+        tls.try_out(*foreign)
+
+
+def test_no_session_is_resumed(tmp_path: Path) -> None:
+    """
+    A server hands out no ticket; and one from elsewhere, be it from before a root was removed or
+    an identity revoked, leads to a full handshake, which judges the certificate anew.
+    """
+    client = tls.client_context(ROOT.svid(tmp_path / "reviews.pem", REVIEWS), None, ROOT.pem)
+    own = ROOT.svid(tmp_path / "catalog.pem", CATALOG)
+    ours = tls.server_context(own, None, ROOT.pem)
+    generous = tls.server_context(own, None, ROOT.pem)
+    generous.num_tickets = 2
+    assert session_after(client, ours).has_ticket is False
+    ticket = session_after(client, generous)
+    assert ticket.has_ticket
+    assert resumed(client, generous, ticket)  # so the ticket is one
+    assert not resumed(client, ours, ticket)
+    renewed = tls.server_context(own, None, TestAuthority("new").pem)
+    renewed.num_tickets = 2
+    with pytest.raises(ssl.SSLCertVerificationError):
+        resumed(client, renewed, ticket)
+
+
+def session_after(client: ssl.SSLContext, server: ssl.SSLContext) -> ssl.SSLSession:
+    """Shake hands, exchange a byte so that tickets arrive, and return the session."""
+    session = _talk(client, server, None).session
+    assert session is not None
+    return session
+
+
+def resumed(client: ssl.SSLContext, server: ssl.SSLContext, session: ssl.SSLSession) -> bool:
+    reused: bool = _talk(client, server, session).session_reused
+    return reused
+
+
+def _talk(
+    client: ssl.SSLContext, server: ssl.SSLContext, session: ssl.SSLSession | None
+) -> ssl.SSLObject:
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    dialling = client.wrap_bio(to_client, to_server, session=session)
+    listening = server.wrap_bio(to_server, to_client, server_side=True)
+    for _ in range(3):
+        for end in (dialling, listening):
+            try:
+                end.do_handshake()
+            except ssl.SSLWantReadError:
+                continue
+    listening.write(b"x")
+    assert dialling.read(1) == b"x"
+    return dialling

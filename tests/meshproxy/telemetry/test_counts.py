@@ -33,12 +33,15 @@ def counted(status: int = 200) -> Metrics:
     metrics.shed("b", "sheddable")
     metrics.mirrored("b", "2xx")
     metrics.retry_skipped("b", "budget")
+    metrics.hedged("b")
+    metrics.hedge_won("b")
     metrics.overflowed("b", "cluster", "requests")
     metrics.breaker_changed("b", "open")
     metrics.ejected("b", "success-rate")
     metrics.ejection_prevented("b", "success-rate")
     metrics.health_checked("b", "healthy")
     metrics.gauges.remaining("b", "requests", 3)
+    metrics.gauges.retries("b", 10)
     return metrics
 
 
@@ -73,7 +76,8 @@ def test_nothing_is_forgotten() -> None:
     """Each thing that counts is added up; a new one must be, too."""
     state = {
         "config_version", "config_applied_at", "config_refused", "connected",
-        "certificate_not_after", "_max_series",
+        "certificate_not_after", "certificate_age", "certificate_renewals",
+        "certificate_failures", "certificate_worry", "_max_series",
     }  # fmt: skip
     before, after = vars(Metrics()), vars(total(counted().counts()))
     same = {name for name in before if repr(before[name]) == repr(after[name])}

@@ -183,12 +183,18 @@ def test_state_is_shown() -> None:
     metrics.config_refused = 2
     metrics.connected = True
     metrics.certificate_not_after = 1_234_567_890.0
+    metrics.certificate_age = 7.0
+    metrics.certificate_renewals, metrics.certificate_failures = 3, 4
     rendered = Rendered(metrics, now=1_000.0)
     assert rendered.value("mesh_config_info", version="abc") == 1
     assert rendered.value("mesh_config_age_seconds") == 100
     assert rendered.value("mesh_config_refused_total") == 2
     assert rendered.value("mesh_control_plane_connected") == 1
     assert rendered.value("mesh_certificate_expiry_timestamp_seconds") == 1_234_567_890
+    assert rendered.value("mesh_certificate_age_seconds") == 7
+    assert rendered.value("mesh_certificate_renewals_total") == 3
+    assert rendered.value("mesh_certificate_renewal_failures_total") == 4
+    assert rendered.value("mesh_certificate_renewal_overdue") == 0
     (build,) = rendered.named("mesh_build_info")
     assert build["version"] == __version__
 
@@ -201,6 +207,7 @@ def test_what_is_not_known_yet_is_absent() -> None:
         "mesh_config_info",
         "mesh_config_age_seconds",
         "mesh_certificate_expiry_timestamp_seconds",
+        "mesh_certificate_age_seconds",
     }
     assert rendered.value("mesh_control_plane_connected") == 0
 

@@ -66,10 +66,8 @@ async def test_panic_uses_all_of_them(scene: Scene) -> None:
         endpoint.healthy = False
     assert scene.among() == "23"
     scene.endpoints[2].healthy = False
-    assert scene.among() == "0123"
-    assert scene.availability.panicking
-    assert scene.among(panic_percent=25.0) == "3"
-    assert not scene.availability.panicking
+    assert (scene.among(), scene.availability.panicking) == ("0123", True)
+    assert (scene.among(panic_percent=25.0), scene.availability.panicking) == ("3", False)
     scene.endpoints[3].healthy = False
     assert scene.among(panic_percent=0.0) == ""
 

@@ -15,6 +15,7 @@ from meshproxy.contract.policies import (
     LimitsSpec,
     LoadBalancingSpec,
     OutlierSpec,
+    RetrySpec,
     SessionPersistenceSpec,
     SheddingSpec,
 )
@@ -71,6 +72,15 @@ async def test_another_identity_or_security_needs_new_connections(
     assert old.pool.retired
 
 
+async def test_a_new_spec_keeps_what_the_budget_has_counted(cluster: Cluster) -> None:
+    """A change of configuration is no new allowance; retries and the limit of bodies are the new ones."""
+    cluster.budget.deposit(1000.0)
+    assert sum(cluster.budget.withdraw(1000.0) for _ in range(20)) == 10
+    cluster.adopt(ClusterSpec(name="catalog", mtls=True, retry=RetrySpec(replay_limit=7)), (A, B))
+    assert not cluster.budget.withdraw(1000.0)
+    assert (cluster.mtls, cluster.retry.replay_limit) == (True, 7)
+
+
 async def test_picking(cluster: Cluster) -> None:
     """The less busy, but not the one that has just failed, if there is another."""
     first, second = cluster.endpoints
@@ -105,6 +115,7 @@ async def test_statistics_say_what_an_operator_asks(cluster: Cluster) -> None:
     }  # fmt: skip
     assert told["breaker"] is None
     assert told["limits"]["requests"] == {"now": 0, "most": 1024}
+    assert told["retry_budget"] == {"requests": 0, "retries": 0, "left": 10}
     cluster.sweep(0.0)
     cluster.close()
 
@@ -452,6 +463,7 @@ async def test_an_endpoint_may_have_a_limit_of_its_own() -> None:
     scene = Guarded(spec)
     exchange, relay = Recorder(), Recorder()
     scene.first.active = 2
+    exchange.attempts = 1  # type: ignore[attr-defined]
     scene.first.acquire(exchange)  # type: ignore[arg-type]
     scene.first.connect(relay)  # type: ignore[arg-type]
     assert exchange.heard == relay.heard == [("on_upstream_failed", "overflow")]
@@ -461,6 +473,22 @@ async def test_an_endpoint_may_have_a_limit_of_its_own() -> None:
     scene.first.active = 1
     scene.first.acquire(exchange)  # type: ignore[arg-type]
     assert scene.first.pool.statistics()["waiting"] == 1
+    scene.cluster.close()
+
+
+async def test_retries_of_an_endpoint_may_be_limited() -> None:
+    """First attempts pass; retries that are over make room for others."""
+    scene = Guarded(ClusterSpec(name="catalog", endpoint_limits=LimitsSpec(retries=1)))
+    exchanges = [Recorder() for _ in range(3)]
+    for attempts, exchange in zip((1, 2, 2), exchanges, strict=True):
+        exchange.attempts, exchange.endpoint = attempts, scene.first  # type: ignore[attr-defined]
+        scene.first.acquire(exchange)  # type: ignore[arg-type]
+    assert [exchange.words for exchange in exchanges] == [[], [], ["on_upstream_failed"]]
+    exchanges[1].endpoint = None  # type: ignore[attr-defined]
+    scene.first.acquire(exchanges[2])  # type: ignore[arg-type]
+    scene.first.acquire(exchanges[2])  # type: ignore[arg-type]
+    assert exchanges[2].words == ["on_upstream_failed"]
+    assert scene.counted("_overflows") == {("catalog", "endpoint", "retries"): 1}
     scene.cluster.close()
 
 

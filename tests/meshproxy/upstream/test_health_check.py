@@ -124,8 +124,8 @@ async def test_no_check_outlives_its_endpoint() -> None:
     async with origin(Answer(ILL)) as app, checked(app.port) as cluster:
         endpoint = cluster.endpoints[0]
         await until(lambda: not endpoint.healthy)
-        assert endpoint._check is not None
         cluster.adopt(ClusterSpec(name="catalog"), (endpoint.spec,))
+        assert cluster.endpoints == (endpoint,)
         assert endpoint.healthy
         assert endpoint._check is None
         cluster.adopt(cluster.spec, ())

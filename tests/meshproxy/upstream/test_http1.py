@@ -6,8 +6,8 @@ import pytest
 
 from meshproxy.codec.upgrade import websocket_accept
 from meshproxy.exchange import Exchange
-from meshproxy.message import CHUNKED, TUNNEL, Field, RequestHead, field
-from meshproxy.upstream.http1 import Http1Connection
+from meshproxy.message import CHUNKED, TUNNEL, Field, RequestHead, ResponseHead, field
+from meshproxy.upstream.http1 import DISCARD_LIMIT, DISCARD_TIME, Http1Connection
 from meshproxy.upstream.tunnel import EndpointTunnel
 from tests.helpers.recorder import Recorder
 from tests.helpers.transport import FakeLoop, arrive, connected
@@ -387,3 +387,86 @@ def test_a_websocket_with_a_key_keeps_it() -> None:
     assert [f[:2] for f in scene.exchange.heard[0][1].fields] == [
         (b"sec-websocket-accept", b"proof")
     ]
+
+
+# An answer that nobody wants ------------------------------------------------------------------------
+
+HEAD = b"HTTP/1.1 503 No\r\nContent-Length: %d\r\n\r\n"
+
+
+class Unwilling(FakeExchange):
+    """Wants nothing of an answer but its head."""
+
+    connection: Http1Connection
+
+    def on_response_head(self, head: ResponseHead) -> None:
+        self.heard.append(("on_response_head", head.status))
+        self.connection.discard(head.length)
+
+
+def unwanted(scene: Scene, method: bytes = b"GET", length: int | None = None) -> Unwilling:
+    """Lend the connection to an exchange that will discard the answer."""
+    exchange = Unwilling(method, length)
+    exchange.connection = scene.connection
+    scene.connection.lend(exchange)  # type: ignore[arg-type]
+    scene.loop.turn()
+    return exchange
+
+
+@pytest.mark.parametrize("pieces", [1, 5])
+def test_a_short_answer_that_nobody_wants_is_read_to_its_end(pieces: int) -> None:
+    """Then the connection is as good as new, and stays so."""
+    scene = Scene()
+    exchange = unwanted(scene)
+    answer = HEAD % 5 + b"sorry"
+    size = len(answer) // pieces + 1
+    for start in range(0, len(answer), size):
+        scene.arrive(answer[start : start + size])
+    assert exchange.words == ["on_response_head"]
+    assert scene.given_back == 1
+    scene.loop.sleep(DISCARD_TIME)
+    assert scene.transport.state == "open"
+    again = scene.lend()
+    scene.arrive(OK)
+    assert again.words[-1] == "on_response_end"
+
+
+@pytest.mark.parametrize(
+    ("announced", "said"),
+    [
+        (HEAD % (DISCARD_LIMIT + 1), b""),
+        (
+            b"HTTP/1.1 503 No\r\nTransfer-Encoding: chunked\r\n\r\n",
+            b"8000\r\n" + b"x" * 0x8000 + b"\r\n",
+        ),
+    ],
+)
+def test_a_long_answer_that_nobody_wants_costs_its_connection(
+    announced: bytes, said: bytes
+) -> None:
+    """To read it would cost more than to dial."""
+    scene = Scene()
+    unwanted(scene)
+    scene.arrive(announced)
+    for _ in range(3 if said else 0):
+        scene.arrive(said)
+    assert scene.transport.state == "aborted"
+    assert scene.given_back == 0
+
+
+def test_an_answer_that_nobody_wants_must_end_soon() -> None:
+    """Or the connection would be held for ever."""
+    scene = Scene()
+    unwanted(scene)
+    scene.arrive(HEAD % 5 + b"sor")
+    scene.loop.sleep(DISCARD_TIME)
+    assert scene.transport.state == "aborted"
+
+
+def test_an_answer_that_nobody_wants_before_the_request_has_ended() -> None:
+    """The server may never read the rest: the connection ends."""
+    scene = Scene()
+    unwanted(scene, b"PUT", 10)
+    scene.arrive(HEAD % 5 + b"sorry")
+    assert scene.transport.state == "aborted"
+    assert scene.given_back == 0

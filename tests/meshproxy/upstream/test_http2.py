@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from meshproxy.flow import HIGH_WATER
-from meshproxy.message import CHUNKED, RequestHead, field
+from meshproxy.message import CHUNKED, RequestHead, ResponseHead, field
+from meshproxy.upstream.http1 import DISCARD_LIMIT, DISCARD_TIME
 from meshproxy.upstream.http2 import PINGS, Http2Connection, Http2Stream
 from tests.helpers.http2 import Heard, Wire, of
 from tests.helpers.recorder import Recorder
@@ -342,3 +343,59 @@ def test_plain_apps_are_not_asked() -> None:
         scene.connection.sweep(0.0)
     assert scene.hear() == []
     assert scene.transport.state == "open"
+
+
+# An answer that nobody wants ------------------------------------------------------------------------
+
+
+class Unwilling(FakeExchange):
+    """Wants nothing of an answer but its head."""
+
+    def on_response_head(self, head: ResponseHead) -> None:
+        self.heard.append(("on_response_head", head.status))
+        self.stream.discard(head.length)
+
+
+def unwanted(scene: Scene, length: int | None = None) -> Unwilling:
+    exchange = Unwilling(RequestHead(b"GET", b"catalog", b"/", [], length))
+    scene.connection.lend(exchange)  # type: ignore[arg-type]
+    scene.hear()
+    return exchange
+
+
+@pytest.mark.parametrize("announced", [True, False])
+def test_a_short_answer_that_nobody_wants_ends_by_itself(announced: bool) -> None:
+    """No reset, which peers count; and the window it took is given back."""
+    scene = Scene()
+    exchange = unwanted(scene)
+    fields = [(":status", "503"), *([("content-length", "5")] if announced else [])]
+    scene.arrive(scene.server.headers(1, fields, end=False))
+    scene.arrive(scene.server.data(1, b"sorry", end=True))
+    scene.loop.sleep(DISCARD_TIME)
+    assert not of(scene.hear(), "RstStream")
+    assert exchange.words == ["on_response_head"]
+    assert scene.connection.idle
+    assert scene.connection.served == 1
+
+
+def test_an_answer_without_a_body_that_nobody_wants() -> None:
+    """As gRPC's answers with a status alone."""
+    scene = Scene()
+    unwanted(scene)
+    scene.arrive(scene.server.headers(1, [(":status", "503")], end=True))
+    assert not of(scene.hear(), "RstStream")
+    assert scene.connection.idle
+
+
+@pytest.mark.parametrize("case", ["long", "slow", "early"])
+def test_other_answers_that_nobody_wants_are_cancelled(case: str) -> None:
+    """What is long, does not end soon, or came before the request had ended."""
+    scene = Scene()
+    unwanted(scene, 10 if case == "early" else None)
+    length = DISCARD_LIMIT + 1 if case == "long" else 5
+    fields = [(":status", "503"), ("content-length", str(length))]
+    scene.arrive(scene.server.headers(1, fields, end=False))
+    if case == "slow":
+        assert not of(scene.hear(), "RstStream")
+        scene.loop.sleep(DISCARD_TIME)
+    assert [h.frame.error_code for h in of(scene.hear(), "RstStream")] == [8]

@@ -22,6 +22,7 @@ from tests.helpers.certificates import TestAuthority
 from tests.helpers.environment import Environment, until
 from tests.helpers.http2 import Wire
 from tests.helpers.origin import Conversation, Origin, hello, origin
+from tests.helpers.ports import free_port
 from tests.helpers.recorder import Recorder
 
 NOTHING = {"connections": 0, "idle": 0, "dialling": 0, "waiting": 0}
@@ -335,6 +336,46 @@ async def test_not_a_byte_goes_to_a_peer_that_is_not_the_expected_one(
     server.close()
 
 
+async def test_a_revoked_peer_is_cut_off_and_not_called_again(
+    environment: Environment, tmp_path: Path
+) -> None:
+    """The connection that stands ends, and nothing is said on the next one."""
+    authority = TestAuthority()
+    ours = authority.issue("spiffe://test.mesh/ns/default/sa/storefront", tmp_path, "a")
+    environment.client_context = tls.client_context(*ours, authority.root)
+    theirs = tls.server_context(*authority.issue(CATALOG, tmp_path, "b"), authority.root)
+    theirs.set_alpn_protocols([tls.ALPN_HTTP1])
+    peer = Peer()
+    server = await asyncio.start_server(peer.serve, "127.0.0.1", 0, ssl=theirs)
+    endpoint = EndpointSpec(
+        address="127.0.0.1", port=server.sockets[0].getsockname()[1], identities=(CATALOG,)
+    )
+    pool = Pool(
+        ClusterSpec(name="catalog", mtls=True),
+        endpoint,
+        environment,
+        Limits(LimitsSpec()),
+        Limits(LimitsSpec()),
+    )
+    assert pool in environment.pools
+    [exchange] = ask(pool)
+    await until(lambda: exchange.over)
+    environment.revoked = frozenset({"spiffe://test.mesh/ns/default/sa/reviews"})
+    pool.expel()
+    assert pool.statistics()["connections"] == 1
+    environment.revoked = frozenset({CATALOG})
+    pool.expel()
+    await until(lambda: pool.statistics()["connections"] == 0)
+    heard = len(peer.heard)
+    [exchange] = ask(pool)
+    await until(lambda: exchange.over)
+
+    assert exchange.failure == "peer-identity-mismatch"
+    assert environment.handshakes == ["identity-revoked"]
+    assert len(peer.heard) == heard
+    server.close()
+
+
 async def test_without_a_certificate_nobody_is_called(environment: Environment) -> None:
     """Mutual TLS never falls back to plaintext."""
     endpoint = EndpointSpec(address="127.0.0.1", port=1, identities=(CATALOG,))
@@ -530,3 +571,52 @@ async def test_an_old_shared_connection_finishes_its_streams(environment: Enviro
         peer.answer()
         await answered(under_way + later)
         await until(lambda: pool.statistics() == {**NOTHING, "connections": 1, "idle": 1})
+
+
+# Limits of the whole cluster -----------------------------------------------------------------------
+
+
+async def test_limits_are_shared_by_the_endpoints_of_a_cluster(environment: Environment) -> None:
+    """Together they have so many connections and so long a line; each may have one connection."""
+    gate = asyncio.Event()
+
+    async def slowly(conversation: Conversation) -> None:
+        await gate.wait()
+        await hello(conversation)
+
+    shared = Limits(LimitsSpec(connections=3, pending=6))
+    async with origin(slowly) as first, origin(slowly) as second:
+        pools = []
+        for app in (first, second):
+            endpoint = EndpointSpec(address="127.0.0.1", port=app.port)
+            own = Limits(LimitsSpec())
+            pools.append(Pool(ClusterSpec(name="app"), endpoint, environment, own, shared))
+        exchanges = ask(pools[0], 5)
+        assert pools[0].statistics()["dialling"] == shared.connections.count == 3
+        exchanges += ask(pools[1], 3)
+        assert pools[1].statistics()["dialling"] == 1
+        assert [exchange.failure for exchange in exchanges] == [None] * 6 + ["overflow"] * 2
+        assert shared.pending.count == 6
+        await until(lambda: first.requests and second.requests)
+        gate.set()
+        await answered(exchanges[:6])
+        assert (shared.pending.count, first.connections, second.connections) == (0, 3, 1)
+        counted = dict(environment.metrics.counts().counters["_overflows"])
+        assert counted["app", "cluster", "pending"] == 2
+        assert counted["app", "cluster", "connections"] >= 1
+        for pool in pools:
+            pool.close()
+        await until(lambda: shared.connections.count == 0)
+
+
+async def test_what_fails_or_leaves_gives_its_place_back(environment: Environment) -> None:
+    """A dial that fails, an exchange that waits no longer, a connection that is lost."""
+    shared = Limits(LimitsSpec(connections=3, pending=6))
+    endpoint = EndpointSpec(address="127.0.0.1", port=free_port())
+    pool = Pool(ClusterSpec(name="app"), endpoint, environment, Limits(LimitsSpec()), shared)
+    exchanges = ask(pool, 3)
+    pool.forget(exchanges[0])  # type: ignore[arg-type]
+    assert shared.pending.count == 2
+    await until(lambda: all(exchange.failure for exchange in exchanges[1:]))
+    await until(lambda: shared.connections.count == 0)
+    assert shared.pending.count == 0

@@ -4,9 +4,11 @@ import io
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from control_plane.cli.client import Client
 from control_plane.cli.local import plane as plane_module
 from control_plane.cli.local.allocation import Ports
 from control_plane.cli.local.logs import Console
@@ -71,6 +73,29 @@ async def test_a_token_that_cannot_be_had_is_waited_for(
 
     with pytest.raises(NotReadyError, match=r"no join token: nothing listens on 127\.0\.0\.1"):
         await plane.token("default/shop")
+    await plane.process.stop()
+    directory.release()
+
+
+async def test_with_a_token_come_the_roots_of_that_moment(tmp_path: Path) -> None:
+    """They may have been replaced since the mesh was started."""
+    directory = RunDirectory(tmp_path)
+    plane = local_plane(directory)
+    asked: list[str] = []
+
+    class Answering(Client):
+        def text(self, path: str) -> str:
+            asked.append(path)
+            return "new roots"
+
+        def post(self, path: str, body: object) -> Any:
+            asked.append(path)
+            return {"token": str(body)}
+
+    plane.client = Answering(plane.context)
+    assert await plane.token("default/shop") == "{'workload': 'default/shop'}"
+    assert directory.roots.read_text() == "new roots"
+    assert asked == ["/api/v1/tokens", "/api/v1/roots"]
     await plane.process.stop()
     directory.release()
 
