@@ -13,7 +13,7 @@ from control_plane.resources.security import (
     SecurityPolicy,
     Source,
 )
-from control_plane.resources.selection import selected
+from control_plane.resources.selection import includes, means, selected
 from meshproxy.contract.authorization import (
     AuthorizationRuleSpec,
     AuthorizationSpec,
@@ -26,28 +26,38 @@ _ACTIONS = {"ALLOW": "allow", "DENY": "deny", "AUDIT": "audit"}
 
 
 def authorization(
-    workload: Workload, policies: Iterable[SecurityPolicy], mesh: MeshConfig
+    workload: Workload, port: int, policies: Iterable[SecurityPolicy], mesh: MeshConfig
 ) -> tuple[AuthorizationSpec, ...]:
-    """Return what holds for the workload's ports; empty where everything is allowed."""
+    """
+    Return what holds for one of the workload's ports; empty where everything is allowed.
+
+    An ALLOW policy whose rules are all about other ports is there, without rules: it allows nothing.
+    """
     return tuple(
-        _policy(policy) for policy in selected(AuthorizationPolicy, workload, policies, mesh)
+        _policy(policy, port) for policy in selected(AuthorizationPolicy, workload, policies, mesh)
     )
 
 
-def _policy(policy: AuthorizationPolicy) -> AuthorizationSpec:
+def _policy(policy: AuthorizationPolicy, port: int) -> AuthorizationSpec:
     metadata = policy.metadata
     return AuthorizationSpec(
         name=f"{metadata.namespace}/{metadata.name}",
         action=_ACTIONS[policy.spec.action],  # type: ignore[arg-type]
-        rules=tuple(_rule(rule) for rule in policy.spec.rules),
+        rules=tuple(
+            _rule(rule.name or str(number), rule, port)
+            for number, rule in enumerate(policy.spec.rules)
+            if means(rule, port)
+        ),
     )
 
 
-def _rule(rule: AuthorizationRule) -> AuthorizationRuleSpec:
+def _rule(name: str, rule: AuthorizationRule, port: int) -> AuthorizationRuleSpec:
     return AuthorizationRuleSpec(
-        name=rule.name or "",
+        name=name,
         sources=tuple(_source(one.source) for one in rule.sources),
-        operations=tuple(_operation(one.operation) for one in rule.to),
+        operations=tuple(
+            _operation(one.operation) for one in rule.to if includes(one.operation, port)
+        ),
         facts=tuple(_fact(condition) for condition in rule.when),
     )
 
@@ -75,8 +85,6 @@ def _operation(operation: Operation) -> OperationSpec:
         not_methods=operation.not_methods,
         paths=tuple(map(_path, operation.grpc)) or operation.paths,
         not_paths=operation.not_paths,
-        ports=operation.ports,
-        not_ports=operation.not_ports,
     )
 
 

@@ -15,8 +15,7 @@ from meshproxy.contract import wire
 from meshproxy.contract.resources import DestinationSpec, Snapshot, TrustSpec
 
 from . import clusters, destinations, endpoints, tcp_routes, virtual_hosts
-from .authentication import NO_KEY_SETS, KeySets, authentication
-from .authorization import authorization
+from .authentication import NO_KEY_SETS, KeySets
 from .called import called
 from .destinations import Neighbours, neighbours
 from .guard import Guard
@@ -60,7 +59,7 @@ def generate(
     )
 
     # §5 What callers reach: the app's own ports.
-    guard = Guard(authorization(own, security, mesh), authentication(own, security, mesh, key_sets))
+    guard = Guard(own, security, mesh, key_sets)
     own_hosts = virtual_hosts.inbound(own, state.services, targeted, guard)
     own_streams = tcp_routes.inbound(own, state.services, guard)
     app = clusters.inbound(own, state.services, routes, targeted)

@@ -18,7 +18,7 @@ from meshproxy.contract.resources import TcpBackendSpec, TcpRouteSpec, TcpRuleSp
 
 from .backends import tcp_backend
 from .called import Called
-from .guard import NO_GUARD, Guard
+from .guard import Guard
 from .listeners import inbound_name, inbound_protocol
 from .virtual_hosts import domains
 
@@ -43,13 +43,13 @@ def outbound(
 
 
 def inbound(
-    workload: Workload, services: Services, guard: Guard = NO_GUARD
+    workload: Workload, services: Services, guard: Guard | None = None
 ) -> tuple[TcpRouteSpec, ...]:
     """Return the routes of the workload's own ports: to the app."""
     return tuple(
         msgspec.structs.replace(
             _all_to(inbound_name(port.port), inbound_name(port.port)),
-            authorization=guard.authorization,
+            authorization=() if guard is None else guard.authorization(port.port),
         )
         for port in sorted(workload.spec.ports, key=lambda port: port.port)
         if inbound_protocol(port.port, workload, services) != "http"

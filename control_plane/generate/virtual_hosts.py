@@ -17,7 +17,7 @@ from meshproxy.contract.resources import BackendSpec, RouteSpec, VirtualHostSpec
 
 from . import grpc_routes, http_routes
 from .called import Called
-from .guard import NO_GUARD, Guard
+from .guard import Guard
 from .listeners import inbound_name, inbound_protocol
 from .traffic_shaping import faults, rate_limits
 
@@ -42,7 +42,7 @@ def outbound(
 
 
 def inbound(
-    workload: Workload, services: Services, targeted: Targeted, guard: Guard = NO_GUARD
+    workload: Workload, services: Services, targeted: Targeted, guard: Guard | None = None
 ) -> tuple[VirtualHostSpec, ...]:
     """
     Return the virtual hosts of the workload's own ports: whatever the authority, to the app.
@@ -55,8 +55,8 @@ def inbound(
             domains=("*",),
             routes=(_all_to(inbound_name(port.port), inbound_name(port.port)),),
             rate_limits=_rate_limits(port.port, workload, services, targeted),
-            authorization=guard.authorization,
-            jwt=guard.jwt,
+            authorization=() if guard is None else guard.authorization(port.port),
+            jwt=() if guard is None else guard.jwt,
         )
         for port in sorted(workload.spec.ports, key=lambda port: port.port)
         if inbound_protocol(port.port, workload, services) != "tcp"

@@ -22,7 +22,7 @@ from .security import (
     RequestAuthentication,
     SecurityPolicy,
 )
-from .selection import everywhere, in_front, is_about
+from .selection import everywhere, in_front, is_about, means
 
 
 def ineffective(
@@ -96,7 +96,7 @@ def _of_requests(
     }[policy.spec.action]
     for number, rule in enumerate(policy.spec.rules):
         where = _about_requests(rule)
-        opaque = [port for port in sorted(ports) if _means(rule, port)]
+        opaque = [port for port in sorted(ports) if means(rule, port)]
         if where is not None and opaque:
             port = opaque[0]
             message = (
@@ -115,14 +115,6 @@ def _about_requests(rule: AuthorizationRule) -> Path | None:
         if to.operation != Operation(ports=to.operation.ports, not_ports=to.operation.not_ports):
             return ("to", index, "operation")
     return ("when", 0) if rule.when else None
-
-
-def _means(rule: AuthorizationRule, port: int) -> bool:
-    return not rule.to or any(
-        (not to.operation.ports or port in to.operation.ports)
-        and port not in to.operation.not_ports
-        for to in rule.to
-    )
 
 
 def _not_allowed(policy: RequestAuthentication, mesh: MeshConfig) -> Iterator[tuple[Path, Problem]]:

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from .attachment import age
 from .model import MeshConfig, Service, ServicePort, Workload
-from .security import PeerAuthentication, SecurityPolicy
+from .security import AuthorizationRule, Operation, PeerAuthentication, SecurityPolicy
 
 S = TypeVar("S", bound=SecurityPolicy)
 
@@ -108,3 +108,16 @@ def mtls(
 
 def _labels(policy: PeerAuthentication) -> bool:
     return policy.spec.selector is not None and bool(policy.spec.selector.match_labels)
+
+
+# Of a workload, a port ------------------------------------------------------------------------------
+
+
+def means(rule: AuthorizationRule, port: int) -> bool:
+    """Say whether a rule can be about a port."""
+    return not rule.to or any(includes(to.operation, port) for to in rule.to)
+
+
+def includes(operation: Operation, port: int) -> bool:
+    """Say whether an operation can be one at a port."""
+    return (not operation.ports or port in operation.ports) and port not in operation.not_ports

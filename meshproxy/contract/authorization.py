@@ -8,7 +8,7 @@ none of its `not_` twin.  Entries are texts with at most one ``*``, at their beg
 
 from typing import Literal
 
-from .spec import Name, Port, Spec
+from .spec import Name, Spec
 
 
 class SourceSpec(Spec, frozen=True, kw_only=True):
@@ -44,7 +44,6 @@ class OperationSpec(Spec, frozen=True, kw_only=True):
         methods: Of HTTP, case-sensitive.
         paths: Without the query.  Also templates: ``{*}`` stands for one segment, ``{**}`` at the
             end for any rest.  gRPC's are ``/package.Service/Method``.
-        ports: Of the workload.
     """
 
     hosts: tuple[str, ...] = ()
@@ -53,8 +52,6 @@ class OperationSpec(Spec, frozen=True, kw_only=True):
     not_methods: tuple[str, ...] = ()
     paths: tuple[str, ...] = ()
     not_paths: tuple[str, ...] = ()
-    ports: tuple[Port, ...] = ()
-    not_ports: tuple[Port, ...] = ()
 
 
 class FactSpec(Spec, frozen=True, kw_only=True):
