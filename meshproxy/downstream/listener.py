@@ -233,6 +233,7 @@ class Listener:
         elif wire is Wire.TLS:
             context = self.environment.server_context
             if context is None:
+                self.environment.metrics.handshake_failed("downstream", "no-certificate")
                 sock.close()
                 return
             await self._loop.connect_accepted_socket(

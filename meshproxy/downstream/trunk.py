@@ -149,6 +149,11 @@ class TrunkStream(Stream):
             self.end_by_reset(NO_ERROR)
         return True
 
+    def send_data(self, data: bytes | memoryview, last: bool = False) -> None:
+        if self._unread is not None:
+            self._pass_on()  # the server has spoken first: none of HTTP, which waits to be asked
+        super().send_data(data, last)
+
     def send_end(self, trailers: Fields | None = None) -> None:
         super().send_end(trailers)
 

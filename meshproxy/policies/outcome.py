@@ -45,6 +45,7 @@ _NOT_ITS_FAULT: Final = frozenset(
         "overflow",  # our limits
         "not-ready",  # our certificate
         "fields-too-large",  # the client's head
+        "body-timeout",  # the client's body
         "upgrade-not-supported",  # what the client asked for
     }
 )

@@ -137,15 +137,16 @@ class EnrolledMesh:
         (directory / "placements.json").write_bytes(wire.encode(placements))
         self.directory = directory
         self.context = directory / "context.json"
-        self.plane = Plane(
-            Config(
-                state=directory / "plane",
-                files=(directory / "mesh.yaml",),
-                placements=directory / "placements.json",
-                discovery=Listen(port=free_port()),
-                api=Listen(port=free_port()),
-            )
+        self._config = Config(
+            state=directory / "plane",
+            files=(directory / "mesh.yaml",),
+            placements=directory / "placements.json",
+            discovery=Listen(port=free_port()),
+            api=Listen(port=free_port()),
         )
+        self.plane = Plane(self._config)
+        self._stop = asyncio.Event()
+        self._serving: asyncio.Task[None]
         self._sidecars: list[subprocess.Popen[bytes]] = []
         self.mayfly = Certificates(MAYFLY, directory / "mayfly")
 
@@ -155,9 +156,7 @@ class EnrolledMesh:
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator["EnrolledMesh"]:
-        stop = asyncio.Event()
-        serving = asyncio.create_task(self.plane.run(stop))
-        await until(lambda: self.plane.ports or serving.done())
+        await self._start_plane()
         assert self.plane.ports is not None
         token = str(self.directory / "plane" / "operator.token")
         api = f"http://127.0.0.1:{self.plane.ports[1]}"
@@ -179,22 +178,40 @@ class EnrolledMesh:
             for sidecar in self._sidecars:
                 sidecar.terminate()
                 await asyncio.to_thread(sidecar.wait, 20)
-            stop.set()
-            await serving
+            await self.stop_plane()
+
+    async def _start_plane(self) -> None:
+        self._stop.clear()
+        self._serving = asyncio.create_task(self.plane.run(self._stop))
+        await until(lambda: self.plane.ports or self._serving.done())
+
+    async def stop_plane(self) -> None:
+        """Let the control plane be away."""
+        self._stop.set()
+        await self._serving
+
+    async def restart_plane(self) -> None:
+        """Have it back, with what it left on disk."""
+        self.plane = Plane(self._config)
+        await self._start_plane()
+
+    def give_token(self, name: str) -> None:
+        """Put a new join token where the sidecar of a workload looks for it."""
+        identity = self.plane._identity_of(f"default/{name}")
+        assert identity is not None
+        token, _expires = self.plane._tokens.issue(f"default/{name}", identity)
+        (private_file.directory(self.directory / name) / "token").write_text(token)
 
     async def _obey(self, _snapshot: Snapshot) -> None:
         """It knows what to do by itself."""
 
     def _bootstrap(self, name: str) -> Bootstrap:
         assert self.plane.ports is not None
-        state = private_file.directory(self.directory / name)
-        identity = self.plane._identity_of(f"default/{name}")
-        assert identity is not None
-        token, _expires = self.plane._tokens.issue(f"default/{name}", identity)
-        (state / "token").write_text(token)
+        self.give_token(name)
+        state = self.directory / name
         return Bootstrap(
             workload=f"default/{name}",
-            identity=str(identity),
+            identity=str(self.plane._identity_of(f"default/{name}")),
             state=state,
             drain_seconds=1,
             control_plane=ControlPlane(

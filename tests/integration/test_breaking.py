@@ -1,13 +1,17 @@
 """Endpoints that misbehave, behind a real sidecar: who is asked, what clients see, what is counted."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
+import grpc
 import pytest
+from msgspec import structs
 
+from meshproxy.contract import wire
 from meshproxy.contract.policies import (
     CircuitBreakerSpec,
     HealthCheckSpec,
@@ -31,8 +35,9 @@ from meshproxy.contract.resources import (
 from tests.helpers.client import Response, connect, get
 from tests.helpers.fault_server.connection import reset
 from tests.helpers.origin import Conversation, Origin, hello, origin
-from tests.helpers.pair import Sidecar
+from tests.helpers.pair import Pair, Sidecar
 from tests.helpers.ports import free_port
+from tests.helpers.tcp_pair import TcpPair
 
 NO_STATISTICS = OutlierSpec(consecutive_gateway_errors=3, consecutive_local_failures=3)
 
@@ -413,3 +418,107 @@ async def test_checks_take_an_endpoint_out_and_bring_it_back(tmp_path: Path, kin
                 if kind == "http":
                     assert b"GET /health HTTP/1.1" in late.requests[0]
                 assert await scene.metric("mesh_health_checks_total", result="healthy") > 0
+
+
+# Between two sidecars -----------------------------------------------------------------------------
+
+
+class Serving(grpc.GenericRpcHandler):  # type: ignore[misc]  # no types
+    """gRPC's health service, and whatever else is called answers UNAVAILABLE."""
+
+    def __init__(self) -> None:
+        self.status = b"\x08\x01"
+        self.asked: list[bytes] = []
+
+    def service(self, details: Any) -> Any:
+        check = details.method == "/grpc.health.v1.Health/Check"
+        return grpc.unary_unary_rpc_method_handler(self._check if check else self._fail)
+
+    def _check(self, request: bytes, _context: Any) -> bytes:
+        self.asked.append(request)
+        return self.status
+
+    def _fail(self, _request: bytes, context: Any) -> None:
+        context.abort(grpc.StatusCode.UNAVAILABLE, "not today")
+
+
+@contextmanager
+def serving() -> Iterator[tuple[int, Serving]]:
+    handler = Serving()
+    server = grpc.server(ThreadPoolExecutor(4), handlers=(handler,))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        yield port, handler
+    finally:
+        server.stop(None).wait()
+
+
+def arm(pair: Any, **policies: Any) -> None:
+    """Give the cluster of a sidecar that has not been started these policies."""
+    snapshot = wire.decode(pair.a._snapshot.read_bytes(), Snapshot)
+    clusters = tuple(structs.replace(cluster, **policies) for cluster in snapshot.clusters)
+    pair.a._snapshot.write_bytes(wire.encode(structs.replace(snapshot, clusters=clusters)))
+
+
+def state(sidecar: Sidecar) -> str:
+    [cluster] = sidecar.get("/clusters")
+    return str(cluster["endpoints"][0]["state"])
+
+
+async def came(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not await asyncio.to_thread(condition):
+            await asyncio.sleep(0.05)
+
+
+async def test_grpc_health_is_asked_over_mutual_tls(tmp_path: Path) -> None:
+    """Through the endpoint's sidecar, of the service that is named."""
+    check = HealthCheckSpec(
+        type="grpc", service="shop.Books", interval=50, timeout=2_000, healthy=1, unhealthy=1
+    )
+    with serving() as (port, handler):
+        pair = Pair(tmp_path, port, app_protocol="http2")
+        arm(pair, health_check=check, outliers=None)
+        with pair:
+            await came(lambda: bool(handler.asked))
+            assert handler.asked[0] == b"\x0a\x0ashop.Books"
+            assert state(pair.a) == "in-service"
+            handler.status = b"\x08\x02"
+            await came(lambda: state(pair.a) == "unhealthy")
+            handler.status = b"\x08\x01"
+            await came(lambda: state(pair.a) == "in-service")
+
+
+async def test_calls_that_fail_open_the_breaker(tmp_path: Path) -> None:
+    """UNAVAILABLE under a status of 200; then it is the sidecar that says so, at once."""
+    breaker = CircuitBreakerSpec(min_requests=3, open_time=60_000)
+    with serving() as (port, _):
+        pair = Pair(tmp_path, port, app_protocol="http2")
+        arm(pair, breaker=breaker, outliers=None)
+        with pair:
+
+            def call() -> Any:
+                with grpc.insecure_channel(f"127.0.0.1:{pair.door}") as channel:
+                    try:
+                        channel.unary_unary("/shop.Books/Get")(b"", timeout=20)
+                    except grpc.RpcError as error:
+                        return error
+                raise AssertionError("was answered")
+
+            said = [str((await asyncio.to_thread(call)).details()) for _ in range(4)]
+            assert said[:3] == ["not today"] * 3
+            assert said[3].startswith("circuit-open: ")
+
+
+async def test_tcp_is_checked_through_to_the_app(tmp_path: Path) -> None:
+    """A sidecar that is there does not make up for an app that is not."""
+    check = HealthCheckSpec(type="tcp", interval=50, timeout=2_000, healthy=1, unhealthy=1)
+    port = free_port()
+    pair = TcpPair(tmp_path, port)
+    arm(pair, health_check=check, outliers=None)
+    with pair:
+        await came(lambda: state(pair.a) == "unhealthy")
+        async with origin(hello, port):
+            await came(lambda: state(pair.a) == "in-service")
+    await all_gone()

@@ -15,7 +15,7 @@ from tests.helpers.fault_server.handle import Counts
 
 pytestmark = pytest.mark.integration
 
-AT_ONCE = 8
+AT_ONCE = 32
 WAYS: tuple[Way, ...] = ("alone", "pair")
 CASES = {
     Case(f"r{number}-{lane}-{way}", lane, way, policy.name, row.spare): (policy, row)

@@ -1,5 +1,5 @@
 """
-Two rotations of the root while traffic flows, with certificates that live for seconds.
+Certificates that live for seconds: two rotations of the root while traffic flows, and their end.
 
 `ROTATION_LIFETIME=60` in the environment has them live for a minute, the least that a mesh allows
 (and puts on more load): the rotations then take two minutes and a bit.
@@ -16,6 +16,7 @@ import pytest
 
 from control_plane.cli.main import main
 from control_plane.resources import validate
+from tests.helpers.client import get
 from tests.helpers.enrolled_mesh import EnrolledMesh, enrolled_mesh
 from tests.helpers.steady import fresh, kept, line, steady, talk
 
@@ -83,3 +84,48 @@ async def test_no_request_fails_while_the_root_rotates_twice(
     said = capsys.readouterr().out
     assert "1/3: 0 of 3 proxies believe the new root" in said
     assert said.count("rotation over, 3/3") == 2
+
+
+async def test_a_certificate_that_cannot_be_renewed_ends_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    With the control plane away: first degraded, while everything works; then not ready, and no
+    handshake succeeds.  When it is back, tokens bring all back, without a restart.
+    """
+    monkeypatch.setattr(validate, "MIN_LIFETIME", 1000)
+    async with enrolled_mesh(tmp_path, 6) as mesh:
+
+        async def readiness(name: str, wanted: bytes) -> bytes:
+            async with asyncio.timeout(30):
+                while not (
+                    said := await asyncio.to_thread(mesh.page, name, "/healthz/ready")
+                ).startswith(wanted):
+                    await asyncio.sleep(0.05)
+            return said
+
+        await mesh.stop_plane()
+        said = await readiness("door", b"ready, degraded: certificate not renewed, it ends in ")
+        assert b"127.0.0.1" in said
+        assert (await get(mesh.doors["web"])).status == 200
+
+        for name in ("door", "app"):
+            await readiness(name, b"no valid certificate")
+        refused = await get(mesh.doors["mayfly"])
+        assert (refused.status, refused.header("x-mesh-refusal")) == (503, "not-ready")
+
+        await mesh.restart_plane()
+        for name in ("door", "app", "mayfly"):
+            mesh.give_token(name)
+        for name in ("door", "app"):
+            await readiness(name, b"ready\n")
+        async with asyncio.timeout(30):
+            while (await get(mesh.doors["web"])).status != 200:
+                await asyncio.sleep(0.05)
+        metrics = mesh.page("door", "/metrics").decode()
+        assert "mesh_certificate_renewal_overdue 0.0" in metrics
+        failures = re.search(
+            r"^mesh_certificate_renewal_failures_total (.*)$", metrics, re.MULTILINE
+        )
+        assert failures is not None
+        assert float(failures[1]) > 0

@@ -9,6 +9,7 @@ from meshproxy.contract.policies import (
     MirrorSpec,
     OutlierSpec,
     RateLimitSpec,
+    RetryBudgetSpec,
     RetrySpec,
 )
 
@@ -189,6 +190,42 @@ OF_RETRIES = (
     Row("answers UNAVAILABLE after a message", "grpc=14 first=1", "14", lanes=GRPC_ONLY),
 )  # fmt: skip
 
+RETRIED_TIMEOUTS = Policy(
+    "retried timeouts",
+    "`timeouts: {backendRequest: 300ms}`, and `retryOn: [timeout]`: too late is asked for once more.",
+    route={"backend_request_timeout": 300, "retry": RetrySpec(conditions=("timeout",))},
+)
+OF_RETRIED_TIMEOUTS = (
+    Row(
+        "stalls before the answer, once, GET", "at=head do=stall first=1", "200",
+        method="GET", executed=2, counts={"retries attempt-timeout": 1},
+    ),
+    Row(
+        "stalls before the answer, once, POST", "at=head do=stall first=1", "attempt-timeout",
+        counts={"retries_skipped not-idempotent": 1},
+    ),
+)  # fmt: skip
+
+BUDGET = Policy(
+    "budget",
+    "`retryConstraint: {budget: {percent: 0}, minRetryRate: {count: 1, interval: 1h}}`: one, and no more.",
+    cluster={
+        "retry_budget": RetryBudgetSpec(percent=0, min_count=1, min_interval=3_600_000),
+    },
+)
+OF_BUDGET = (
+    Row(
+        "nobody listens", "", "connect-failed",
+        mode="closed", executed=0,
+        counts={"retries connect-failed": 1, "retries_skipped budget": 1},
+    ),
+    Row(
+        "REFUSED_STREAM, always", "at=request do=rst:7", "stream-refused",
+        lanes=HTTP2_ONLY, executed=0,
+        counts={"retries stream-refused": 1, "retries_skipped budget": 1},
+    ),
+)  # fmt: skip
+
 BREAKER = Policy(
     "breaker",
     "`circuitBreaker: {minRequests: 3, failurePercent: 50}`: a service that fails is left alone.",
@@ -352,6 +389,8 @@ OF_MIRROR = (
 MATRIX: tuple[tuple[Policy, tuple[Row, ...]], ...] = (
     (DEFAULTS, OF_DEFAULTS),
     (RETRIES, OF_RETRIES),
+    (RETRIED_TIMEOUTS, OF_RETRIED_TIMEOUTS),
+    (BUDGET, OF_BUDGET),
     (TIMEOUT, OF_TIMEOUT),
     (ATTEMPT_TIMEOUT, OF_ATTEMPT_TIMEOUT),
     (IDLE, OF_IDLE),

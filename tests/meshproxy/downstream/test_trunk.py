@@ -104,6 +104,18 @@ def test_requests_do_not_come_this_way(request_line: bytes, size: int) -> None:
     assert Scene().connect().words == ["begin"]
 
 
+def test_to_a_server_that_has_spoken_first_everything_passes() -> None:
+    """No server of HTTP does: half a line may be the answer that it waits for."""
+    scene = Scene(guesses=True)
+    relay = scene.connect()
+    scene.say(scene.peer.data(1, b"hello"))
+    assert relay.words == ["begin"]
+    scene.streams[0].established()
+    scene.streams[0].send_data(b"220 at your service\r\n")
+    scene.say(scene.peer.data(1, b" you"))
+    assert relay.heard[1:] == [("on_downstream_data", b"hello"), ("on_downstream_data", b" you")]
+
+
 def test_what_is_no_request_passes() -> None:
     """All of it, as soon as that is certain; and what ends before is none."""
     scene = Scene(guesses=True)

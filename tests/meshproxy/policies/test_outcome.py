@@ -45,6 +45,7 @@ def test_every_code_of_a_failed_attempt_is_known() -> None:
         if outcome(0, None, code) == NOTHING
     }  # fmt: skip
     assert ours == {
-        "downstream-closed", "overflow", "not-ready", "fields-too-large", "upgrade-not-supported",
+        "downstream-closed", "overflow", "not-ready", "fields-too-large", "body-timeout",
+        "upgrade-not-supported",
     }  # fmt: skip
     assert outcome(200, "0", "upstream-closed") == LOCAL_FAILURE
