@@ -40,9 +40,9 @@ from meshproxy.contract.authorization import (
 from meshproxy.contract.spiffe import SpiffeError, SpiffeId
 from meshproxy.contract.wire import ContractError
 from meshproxy.message import RequestHead
+from meshproxy.routing.authority import normalized
 from meshproxy.routing.pattern import Patterns
 from meshproxy.routing.readings import readings
-from meshproxy.routing.table import normalized
 from meshproxy.routing.template import Paths
 
 Address = IPv4Address | IPv6Address
