@@ -154,7 +154,7 @@ class FaultMesh:
         # Not by prometheus_client's parser: it takes a third of a second for so many series.
         for name, text, value in _SAMPLE.findall(self.a.metrics()):
             labels = dict(_LABEL.findall(text))
-            # By route: what is refused before a cluster was asked has no destination.
+            # By route: what is refused before a service was chosen has no destination.
             service = labels.get("route") if name == "requests" else labels.pop("cluster", "")
             if service not in counted:
                 continue

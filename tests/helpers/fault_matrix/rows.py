@@ -85,10 +85,7 @@ OF_DEFAULTS = (
     Row("stalls before the answer", "at=head do=stall", "waits"),
     Row("stalls amid the answer's head", "at=head+8 do=stall", "waits"),
     Row("the answer's head is slow", "at=head pace=1", "200"),
-    Row(
-        "no HTTP instead of an answer", "at=head do=garbage", "upstream-protocol-error",
-        lanes={"http2": "upstream-closed", "grpc": "upstream-closed"},
-    ),
+    Row("no HTTP instead of an answer", "at=head do=garbage", "upstream-protocol-error"),
     # The answer's body
     Row("closed amid the answer's body", "at=body+10 do=close", "torn", flag="UC"),
     Row("reset amid the answer's body", "at=body+10 do=reset", "torn", flag="UC"),
