@@ -78,8 +78,8 @@ class Caller:
     """
 
     __slots__ = (
-        "__weakref__", "_connections", "_destination", "_origin", "_series", "_statuses", "authorities",
-        "direction", "guard", "hop", "identity", "identity_field", "relays", "source",
+        "__weakref__", "_connections", "_destination", "_origin", "_statuses", "authorities",
+        "direction", "guard", "hop", "identity", "identity_field", "relays", "series", "source",
         "surroundings", "tcp_route", "virtual_host", "workload",
     )  # fmt: skip
 
@@ -90,7 +90,7 @@ class Caller:
         self._origin = Source.of(identity, address)
         self.guard: Guard | None = None
         self.relays: set[Relay] = set()
-        self._series: dict[tuple[str, str, str, str], Series] = {}
+        self.series: Mapping[tuple[str, str, str, str], Series] = _SeriesByLabels(self)
         self._statuses: dict[tuple[str, str, str], GrpcLabels] = {}
         self._connections: dict[tuple[str, str], RelaySeries] = {}
         self.surroundings: Surroundings = destination.environment
@@ -125,16 +125,12 @@ class Caller:
             for relay in list(self.relays):
                 relay.forbid()
 
-    def series(self, route: str, service: str, version: str, protocol: str) -> Series:
-        key = (route, service, version, protocol)
-        try:
-            return self._series[key]
-        except KeyError:
-            source, called, version = self._between(service, version)
-            series = self._series[key] = self._destination.environment.metrics.requests(
-                self.direction, source, called, version, route, protocol
-            )
-            return series
+    def new_series(self, route: str, service: str, version: str, protocol: str) -> Series:
+        """Return what counts requests that share all this; `series` remembers it."""
+        source, called, version = self._between(service, version)
+        return self._destination.environment.metrics.requests(
+            self.direction, source, called, version, route, protocol
+        )
 
     def grpc_ended(self, route: str, service: str, status: str) -> None:
         key = (route, service, status)
@@ -166,6 +162,18 @@ class Caller:
         if self.direction == "inbound":
             return self.identity or PLAINTEXT, environment.workload, environment.version
         return environment.workload, service, version
+
+
+class _SeriesByLabels(dict[tuple[str, str, str, str], Series]):
+    """What counts the requests of one caller; a dict, because every request asks it."""
+
+    def __init__(self, caller: Caller) -> None:
+        super().__init__()
+        self._caller = caller
+
+    def __missing__(self, labels: tuple[str, str, str, str]) -> Series:
+        series = self[labels] = self._caller.new_series(*labels)
+        return series
 
 
 class Destination:

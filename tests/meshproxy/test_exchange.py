@@ -226,9 +226,22 @@ class FakeCaller:
     def grpc_ended(self, route: str, service: str, status: str) -> None:
         self.grpc.append(status)
 
-    def series(self, route: str, service: str, version: str, protocol: str) -> Series:
-        counted = self.counted
-        self.protocols.append(protocol)
+    @property
+    def series(self) -> "NotedSeries":
+        return NotedSeries(self)
+
+
+class NotedSeries(dict[tuple[str, str, str, str], Series]):
+    """Whoever counts under some labels is noted by the caller."""
+
+    def __init__(self, caller: FakeCaller) -> None:
+        super().__init__()
+        self._caller = caller
+
+    def __missing__(self, labels: tuple[str, str, str, str]) -> Series:
+        route, service, version, protocol = labels
+        counted = self._caller.counted
+        self._caller.protocols.append(protocol)
 
         class OneSeries:
             def record(self, status: int, flag: str, seconds: float) -> None:
@@ -1439,6 +1452,7 @@ class Sidecar:
     def receive(self, *said: tuple[bytes, bytes]) -> RequestHead:
         """Let a request come in, with these fields of a mesh proxy's."""
         head = RequestHead(b"GET", b"here", b"/", [field(b"traceparent", TRACEPARENT)])
+        head.trace_fields = head.fields[:]
         head.mesh_fields = [field(name, value) for name, value in said] or None
         self.inbound.exchange.on_request_head(head)
         return head
@@ -1446,6 +1460,7 @@ class Sidecar:
     def call(self, *said: tuple[bytes, bytes], trace: bytes = TRACEPARENT) -> RequestHead:
         """Let the app call another service."""
         head = RequestHead(b"GET", b"catalog", b"/", [field(b"traceparent", trace)])
+        head.trace_fields = head.fields[:]
         head.mesh_fields = [field(name, value) for name, value in said] or None
         self.outbound.exchange.on_request_head(head)
         return head

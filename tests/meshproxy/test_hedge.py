@@ -290,7 +290,8 @@ def test_where_a_second_attempt_is() -> None:
     assert (attempt.attempts, attempt.endpoint) == (2, scene.second)
     scene.second.lend()
     attempt.on_response_head(OK)
-    assert attempt.endpoint is scene.second
+    before: Any = attempt.endpoint
+    assert before is scene.second
     attempt.on_response_data(b"ok", True)
     assert attempt.endpoint is None
 
