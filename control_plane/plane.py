@@ -35,9 +35,8 @@ from .generate.snapshot import generate
 from .join_tokens import JoinTokens
 from .metrics import Metrics
 from .resources.duration import milliseconds
-from .resources.fields import Metadata
 from .resources.finding import Finding
-from .resources.model import MeshConfig
+from .resources.model import DEFAULT_MESH, MeshConfig
 from .revocation import Revocations
 from .rotation import Guide, Holder, holders
 from .server_certificate import ServerCertificate
@@ -48,10 +47,6 @@ from .sources.files import FilesSource
 from .store import State, Store
 
 log = logging.getLogger(__name__)
-
-_DEFAULTS = MeshConfig(
-    api_version="meshproxy.io/v1alpha1", kind="MeshConfig", metadata=Metadata(name="default")
-)
 
 
 class StartError(Exception):
@@ -201,7 +196,7 @@ class Plane:
 
     @property
     def _mesh(self) -> MeshConfig:
-        return self._store.state.mesh_config or _DEFAULTS
+        return self._store.state.mesh_config or DEFAULT_MESH
 
     def _state(self) -> State:
         """Return the state in force, with the one finding that only the authority can make."""

@@ -272,6 +272,13 @@ class Surroundings(Protocol):
     def mirrored(self, service: str, outcome: str) -> None: ...
 
 
+class Guard(Protocol):
+    """What the policies of security make of a caller's requests."""
+
+    def stop(self, head: RequestHead) -> tuple[str, str, Sequence[Field]] | None:
+        """Return code, number of the denial and fields, or None where the request may pass."""
+
+
 class Caller(Protocol):
     """
     Who sends requests on a connection, and where they may go.
@@ -301,6 +308,8 @@ class Caller(Protocol):
     def leads_to(self, authority: bytes) -> bool:
         """Say whether a CONNECT for this authority leads to opaque connections."""
 
+    @property
+    def guard(self) -> Guard | None: ...
     def grpc_ended(self, route: str, service: str, status: str) -> None: ...
 
 
@@ -428,6 +437,8 @@ class Exchange:
         if head.method == b"CONNECT":
             return self._connect(head)
         caller = self.caller
+        if caller.guard is not None and self._stopped(caller.guard, head):
+            return None
         virtual_host = caller.virtual_host or caller.authorities.find(head.authority)
         route = None if virtual_host is None else virtual_host.find(head)
         if route is None:
@@ -480,6 +491,15 @@ class Exchange:
         if cluster.shedding is not None or route.mirroring is not None:
             return self.admit()
         return self.begin_attempt()
+
+    def _stopped(self, guard: Guard, head: RequestHead) -> bool:
+        """Say whether the caller may not have this: then it is told so, and nothing else."""
+        why = guard.stop(head)
+        if why is None:
+            return False
+        code, number, fields = why
+        self._refuse(refusal(code), "", fields, hop=f"denial {number}")
+        return True
 
     def _refuse_excess(self, refused: Refused) -> None:
         """The caller has had all the requests that it may make."""
@@ -1299,12 +1319,12 @@ class Exchange:
         """Answer in the service's stead: what happened, where, and whether it may be repeated."""
         self._refuse(refusal(code), detail, more)
 
-    def _refuse(self, why: Refusal, detail: str, more: Sequence[Field] = ()) -> None:
+    def _refuse(self, why: Refusal, detail: str, more: Sequence[Field] = (), hop: str = "") -> None:
         self.surroundings.refused(self.caller.direction, why.code)
         head, body = local_reply(
             why,
             self.head,
-            hop=self.caller.hop,
+            hop=hop or self.caller.hop,
             attempt=self.attempts,
             detail=detail,
             more=more,

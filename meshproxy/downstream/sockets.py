@@ -121,3 +121,12 @@ def _listen(place: Place, *, share: bool) -> socket.socket:
         sock.close()
         raise OSError(str(error)) from None
     return sock
+
+
+def peer_address(sock: socket.socket) -> str | None:
+    """Return the IP address of the other end; None where it has gone."""
+    try:
+        peer = sock.getpeername()
+    except OSError:
+        return None
+    return str(peer[0]) if isinstance(peer, tuple) else None

@@ -40,9 +40,9 @@ from meshproxy.contract.authorization import (
 from meshproxy.contract.spiffe import SpiffeError, SpiffeId
 from meshproxy.contract.wire import ContractError
 from meshproxy.message import RequestHead
+from meshproxy.routing.authority import normalized
 from meshproxy.routing.pattern import Patterns
 from meshproxy.routing.readings import readings
-from meshproxy.routing.table import normalized
 from meshproxy.routing.template import Paths
 
 Address = IPv4Address | IPv6Address
@@ -109,11 +109,10 @@ class Authorization:
 
     __slots__ = ("_allow", "_audit", "_deny", "by_address")
 
-    def __init__(self, specs: Sequence[AuthorizationSpec], port: int, where: str = "") -> None:
+    def __init__(self, specs: Sequence[AuthorizationSpec], where: str = "") -> None:
         """
         Args:
-            specs: All policies that select the workload.
-            port: Of the workload: rules for other ports are left out.
+            specs: All policies that hold for the port.
             where: For errors.
 
         Raises:
@@ -124,11 +123,10 @@ class Authorization:
         self._allow: list[_Rule] | None = None
         for index, spec in enumerate(specs):
             rules = [
-                _Rule(spec.name, rule.name or str(number), rule, port, f"{here}.rules[{number}]")
+                _Rule(spec.name, rule.name or str(number), rule, f"{here}.rules[{number}]")
                 for here in (f"{where}[{index}]",)
                 for number, rule in enumerate(spec.rules)
             ]
-            rules = [rule for rule in rules if rule.possible]
             if spec.action == "deny":
                 self._deny += rules
             elif spec.action == "audit":
@@ -203,11 +201,9 @@ class Standing:
 
 
 class _Rule:
-    """One rule, compiled; `possible` is False where no request to this port can match it."""
+    """One rule, compiled."""
 
-    def __init__(
-        self, policy: str, name: str, spec: AuthorizationRuleSpec, port: int, where: str
-    ) -> None:
+    def __init__(self, policy: str, name: str, spec: AuthorizationRuleSpec, where: str) -> None:
         self.policy = policy
         self.name = name
         self._sources = [
@@ -217,12 +213,10 @@ class _Rule:
         self._operations = [
             _Operation(operation, f"{where}.operations[{index}]")
             for index, operation in enumerate(spec.operations)
-            if (not operation.ports or port in operation.ports) and port not in operation.not_ports
         ]
         self._facts = [
             _Fact(fact, f"{where}.facts[{index}]") for index, fact in enumerate(spec.facts)
         ]
-        self.possible = bool(self._operations) or not spec.operations
         if any(operation.empty for operation in self._operations):
             self._operations = []  # one of them takes every request
         self.by_address = any(source.by_address for source in self._sources)
@@ -410,7 +404,7 @@ class _Fact:
     def __init__(self, spec: FactSpec, where: str) -> None:
         self._name = spec.name.lower().encode()
         self._header = spec.kind == "header"
-        self._path = spec.name.split(".")
+        self._path = spec.path
         self._yes = Patterns(spec.values, f"{where}.values") if spec.values else None
         self._no = Patterns(spec.not_values, f"{where}.not_values") if spec.not_values else None
 

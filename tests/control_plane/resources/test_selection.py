@@ -1,4 +1,4 @@
-from control_plane.generate.selection import in_front, selects, target
+from control_plane.resources.selection import in_front, selects, target
 from tests.helpers.mesh import service, state, workload
 
 MESH = state(service("a"), service("b"), service("a", namespace="other"), workload("a"))
