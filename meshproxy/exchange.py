@@ -1238,7 +1238,8 @@ class Exchange:
         if self.done or self.status or first is None or self.attempts > 1:
             return
         requests = cluster.requests
-        if not self.request_ended or self._objection(ASKED) or requests.full:
+        # Full, or shut by the breaker: that lets probes through, and a hedge is none.
+        if not self.request_ended or self._objection(ASKED) or requests.count >= requests.ceiling:
             return
         affinity = self.affinity
         endpoint = cluster.pick(first, None if affinity is None else affinity.key)
@@ -1278,8 +1279,8 @@ class Exchange:
         if self.endpoint is not None:
             self._give_up_attempt("downstream-closed")
         self.attempt_due = due
-        second.won = True
         self.endpoint, self.upstream = cast("Endpoint", second.endpoint), second.upstream
+        second.won = True
         self.began = second.began
         if self.downstream.blocked and second.upstream is not None:
             second.upstream.pause_response()
@@ -1289,9 +1290,10 @@ class Exchange:
         self, second: SecondAttempt, code: str, *, sent: bool, reused: bool
     ) -> None:
         """The second attempt has come to nothing."""
+        endpoint = second.endpoint
         self._end_second(0, self.grpc_status, code, 0.0)
         if self.endpoint is None:  # nor has the first
-            self.previous = cast("Endpoint", second.endpoint)
+            self.previous = cast("Endpoint", endpoint)
             self._retry_or_refuse(code, sent=sent, reused=reused)
 
     def _end_race(self) -> None:
@@ -1360,7 +1362,6 @@ class Exchange:
             self.cluster.requests.count -= 1
             self.previous = endpoint
             self.endpoint = None
-            self.attempt_due = self.answer_due = inf
             if not self.tunnel:  # that was judged when it opened
                 endpoint.judge(status, self.grpc_status, code, self.seconds, self.began)
             self.seconds = 0.0
@@ -1401,7 +1402,7 @@ class Exchange:
         surroundings.exchanges.discard(self)
         route = self._route
         name = "-" if route is None else route.name
-        service = self.cluster.service if self.attempts else "-"  # no attempt without a cluster
+        service = self.cluster.service if self.attempts else self._intended()
         version = "" if endpoint is None else endpoint.version
         series = self.caller.series(name, service, version, self.protocol)
         now = surroundings.now()
@@ -1418,6 +1419,11 @@ class Exchange:
             self.timer = None
         if self.joined is not None:
             self._part(self.joined, flag)
+
+    def _intended(self) -> str:
+        """Return the service that was not asked; none where it was not even chosen."""
+        cluster = getattr(self, "cluster", None)
+        return "-" if cluster is None else cluster.service
 
     def _part(self, joined: Context["Exchange"], flag: str) -> None:
         """Nothing is made for this exchange any more, or this one for another."""
