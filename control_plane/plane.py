@@ -33,6 +33,7 @@ from .enrolment import Enrolment
 from .generate.endpoints import identity as identity_in
 from .generate.snapshot import generate
 from .join_tokens import JoinTokens
+from .key_sets import KeySets
 from .metrics import Metrics
 from .resources.duration import milliseconds
 from .resources.finding import Finding
@@ -88,6 +89,9 @@ class Plane:
             )
             token = operator_token(state / "operator.token")
         self._metrics = Metrics()
+        self._key_sets = KeySets(state / "key-sets")
+        self._key_sets.follow(self._store.state)
+        self._metrics.watch_key_sets(self._key_sets.figures)
         self._enrolment = Enrolment(
             authority=self._authority,
             attestation=Attestation(
@@ -139,12 +143,15 @@ class Plane:
         Raises:
             StartError: A port is taken.
         """
+        self._store.subscribe(self._key_sets.follow)  # before the proxies are told
         self._store.subscribe(lambda _state: self._discovery.changed())
+        self._key_sets.on_changed = self._discovery.changed
         self._authority.on_changed = self._on_trust_changed
         self._revocations.on_changed = self._on_revocations_changed
         async with self._serving(), asyncio.TaskGroup() as tasks:
             running = [
                 tasks.create_task(self._source.run()),
+                tasks.create_task(self._key_sets.run()),
                 tasks.create_task(self._discovery.run()),
                 tasks.create_task(self._certificate.keep()),
                 tasks.create_task(self._guide.run()),
@@ -199,8 +206,11 @@ class Plane:
         return self._store.state.mesh_config or DEFAULT_MESH
 
     def _state(self) -> State:
-        """Return the state in force, with the one finding that only the authority can make."""
+        """Return the state in force, with the findings that do not come from the files alone."""
         state = self._store.state
+        state = msgspec.structs.replace(
+            state, findings=(*state.findings, *self._key_sets.findings())
+        )
         wanted = self._mesh.spec.trust_domain
         if wanted == self._authority.trust_domain:
             return state
@@ -236,7 +246,7 @@ class Plane:
             or self._mesh.spec.trust_domain != self._authority.trust_domain
         ):
             return None
-        return generate(state, workload, self._trust())
+        return generate(state, workload, self._trust(), self._key_sets.known)
 
     def _trust(self) -> TrustSpec:
         return TrustSpec(
