@@ -41,6 +41,7 @@ from meshproxy.policies.load_balancing.session import Session
 from meshproxy.policies.load_balancing.tokens import Tokens
 from meshproxy.policies.load_shedding import LoadShedding
 from meshproxy.policies.mirroring import Mirroring
+from meshproxy.policies.outcome import REFUSAL, SHED, shed
 from meshproxy.policies.propagation import NOTHING, Context, Propagation
 from meshproxy.policies.rate_limit import RateLimit, Refused
 from meshproxy.policies.retry import (
@@ -71,7 +72,6 @@ EXHAUSTED: Final = "URX"
 """Envoy's flag of an answer that is passed on because all tries are used up."""
 
 _LATER: Final = field(b"Retry-After", b"%d" % load_shedding.RETRY_AFTER)
-_REFUSAL: Final = b"x-mesh-refusal"
 _FINE: Final = (None, grpc.NO_STATUS, "0")
 """What the head of an answer may say of its gRPC status when nothing is wrong so far."""
 
@@ -79,6 +79,7 @@ _FINE: Final = (None, grpc.NO_STATUS, "0")
 _RETRYING: Final = 1  # there are some, so it counts as one of `Cluster.retries`
 _DENIED: Final = 2  # there was no room for one
 _DOUBTFUL: Final = 4  # one has failed that may have been executed, and should not be twice
+_SHED: Final = 8  # the last one was turned away by a proved peer, whose app had enough to do
 
 # Has the exchange become a tunnel?
 _NO_TUNNEL: Final = 0
@@ -880,7 +881,7 @@ class Exchange:
         said = head.mesh_fields if self.cluster.mtls else None
         refused, below = None, False
         if said is not None:
-            refused, below = value_of(said, _REFUSAL), value_of(said, RETRIED) is not None
+            refused, below = value_of(said, REFUSAL), value_of(said, RETRIED) is not None
         elsewhere = len(self.cluster.available) > 1
         case = self.retry.of_answer(head.status, grpc_status, refused, elsewhere=elsewhere)
         again = case != NEVER
@@ -889,13 +890,15 @@ class Exchange:
             after = retry_after(head.fields)
             again = self._try_again(case, reason, below=below, after=after)
         if not again:
+            if shed(said):
+                self.retrying |= _SHED
             self._tell_of_retries(head.fields, below=below)
             return False
         if case != UNPROCESSED:
             self._doubt()
         upstream, self.upstream = self.upstream, None
         cast("Upstream", upstream).discard(head.length)
-        self._end_attempt("", head.status)
+        self._end_attempt(SHED if shed(said) else "", head.status)
         if self.grpc_status is not None:
             self.grpc_status = grpc.NO_STATUS
         return True
@@ -1235,7 +1238,11 @@ class Exchange:
     def _tell_of_retries(self, fields: Fields, *, below: bool = False) -> None:
         """What fails here was tried more than once: nobody before us shall do the same again."""
         joined = self.joined
-        if self.retrying or below or (joined is not None and joined.retried):
+        if (
+            self.retrying & (_RETRYING | _DENIED)
+            or below
+            or (joined is not None and joined.retried)
+        ):
             if self.caller.direction == "inbound":
                 fields.append(RETRIED_FIELD)
             elif joined is not None:
@@ -1281,7 +1288,8 @@ class Exchange:
             status = None if self.grpc_status is None else grpc.status_of(head.fields)
             if self.retry.of_answer(head.status, status) != NEVER:
                 self._doubt()
-                self._end_second(head.status, status, "", seconds)
+                said = head.mesh_fields if self.cluster.mtls else None
+                self._end_second(head.status, status, SHED if shed(said) else "", seconds)
                 second.discard(head)  # the first may still do better
                 return
             surroundings.hedge_won(self.cluster.service)
@@ -1404,7 +1412,8 @@ class Exchange:
             self.cluster.requests.count -= 1
             self.endpoint = None
             if not self.tunnel:
-                endpoint.judge(self.status, self.grpc_status, "", self.seconds, self.began)
+                code = SHED if self.retrying & _SHED else ""
+                endpoint.judge(self.status, self.grpc_status, code, self.seconds, self.began)
         else:
             endpoint = self.previous
         self.body = None

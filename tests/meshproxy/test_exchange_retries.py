@@ -223,6 +223,31 @@ def test_what_the_next_proxy_did_not_deliver_was_not_executed() -> None:
     assert scene.caller.surroundings.refusals == ["connect-timeout"]
 
 
+# Load shedding ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mtls", [True, False])
+@pytest.mark.parametrize("codes", [(), (503,)])
+def test_who_sheds_load_has_not_failed(codes: tuple[int, ...], mtls: bool) -> None:
+    """Where it has proved to be a mesh proxy, and whether or not another one is asked."""
+    scene = Retrying(RetrySpec(codes=codes), mtls=mtls)
+    scene.ask()
+    scene.first.lend()
+    scene.refuse_as_mesh(b"overloaded")
+    if not codes:
+        scene.exchange.on_response_end(None)
+    assert [(judged[0], judged[2]) for judged in scene.first.judged] == [
+        (503, "overloaded" if mtls else "")
+    ]
+    if codes:
+        scene.caller.surroundings.tick()
+        scene.second.lend()
+        scene.exchange.on_response_head(OK)
+        scene.exchange.on_response_data(b"ok", True)
+        assert [judged[:3] for judged in scene.second.judged] == [(200, None, "")]
+    assert scene.at_rest()
+
+
 # gRPC ---------------------------------------------------------------------------------------------
 
 
