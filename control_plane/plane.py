@@ -113,7 +113,7 @@ class Plane:
             metrics=self._metrics,
             revoked=self._revocations,
         )
-        self._guide = Guide(self._authority, self._holders, self._lifetime)
+        self._guide = Guide(self._authority, self._waited_for, self._lifetime)
         self._api = Api(
             operator_token=token,
             state=self._state,
@@ -266,6 +266,14 @@ class Plane:
             lambda workload: self._identity_of(workload) is not None,
             wire.resource_version(self._trust()),
         )
+
+    def _waited_for(self) -> list[Holder]:
+        # Who is revoked cannot acknowledge anything, and nobody speaks with it.
+        return [
+            holder
+            for holder in self._holders()
+            if self._identity_of(holder.workload) not in self._revocations
+        ]
 
     def _figures(self) -> dict[str, float]:
         signer, rotation = self._authority.signer, self._authority.rotation

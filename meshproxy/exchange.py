@@ -1427,7 +1427,7 @@ class Exchange:
         surroundings.exchanges.discard(self)
         route = self._route
         name = "-" if route is None else route.name
-        service = self.cluster.service if self.attempts else "-"  # no attempt without a cluster
+        service = self.cluster.service if self.attempts else self._intended()
         version = "" if endpoint is None else endpoint.version
         series = self.caller.series(name, service, version, self.protocol)
         now = surroundings.now()
@@ -1444,6 +1444,11 @@ class Exchange:
             self.timer = None
         if self.joined is not None:
             self._part(self.joined, flag)
+
+    def _intended(self) -> str:
+        """Return the service that was not asked; none where it was not even chosen."""
+        cluster = getattr(self, "cluster", None)
+        return "-" if cluster is None else cluster.service
 
     def _part(self, joined: Context["Exchange"], flag: str) -> None:
         """Nothing is made for this exchange any more, or this one for another."""

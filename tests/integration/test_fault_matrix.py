@@ -1,6 +1,7 @@
 """Each fault, over each protocol, under each policy: what comes of it, through real sidecars."""
 
 import asyncio
+import itertools
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -9,20 +10,20 @@ import pytest
 
 from tests.helpers.fault_matrix.clients import Given, Request, Seen, ask
 from tests.helpers.fault_matrix.mesh import Case, Counted, FaultMesh
-from tests.helpers.fault_matrix.row import LANES, Row, Way
+from tests.helpers.fault_matrix.row import LANES, Row
 from tests.helpers.fault_matrix.rows import MATRIX
+from tests.helpers.fault_server.control import MODES
 from tests.helpers.fault_server.handle import Counts
 
 pytestmark = pytest.mark.integration
 
 AT_ONCE = 32
-WAYS: tuple[Way, ...] = ("alone", "pair")
 CASES = {
     Case(f"r{number}-{lane}-{way}", lane, way, policy.name, row.spare): (policy, row)
     for number, (policy, row) in enumerate((p, row) for p, rows in MATRIX for row in rows)
     for lane in LANES
     if row.expected(lane)
-    for way in WAYS
+    for way in policy.ways
 }
 
 
@@ -49,11 +50,16 @@ class Outcome:
 
     async def _try(self, mesh: FaultMesh) -> None:
         """A mode of the server is one for all: so those of one mode go together."""
-        for mode in ("serve", "closed", "reset", "silent"):
+        for mode, timed in itertools.product(MODES, (False, True)):
+            cases = [
+                case
+                for case, (policy, row) in CASES.items()
+                if (row.mode, policy.timed) == (mode, timed)
+            ]
             mesh.server.mode(mode)
-            cases = [case for case, (_, row) in CASES.items() if row.mode == mode]
             struck = Struck(mesh, len(cases))
-            some = asyncio.Semaphore(len(cases) if mode == "silent" else AT_ONCE)
+            # Who is timed has the machine for itself, and mostly waits.
+            some = asyncio.Semaphore(len(cases) if timed or mode == "silent" else AT_ONCE)
             seen = await asyncio.gather(
                 *(self._ask(mesh, case, struck, some) for case in cases), return_exceptions=True
             )
