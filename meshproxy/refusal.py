@@ -71,6 +71,7 @@ _TABLE = (
     Refusal("upstream-closed", 502, 14, "UC", True, "The endpoint closed the connection before it answered in full."),
     Refusal("upstream-reset", 502, 14, "UR", True, "The endpoint gave up the request before it answered in full."),
     Refusal("upstream-protocol-error", 502, 13, "UPE", True, "The endpoint's answer is not valid HTTP."),
+    Refusal("retry-failed", 502, 14, "URX", True, "One attempt failed that may have been executed, and a further one could not be made."),
     Refusal("attempt-timeout", 504, 4, "UT", True, "The endpoint did not answer in the time that one attempt has."),
     Refusal("stream-idle", 504, 4, "SI", True, "Nothing of the request or its answer has moved for too long."),
     Refusal("duration-exceeded", 504, 4, "UMSDR", True, "Request and answer together took longer than is allowed."),
