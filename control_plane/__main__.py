@@ -28,7 +28,10 @@ The configuration is a JSON or YAML file; paths in it are relative to the file:
   authority: {root: root.pem, certificate: issuing.pem, key: issuing.key}   your own root, if any
   kubernetes: {}               service account tokens are proof of identity; asks the API server
 
-The API needs the token in state/operator.token, which is made at first start.
+  access: {tls: true, operators: [spiffe://…], viewers: [spiffe://…]}       of the API
+
+The API needs a token: state/operator.token acts, state/viewer.token looks; both are made at first
+start.  docs/security.md has the rest.
 """
 
 

@@ -26,6 +26,8 @@ from meshproxy.private_file import PrivateFileError
 
 from .authority import Authority, RefusedError, What
 from .certificate import key_id
+from .gate import audit
+from .gate import error as _error
 from .revocation import Revocations
 from .rotation import Guide, Holder
 
@@ -113,6 +115,7 @@ class CertificatesApi:
     async def _rotation(self, request: web.Request) -> web.Response:
         try:
             command = wire.decode(await request.read(), _Command)
+            audit(request, f"rotation, {command.do} {command.what or ''}".rstrip())
             match command.do:
                 case "begin" if command.what is not None:
                     self._guide.begin(command.what)
@@ -144,6 +147,7 @@ class CertificatesApi:
             return _error(400, f'Expected {{"identity": "spiffe://…"}}: {error}.')
         except SpiffeError as error:
             return _error(400, f"{error}.")
+        audit(request, f"{'revoke' if denied else 'lift'} {identity}: {asked.reason!r}")
         if identity.trust_domain != self._authority.trust_domain:
             domain = self._authority.trust_domain
             return _error(400, f"Expected an identity of {domain}, found {identity}.")
@@ -171,9 +175,3 @@ def _authority_of(certificate: x509.Certificate) -> dict[str, Any]:
 
 def _json(value: Any) -> web.Response:
     return web.Response(body=wire.encode(value), content_type="application/json")
-
-
-def _error(status: int, sentence: str) -> web.Response:
-    return web.Response(
-        status=status, body=wire.encode({"error": sentence}), content_type="application/json"
-    )
