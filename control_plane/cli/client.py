@@ -11,6 +11,7 @@ the identity that the context names, before it is told anything.
 
 import http.client
 import json
+import socket
 import ssl
 from pathlib import Path
 from typing import Any
@@ -151,6 +152,19 @@ class Tls:
             raise ssl.SSLCertVerificationError(f"expected {self.identity}, found {names!r}")
 
 
+class _UnixConnection(http.client.HTTPConnection):
+    """HTTP over the Unix socket of a sidecar's admin pages."""
+
+    def __init__(self, path: str, timeout: float) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
 def request(
     address: str,
     method: str,
@@ -161,16 +175,18 @@ def request(
     tls: Tls | None = None,
 ) -> tuple[int, bytes]:
     """
-    Send one request to ``address:port``; return status and body.
+    Send one request to ``address:port`` or ``unix:/path``; return status and body.
 
     Raises:
         UnreachableError: No whole answer came.
     """
-    connection = (
-        http.client.HTTPConnection(address, timeout=timeout)
-        if tls is None
-        else http.client.HTTPSConnection(address, timeout=timeout, context=tls.context)
-    )
+    connection: http.client.HTTPConnection
+    if tls is not None:
+        connection = http.client.HTTPSConnection(address, timeout=timeout, context=tls.context)
+    elif address.startswith("unix:"):
+        connection = _UnixConnection(address.removeprefix("unix:"), timeout)
+    else:
+        connection = http.client.HTTPConnection(address, timeout=timeout)
     try:
         if tls is not None:
             connection.connect()
