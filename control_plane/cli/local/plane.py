@@ -161,7 +161,7 @@ class LocalControlPlane:
         path = self._directory.control_plane
         self._directory.write(path, json.dumps(config, indent=2).encode())
         return Command(
-            own_program("control_plane", "run", "--config", str(path)),
+            own_program("control_plane", "run", "--config", str(path), "--allow-root"),
             own_environment(os.environ),
             self._directory.path,
         )
