@@ -5,8 +5,8 @@ Peers, files and certificates choose names and messages.  Printed as they are, a
 a further log record, an escape sequence repaints the operator's terminal, and a bidirectional
 override shows other text than is there.  So whatever is not printable is shown as its escape.
 
-Secrets are not in what we log; but libraries, at level debug, log all that they send and receive,
-join tokens and configuration among it.  So `debug` is for our own loggers alone.
+Secrets are not in what we log.  Libraries, at level debug, log parts of what they send and receive,
+and join tokens and configuration are among that.  So `debug` is for our own loggers alone.
 """
 
 import logging
