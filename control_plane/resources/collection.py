@@ -14,14 +14,14 @@ from msgspec import Struct
 from control_plane.placement import Placements
 from control_plane.store import Location, State
 
-from .attachment import by_parent
+from .attachment import by_parent, grpc_backends
 from .finding import Finding
 from .gateway_api import GRPCRoute, HTTPRoute, Route, TCPRoute, TLSRoute
 from .model import MeshConfig, Service, Workload
 from .parse import Source, parse
 from .policies import FaultInjection, Policy, RateLimitPolicy, TrafficPolicy
 from .policy_attachment import by_target
-from .policy_references import untargeted
+from .policy_references import unchecked, untargeted
 from .references import unresolved
 from .validate import validate
 
@@ -126,10 +126,13 @@ def state_of(choice: Choice, placements: Placements) -> State:
     findings = [*choice.findings]
     parented = by_parent(routes.values())
     targeted = by_target(policies.values())
+    called_by_grpc = grpc_backends(routes.values())
     for source in sources:
         match source.resource:
             case TrafficPolicy() | RateLimitPolicy() | FaultInjection() as policy:
-                findings.extend(untargeted(source, policy, services, targeted))
+                findings.extend(untargeted(source, policy, services, targeted, parented))
+                if isinstance(policy, TrafficPolicy):
+                    findings.extend(unchecked(source, policy, services, called_by_grpc))
             case GRPCRoute() | HTTPRoute() | TCPRoute() | TLSRoute() as route:
                 findings.extend(unresolved(source, route, services, parented, policies))
     return State(
