@@ -16,7 +16,14 @@ from msgspec.structs import replace
 from prometheus_client.parser import text_string_to_metric_families
 
 from meshproxy.contract.matching import IdentityMatchSpec, MatchSpec, ValueMatchSpec
-from meshproxy.contract.policies import FaultSpec, MirrorSpec, RateLimitSpec, SheddingSpec
+from meshproxy.contract.policies import (
+    CircuitBreakerSpec,
+    FaultSpec,
+    HealthCheckSpec,
+    MirrorSpec,
+    RateLimitSpec,
+    SheddingSpec,
+)
 from meshproxy.contract.resources import ClusterSpec, EndpointSpec, EndpointsSpec, Snapshot
 from meshproxy.policies.mirroring import HELD_EACH
 from tests.helpers.client import Response, connect, get
@@ -503,3 +510,42 @@ async def test_a_call_to_a_busy_app(tmp_path: Path) -> None:
         assert await first == b"first"
         assert await call(b"third") == b"third"
     await server.stop(0)
+
+
+async def test_a_busy_app_is_not_taken_for_a_broken_one(tmp_path: Path) -> None:
+    """Neither breaker nor health checks hold it against an endpoint that its sidecar sheds load."""
+    release = asyncio.Event()
+
+    async def stuck(conversation: Conversation) -> None:
+        if b"/check" not in conversation.request_line:
+            await release.wait()
+        await conversation.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+    watched = app(
+        breaker=CircuitBreakerSpec(min_requests=3),
+        health_check=HealthCheckSpec(interval=50, timeout=50, unhealthy=1, path="/check"),
+    )
+    busy = app(shedding=SheddingSpec(adaptive=False, initial=1))
+    async with (
+        origin(stuck) as it,
+        pair(tmp_path, it.port, change_a=watched, change_b=busy) as mesh,
+    ):
+        first = asyncio.create_task(get(mesh.door))
+        async with asyncio.timeout(20):
+            while not any(head.startswith(b"GET / ") for head in it.requests):
+                await asyncio.sleep(0.01)
+                if first.done():  # a check was there just then
+                    first = asyncio.create_task(get(mesh.door))
+        [before] = await asyncio.to_thread(mesh.a.get, "/clusters")
+        assert {await order(mesh, "default") for _ in range(10)} == {503}
+        async with asyncio.timeout(20):  # until some checks have been turned away, too
+            while True:
+                shed = await figures(mesh.b, "mesh_shed_requests_total", "criticality")
+                if shed[("default",)] >= 13:
+                    break
+                await asyncio.sleep(0.05)
+        [after] = await asyncio.to_thread(mesh.a.get, "/clusters")
+        told = [(one["breaker"]["state"], one["endpoints"][0]["state"]) for one in (before, after)]
+        assert told == [("closed", "in-service")] * 2
+        release.set()
+        assert (await first).status == 200

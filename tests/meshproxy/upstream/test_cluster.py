@@ -137,6 +137,7 @@ HTTP_OK = (200, None, "")
         ((200, "14", ""), 0.001, 1.0),
         ((0, None, "connect-failed"), 0.0, 1.0),
         ((0, None, "downstream-closed"), 0.0, 0.0),
+        ((503, None, "overloaded"), 0.001, 1.0),
         ((0, None, ""), 0.004, 0.004),
     ],
 )
@@ -412,6 +413,7 @@ async def test_nobody_to_call_is_another_matter() -> None:
         ((503, None, ""), EJECTED, 1),
         ((0, None, "upstream-reset"), IN_SERVICE, 1),
         ((0, None, "downstream-closed"), IN_SERVICE, 0),
+        ((503, None, "overloaded"), IN_SERVICE, 0),
     ],
 )
 async def test_who_judges_is_told(
@@ -423,7 +425,7 @@ async def test_who_judges_is_told(
     assert scene.first.host.state == state
     assert scene.cluster.breaker is not None
     told = scene.cluster.breaker.statistics(scene.time)
-    given_up = how[2] == "downstream-closed"
+    given_up = how[2] in ("downstream-closed", "overloaded")
     assert (told["requests"], told["failed"]) == (0 if given_up else 1, failed)
     scene.cluster.close()
 
