@@ -460,9 +460,9 @@ class Exchange:
         self._route = route
         if route.rate_limit is not None:
             told = route.rate_limit.ask(head, caller.source, self.started)
-            self.answer_fields = told.fields if isinstance(told, Refused) else told
             if isinstance(told, Refused):
                 return self._refuse_excess(told)
+            self.answer_fields = told
         if route.redirect is not None:
             return self.redirect(route.redirect.status, route.redirect.location(head))
         backend, split = None, route.split
@@ -517,6 +517,7 @@ class Exchange:
 
     def _refuse_excess(self, refused: Refused) -> None:
         """The caller has had all the requests that it may make."""
+        self.answer_fields = refused.fields
         why = "overflow" if refused.overflow else "limit"
         self.surroundings.rate_limited(self.caller.direction, refused.limit, why)
         self.refuse("rate-limited", f"its limit is {refused.limit!r}")
@@ -637,7 +638,7 @@ class Exchange:
         """Let the app have the request, if it can bear one more; and others a copy of it."""
         shedding, surroundings = self.cluster.shedding, self.surroundings
         if shedding is not None:
-            now = surroundings.now()
+            now = self.started if self.flag is not DELAYED else surroundings.now()
             turned_away = shedding.admit(self.context.criticality, now)
             if turned_away is not None:
                 surroundings.shed(self.cluster.service, turned_away)
@@ -741,36 +742,40 @@ class Exchange:
     def _pass_on(self) -> None:
         """Tell who comes next what it should know of the whole that this is part of."""
         fields, context, now = self.head.fields, self.context, self.surroundings.now()
+        timeouts = self.timeouts
+        if timeouts.of_attempt != inf:
+            self.attempt_due = now + timeouts.attempt
+            self.answer_due = now + timeouts.answer
+            # As a rule the timer that was set in the beginning comes before that.
+            due = now + timeouts.of_attempt
+            if timeouts.of_attempt < FAR and (self.timer is None or self.due > due):
+                self._arm(due)
         if self.deadline != inf:
-            self._pass_deadline_on(now)
-        if self.timeouts.of_attempt != inf:
-            self._limit_attempt(now)
+            if self.grpc_status is None:
+                one = propagation.deadline_field(self.deadline - now)
+                if self.attempts == 1:  # codecs set such fields apart: nobody has said it before us
+                    fields.append(one)
+                else:
+                    propagation.put(fields, one)
+            elif now - self.started >= NOTICEABLE:
+                propagation.put(fields, grpc.timeout_field(self.deadline - now))
+            if self.caller.direction == "outbound":
+                self._tell_spender(now)
         attempt = context.attempt + self.attempts - 1
         if attempt > 1:
             propagation.put(fields, propagation.attempt_field(attempt))
         if context.criticality is not None:
             propagation.put(fields, propagation.criticality_field(context.criticality))
 
-    def _pass_deadline_on(self, now: float) -> None:
-        """Who comes next may take what is left."""
-        fields, left = self.head.fields, self.deadline - now
-        if self.grpc_status is None:
-            one = propagation.deadline_field(left)
-            if self.attempts == 1:  # codecs set such fields apart: nobody has said it before us
-                fields.append(one)
-            else:
-                propagation.put(fields, one)
-        elif now - self.started >= NOTICEABLE:
-            propagation.put(fields, grpc.timeout_field(left))
-        if self.caller.direction != "outbound":
-            return
+    def _tell_spender(self, now: float) -> None:
+        """Of the time that is spent already, somebody has had the most."""
         context, begun = self.context, self.started
         if context.started < begun:
             begun = context.started
         if now - begun >= LEAST or context.spent >= LEAST:
             name, took = deadline.spender(self._spenders(now))
             if name:
-                propagation.put(fields, propagation.spent_field(name, took))
+                propagation.put(self.head.fields, propagation.spent_field(name, took))
 
     def _spenders(self, now: float) -> Iterator[tuple[str, float]]:
         """Yield who has had how much of the time."""
@@ -784,15 +789,6 @@ class Exchange:
             if context.started != inf:
                 yield workload, self.started - context.started
             yield self.cluster.service, now - self.started
-
-    def _limit_attempt(self, now: float) -> None:
-        timeouts = self.timeouts
-        self.attempt_due = now + timeouts.attempt
-        self.answer_due = now + timeouts.answer
-        due = now + timeouts.of_attempt
-        # As a rule the timer that was set in the beginning comes before that.
-        if timeouts.of_attempt < FAR and (self.timer is None or self.due > due):
-            self._arm(due)
 
     def on_upstream_failed(self, code: str) -> None:
         """No connection could be had; nothing of the request was sent."""
