@@ -3,6 +3,7 @@ What a request costs in instructions of ours: through one sidecar or two, withou
 
     python -m bench.inproc [--path hop|pair|grpc] [--profile] [-o json]
     python -m bench.inproc --growth     what a request costs with many routes, many endpoints
+    python -m bench.inproc --armed      what all policies at once cost (`bench/armed.py`)
 
     hop    client ─ HTTP/1.1 ─ A ─ HTTP/1.1 ─ app
     pair   client ─ HTTP/1.1 ─ A ═ HTTP/2 ═ B ─ HTTP/1.1 ─ app
@@ -23,6 +24,7 @@ import argparse
 import asyncio
 import cProfile
 import gc
+import itertools
 import json
 import pstats
 import struct
@@ -52,11 +54,13 @@ from meshproxy.downstream.arrival import Arrival
 from meshproxy.downstream.sockets import Sockets
 from meshproxy.flow import Connection
 from meshproxy.identity.certificates import Certificates
+from meshproxy.policies.propagation import Context, trace_of
 from meshproxy.telemetry.metrics import Metrics
 from meshproxy.traffic import Environment
 from meshproxy.upstream.http1 import Http1Connection as Upstream
 from meshproxy.upstream.http2 import Http2Connection as SharedUpstream
 
+from . import armed
 from .paths import A, B, free_port
 from .quick import interpreter, table
 
@@ -77,6 +81,9 @@ RESPONSE: Final = (
     b"Server: x\r\n"
     b"Date: Sun, 22 Nov 2026 00:00:00 GMT\r\n\r\n"
 ) + b"x" * 100
+
+TRACES: Final = tuple(b"00-%032x-%016x-01" % (number, number) for number in range(1, 4_096))
+"""Of what comes with all policies armed; each is another one's, as in life."""
 
 MESSAGE: Final = b"\0\0\0\0\x0a" + b"x" * 10  # of gRPC: a flag, a length, and what it is about
 
@@ -107,8 +114,8 @@ REPLY: Final = _block((b":status", b"200"), (b"content-type", b"application/grpc
 STATUS: Final = _block((b"grpc-status", b"0"))
 
 
-def _call(stream: int) -> bytes:
-    return _frame(1, 4, stream, CALL) + _frame(0, 1, stream, MESSAGE)
+def _call(stream: int, more: bytes = b"") -> bytes:
+    return _frame(1, 4, stream, CALL + more) + _frame(0, 1, stream, MESSAGE)
 
 
 def _replies(asked: bytes) -> bytes:
@@ -169,13 +176,21 @@ class Sidecar:
         self._loop = asyncio.get_running_loop()
         bootstrap = Bootstrap(workload="bench/w", identity=identity, state=folder)
         certificates = Certificates(bootstrap.identity, bootstrap.state)
-        environment = Environment(bootstrap, certificates, Metrics(), Sockets())
+        self._environment = environment = Environment(bootstrap, certificates, Metrics(), Sockets())
         self._mesh = Mesh(environment)
         self._mesh.adopt(snapshot)
         self._pools = [endpoint.pool for endpoint in self._mesh.clusters["catalog"].endpoints]
 
     def close(self) -> None:
         self._mesh.close()
+
+    def be_asked(self, traces: Iterable[bytes]) -> None:
+        """Let the app work on requests of these traces, so that its calls are found to be theirs."""
+        for trace in traces:
+            ids, line = trace_of([(b"traceparent", trace, b"traceparent: " + trace)])
+            context: Context[Any] = Context()
+            context.started = self._environment.now()
+            self._environment.propagation.enter(context, ids, line)
 
     def clients(self, count: int, *, http2: bool = False, identity: str | None = None) -> list[End]:
         """Let so many clients connect."""
@@ -212,16 +227,27 @@ class Course:
     """A way from clients to the app, with all connections in place."""
 
     def __init__(
-        self, path: str, batch: int, folder: Path, routes: int = 50, endpoints: int = 3
+        self,
+        path: str,
+        batch: int,
+        folder: Path,
+        routes: int = 50,
+        endpoints: int = 3,
+        *,
+        everything: bool = False,
     ) -> None:
+        """With `everything`, all policies are armed, and requests are part of traces."""
         self.batch = batch
         self._loop = asyncio.get_running_loop()
-        self._sidecars = [Sidecar(A, folder, _outbound(routes, endpoints))]
+        self._sidecars = [Sidecar(A, folder, _outbound(routes, endpoints, everything=everything))]
+        self._traces = itertools.cycle(TRACES) if everything else None
+        if everything:
+            self._sidecars[0].be_asked(TRACES)
         self._links: list[tuple[End, End]] = []
         self._path = path
         self._stream = 1  # the next of a gRPC client
         if path != HOP:
-            self._sidecars.append(Sidecar(B, folder, _inbound()))
+            self._sidecars.append(Sidecar(B, folder, _inbound(everything=everything)))
             near = self._sidecars[0].peers()
             far = self._sidecars[1].clients(len(near), http2=True, identity=A)
             self._links = list(zip(near, far, strict=True))
@@ -288,10 +314,16 @@ class Course:
 
     def _request(self) -> bytes:
         """Return what each client says in a turn."""
+        traces = self._traces
         if self._path != GRPC:
-            return REQUEST
+            if traces is None:
+                return REQUEST
+            return b"%btraceparent: %b\r\n\r\n" % (REQUEST[:-2], next(traces))
         first, self._stream = self._stream, self._stream + 2 * self.batch
-        return b"".join(_call(stream) for stream in range(first, self._stream, 2))
+        return b"".join(
+            _call(stream, b"" if traces is None else _block((b"traceparent", next(traces))))
+            for stream in range(first, self._stream, 2)
+        )
 
     def check(self) -> None:
         """Make sure that the figures are about requests that were answered."""
@@ -315,8 +347,10 @@ def _carry(links: Iterable[tuple[End, End]]) -> bool:
     return any_
 
 
-def _outbound(routes: int, endpoints: int) -> Snapshot:
+def _outbound(routes: int, endpoints: int, *, everything: bool = False) -> Snapshot:
     backends = (BackendSpec(cluster="catalog"),)
+    policies: dict[str, Any] = armed.a_route("catalog") if everything else {}
+    of_cluster: dict[str, Any] = armed.A_CLUSTER if everything else {}
     hosts = 10 if routes >= 50 else 2
     rules = (
         *(
@@ -324,13 +358,14 @@ def _outbound(routes: int, endpoints: int) -> Snapshot:
                 name=f"v{number}",
                 match=MatchSpec(path=PathMatchSpec(type="prefix", value=f"/api/v{number}")),
                 backends=backends,
+                **policies,
             )
             for number in range(routes // hosts - 1)
         ),
-        RouteSpec(name="all", backends=backends),
+        RouteSpec(name="all", backends=backends, **policies),
     )
     return Snapshot(
-        clusters=(ClusterSpec(name="catalog", service="bench/catalog"),),
+        clusters=(ClusterSpec(name="catalog", service="bench/catalog", **of_cluster),),
         endpoints=(
             EndpointsSpec(
                 cluster="catalog",
@@ -350,9 +385,11 @@ def _outbound(routes: int, endpoints: int) -> Snapshot:
     )
 
 
-def _inbound() -> Snapshot:
+def _inbound(*, everything: bool = False) -> Snapshot:
+    policies: dict[str, Any] = armed.B_ROUTE if everything else {}
+    of_cluster: dict[str, Any] = armed.B_CLUSTER if everything else {}
     return Snapshot(
-        clusters=(ClusterSpec(name="catalog"),),
+        clusters=(ClusterSpec(name="catalog", **of_cluster),),
         endpoints=(
             EndpointsSpec(
                 cluster="catalog", endpoints=(EndpointSpec(address="127.0.0.1", port=9),)
@@ -362,7 +399,11 @@ def _inbound() -> Snapshot:
             VirtualHostSpec(
                 name="app",
                 domains=("*",),
-                routes=(RouteSpec(name="inbound", backends=(BackendSpec(cluster="catalog"),)),),
+                routes=(
+                    RouteSpec(
+                        name="inbound", backends=(BackendSpec(cluster="catalog"),), **policies
+                    ),
+                ),
             ),
         ),
         listeners=(
@@ -453,6 +494,28 @@ async def growth(rounds: int = 15) -> dict[tuple[int, int], float]:
     return least
 
 
+async def armed_or_not(path: str, batch: int, rounds: int = 40) -> dict[bool, tuple[float, float]]:
+    """Return microseconds and calls without policies (False) and with all (True), in turns."""
+    least = {False: float("inf"), True: float("inf")}
+    with tempfile.TemporaryDirectory(prefix="meshproxy-bench-") as folder:
+        courses = {
+            everything: Course(path, batch, Path(folder), everything=everything)
+            for everything in least
+        }
+        await asyncio.sleep(0)
+        for course in courses.values():
+            await course.greet()
+        gc.freeze()
+        for _ in range(rounds):
+            for everything, course in courses.items():
+                least[everything] = min(least[everything], await microseconds(course, rounds=1))
+        called = {everything: await calls(course) for everything, course in courses.items()}
+        for course in courses.values():
+            course.check()
+            course.close()
+    return {everything: (least[everything], called[everything]) for everything in least}
+
+
 async def _profile(course: Course) -> None:
     profile = cProfile.Profile()
     profile.enable()
@@ -461,11 +524,32 @@ async def _profile(course: Course) -> None:
     pstats.Stats(profile, stream=sys.stderr).sort_stats("tottime").print_stats(40)
 
 
+def _armed(paths: list[str], output: str) -> str:
+    """Measure without and with all policies; return what is to be printed."""
+    found = {
+        (path, batch): uvloop.run(armed_or_not(path, batch)) for path in paths for batch in BATCHES
+    }
+    if output == "json":
+        figures = [
+            {"path": path, "batch": batch, "armed": everything, "us": us, "calls": called}
+            for (path, batch), both in found.items()
+            for everything, (us, called) in both.items()
+        ]
+        return json.dumps({"about": interpreter(), "figures": figures}, indent=2)
+    lines = [["path", "batch", "us/req", "armed", "ratio", "calls/req", "armed", "ratio"]]
+    for (path, batch), both in found.items():
+        (us, called), (us_armed, called_armed) = both[False], both[True]
+        lines.append([path, str(batch), f"{us:.1f}", f"{us_armed:.1f}", f"{us_armed / us:.2f}"])
+        lines[-1] += [f"{called:.1f}", f"{called_armed:.1f}", f"{called_armed / called:.2f}"]
+    return table(lines)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="bench.inproc", description=(__doc__ or "").strip(),
                                      formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     parser.add_argument("--path", choices=[HOP, PAIR, GRPC], help="default: all")
     parser.add_argument("--growth", action="store_true", help="many routes, many endpoints")
+    parser.add_argument("--armed", action="store_true", help="without and with all policies")
     parser.add_argument("--profile", action="store_true", help="show where the time goes")
     parser.add_argument("-o", "--output", choices=["table", "json"], default="table")
     options = parser.parse_args()
@@ -477,11 +561,13 @@ def main() -> int:
         lines = [[str(a), str(b), f"{us:.1f}", f"{us / base:.2f}"] for (a, b), us in grown.items()]
         print(table([["routes", "endpoints", "us/req", "ratio"], *lines]))
         return 0
+    paths = [options.path] if options.path else [HOP, PAIR, GRPC]
+    if options.armed:
+        print(_armed(paths, options.output))
+        return 0
     look = _profile if options.profile else None
     found = {
-        (path, batch): uvloop.run(measure(path, batch, look))
-        for path in ([options.path] if options.path else [HOP, PAIR, GRPC])
-        for batch in BATCHES
+        (path, batch): uvloop.run(measure(path, batch, look)) for path in paths for batch in BATCHES
     }
     if options.output == "json":
         figures = [

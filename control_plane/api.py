@@ -18,10 +18,10 @@ from meshproxy.contract import wire
 from meshproxy.contract.resources import Snapshot, without_secrets
 from meshproxy.contract.spiffe import SpiffeId
 
+from . import answers
 from .attestation import NotAttested
 from .authority import Authority
 from .gate import Gate, audit
-from .gate import error as _error
 from .join_tokens import JoinTokens
 from .metrics import Metrics
 from .resources.attachment import SPECIFICITY
@@ -93,7 +93,7 @@ class Api:
     # What is so -------------------------------------------------------------------------------
 
     async def _healthy(self, _request: web.Request) -> web.Response:
-        return _json({"status": "ok"})
+        return answers.say({"status": "ok"})
 
     async def _metrics_page(self, _request: web.Request) -> web.Response:
         page = generate_latest(self._metrics.registry)
@@ -103,7 +103,7 @@ class Api:
         state = self._state()
         kinds: Counter[str] = Counter(route.kind for route in state.routes.values())
         policies: Counter[str] = Counter(policy.kind for policy in state.policies.values())
-        return _json(
+        return answers.say(
             {
                 "build": __version__,
                 "revision": state.revision,
@@ -125,14 +125,14 @@ class Api:
 
     async def _all_proxies(self, _request: web.Request) -> web.Response:
         now = time.time()
-        return _json([self._described(proxy, now) for proxy in self._known()])
+        return answers.say([self._described(proxy, now) for proxy in self._known()])
 
     async def _snapshot(self, request: web.Request) -> web.Response:
         workload = f"{request.match_info['namespace']}/{request.match_info['name']}"
         snapshot = self._snapshot_for(workload)
         if snapshot is None:
-            return _error(404, f"There is no snapshot for {workload}: no such workload.")
-        return _json(without_secrets(snapshot))
+            return answers.refuse(404, f"There is no snapshot for {workload}: no such workload.")
+        return answers.say(without_secrets(snapshot))
 
     async def _roots(self, _request: web.Request) -> web.Response:
         return web.Response(text="".join(self._authority.roots()))
@@ -143,20 +143,20 @@ class Api:
         try:
             workload = wire.decode(await request.read(), _TokenRequest).workload
         except wire.ContractError as error:
-            return _error(400, f'Expected {{"workload": "namespace/name"}}: {error}.')
+            return answers.refuse(400, f'Expected {{"workload": "namespace/name"}}: {error}.')
         audit(request, f"join token for {workload}")
         identity = self._identity_of(workload)
         if identity is None:
-            return _error(404, f"There is no workload {workload!r}.")
+            return answers.refuse(404, f"There is no workload {workload!r}.")
         if identity in self._revoked:
-            return _error(409, f"{identity} has been revoked: no token would help it.")
+            return answers.refuse(409, f"{identity} has been revoked: no token would help it.")
         try:
             token, expires = self._tokens.issue(workload, identity)
         except NotAttested as error:
-            return _error(429, error.reason)
+            return answers.refuse(429, error.reason)
         except private_file.PrivateFileError as error:
-            return _error(500, str(error))
-        return _json({"token": token, "identity": str(identity), "expires_at": expires})
+            return answers.refuse(500, str(error))
+        return answers.say({"token": token, "identity": str(identity), "expires_at": expires})
 
     # Proxies, connected or not ----------------------------------------------------------------
 
@@ -190,7 +190,3 @@ class Api:
             else round(now - proxy.last_ack, 3),
             "certificate_not_after": proxy.certificate_not_after,
         }
-
-
-def _json(value: Any) -> web.Response:
-    return web.Response(body=wire.encode(value), content_type="application/json")

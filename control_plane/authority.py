@@ -343,6 +343,19 @@ class Authority:
             until=max(written_down, self._time() + lifetime.total_seconds()),
         )
         self._write_rotation(switching)
+        return self._carry_out(switching)
+
+    def carry_on(self) -> None:
+        """
+        Do what is left of a switch that was cut off, by a full disk, say.
+
+        Raises:
+            PrivateFileError: It still cannot be written.
+        """
+        if self.rotation is not None and self.rotation.phase == "switching":
+            self._carry_out(self.rotation)
+
+    def _carry_out(self, switching: Rotation) -> Rotation:
         rotation = self._switch_files(switching)
         self._signer = self._read_signer()
         log.warning("rotation: %s signs from now on", _described(self._signer))
@@ -378,6 +391,8 @@ class Authority:
             raise RefusedError("no rotation is under way")
         if rotation.back:
             raise RefusedError("the rotation is being taken back already")
+        if rotation.phase == "switching":
+            raise RefusedError("the switch is half done; once it is whole, it can be taken back")
         log.warning("rotation of the %s aborted (%s)", rotation.what, rotation.phase)
         if rotation.phase == "spreading" and rotation.next is not None:
             self._end(rotation, signers.from_file(rotation.next))

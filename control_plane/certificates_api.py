@@ -24,12 +24,13 @@ from meshproxy.contract import wire
 from meshproxy.contract.spiffe import SpiffeError, SpiffeId
 from meshproxy.private_file import PrivateFileError
 
-from .authority import Authority, RefusedError, What
+from . import answers
+from .authority import Authority, AuthorityError, RefusedError, What
 from .certificate import key_id
 from .gate import audit
-from .gate import error as _error
 from .revocation import Revocations
 from .rotation import Guide, Holder
+from .signer import SignerError
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +82,7 @@ class CertificatesApi:
     # What is so -------------------------------------------------------------------------------
 
     async def _certificates(self, _request: web.Request) -> web.Response:
-        return _json(self._described())
+        return answers.say(self._described())
 
     def _described(self) -> dict[str, Any]:
         signer = self._authority.signer
@@ -120,18 +121,21 @@ class CertificatesApi:
                 case "begin" if command.what is not None:
                     self._guide.begin(command.what)
                 case "begin":
-                    return _error(400, 'Expected {"do": "begin", "what": "root" or "issuer"}.')
+                    return answers.refuse(
+                        400, 'Expected {"do": "begin", "what": "root" or "issuer"}.'
+                    )
                 case "skip-away":
                     self._guide.skip_away()
                 case "abort":
                     self._guide.abort()
         except wire.ContractError as error:
-            return _error(400, f"Expected a command: {error}.")
+            return answers.refuse(400, f"Expected a command: {error}.")
         except RefusedError as error:
-            return _error(409, f"{error}.")
-        except PrivateFileError as error:
-            return _error(500, f"{error}.")
-        return _json(self._described())
+            return answers.refuse(409, f"{error}.")
+        except (PrivateFileError, AuthorityError, SignerError, OSError) as error:
+            log.error("the rotation cannot do as it was told: %s", error)
+            return answers.refuse(500, f"{error}.")
+        return answers.say(self._described())
 
     async def _revoke(self, request: web.Request) -> web.Response:
         return await self._deny(request, denied=True)
@@ -144,23 +148,25 @@ class CertificatesApi:
             asked = wire.decode(await request.read(), _Denial)
             identity = SpiffeId.parse(asked.identity)
         except wire.ContractError as error:
-            return _error(400, f'Expected {{"identity": "spiffe://…"}}: {error}.')
+            return answers.refuse(400, f'Expected {{"identity": "spiffe://…"}}: {error}.')
         except SpiffeError as error:
-            return _error(400, f"{error}.")
+            return answers.refuse(400, f"{error}.")
         audit(request, f"{'revoke' if denied else 'lift'} {identity}: {asked.reason!r}")
         if identity.trust_domain != self._authority.trust_domain:
             domain = self._authority.trust_domain
-            return _error(400, f"Expected an identity of {domain}, found {identity}.")
+            return answers.refuse(400, f"Expected an identity of {domain}, found {identity}.")
         if identity == self._own:
-            return _error(409, "That is the control plane itself: nobody could be told any more.")
+            return answers.refuse(
+                409, "That is the control plane itself: nobody could be told any more."
+            )
         try:
             if denied:
                 changed = self._revocations.revoke(identity, asked.reason)
             else:
                 changed = self._revocations.lift(identity)
         except PrivateFileError as error:
-            return _error(500, f"{error}.")
-        return _json({"identity": str(identity), "revoked": denied, "changed": changed})
+            return answers.refuse(500, f"{error}.")
+        return answers.say({"identity": str(identity), "revoked": denied, "changed": changed})
 
 
 def _authority_of(certificate: x509.Certificate) -> dict[str, Any]:
@@ -171,7 +177,3 @@ def _authority_of(certificate: x509.Certificate) -> dict[str, Any]:
         "not_before": certificate.not_valid_before_utc.timestamp(),
         "not_after": certificate.not_valid_after_utc.timestamp(),
     }
-
-
-def _json(value: Any) -> web.Response:
-    return web.Response(body=wire.encode(value), content_type="application/json")

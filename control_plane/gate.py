@@ -24,9 +24,9 @@ from typing import Final
 
 from aiohttp import hdrs, web
 
-from meshproxy.contract import wire
 from meshproxy.contract.spiffe import SpiffeId
 
+from . import answers
 from .access import READING, Access, Caller, Role
 from .peer import peer_of
 
@@ -88,7 +88,7 @@ class Gate:
             caller = self._caller(request)
             if caller is None:
                 self._refused("nobody")
-                answer = error(
+                answer = answers.refuse(
                     401, "A token is needed (Authorization: Bearer …), or a certificate."
                 )
                 answer.headers[hdrs.WWW_AUTHENTICATE] = "Bearer"
@@ -102,10 +102,12 @@ class Gate:
     ) -> web.StreamResponse:
         if caller.role < Role.OPERATE:
             self._refused("role")
-            answer: web.StreamResponse = error(403, "This needs the role operate; yours is view.")
+            answer: web.StreamResponse = answers.refuse(
+                403, "This needs the role operate; yours is view."
+            )
         elif request.content_type != _JSON:
             self._refused("content-type")
-            answer = error(415, f"Expected Content-Type: {_JSON}.")
+            answer = answers.refuse(415, f"Expected Content-Type: {_JSON}.")
         else:
             answer = await _answered(request, handler)
         audit_log.info(
@@ -125,13 +127,15 @@ class Gate:
         host = request.headers.get(hdrs.HOST, "")
         if not self._is_ours(host):
             self._refused("host")
-            return error(421, "The Host must be an IP address, localhost or a configured name.")
+            return answers.refuse(
+                421, "The Host must be an IP address, localhost or a configured name."
+            )
         origin = request.headers.get(hdrs.ORIGIN)
         site = request.headers.get("Sec-Fetch-Site", "none")
         ours = origin is None or origin == f"{request.scheme}://{host}"
         if not ours or site not in ("none", "same-origin"):
             self._refused("origin")
-            return error(403, "Requests of other web sites are not served.")
+            return answers.refuse(403, "Requests of other web sites are not served.")
         return None
 
     def _is_ours(self, host: str) -> bool:
@@ -145,21 +149,17 @@ def audit(request: web.Request, what: str) -> None:
     request[_WHAT] = what
 
 
-def error(status: int, sentence: str) -> web.Response:
-    """Return an error as JSON; `sentence` tells the caller what to do differently."""
-    body = wire.encode({"error": sentence})
-    return web.Response(status=status, body=body, content_type=_JSON)
-
-
 async def _answered(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         return await handler(request)
     except web.HTTPException as refused:
-        return error(refused.status, f"{request.method} {request.path}: {refused.reason}")
+        return answers.refuse(refused.status, f"{request.method} {request.path}: {refused.reason}")
     except Exception:  # a mistake of ours: for our log, not for the caller
         name = secrets.token_hex(8)
         log.exception("%s %s failed (%s)", request.method, request.path, name)
-        return error(500, f"Something is wrong here; the log of the control plane has it: {name}.")
+        return answers.refuse(
+            500, f"Something is wrong here; the log of the control plane has it: {name}."
+        )
 
 
 async def _harden(_request: web.Request, response: web.StreamResponse) -> None:

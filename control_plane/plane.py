@@ -35,11 +35,11 @@ from .gate import Gate
 from .generate.endpoints import identity as identity_in
 from .generate.snapshot import generate
 from .join_tokens import JoinTokens
+from .key_sets import KeySets
 from .metrics import Metrics
 from .resources.duration import milliseconds
-from .resources.fields import Metadata
 from .resources.finding import Finding
-from .resources.model import MeshConfig
+from .resources.model import DEFAULT_MESH, MeshConfig
 from .revocation import Revocations
 from .rotation import Guide, Holder, holders
 from .server_certificate import ServerCertificate
@@ -50,10 +50,6 @@ from .sources.files import FilesSource
 from .store import State, Store
 
 log = logging.getLogger(__name__)
-
-_DEFAULTS = MeshConfig(
-    api_version="meshproxy.io/v1alpha1", kind="MeshConfig", metadata=Metadata(name="default")
-)
 
 
 class StartError(Exception):
@@ -101,6 +97,9 @@ class Plane:
                 revoked=self._revocations,
             )
         self._metrics = Metrics()
+        self._key_sets = KeySets(state / "key-sets")
+        self._key_sets.follow(self._store.state)
+        self._metrics.watch_key_sets(self._key_sets.figures)
         self._enrolment = Enrolment(
             authority=self._authority,
             attestation=Attestation(
@@ -121,7 +120,7 @@ class Plane:
             metrics=self._metrics,
             revoked=self._revocations,
         )
-        self._guide = Guide(self._authority, self._holders, self._lifetime)
+        self._guide = Guide(self._authority, self._waited_for, self._lifetime)
         self._api = Api(
             gate=Gate(access, trust_domain, self._metrics.api_refused, config.access.hosts),
             state=self._state,
@@ -152,12 +151,15 @@ class Plane:
         Raises:
             StartError: A port is taken.
         """
+        self._store.subscribe(self._key_sets.follow)  # before the proxies are told
         self._store.subscribe(lambda _state: self._discovery.changed())
+        self._key_sets.on_changed = self._discovery.changed
         self._authority.on_changed = self._on_trust_changed
         self._revocations.on_changed = self._on_revocations_changed
         async with self._serving(), asyncio.TaskGroup() as tasks:
             running = [
                 tasks.create_task(self._source.run()),
+                tasks.create_task(self._key_sets.run()),
                 tasks.create_task(self._discovery.run()),
                 tasks.create_task(self._certificate.keep()),
                 tasks.create_task(self._guide.run()),
@@ -210,11 +212,14 @@ class Plane:
 
     @property
     def _mesh(self) -> MeshConfig:
-        return self._store.state.mesh_config or _DEFAULTS
+        return self._store.state.mesh_config or DEFAULT_MESH
 
     def _state(self) -> State:
-        """Return the state in force, with the one finding that only the authority can make."""
+        """Return the state in force, with the findings that do not come from the files alone."""
         state = self._store.state
+        state = msgspec.structs.replace(
+            state, findings=(*state.findings, *self._key_sets.findings())
+        )
         wanted = self._mesh.spec.trust_domain
         if wanted == self._authority.trust_domain:
             return state
@@ -250,7 +255,7 @@ class Plane:
             or self._mesh.spec.trust_domain != self._authority.trust_domain
         ):
             return None
-        return generate(state, workload, self._trust())
+        return generate(state, workload, self._trust(), self._key_sets.known)
 
     def _trust(self) -> TrustSpec:
         return TrustSpec(
@@ -275,6 +280,14 @@ class Plane:
             lambda workload: self._identity_of(workload) is not None,
             wire.resource_version(self._trust()),
         )
+
+    def _waited_for(self) -> list[Holder]:
+        # Who is revoked cannot acknowledge anything, and nobody speaks with it.
+        return [
+            holder
+            for holder in self._holders()
+            if self._identity_of(holder.workload) not in self._revocations
+        ]
 
     def _figures(self) -> dict[str, float]:
         signer, rotation = self._authority.signer, self._authority.rotation

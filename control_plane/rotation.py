@@ -21,8 +21,9 @@ from typing import Any, NamedTuple
 
 from meshproxy.private_file import PrivateFileError
 
-from .authority import Authority, RefusedError, What
+from .authority import Authority, AuthorityError, RefusedError, What
 from .ledger import Entry
+from .signer import SignerError
 from .snapshots import Proxy, State
 
 log = logging.getLogger(__name__)
@@ -121,8 +122,10 @@ class Guide:
         while True:
             try:
                 self.look()
-            except PrivateFileError as error:
+            except (PrivateFileError, AuthorityError, SignerError, OSError) as error:
                 log.error("the rotation cannot go on: %s", error)
+            except Exception:  # a mistake of ours must not end the control plane
+                log.exception("the rotation cannot go on")
             await asyncio.sleep(LOOK)
 
     def look(self) -> None:
@@ -136,7 +139,9 @@ class Guide:
         rotation = self._authority.rotation
         if rotation is None or self.lagging():
             return
-        if rotation.phase == "spreading":
+        if rotation.phase == "switching":
+            self._authority.carry_on()
+        elif rotation.phase == "spreading":
             self._authority.switch(self._lifetime())
         elif self._clock() >= rotation.until:
             self._authority.finish()
@@ -144,7 +149,7 @@ class Guide:
     def lagging(self) -> list[Lag]:
         """Return whom the rotation under way waits for."""
         rotation, now = self._authority.rotation, self._clock()
-        if rotation is None:
+        if rotation is None or rotation.phase == "switching":
             return []
         living = [holder for holder in self._holders() if holder.not_after > now]
         if rotation.phase == "spreading":
@@ -158,7 +163,7 @@ class Guide:
             Lag(
                 holder.workload,
                 not holder.connected,
-                f"holds a certificate of the old one, for {holder.not_after - now:.0f} s more",
+                "holds a certificate of the old one",
             )
             for holder in living
             if holder.issuer != current

@@ -20,7 +20,7 @@ A request that asks to switch protocols (Upgrade, extended CONNECT) is an exchan
 Nothing in this file waits.  "Later" is always another method, named `on_…`.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from math import inf
 from typing import Any, Final, Protocol, cast
@@ -32,7 +32,7 @@ from meshproxy.message import TUNNEL, Field, Fields, RequestHead, ResponseHead, 
 from meshproxy.mirror import Mirror
 from meshproxy.policies import deadline, load_shedding, mirroring, propagation
 from meshproxy.policies.deadline import FAR, LEAST, LOOKS, NO_TIMEOUTS, Timeouts
-from meshproxy.policies.fault_injection import FaultInjection, Injected
+from meshproxy.policies.fault_injection import Injected
 from meshproxy.policies.hedging import Latencies
 from meshproxy.policies.limits import Limit
 from meshproxy.policies.load_balancing.affinity import Affinity
@@ -40,9 +40,8 @@ from meshproxy.policies.load_balancing.hash_key import HashKey
 from meshproxy.policies.load_balancing.session import Session
 from meshproxy.policies.load_balancing.tokens import Tokens
 from meshproxy.policies.load_shedding import LoadShedding
-from meshproxy.policies.mirroring import Mirroring
 from meshproxy.policies.propagation import NOTHING, Context, Propagation
-from meshproxy.policies.rate_limit import RateLimit, Refused
+from meshproxy.policies.rate_limit import Refused
 from meshproxy.policies.retry import ASKED, NEVER, RETRIED, RETRIED_FIELD, Retry, retry_after
 from meshproxy.policies.retry_budget import RetryBudget
 from meshproxy.refusal import Refusal, refusal
@@ -273,6 +272,13 @@ class Surroundings(Protocol):
     def mirrored(self, service: str, outcome: str) -> None: ...
 
 
+class Guard(Protocol):
+    """What the policies of security make of a caller's requests."""
+
+    def stop(self, head: RequestHead) -> tuple[str, str, Sequence[Field]] | None:
+        """Return code, number of the denial and fields, or None where the request may pass."""
+
+
 class Caller(Protocol):
     """
     Who sends requests on a connection, and where they may go.
@@ -282,6 +288,8 @@ class Caller(Protocol):
         hop: Name of this proxy's role in a refusal: ``outbound of default/storefront``.
         virtual_host: Serves every request, or None to choose by authority.
         authorities: All virtual hosts, by authority.
+        series: What counts requests, by route, service, version and protocol; asked for what it
+            does not have yet, it makes that.
         identity_field: Tells the app which peer mTLS proved; None where nobody was proved.
         workload: ``namespace/name`` of the app beside this proxy.
         source: Identity of who calls; empty where nobody was proved.
@@ -293,13 +301,15 @@ class Caller(Protocol):
     identity_field: Field | None
     source: str
     surroundings: Surroundings
+    series: Mapping[tuple[str, str, str, str], Series]
     virtual_host: VirtualHost[Cluster] | None
     authorities: Authorities
 
     def leads_to(self, authority: bytes) -> bool:
         """Say whether a CONNECT for this authority leads to opaque connections."""
 
-    def series(self, route: str, service: str, version: str, protocol: str) -> Series: ...
+    @property
+    def guard(self) -> Guard | None: ...
     def grpc_ended(self, route: str, service: str, status: str) -> None: ...
 
 
@@ -427,13 +437,18 @@ class Exchange:
         if head.method == b"CONNECT":
             return self._connect(head)
         caller = self.caller
+        if caller.guard is not None and self._stopped(caller.guard, head):
+            return None
         virtual_host = caller.virtual_host or caller.authorities.find(head.authority)
         route = None if virtual_host is None else virtual_host.find(head)
         if route is None:
             return self._refuse_unrouted(head, known=virtual_host is not None)
         self._route = route
-        if route.rate_limit is not None and not self._within(route.rate_limit, head):
-            return None
+        if route.rate_limit is not None:
+            told = route.rate_limit.ask(head, caller.source, self.started)
+            self.answer_fields = told.fields if isinstance(told, Refused) else told
+            if isinstance(told, Refused):
+                return self._refuse_excess(told)
         if route.redirect is not None:
             return self.redirect(route.redirect.status, route.redirect.location(head))
         backend, split = None, route.split
@@ -452,38 +467,45 @@ class Exchange:
             budget.roll(self.started)
         budget.requests += 1
         if (
-            caller.direction == "inbound"
+            head.trace_fields is not None
             or head.mesh_fields is not None
             or self.surroundings.propagation.by_id
         ):
             self._join(head)
-        faults = route.faults
-        injected = None if faults is None else self._draw(faults, head)
-        self.prepare(head, route, self.backend)
-        if self._limit(head, route):
+        injected = None
+        if route.faults is not None:
+            call = self.grpc_status is not None
+            injected = route.faults.draw(head, caller.source, self.surroundings.random, call=call)
+        if route.edits or caller.identity_field is not None or self.backend.edits:
+            self.prepare(head, route, self.backend)
+        timeouts, overrides = cluster.timeouts, route.timeouts
+        if overrides is not None:  # `over` without the call, where it has just been asked the same
+            timeouts = overrides.made if overrides.of is timeouts else overrides.over(timeouts)
+        self.timeouts = timeouts
+        if (
+            timeouts.near or self.context is not NOTHING or self.grpc_status is not None
+        ) and self._limit(head):
             return None
         if injected is not None:
             return self._inject(injected)
-        if self.cluster.shedding is not None or route.mirroring is not None:
+        if cluster.shedding is not None or route.mirroring is not None:
             return self.admit()
         return self.begin_attempt()
 
-    def _within(self, limits: RateLimit, head: RequestHead) -> bool:
-        """Say whether the caller may have this request, too; otherwise it is refused."""
-        result = limits.ask(head, self.caller.source, self.started)
-        if not isinstance(result, Refused):
-            self.answer_fields = result
-            return True
-        self.answer_fields = result.fields
-        why = "overflow" if result.overflow else "limit"
-        self.surroundings.rate_limited(self.caller.direction, result.limit, why)
-        self.refuse("rate-limited", f"its limit is {result.limit!r}")
-        return False
+    def _stopped(self, guard: Guard, head: RequestHead) -> bool:
+        """Say whether the caller may not have this: then it is told so, and nothing else."""
+        why = guard.stop(head)
+        if why is None:
+            return False
+        code, number, fields = why
+        self._refuse(refusal(code), "", fields, hop=f"denial {number}")
+        return True
 
-    def _draw(self, faults: FaultInjection, head: RequestHead) -> Injected | None:
-        """Return what is done to this request on purpose, if anything."""
-        call = self.grpc_status is not None
-        return faults.draw(head, self.caller.source, self.surroundings.random, call=call)
+    def _refuse_excess(self, refused: Refused) -> None:
+        """The caller has had all the requests that it may make."""
+        why = "overflow" if refused.overflow else "limit"
+        self.surroundings.rate_limited(self.caller.direction, refused.limit, why)
+        self.refuse("rate-limited", f"its limit is {refused.limit!r}")
 
     def _inject(self, injected: Injected) -> None:
         if not injected.delay:
@@ -533,47 +555,43 @@ class Exchange:
     def _join(self, head: RequestHead) -> None:
         """Which work is the request part of, and what was allowed to that?"""
         table = self.surroundings.propagation
-        said = head.mesh_fields
+        said, traced = head.mesh_fields, head.trace_fields or ()
         if self.caller.direction == "inbound":
             if said is not None and self.caller.identity_field is not None:
                 self.context = propagation.read(said, self.started)
-            ids, line = propagation.trace_of(head.fields)
+            ids, line = propagation.trace_of(traced) if traced else ((), b"")
             if ids:
                 self.joined = self.context = context = self.context.own()
                 context.started = self.started
                 table.enter(context, ids, line)
             return
         if table.by_id:
-            found = table.find(*propagation.trace_of(head.fields))
+            found = table.find(*propagation.trace_of(traced))
             if found is not None:
                 found.calls.add(self)
                 self.joined = self.context = found
         if said is not None:
             self.context = propagation.read(said, self.started).within(self.context)
 
-    def _limit(self, head: RequestHead, route: Route[Cluster]) -> bool:
+    def _limit(self, head: RequestHead) -> bool:
         """Find out how long all this may take; return True where that is over, and it was refused."""
-        timeouts, started, context = self.cluster.timeouts, self.started, self.context
-        if route.timeouts is not None:
-            timeouts = route.timeouts.over(timeouts)
-        self.timeouts = timeouts
-        if context is NOTHING and timeouts.request == inf and self.grpc_status is None:
-            if timeouts.soon:
-                self._arm(self._first_limit(started))
-            return False
-        allowed = min(context.deadline, started + timeouts.request)
+        timeouts, started, context = self.timeouts, self.started, self.context
+        allowed = started + timeouts.request
+        if context.deadline < allowed:
+            allowed = context.deadline
         if self.grpc_status is not None:
             allowed = self._limit_call(head, allowed)
         self.deadline = allowed
         if self.joined is context and self.caller.direction == "inbound":
             context.deadline = allowed  # of the calls that will be made for it
-        left = allowed - self.surroundings.now()
+        left = allowed - started
         if left < LEAST:
             self._refuse_late()
         elif context.gone:
             self.refuse("caller-gone")
         elif left < FAR or timeouts.soon:
-            self._arm(self._first_limit(started))
+            # That of an attempt may begin later: then there is nothing yet when the timer comes.
+            self._arm(started + min(left, timeouts.first))
         return self.done
 
     def _limit_call(self, head: RequestHead, allowed: float) -> float:
@@ -603,22 +621,23 @@ class Exchange:
 
     def admit(self) -> None:
         """Let the app have the request, if it can bear one more; and others a copy of it."""
-        shedding = self.cluster.shedding
+        shedding, surroundings = self.cluster.shedding, self.surroundings
         if shedding is not None:
-            now = self.surroundings.now()
+            now = surroundings.now()
             turned_away = shedding.admit(self.context.criticality, now)
             if turned_away is not None:
-                self.surroundings.shed(self.cluster.service, turned_away)
+                surroundings.shed(self.cluster.service, turned_away)
                 return self.refuse("overloaded", f"its criticality is {turned_away}", (_LATER,))
             self.shedding, self.admitted = shedding, now
         route = self._route
         if route is not None and route.mirroring is not None and self.head.length != TUNNEL:
-            self._mirror(route.mirroring)
+            clusters = route.mirroring.draw(surroundings.random)
+            if clusters:
+                self._mirror(clusters)
         return self.begin_attempt()
 
-    def _mirror(self, wanted: Mirroring[Cluster]) -> None:
+    def _mirror(self, clusters: Sequence[Cluster]) -> None:
         surroundings = self.surroundings
-        clusters = wanted.draw(surroundings.random)
         self.mirrors = mirrors = [Mirror(self.head, one, surroundings) for one in clusters]
         for mirror in mirrors:
             mirror.begin()
@@ -683,10 +702,13 @@ class Exchange:
     def on_upstream_ready(self, upstream: Upstream) -> None:
         """A connection is ours: say all that the client has said so far."""
         self.upstream = upstream
-        if self.deadline != inf or self.context is not NOTHING or self.attempts > 1:
+        if (
+            self.deadline != inf
+            or self.timeouts.of_attempt != inf
+            or self.context is not NOTHING
+            or self.attempts > 1
+        ):
             self._pass_on()
-        if self.timeouts.of_attempt != inf:
-            self._limit_attempt()
         upstream.send_head(self.head)
         if self.body and self.head.length != TUNNEL:
             for data in self.body:
@@ -704,18 +726,19 @@ class Exchange:
 
     def _pass_on(self) -> None:
         """Tell who comes next what it should know of the whole that this is part of."""
-        fields, context = self.head.fields, self.context
+        fields, context, now = self.head.fields, self.context, self.surroundings.now()
         if self.deadline != inf:
-            self._pass_deadline_on()
+            self._pass_deadline_on(now)
+        if self.timeouts.of_attempt != inf:
+            self._limit_attempt(now)
         attempt = context.attempt + self.attempts - 1
         if attempt > 1:
             propagation.put(fields, propagation.attempt_field(attempt))
         if context.criticality is not None:
             propagation.put(fields, propagation.criticality_field(context.criticality))
 
-    def _pass_deadline_on(self) -> None:
+    def _pass_deadline_on(self, now: float) -> None:
         """Who comes next may take what is left."""
-        now = self.surroundings.now()
         fields, left = self.head.fields, self.deadline - now
         if self.grpc_status is None:
             one = propagation.deadline_field(left)
@@ -725,8 +748,12 @@ class Exchange:
                 propagation.put(fields, one)
         elif now - self.started >= NOTICEABLE:
             propagation.put(fields, grpc.timeout_field(left))
-        spent = self.context is not NOTHING or now - self.started >= LEAST
-        if spent and self.caller.direction == "outbound":
+        if self.caller.direction != "outbound":
+            return
+        context, begun = self.context, self.started
+        if context.started < begun:
+            begun = context.started
+        if now - begun >= LEAST or context.spent >= LEAST:
             name, took = deadline.spender(self._spenders(now))
             if name:
                 propagation.put(fields, propagation.spent_field(name, took))
@@ -744,12 +771,14 @@ class Exchange:
                 yield workload, self.started - context.started
             yield self.cluster.service, now - self.started
 
-    def _limit_attempt(self) -> None:
-        now = self.surroundings.now()
-        self.attempt_due = now + self.timeouts.attempt
-        self.answer_due = now + self.timeouts.answer
-        if self.timeouts.of_attempt < FAR:
-            self._arm(now + self.timeouts.of_attempt)
+    def _limit_attempt(self, now: float) -> None:
+        timeouts = self.timeouts
+        self.attempt_due = now + timeouts.attempt
+        self.answer_due = now + timeouts.answer
+        due = now + timeouts.of_attempt
+        # As a rule the timer that was set in the beginning comes before that.
+        if timeouts.of_attempt < FAR and (self.timer is None or self.due > due):
+            self._arm(due)
 
     def on_upstream_failed(self, code: str) -> None:
         """No connection could be had; nothing of the request was sent."""
@@ -825,13 +854,13 @@ class Exchange:
     def on_response_head(self, head: ResponseHead) -> None:  # noqa: C901 - its parts would be calls
         self.moved = True
         self.answer_due = inf
-        self.seconds = self.surroundings.now() - self.began
+        now = self.surroundings.now()
+        self.seconds = now - self.began
         if self.grpc_status is not None:  # an answer without a body has it in its head
             self.grpc_status = grpc.status_of(head.fields) or grpc.NO_STATUS
         if (head.status >= 400 or self.grpc_status not in _FINE) and self._ask_again(head):
             return
         if self.shedding is not None:
-            now = self.surroundings.now()
             self.shedding.answered(head.status, self.grpc_status, now - self.admitted, now)
             self.admitted = inf
         if self.retry.hedge is not None:
@@ -1218,7 +1247,8 @@ class Exchange:
         if self.done or self.status or first is None or self.attempts > 1:
             return
         requests = cluster.requests
-        if not self.request_ended or self._objection(ASKED) or requests.full:
+        # Full, or shut by the breaker: that lets probes through, and a hedge is none.
+        if not self.request_ended or self._objection(ASKED) or requests.count >= requests.ceiling:
             return
         affinity = self.affinity
         endpoint = cluster.pick(first, None if affinity is None else affinity.key)
@@ -1237,9 +1267,7 @@ class Exchange:
 
     def on_second_ready(self) -> None:
         """The head is about to be said once more."""
-        self._pass_on()
-        if self.timeouts.of_attempt != inf:
-            self._limit_attempt()  # from now on, for both
+        self._pass_on()  # the limits of an attempt hold from now on, for both
 
     def on_second_answer(self, second: SecondAttempt, head: ResponseHead) -> None:
         """The second attempt has an answer; unless that is a failure, it is the only one now."""
@@ -1258,8 +1286,8 @@ class Exchange:
         if self.endpoint is not None:
             self._give_up_attempt("downstream-closed")
         self.attempt_due = due
-        second.won = True
         self.endpoint, self.upstream = cast("Endpoint", second.endpoint), second.upstream
+        second.won = True
         self.began = second.began
         if self.downstream.blocked and second.upstream is not None:
             second.upstream.pause_response()
@@ -1269,9 +1297,10 @@ class Exchange:
         self, second: SecondAttempt, code: str, *, sent: bool, reused: bool
     ) -> None:
         """The second attempt has come to nothing."""
+        endpoint = second.endpoint
         self._end_second(0, self.grpc_status, code, 0.0)
         if self.endpoint is None:  # nor has the first
-            self.previous = cast("Endpoint", second.endpoint)
+            self.previous = cast("Endpoint", endpoint)
             self._retry_or_refuse(code, sent=sent, reused=reused)
 
     def _end_race(self) -> None:
@@ -1290,12 +1319,12 @@ class Exchange:
         """Answer in the service's stead: what happened, where, and whether it may be repeated."""
         self._refuse(refusal(code), detail, more)
 
-    def _refuse(self, why: Refusal, detail: str, more: Sequence[Field] = ()) -> None:
+    def _refuse(self, why: Refusal, detail: str, more: Sequence[Field] = (), hop: str = "") -> None:
         self.surroundings.refused(self.caller.direction, why.code)
         head, body = local_reply(
             why,
             self.head,
-            hop=self.caller.hop,
+            hop=hop or self.caller.hop,
             attempt=self.attempts,
             detail=detail,
             more=more,
@@ -1340,7 +1369,6 @@ class Exchange:
             self.cluster.requests.count -= 1
             self.previous = endpoint
             self.endpoint = None
-            self.attempt_due = self.answer_due = inf
             if not self.tunnel:  # that was judged when it opened
                 endpoint.judge(status, self.grpc_status, code, self.seconds, self.began)
             self.seconds = 0.0
@@ -1381,9 +1409,9 @@ class Exchange:
         surroundings.exchanges.discard(self)
         route = self._route
         name = "-" if route is None else route.name
-        service = self.cluster.service if self.attempts else "-"  # no attempt without a cluster
+        service = self.cluster.service if self.attempts else self._intended()
         version = "" if endpoint is None else endpoint.version
-        series = self.caller.series(name, service, version, self.protocol)
+        series = self.caller.series[name, service, version, self.protocol]
         now = surroundings.now()
         series.record(self.status, flag, now - self.started)
         if self.shedding is not None:
@@ -1397,15 +1425,20 @@ class Exchange:
             surroundings.timers.drop(self.timer, self)
             self.timer = None
         if self.joined is not None:
-            self._part(self.joined, flag)
+            self._part(self.joined, flag, now)
 
-    def _part(self, joined: Context["Exchange"], flag: str) -> None:
+    def _intended(self) -> str:
+        """Return the service that was not asked; none where it was not even chosen."""
+        cluster = getattr(self, "cluster", None)
+        return "-" if cluster is None else cluster.service
+
+    def _part(self, joined: Context["Exchange"], flag: str, now: float) -> None:
         """Nothing is made for this exchange any more, or this one for another."""
         self.joined = None
         if self.caller.direction == "outbound":
             joined.calls.discard(self)
             return
-        table, now = self.surroundings.propagation, self.surroundings.now()
+        table = self.surroundings.propagation
         gone = flag == "DC"
         if self.attempts and (gone or now >= self.deadline):  # the app may be at work on it
             table.give_up(joined, now, gone=gone)

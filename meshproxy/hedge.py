@@ -50,6 +50,8 @@ class First(Protocol):
     trailers: Fields | None
 
     @property
+    def endpoint(self) -> Any: ...  # as in `exchange.Exchange`, which knows less of it
+    @property
     def body(self) -> Sequence[bytes] | None: ...
     def on_second_ready(self) -> None: ...
     def on_second_answer(self, second: "SecondAttempt", head: ResponseHead) -> None: ...
@@ -67,21 +69,29 @@ class SecondAttempt:
     One attempt.
 
     Attributes:
+        attempts: More than one, whichever it is: to the limits of its endpoint, a retry.
         began: When its endpoint was picked.
         won: It is the exchange's only attempt now.
     """
 
-    __slots__ = ("_first", "began", "endpoint", "upstream", "won")
+    __slots__ = ("_endpoint", "_first", "began", "upstream", "won")
+
+    attempts = 2
 
     def __init__(self, first: First, endpoint: Endpoint, began: float) -> None:
         self._first = first
-        self.endpoint = endpoint
+        self._endpoint: Endpoint | None = endpoint
         self.began = began
         self.upstream: Upstream | None = None
         self.won = False
 
     def __repr__(self) -> str:
         return f"<SecondAttempt at {self.endpoint}{' won' if self.won else ''}>"
+
+    @property
+    def endpoint(self) -> Endpoint | None:
+        """Whom it asks; None when it is over."""
+        return self._first.endpoint if self.won else self._endpoint
 
     @property
     def head(self) -> RequestHead:
@@ -91,8 +101,10 @@ class SecondAttempt:
     # The request ----------------------------------------------------------------------------------
 
     def begin(self) -> None:
-        self.endpoint.active += 1
-        self.endpoint.acquire(self)
+        endpoint = self._endpoint
+        assert endpoint is not None
+        endpoint.active += 1
+        endpoint.acquire(self)
 
     def on_upstream_ready(self, upstream: Upstream) -> None:
         """A connection is ours: say all of the request."""
@@ -144,10 +156,10 @@ class SecondAttempt:
     def give_up(self) -> None:
         """Nobody waits for its answer any more."""
         upstream, self.upstream = self.upstream, None
-        if upstream is None:
-            self.endpoint.forget(self)
-        else:
+        if upstream is not None:
             upstream.reset()
+        elif self._endpoint is not None:
+            self._endpoint.forget(self)
 
     def discard(self, head: ResponseHead) -> None:
         """Its answer, of which this is the head, is not wanted."""
@@ -157,5 +169,7 @@ class SecondAttempt:
 
     def end(self, status: int, grpc_status: str | None, code: str, seconds: float) -> None:
         """Give back what it held, and tell its endpoint how it went (`exchange.Endpoint.judge`)."""
-        self.endpoint.active -= 1
-        self.endpoint.judge(status, grpc_status, code, seconds, self.began)
+        endpoint, self._endpoint = self._endpoint, None
+        if endpoint is not None:
+            endpoint.active -= 1
+            endpoint.judge(status, grpc_status, code, seconds, self.began)

@@ -70,6 +70,7 @@ class Mirror:
     One copy of one request.
 
     Attributes:
+        attempts: One: to the limits of its endpoint, no retry.
         head: Of the copy.
         began: When its endpoint was picked.
         done: It has ended, one way or another.
@@ -96,6 +97,7 @@ class Mirror:
         "head",
     )  # fmt: skip
 
+    attempts = 1
     began: float
     due: float
 

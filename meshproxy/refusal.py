@@ -50,6 +50,8 @@ _TABLE = (
     Refusal("unresolved-backend", 500, 14, "NC", False, "The route points to a backend that does not exist."),
     Refusal("not-ready", 503, 14, "NC", False, "The proxy has no configuration or no certificate yet."),
     # Whether it may pass
+    Refusal("invalid-token", 401, 16, "UAEX", False, "The request's token proves nothing."),
+    Refusal("access-denied", 403, 7, "UAEX", False, "Access denied."),
     Refusal("mtls-required", 403, 16, "UAEX", False, "This port accepts mutual TLS only."),
     # Shaped on its way
     Refusal("rate-limited", 429, 8, "RL", False, "The caller asks for more than it may."),

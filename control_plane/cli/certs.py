@@ -143,11 +143,10 @@ def progress(facts: Facts, now: float) -> str:
         told = len(facts["proxies"])
         return f"rotation of {what}, 1/3: {told - lagging} of {told} proxies believe the new root"
     left = age(max(0.0, rotation["old_ends_at"] - now))
-    side = "back to the old one: it" if rotation["aborted"] else "the new one"
-    return (
-        f"rotation of {what}, 2/3: {side} signs; the last certificate of the other ends in {left},"
-        f" {lagging} {'proxy has' if lagging == 1 else 'proxies have'} one"
+    signs, ends = (
+        ("the old one signs again", "new") if rotation["aborted"] else ("the new one signs", "old")
     )
+    return f"rotation of {what}, 2/3: {signs}; the {ends} one ends in {left}, {lagging} hold it"
 
 
 def _lagging(rotation: Facts) -> list[str]:

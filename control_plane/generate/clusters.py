@@ -9,12 +9,12 @@ from control_plane.resources.gateway_api import GRPCRoute, Route
 from control_plane.resources.model import MeshConfig, Service, ServicePort, Workload
 from control_plane.resources.policies import TrafficPolicySpec
 from control_plane.resources.policy_attachment import Targeted, deciding
+from control_plane.resources.selection import in_front
 from meshproxy.contract.policies import LimitsSpec
 from meshproxy.contract.resources import ClusterSpec, TcpRouteSpec, VirtualHostSpec
 
 from .backends import cluster_name
 from .listeners import inbound_name
-from .selection import in_front
 from .traffic_policy import at_callers, at_workloads
 
 Protocol = Literal["http1", "http2"]

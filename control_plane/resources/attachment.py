@@ -25,6 +25,7 @@ from .app_protocol import protocol_of
 from .gateway_api import ParentRef, Route
 from .model import Service, ServicePort
 from .policies import Policy
+from .security import SecurityPolicy
 
 Services = Mapping[str, Service]
 Parented = Mapping[str, list[Route]]
@@ -90,7 +91,7 @@ def decide(
     return Decision(_LAYER[kind], kind, tuple(routes))
 
 
-def age(resource: Route | Policy) -> tuple[bool, str, str]:
+def age(resource: Route | Policy | SecurityPolicy) -> tuple[bool, str, str]:
     """
     Return a key that sorts the older first.
 

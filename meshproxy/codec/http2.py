@@ -155,10 +155,11 @@ class _Session:
     Attributes:
         closed: Nothing will be read or said any more; flush what is there and close the socket.
         calmed: It was closed because the peer has spent its budget.
+        broken: It was closed because what the peer said is no HTTP/2, if anybody is left to care.
         held: Bytes that sinks have been given and have not acknowledged.
     """
 
-    __slots__ = ("_control", "_engine", "_now", "_ours", "_small", "_torn", "_useful", "calmed", "closed", "held")  # fmt: skip
+    __slots__ = ("_control", "_engine", "_now", "_ours", "_small", "_torn", "_useful", "broken", "calmed", "closed", "held")  # fmt: skip
 
     def __init__(self, engine: ngh2.Connection, allowance: Allowance) -> None:
         self._engine = engine
@@ -170,6 +171,7 @@ class _Session:
         self._now = 0.0
         self.closed = False
         self.calmed = False
+        self.broken = False
         self.held = 0
 
     # Bytes arrive ---------------------------------------------------------------------------------
@@ -183,7 +185,7 @@ class _Session:
             self._engine.receive_data(data)
         except ngh2.NGH2Error:
             self._dispatch(self._engine.events())
-            self.closed = True
+            self.closed = self.broken = True
             return
         self._dispatch(self._engine.events())
 
@@ -234,7 +236,9 @@ class _Session:
             if events:  # flushed requests make none, whole responses do
                 self._dispatch(events)
             if not (self._engine.want_read or self._engine.want_write):
-                self.closed = True
+                # After a GOAWAY in order no stream is open by now; after the one that the engine has
+                # just sent for an error of the peer's, those that are will hear why.
+                self.closed = self.broken = True
         return data
 
     @property

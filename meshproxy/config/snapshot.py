@@ -24,7 +24,8 @@ from meshproxy.exchange import Cluster as ExchangeCluster
 from meshproxy.policies.load_balancing.tokens import Tokens, secret_of
 from meshproxy.policies.retry import Retry
 from meshproxy.relay import Cluster as RelayCluster
-from meshproxy.routing.table import Authorities, VirtualHost, compile_virtual_host, normalized
+from meshproxy.routing.authority import normalized
+from meshproxy.routing.table import Authorities, VirtualHost, compile_virtual_host
 from meshproxy.routing.tcp import TcpRoute, compile_tcp_route
 from meshproxy.upstream import cluster as upstream
 from meshproxy.upstream.cluster import Cluster, check_balancing

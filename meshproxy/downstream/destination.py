@@ -12,20 +12,26 @@ chosen its route when it began and keeps it.
 
 import asyncio
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
+from weakref import WeakSet
 
-from meshproxy.contract.resources import DestinationSpec, ListenerSpec
+from meshproxy.contract.resources import DestinationSpec, ListenerSpec, Mtls
 from meshproxy.contract.resources import Protocol as Spoken
 from meshproxy.exchange import Authorities, Cluster, Series, Surroundings
 from meshproxy.message import Field, field
+from meshproxy.policies.authorization import Authorization, Source
 from meshproxy.policies.first_speaker import FirstSpeaker
 from meshproxy.relay import Cluster as RelayCluster
+from meshproxy.relay import Relay
 from meshproxy.relay import Series as RelaySeries
-from meshproxy.routing.table import VirtualHost, normalized
+from meshproxy.routing.authority import normalized
+from meshproxy.routing.table import VirtualHost
 from meshproxy.routing.tcp import TcpRoute
+from meshproxy.telemetry.denials import Denials
 from meshproxy.telemetry.metrics import GrpcLabels, Metrics
 
+from .guard import Guard
 from .sockets import Sockets
 
 PLAINTEXT = "plaintext"
@@ -45,6 +51,7 @@ class Environment(Surroundings, Protocol):
         sockets: Where listening sockets come from.
         drain_seconds: How long who is idle may stay when no more connections are accepted.
         revoked: Identities that are denied, whatever certificate they show.
+        denials: Who was denied what.
     """
 
     workload: str
@@ -56,6 +63,8 @@ class Environment(Surroundings, Protocol):
     sockets: Sockets
     drain_seconds: float
     revoked: frozenset[str]
+    denials: Denials
+    wall: Callable[[], float]
 
     @property
     def server_context(self) -> ssl.SSLContext | None: ...
@@ -69,19 +78,22 @@ class Caller:
     """
 
     __slots__ = (
-        "_connections", "_destination", "_series", "_statuses", "authorities", "direction", "hop", "identity",
-        "identity_field", "source", "surroundings", "tcp_route", "virtual_host", "workload",
+        "__weakref__", "_connections", "_destination", "_origin", "_statuses", "authorities",
+        "direction", "guard", "hop", "identity", "identity_field", "relays", "series", "source",
+        "surroundings", "tcp_route", "virtual_host", "workload",
     )  # fmt: skip
 
-    def __init__(self, destination: "Destination", identity: str | None) -> None:
+    def __init__(
+        self, destination: "Destination", identity: str | None, address: str | None = None
+    ) -> None:
         self._destination = destination
-        self._series: dict[tuple[str, str, str, str], Series] = {}
+        self._origin = Source.of(identity, address)
+        self.guard: Guard | None = None
+        self.relays: set[Relay] = set()
+        self.series: Mapping[tuple[str, str, str, str], Series] = _SeriesByLabels(self)
         self._statuses: dict[tuple[str, str, str], GrpcLabels] = {}
         self._connections: dict[tuple[str, str], RelaySeries] = {}
         self.surroundings: Surroundings = destination.environment
-        self.virtual_host = destination.virtual_host
-        self.authorities = destination.authorities
-        self.tcp_route = destination.tcp_route
         self.direction: str = destination.direction
         self.hop = destination.hop
         self.workload = destination.environment.workload
@@ -95,17 +107,30 @@ class Caller:
             self.identity_field = field(
                 b"x-forwarded-client-cert", f"By={by};URI={identity}".encode()
             )
+        self.obey()
 
-    def series(self, route: str, service: str, version: str, protocol: str) -> Series:
-        key = (route, service, version, protocol)
-        try:
-            return self._series[key]
-        except KeyError:
-            source, called, version = self._between(service, version)
-            series = self._series[key] = self._destination.environment.metrics.requests(
-                self.direction, source, called, version, route, protocol
-            )
-            return series
+    def obey(self) -> None:
+        """Go where the destination leads now, as far as its policies allow it."""
+        destination = self._destination
+        self.virtual_host = host = destination.virtual_host
+        self.authorities = destination.authorities
+        self.tcp_route = destination.tcp_route
+        self.guard = None
+        authorization = destination.authorization
+        jwt = None if host is None or self.direction != "inbound" else host.jwt
+        standing = None if authorization is None else authorization.standing(self._origin)
+        if jwt is not None or (standing is not None and not standing.free):
+            self.guard = Guard(destination.environment, self.source, standing, jwt)
+        if self.relays and self.guard is not None and self.guard.stop_connection():
+            for relay in list(self.relays):
+                relay.forbid()
+
+    def new_series(self, route: str, service: str, version: str, protocol: str) -> Series:
+        """Return what counts requests that share all this; `series` remembers it."""
+        source, called, version = self._between(service, version)
+        return self._destination.environment.metrics.requests(
+            self.direction, source, called, version, route, protocol
+        )
 
     def grpc_ended(self, route: str, service: str, status: str) -> None:
         key = (route, service, status)
@@ -139,11 +164,24 @@ class Caller:
         return environment.workload, service, version
 
 
+class _SeriesByLabels(dict[tuple[str, str, str, str], Series]):
+    """What counts the requests of one caller; a dict, because every request asks it."""
+
+    def __init__(self, caller: Caller) -> None:
+        super().__init__()
+        self._caller = caller
+
+    def __missing__(self, labels: tuple[str, str, str, str]) -> Series:
+        series = self[labels] = self._caller.new_series(*labels)
+        return series
+
+
 class Destination:
     """
     One place that connections are meant for, and what is known about it.
 
     Attributes:
+        mtls: What its connections must be; None for what the listener says.
         port: Of the service, or of the app; what a peer must ask a tunnel for.
         protocol: What clients speak, where somebody has said so.
         virtual_host: Serves every request, or None to choose by authority.
@@ -154,8 +192,19 @@ class Destination:
     """
 
     __slots__ = (
-        "_callers", "authorities", "direction", "environment", "first_speaker", "hop", "places",
-        "port", "protocol", "tcp_route", "virtual_host",
+        "_callers",
+        "_visitors",
+        "authorities",
+        "direction",
+        "environment",
+        "first_speaker",
+        "hop",
+        "mtls",
+        "places",
+        "port",
+        "protocol",
+        "tcp_route",
+        "virtual_host",
     )  # fmt: skip
 
     def __init__(self, environment: Environment, spec: ListenerSpec | DestinationSpec) -> None:
@@ -170,6 +219,8 @@ class Destination:
         self.places: Mapping[bytes, Destination] = {}
         self.first_speaker = FirstSpeaker()
         self._callers: dict[str | None, Caller] = {}
+        self._visitors: WeakSet[Caller] = WeakSet()  # of whom the address matters, too
+        self.mtls: Mtls | None = spec.mtls
 
     def __repr__(self) -> str:
         return f"<Destination {self.direction} :{self.port} {self.protocol}>"
@@ -198,13 +249,20 @@ class Destination:
         """Be what this configuration says from now on."""
         self.port = spec.port
         self.protocol = spec.protocol
+        self.mtls = spec.mtls
         self.virtual_host = virtual_host
         self.authorities = authorities
         self.tcp_route = tcp_route
-        for caller in self._callers.values():
-            caller.virtual_host = virtual_host
-            caller.authorities = authorities
-            caller.tcp_route = tcp_route
+        for caller in (*self._callers.values(), *self._visitors):
+            caller.obey()
+
+    @property
+    def authorization(self) -> Authorization | None:
+        """Who may do what here; inbound only."""
+        if self.direction != "inbound":
+            return None
+        route = self.virtual_host or self.tcp_route
+        return None if route is None else route.authorization
 
     def place(self, authority: bytes) -> "Destination | None":
         """Return where a client means to be connected to, if that takes opaque connections."""
@@ -213,8 +271,17 @@ class Destination:
         name = normalized(authority)
         return None if name is None else self.places.get(name)
 
-    def caller(self, identity: str | None) -> Caller:
-        """Return who calls: one object per proved identity, so that its counters are shared."""
+    def caller(self, identity: str | None, address: str | None = None) -> Caller:
+        """
+        Return who calls: one object per proved identity, so that its counters are shared.
+
+        Where policies ask for addresses, it is one per connection.
+        """
+        authorization = self.authorization
+        if authorization is not None and authorization.by_address:
+            visitor = Caller(self, identity, address)
+            self._visitors.add(visitor)
+            return visitor
         caller = self._callers.get(identity)
         if caller is None:
             caller = self._callers[identity] = Caller(self, identity)

@@ -21,7 +21,7 @@ from typing import Any
 from meshproxy.codec.budget import PEER, STRANGER
 from meshproxy.codec.http1 import encode_response_head
 from meshproxy.codec.sniff import Protocol as Wire
-from meshproxy.contract.resources import ListenerSpec
+from meshproxy.contract.resources import ListenerSpec, Mtls
 from meshproxy.exchange import Authorities, Cluster, Exchange
 from meshproxy.flow import Connection
 from meshproxy.identity.tls import peer_identity
@@ -38,7 +38,7 @@ from .captured import Captured, Unknown
 from .destination import PLAINTEXT, Destination, Environment
 from .greeting import Greeting
 from .http2 import Http2Connection
-from .sockets import cannot_listen
+from .sockets import cannot_listen, peer_address
 from .speculation import Speculation
 from .tcp import TcpConnection
 from .trunk import TrunkConnection
@@ -80,7 +80,8 @@ class Listener:
         self._captured: Captured | None = None
         self._loop = environment.loop
         self.sockets: list[socket.socket] = []
-        self._connections: dict[Accepted, bool] = {}  # and whether it is encrypted
+        # And what it is meant for, if it is plaintext.
+        self._connections: dict[Accepted, Destination | None] = {}
         self._greeting: set[asyncio.Task[None]] = set()
         self._counts = environment.metrics.connection("downstream", spec.direction)
         self._sweep: asyncio.TimerHandle | None = None
@@ -140,8 +141,8 @@ class Listener:
     def expel(self) -> None:
         """End the connections of identities that have been revoked."""
         environment = self.environment
-        for connection, encrypted in list(self._connections.items()):
-            if not encrypted:
+        for connection, destination in list(self._connections.items()):
+            if destination is not None:  # plaintext, of which nobody was proved
                 continue
             identity = peer_identity(connection.transport, environment.trust_domain)
             if identity in environment.revoked:
@@ -189,7 +190,7 @@ class Listener:
             destination = self._captured.meant(sock, peer, passing=passing)
         if destination is None:
             return self._turn_away(sock)
-        if self.spec.mtls == "disabled" or isinstance(destination, Unknown):
+        if self._mtls(destination) == "disabled" or isinstance(destination, Unknown):
             return self._welcome(sock, destination)
         return self._greet(sock, destination)
 
@@ -213,7 +214,7 @@ class Listener:
             raise
 
     async def _hand_over(self, sock: socket.socket, destination: Destination) -> None:
-        permissive = self.spec.mtls == "permissive"
+        permissive = self._mtls(destination) == "permissive"
         greeting = Greeting(self._loop, sock, destination, permissive=permissive)
         try:
             await self._answer(sock, greeting, destination)
@@ -243,7 +244,7 @@ class Listener:
                 ssl_handshake_timeout=HELLO_TIMEOUT,
                 ssl_shutdown_timeout=http1.LINGER_TIMEOUT,
             )
-        elif self.spec.mtls == "strict":
+        elif self._mtls(destination) == "strict":
             await self._refuse_plaintext(sock, wire)
         else:
             if wire is not Wire.OPAQUE:
@@ -258,12 +259,13 @@ class Listener:
         speculation: Speculation | None = None,
     ) -> None:
         """Begin to read a plaintext connection."""
+        address = peer_address(sock)
 
         def begin() -> Arrival | TcpConnection:
             if speculation is None and not destination.opaque:
                 return Arrival(self._loop, self, destination)
-            caller = destination.caller(None)
-            return TcpConnection(self._loop, self, caller, speculation=speculation)
+            caller = destination.caller(None, address)
+            return TcpConnection(self._loop, self, destination, caller, speculation=speculation)
 
         try:
             await self._loop.connect_accepted_socket(begin, sock)
@@ -322,7 +324,7 @@ class Listener:
                 log.warning("%s: refused %s, which is revoked", self.spec.name, arrival.identity)
                 arrival.abort()
                 return
-        self._connections[arrival] = arrival.tls
+        self._connections[arrival] = None if arrival.tls else arrival.destination
         self._counts.opened += 1
         if self._unwanted(arrival):
             self._end(arrival)
@@ -330,14 +332,14 @@ class Listener:
     def opened(self, connection: TcpConnection) -> None:
         """A client's opaque connection stands."""
         if connection not in self._connections:
-            self._connections[connection] = False
+            self._connections[connection] = connection.destination
             self._counts.opened += 1
 
     def successor(
         self, arrival: Arrival, *, http2: bool
     ) -> http1.Http1Connection | Http2Connection:
         """Return what goes on with a connection, now that it is known what it speaks."""
-        caller = arrival.destination.caller(arrival.identity)
+        caller = arrival.destination.caller(arrival.identity, arrival.address)
         connection: http1.Http1Connection | Http2Connection
         if http2:
             known = arrival.identity is not None or self.spec.direction == "outbound"
@@ -355,7 +357,7 @@ class Listener:
     def trunk(self, arrival: Arrival) -> TrunkConnection:
         """Return what goes on with a peer's connection that carries opaque ones."""
         destination = arrival.destination
-        caller = destination.caller(arrival.identity)
+        caller = destination.caller(arrival.identity, arrival.address)
         connection = TrunkConnection(
             self._loop,
             self,
@@ -370,19 +372,24 @@ class Listener:
         self, arrival: Arrival, server_name: str | None, speculation: Speculation | None
     ) -> TcpConnection:
         """Return what goes on with a connection that nobody looks into any more."""
-        caller = arrival.destination.caller(arrival.identity)
-        connection = TcpConnection(self._loop, self, caller, server_name, speculation)
+        caller = arrival.destination.caller(arrival.identity, arrival.address)
+        connection = TcpConnection(
+            self._loop, self, arrival.destination, caller, server_name, speculation
+        )
         self._succeed(arrival, connection)
         return connection
 
     def _succeed(self, arrival: Arrival, connection: Accepted) -> None:
-        del self._connections[arrival]
-        self._connections[connection] = arrival.tls
+        self._connections[connection] = self._connections.pop(arrival)
         if self.draining and isinstance(connection, Http2Connection):
             self._loop.call_soon(connection.drain)
 
     def _unwanted(self, connection: Accepted) -> bool:
-        return self.spec.mtls == "strict" and not self._connections[connection]
+        destination = self._connections[connection]
+        return destination is not None and self._mtls(destination) == "strict"
+
+    def _mtls(self, destination: Destination) -> Mtls:
+        return destination.mtls or self.spec.mtls
 
     def _end(self, connection: Accepted) -> None:
         """Policy forbids what the connection is; a good moment comes only to what has requests."""

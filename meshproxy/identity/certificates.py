@@ -280,8 +280,18 @@ class Certificates:
         else:
             _check_roots(text)
         self.roots = text
+        self._keep_roots()
         self._replaced.set()
         self.on_changed()
+
+    def _keep_roots(self) -> None:
+        """Let a restart find its control plane, even without the snapshot that the roots came with."""
+        if self._state is None or self._certificate != self._state / _IDENTITY_FILE:
+            return
+        try:
+            private_file.write(self._state / _ROOTS_FILE, self.roots.encode("ascii"))
+        except private_file.PrivateFileError as error:
+            log.warning("the trust bundle is not kept for a restart: %s", error)
 
     def _use(self, certificate: Path, key: Path | None, obtained: float) -> None:
         try:

@@ -201,6 +201,8 @@ class Metrics:
         self._ejections_prevented = _Counter(2, max_series)
         self._health_checks = _Counter(2, max_series)
         self._propagation = _Counter(1, 8)
+        self._denied = _Counter(1, 256)
+        self._audited = _Counter(1, 256)
 
     def requests(
         self,
@@ -313,6 +315,14 @@ class Metrics:
     def health_checked(self, cluster: str, result: str) -> None:
         """Count a health check; `result` is `healthy`, `unhealthy`, or why there was no answer."""
         self._health_checks.add(cluster, result)
+
+    def access_denied(self, policy: str) -> None:
+        """Count what a policy has denied; ``-`` where no rule has allowed it."""
+        self._denied.add(policy or "-")
+
+    def access_audited(self, policy: str) -> None:
+        """Count what a policy would have denied, if it were not for audit."""
+        self._audited.add(policy)
 
     # One proxy of several processes ---------------------------------------------------------------
 
@@ -533,6 +543,18 @@ class Metrics:
                 "Requests turned away because the app has as many as it can work on.",
                 ("service", "criticality"),
                 self._shed,
+            ),
+            (
+                "mesh_authorization_denied",
+                "Requests and opaque connections that a policy has denied; - where none allows them.",
+                ("policy",),
+                self._denied,
+            ),
+            (
+                "mesh_authorization_audited",
+                "Those that an AUDIT policy would have denied.",
+                ("policy",),
+                self._audited,
             ),
             (
                 "mesh_mirrored_requests",

@@ -195,8 +195,10 @@ class Http2Stream(Stream):
     def on_lost(self, code: str) -> None:
         """The connection has gone."""
         self.gone()
-        # Perhaps it was on its way out when we used it again; a reset, in contrast, is an answer.
-        self._fail(code, reused=self._link.served > 0 and not self.responding)
+        # Perhaps it was on its way out when we used it again; a reset, in contrast, is an answer, and
+        # so is nonsense.
+        closed = code == "upstream-closed"
+        self._fail(code, reused=closed and self._link.served > 0 and not self.responding)
 
     def _fail(self, code: str, *, reused: bool = False) -> None:
         exchange, self.exchange = self.exchange, None
@@ -354,6 +356,8 @@ class Http2Connection(Link):
         code = "upstream-closed"
         if not self.session.greeted and refused_our_certificate(error):
             code = "handshake-failed"
+        elif self.session.broken:
+            code = "upstream-protocol-error"
         self.session.closed = True
         for stream in list(self.session.streams.values()):
             stream.on_lost(code)

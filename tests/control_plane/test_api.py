@@ -2,6 +2,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
 from control_plane.access import Access
@@ -24,6 +25,16 @@ WORKLOAD = "default/catalog-v1"
 BEARER = {"Authorization": "Bearer secret", "Content-Type": "application/json"}
 
 
+class Part:
+    """A part of the API in a file of its own."""
+
+    def add_routes(self, router: web.UrlDispatcher) -> None:
+        router.add_post("/api/v1/part", self._answer)
+
+    async def _answer(self, _request: web.Request) -> web.Response:
+        return web.json_response("done")
+
+
 @asynccontextmanager
 async def client(folder: Path) -> AsyncIterator[TestClient]:  # type: ignore[type-arg]
     workload = Workload(
@@ -43,11 +54,16 @@ async def client(folder: Path) -> AsyncIterator[TestClient]:  # type: ignore[typ
         gate=Gate(Access(operate="secret", view="other"), "mesh.local", metrics.api_refused),
         state=lambda: state,
         proxies={WORKLOAD: proxy},
-        identity_of={WORKLOAD: CATALOG}.get,
+        identity_of={
+            WORKLOAD: CATALOG,
+            "default/denied": SpiffeId.of("mesh.local", "default", "denied"),
+        }.get,
         snapshot_for={WORKLOAD: Snapshot(version="v1")}.get,
         authority=Authority(folder / "authority", "mesh.local"),
         tokens=JoinTokens(folder / "tokens.json"),
         metrics=metrics,
+        revoked={SpiffeId.of("mesh.local", "default", "denied")},
+        parts=[Part()],
     )
     async with TestClient(TestServer(subject.application())) as made:
         yield made
@@ -63,6 +79,22 @@ async def test_status_tells_what_is_so(tmp_path: Path) -> None:
     assert status["resources"]["Workload"] == 2
     assert status["findings"][0]["file"] == "a.yaml"
     assert status["proxies"] == {"SYNCED": 1, "STALE": 0, "REFUSED": 0, "DISCONNECTED": 1}
+
+
+async def test_all_parts_need_the_operators_token(tmp_path: Path) -> None:
+    """Also those that live in other files."""
+    async with client(tmp_path) as http:
+        assert (await http.post("/api/v1/part")).status == 401
+        assert (await http.post("/api/v1/part", headers=BEARER)).status == 200
+
+
+async def test_a_revoked_identity_gets_no_token(tmp_path: Path) -> None:
+    """The operator is told at once, and not by a sidecar's log."""
+    async with client(tmp_path) as http:
+        asked = http.post("/api/v1/tokens", json={"workload": "default/denied"}, headers=BEARER)
+        async with asked as answer:
+            assert answer.status == 409
+            assert "has been revoked" in (await answer.json())["error"]
 
 
 async def test_every_workload_has_a_proxy_connected_or_not(tmp_path: Path) -> None:

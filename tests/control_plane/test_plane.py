@@ -23,6 +23,7 @@ from meshproxy.config.discovery_client import DiscoveryClient
 from meshproxy.contract.resources import Snapshot
 from meshproxy.contract.spiffe import SpiffeId
 from meshproxy.identity.certificates import Certificates
+from tests.control_plane.test_authority import CSR
 from tests.helpers.certificates import TestAuthority, key_pem
 from tests.helpers.plane import until
 from tests.helpers.ports import free_port
@@ -224,6 +225,19 @@ async def test_an_operators_root_is_that_of_the_mesh(tmp_path: Path) -> None:
         path.unlink()
     with pytest.raises(StartError, match=r"issuing\.key: has mode 0644"):
         Plane(structs.replace(settings(tmp_path), authority=own))
+
+
+def test_a_rotation_does_not_wait_for_who_is_revoked(tmp_path: Path) -> None:
+    """It could not acknowledge anything if it wanted to; it is shown all the same."""
+    (tmp_path / "mesh.yaml").write_text(MESH)
+    plane = Plane(settings(tmp_path))
+    identity = SpiffeId.parse(CATALOG)
+    plane._authority.sign(CSR, identity, timedelta(hours=1), "default/catalog-v1")
+    plane._guide.begin("root")
+    assert [lag.workload for lag in plane._guide.lagging()] == ["default/catalog-v1"]
+    plane._revocations.revoke(identity)
+    assert plane._guide.lagging() == []
+    assert [holder.workload for holder in plane._holders()] == ["default/catalog-v1"]
 
 
 async def test_no_workload_gets_the_control_planes_identity(tmp_path: Path) -> None:

@@ -1,13 +1,17 @@
+import asyncio
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from control_plane.authority import Authority, RefusedError
+from control_plane import rotation
+from control_plane.authority import Authority, AuthorityError, RefusedError
 from control_plane.ledger import Entry
 from control_plane.rotation import Guide, Holder, Lag, holders
 from control_plane.snapshots import Proxy, State
+from meshproxy import private_file
+from meshproxy.private_file import PrivateFileError
 
 HOUR = timedelta(hours=1)
 
@@ -31,8 +35,8 @@ class Scene:
         return Holder(name, here, believes, self.authority.signer.issuer_id, "5e", ends)
 
     def phase(self) -> str | None:
-        rotation = self.authority.rotation
-        return None if rotation is None else rotation.phase
+        under_way = self.authority.rotation
+        return None if under_way is None else under_way.phase
 
     def lagging(self) -> list[tuple[str, bool]]:
         return [(lag.workload, lag.away) for lag in self.guide.lagging()]
@@ -133,6 +137,50 @@ def test_it_tells_how_far_it_is(scene: Scene) -> None:
         Lag("default/a", False, "has not acknowledged the new root")._asdict(),
         Lag("default/b", True, "is away; its certificate ends in 3600 s")._asdict(),
     ]
+
+
+def test_a_switch_that_a_full_disk_cut_off_is_carried_on(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until there is room again the old one signs; nothing else can be begun or taken back."""
+    scene.guide.begin("root")
+    old, real, left = scene.authority.signer, private_file.write, 1
+
+    def write(path: Path, data: bytes) -> None:
+        nonlocal left
+        if not left:
+            raise private_file.PrivateFileError("no space left")
+        left -= 1
+        real(path, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(private_file, "write", write)
+        for _ in range(2):
+            with pytest.raises(private_file.PrivateFileError):
+                scene.guide.look()
+        assert scene.phase() == "switching"
+        assert scene.authority.signer == old
+        with pytest.raises(RefusedError, match="half done"):
+            scene.guide.abort()
+    scene.guide.look()
+    assert scene.phase() == "renewing"
+    assert scene.authority.signer != old
+
+
+async def test_what_goes_wrong_is_logged_and_tried_again(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever it is: the control plane has more to do."""
+    looks = iter([PrivateFileError("no space"), AuthorityError("damaged"), ZeroDivisionError()])
+
+    def look() -> None:
+        raise next(looks, asyncio.CancelledError())
+
+    monkeypatch.setattr(rotation, "LOOK", 0.0)
+    monkeypatch.setattr(scene.guide, "look", look)
+    with pytest.raises(asyncio.CancelledError):
+        await scene.guide.run()
+    assert caplog.text.count("the rotation cannot go on") == 3
 
 
 def proxy(workload: str, state: State = State.SYNCED, trust: str = "t1") -> Proxy:

@@ -294,7 +294,7 @@ async def test_grpc(
 
 @integration
 async def test_modes() -> None:
-    """Refused, reset and silent are three things, and each ends what the one before had."""
+    """Refused, reset, silent and nonsense are four things, and each ends what the one before had."""
     with FaultServer() as server:
         async with connect(server.port) as client:
             await client.send(http1(""))
@@ -316,6 +316,10 @@ async def test_modes() -> None:
                     await asyncio.sleep(0.01)
             server.mode("serve")
             assert (await said(silent)) == (b"", "reset")
+        server.mode("nonsense")
+        async with connect(server.port) as client:
+            assert (await said(client))[0].startswith(b"220 ")
+        server.mode("serve")
         async with connect(server.port) as client:
             await client.send(http1(""))
             assert (await client.response()).status == 200

@@ -97,6 +97,6 @@ async def test_a_rotation_outlives_its_control_plane(tmp_path: Path) -> None:
 
         back = await asyncio.to_thread(mesh.meshctl, "certs", "rotate-root", "--abort", "--no-wait")
         assert back.returncode == 0
-        assert "back to the old one" in back.stdout
+        assert "the old one signs again" in back.stdout
         assert (await asyncio.to_thread(rotation))["aborted"] is True
         assert (await get(mesh.door())).status == 200

@@ -50,8 +50,8 @@ async def test_no_request_fails_while_the_root_rotates_twice(
     ):
         roots, issuers = [mesh.plane._authority.roots()], [issuer_of(mesh, "door")]
         clients = [
-            *[kept(mesh.doors["web"])] * (12 if LONG else 3),
-            fresh(mesh.doors["web"]),
+            *[kept(mesh.doors["web"])] * (24 if LONG else 3),
+            *[fresh(mesh.doors["web"])] * (3 if LONG else 1),
             fresh(mesh.doors["mayfly"]),
             *[talk(channel, "/test/Talk")] * 4,
             *[line(mesh.doors["lines"])] * 4,

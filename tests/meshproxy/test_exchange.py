@@ -1,6 +1,6 @@
 """One request and its response, told with recorders in place of connections."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import inf
 from typing import Any, cast
 
@@ -191,6 +191,18 @@ class FakeSurroundings:
             callback()
 
 
+class FakeGuard:
+    """Stops what the test tells it to."""
+
+    def __init__(self, why: tuple[str, str, Sequence[Field]] | None) -> None:
+        self.why = why
+        self.heads: list[RequestHead] = []
+
+    def stop(self, head: RequestHead) -> tuple[str, str, Sequence[Field]] | None:
+        self.heads.append(head)
+        return self.why
+
+
 class FakeCaller:
     def leads_to(self, authority: bytes) -> bool:
         return authority in self.places
@@ -203,6 +215,7 @@ class FakeCaller:
     def __init__(self, host: VirtualHost[Cluster]) -> None:
         self.surroundings = FakeSurroundings()
         self.identity_field: Field | None = None
+        self.guard: FakeGuard | None = None
         self.virtual_host: VirtualHost[Cluster] | None = host
         self.authorities: Authorities[Cluster] = Authorities([])
         self.places: set[bytes] = set()
@@ -213,9 +226,22 @@ class FakeCaller:
     def grpc_ended(self, route: str, service: str, status: str) -> None:
         self.grpc.append(status)
 
-    def series(self, route: str, service: str, version: str, protocol: str) -> Series:
-        counted = self.counted
-        self.protocols.append(protocol)
+    @property
+    def series(self) -> "NotedSeries":
+        return NotedSeries(self)
+
+
+class NotedSeries(dict[tuple[str, str, str, str], Series]):
+    """Whoever counts under some labels is noted by the caller."""
+
+    def __init__(self, caller: FakeCaller) -> None:
+        super().__init__()
+        self._caller = caller
+
+    def __missing__(self, labels: tuple[str, str, str, str]) -> Series:
+        route, service, version, protocol = labels
+        counted = self._caller.counted
+        self._caller.protocols.append(protocol)
 
         class OneSeries:
             def record(self, status: int, flag: str, seconds: float) -> None:
@@ -1426,6 +1452,7 @@ class Sidecar:
     def receive(self, *said: tuple[bytes, bytes]) -> RequestHead:
         """Let a request come in, with these fields of a mesh proxy's."""
         head = RequestHead(b"GET", b"here", b"/", [field(b"traceparent", TRACEPARENT)])
+        head.trace_fields = head.fields[:]
         head.mesh_fields = [field(name, value) for name, value in said] or None
         self.inbound.exchange.on_request_head(head)
         return head
@@ -1433,6 +1460,7 @@ class Sidecar:
     def call(self, *said: tuple[bytes, bytes], trace: bytes = TRACEPARENT) -> RequestHead:
         """Let the app call another service."""
         head = RequestHead(b"GET", b"catalog", b"/", [field(b"traceparent", trace)])
+        head.trace_fields = head.fields[:]
         head.mesh_fields = [field(name, value) for name, value in said] or None
         self.outbound.exchange.on_request_head(head)
         return head
@@ -1636,3 +1664,39 @@ def test_a_call_of_grpc_has_its_own_field() -> None:
     head = scene.call()
     scene.first.lend()
     assert value_of(head.fields, b"grpc-timeout") == b"2000000u"
+
+
+# Who may ask ----------------------------------------------------------------------------------------
+
+
+def test_who_may_not_ask_is_told_a_number_and_nothing_else() -> None:
+    """Before anything else is found out: not whether there is a route, nor how this proxy is called."""
+    scene = Scene()
+    scene.caller.guard = guard = FakeGuard(("access-denied", "00ff", ()))
+    head = scene.ask(path=b"/admin")
+    assert guard.heads == [head]
+    assert scene.status == 403
+    body = b"".join(word[1] for word in scene.client.heard if word[0] == "send_data")
+    assert b"denial 00ff" in body
+    for secret in (b"catalog", b"storefront", b"admin"):
+        assert secret not in body
+    assert scene.at_rest()
+
+
+def test_who_has_a_wrong_token_is_told_how_to_come_again() -> None:
+    """With the fields that the guard gives."""
+    scene = Scene()
+    challenge = field(b"WWW-Authenticate", b"Bearer")
+    scene.caller.guard = FakeGuard(("invalid-token", "1", (challenge,)))
+    scene.ask()
+    assert scene.status == 401
+    [head] = [word[1] for word in scene.client.heard if word[0] == "send_head"]
+    assert challenge in head.fields
+
+
+def test_who_may_ask_is_answered() -> None:
+    """The guard says nothing, and everything goes on."""
+    scene = Scene()
+    scene.caller.guard = FakeGuard(None)
+    scene.ask()
+    assert scene.exchange.endpoint is not None

@@ -16,6 +16,13 @@ RETRIED = b"x-mesh-retried"
 TRACE = field(b"traceparent", b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
 
 
+def traced() -> RequestHead:
+    """Return a request that is part of a trace."""
+    head = RequestHead(b"GET", b"catalog", b"/", [TRACE])
+    head.trace_fields = [TRACE]
+    return head
+
+
 class Retrying(Scene):
     """A scene whose only route has a retry policy of its own."""
 
@@ -424,12 +431,12 @@ def test_who_has_failed_after_retries_tells_whoever_is_before() -> None:
     """
     inbound = Retrying(RetrySpec())
     inbound.caller.direction = "inbound"
-    inbound.exchange.on_request_head(RequestHead(b"GET", b"catalog", b"/", [TRACE]))
+    inbound.exchange.on_request_head(traced())
     inbound.first.lend()
 
     call = Retrying(CODES)
     call.caller.surroundings.propagation = inbound.caller.surroundings.propagation
-    call.exchange.on_request_head(RequestHead(b"GET", b"catalog", b"/", [TRACE]))
+    call.exchange.on_request_head(traced())
     for endpoint in (call.first, call.second, call.first):
         endpoint.lend()
         call.answer(503)

@@ -100,13 +100,14 @@ def test_redirects_are_counted_too() -> None:
 
 
 def test_an_abort_is_answered_here() -> None:
-    """With the status that was asked for; marked as what it is."""
+    """With the status that was asked for; marked as what it is, and counted for who was meant."""
     scene = shaped(faults=(ABORT,))
     scene.ask()
     assert answer(scene).status == 418
     assert heard(scene, b"x-mesh-refusal") == b"fault-injected"
     assert scene.caller.surroundings.shaped == [("broken", "abort")]
-    assert [one[3:] for one in scene.caller.counted] == [(418, "FI")]
+    [(_, service, *outcome)] = scene.caller.counted
+    assert (service, outcome) == ("default/catalog", ["", 418, "FI"])
     assert scene.at_rest()
 
 

@@ -1,11 +1,14 @@
 """Two attempts of one exchange at once: the first answer wins, the other leaves no trace."""
 
+from typing import Any
+
 import pytest
 
 from meshproxy.contract.policies import HedgeSpec, RetryBudgetSpec, RetrySpec
 from meshproxy.message import RequestHead, ResponseHead, field, value_of
 from meshproxy.policies.hedging import LEAST_KNOWN
 from meshproxy.policies.retry_budget import RetryBudget
+from meshproxy.timer_wheel import TICK
 from tests.helpers.recorder import Recorder
 from tests.meshproxy.test_exchange import OK, FakeCluster
 from tests.meshproxy.test_exchange_retries import Retrying
@@ -254,3 +257,46 @@ def test_a_winner_that_breaks_off_is_broken_off_for_the_client() -> None:
     attempt.on_response_reset("upstream-closed", reused=False)
     assert scene.client.words == ["send_head", "reset"]
     assert scene.at_rest()
+
+
+def test_the_second_attempt_keeps_its_time_when_the_first_has_failed() -> None:
+    """Its endpoint may be the one that never answers."""
+    spec = RetrySpec(hedge=HedgeSpec(), attempts=2, per_try_timeout=100)
+    scene = Hedging(spec)
+    scene.ask_slowly()
+    second = scene.second.lend()
+    scene.exchange.on_response_reset("upstream-reset", reused=False)
+    scene.caller.surroundings.sleep(0.1 + 2 * TICK)
+    assert second.words[-1] == "reset"
+    assert scene.caller.surroundings.refusals == ["attempt-timeout"]
+    assert scene.at_rest()
+
+
+def test_nothing_is_hedged_while_the_breaker_is_not_closed() -> None:
+    """What is left alone gets probes, one by one, and no second attempts beside them."""
+    scene = Hedging()
+    scene.ask()
+    scene.first.lend()
+    scene.cluster.requests.shut = True
+    scene.caller.surroundings.tick()
+    assert scene.hedges == []
+
+
+def test_where_a_second_attempt_is() -> None:
+    """Limits of an endpoint ask that, as of any retry: there until it ends, whoever has it by then."""
+    scene = Hedging()
+    scene.ask_slowly()
+    attempt: Any = scene.second.waiting[0]
+    assert (attempt.attempts, attempt.endpoint) == (2, scene.second)
+    scene.second.lend()
+    attempt.on_response_head(OK)
+    before: Any = attempt.endpoint
+    assert before is scene.second
+    attempt.on_response_data(b"ok", True)
+    assert attempt.endpoint is None
+
+    scene = Hedging()
+    scene.ask_slowly()
+    attempt = scene.second.waiting[0]
+    scene.exchange.on_response_head(OK)
+    assert attempt.endpoint is None

@@ -62,19 +62,22 @@ class FaultMesh:
         self.port, inbound = free_port(), free_port()
         authority = TestAuthority()
         trust = (TrustSpec(trust_domain=DOMAIN, roots=(authority.pem,)),)
-        to_app = EndpointSpec(address="127.0.0.1", port=self.server.port)
+        to_app = EndpointSpec(
+            address="127.0.0.1", port=self.server.port, identities=(spiffe("server"),)
+        )
         to_peer = EndpointSpec(address="127.0.0.1", port=inbound, identities=(spiffe("server"),))
         to_nobody = EndpointSpec(
             address="127.0.0.1", port=free_port(), identities=(spiffe("server"),)
         )
-        through_b = [case for case in cases if case.way == "pair"]
+        through_b = {case: policy for case, policy in cases.items() if case.way == "pair"}
         a = Snapshot(
             trust=trust,
             clusters=(
                 ClusterSpec(name=NOBODY),
                 *(
                     ClusterSpec(
-                        name=case.name, mtls=case.way == "pair", protocol=_protocol(case),
+                        name=case.name, protocol=_protocol(case),
+                        mtls=case.way == "pair" or policy.peer,
                         **policy.cluster,
                     )
                     for case, policy in cases.items()
@@ -103,7 +106,8 @@ class FaultMesh:
         b = Snapshot(
             trust=trust,
             clusters=tuple(
-                ClusterSpec(name=case.name, protocol=_protocol(case)) for case in through_b
+                ClusterSpec(name=case.name, protocol=_protocol(case), **policy.inbound)
+                for case, policy in through_b.items()
             ),
             endpoints=tuple(
                 EndpointsSpec(cluster=case.name, endpoints=(to_app,)) for case in through_b
@@ -154,7 +158,7 @@ class FaultMesh:
         # Not by prometheus_client's parser: it takes a third of a second for so many series.
         for name, text, value in _SAMPLE.findall(self.a.metrics()):
             labels = dict(_LABEL.findall(text))
-            # By route: what is refused before a cluster was asked has no destination.
+            # By route: what is refused before a service was chosen has no destination.
             service = labels.get("route") if name == "requests" else labels.pop("cluster", "")
             if service not in counted:
                 continue

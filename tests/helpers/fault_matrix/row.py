@@ -28,12 +28,27 @@ class Policy:
     Attributes:
         text: What is configured, for the document.
         cluster, route: What differs from the defaults in `ClusterSpec` and `RouteSpec` of the client's side.
+        inbound: The same in the `ClusterSpec` of the sidecar beside the app; such a policy is tried
+            only where there is one.
+        timed: Something is measured against a limit: then the machine has nothing else to do, and
+            connections stand already.
+        peer: The server stands where another sidecar should be, and mutual TLS is wanted of it.
     """
 
     name: str
     text: str
     cluster: Mapping[str, Any] = field(default_factory=dict)
     route: Mapping[str, Any] = field(default_factory=dict)
+    inbound: Mapping[str, Any] = field(default_factory=dict)
+    timed: bool = False
+    peer: bool = False
+
+    @property
+    def ways(self) -> tuple[Way, ...]:
+        """Through how many sidecars it is tried."""
+        if self.peer:
+            return ("alone",)
+        return ("pair",) if self.inbound else get_args(Way)
 
 
 @dataclass(frozen=True)
@@ -82,9 +97,9 @@ class Row:
         sees = self.lanes.get(lane, self.sees)
         if sees is None:
             return ()
-        if sees == "torn" and way == "pair":
+        if "torn" in sees and way == "pair":
             # The sidecar beside the app may tear its stream before the answer's head has left it.
-            sees = "torn or upstream-reset"
+            sees += " or upstream-reset"
         return tuple(_in_words(one, lane) for one in sees.split(" or "))
 
     def executions(self, lane: Lane) -> int:

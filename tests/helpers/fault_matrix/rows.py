@@ -11,6 +11,7 @@ from meshproxy.contract.policies import (
     RateLimitSpec,
     RetryBudgetSpec,
     RetrySpec,
+    SheddingSpec,
 )
 
 from .row import NOBODY, Lane, Policy, Row
@@ -85,13 +86,14 @@ OF_DEFAULTS = (
     Row("stalls before the answer", "at=head do=stall", "waits"),
     Row("stalls amid the answer's head", "at=head+8 do=stall", "waits"),
     Row("the answer's head is slow", "at=head pace=1", "200"),
-    Row(
-        "no HTTP instead of an answer", "at=head do=garbage", "upstream-protocol-error",
-        lanes={"http2": "upstream-closed", "grpc": "upstream-closed"},
-    ),
+    Row("no HTTP instead of an answer", "at=head do=garbage", "upstream-protocol-error"),
     # The answer's body
     Row("closed amid the answer's body", "at=body+10 do=close", "torn", flag="UC"),
-    Row("reset amid the answer's body", "at=body+10 do=reset", "torn", flag="UC"),
+    # A reset may be noticed while something is written, and then what had come before is not read.
+    Row(
+        "reset amid the answer's body", "at=body+10 do=reset", "torn or upstream-closed",
+        lanes={"http1": "torn"}, flag="UC",
+    ),
     Row(
         "the stream is reset amid the answer's body",
         "at=body+10 do=rst:2", "torn", lanes=HTTP2_ONLY, flag="UR",
@@ -192,8 +194,9 @@ OF_RETRIES = (
 
 RETRIED_TIMEOUTS = Policy(
     "retried timeouts",
-    "`timeouts: {backendRequest: 300ms}`, and `retryOn: [timeout]`: too late is asked for once more.",
-    route={"backend_request_timeout": 300, "retry": RetrySpec(conditions=("timeout",))},
+    "`timeouts: {backendRequest: 1s}`, and `retryOn: [timeout]`: too late is asked for once more.",
+    route={"backend_request_timeout": 1_000, "retry": RetrySpec(conditions=("timeout",))},
+    timed=True,
 )
 OF_RETRIED_TIMEOUTS = (
     Row(
@@ -267,8 +270,9 @@ OF_LIMITS = (
 
 TIMEOUT = Policy(
     "timeout",
-    "`timeouts: {request: 300ms}`: request and answer together have so much time.",
-    route={"request_timeout": 300},
+    "`timeouts: {request: 1s}`: request and answer together have so much time.",
+    route={"request_timeout": 1_000},
+    timed=True,
 )
 OF_TIMEOUT = (
     Row(
@@ -283,15 +287,16 @@ OF_TIMEOUT = (
         lanes={"grpc": "4"}, flag="UT",
     ),
     Row(
-        "the answer's body is too slow", "at=body pace=10", "torn",
+        "the answer's body is too slow", "at=body pace=10 size=300", "torn",
         lanes={"grpc": "4"}, flag="UT",
     ),
 )  # fmt: skip
 
 ATTEMPT_TIMEOUT = Policy(
     "attempt timeout",
-    "`timeouts: {backendRequest: 300ms}`: each attempt has so much time.",
-    route={"backend_request_timeout": 300},
+    "`timeouts: {backendRequest: 1s}`: each attempt has so much time.",
+    route={"backend_request_timeout": 1_000},
+    timed=True,
 )
 OF_ATTEMPT_TIMEOUT = (
     Row("stalls before the answer", "at=head do=stall", "attempt-timeout"),
@@ -308,6 +313,7 @@ IDLE = Policy(
     "idle",
     "`timeouts: {streamIdle: 1s}`: something must move.",
     cluster={"stream_idle_timeout": 1_000},
+    timed=True,
 )
 OF_IDLE = (
     Row("stalls before the answer", "at=head do=stall", "stream-idle"),
@@ -323,8 +329,9 @@ OF_IDLE = (
 
 DURATION = Policy(
     "duration",
-    "`timeouts: {maxStream: 300ms}`: nothing takes longer, whatever it is.",
-    cluster={"max_stream_duration": 300},
+    "`timeouts: {maxStream: 1s}`: nothing takes longer, whatever it is.",
+    cluster={"max_stream_duration": 1_000},
+    timed=True,
 )
 OF_DURATION = (
     Row("stalls before the answer", "at=head do=stall", "duration-exceeded"),
@@ -368,10 +375,10 @@ OF_ABORT = (Row("nothing, but that is meant", "", "fault-injected", executed=0),
 
 DELAY = Policy(
     "delay",
-    "A FaultInjection with `delay: {duration: 5s}`, and `timeouts: {request: 300ms}`.",
+    "A FaultInjection with `delay: {duration: 5s}`, and `timeouts: {request: 1s}`.",
     route={
         "faults": (FaultSpec(name="delay", delay=5_000, delay_percent=100),),
-        "request_timeout": 300,
+        "request_timeout": 1_000,
     },
 )
 OF_DELAY = (Row("nothing, but it is late", "", "deadline-exceeded", executed=0),)
@@ -385,6 +392,40 @@ OF_MIRROR = (
     Row("the copy gets no answer", "", "200"),
     Row("both fail", "at=head do=reset", "upstream-closed"),
 )
+
+SHEDDING = Policy(
+    "shedding",
+    "`loadShedding: {initial: 1, adaptive: false}`: the app gets one request at once.",
+    inbound={"shedding": SheddingSpec(min_limit=1, initial=1, adaptive=False)},
+)
+OF_SHEDDING = (
+    Row(
+        "another request is under way", "", "overloaded",
+        beside="at=head do=stall", fields={"x-mesh-criticality": "critical"}, executed=0,
+    ),
+)  # fmt: skip
+
+PEER = Policy(
+    "peer",
+    "`timeouts: {connect: 1s}`, `retry: {attempts: 1}`; something else is where another sidecar should be.",
+    cluster={"connect_timeout": 1_000, "retry": RetrySpec(attempts=2)},
+    timed=True,
+    peer=True,
+)
+OF_PEER = (
+    Row(
+        "nobody listens", "", "connect-failed",
+        mode="closed", executed=0, counts={"retries connect-failed": 1},
+    ),
+    Row(
+        "it accepts connections, and nothing more", "", "connect-timeout",
+        mode="silent", executed=0, counts={"retries connect-timeout": 1},
+    ),
+    Row(
+        "it is no sidecar", "", "handshake-failed",
+        mode="nonsense", executed=0, counts={"retries handshake-failed": 1},
+    ),
+)  # fmt: skip
 
 MATRIX: tuple[tuple[Policy, tuple[Row, ...]], ...] = (
     (DEFAULTS, OF_DEFAULTS),
@@ -402,4 +443,6 @@ MATRIX: tuple[tuple[Policy, tuple[Row, ...]], ...] = (
     (ABORT, OF_ABORT),
     (DELAY, OF_DELAY),
     (MIRROR, OF_MIRROR),
+    (SHEDDING, OF_SHEDDING),
+    (PEER, OF_PEER),
 )

@@ -5,6 +5,7 @@ What is set and asked from outside: a JSON object a line on standard input, its 
     {"mode": "closed"}    nobody listens: connections are refused
     {"mode": "reset"}     connections are accepted and reset
     {"mode": "silent"}    connections are accepted, and nothing is heard or said on them
+    {"mode": "nonsense"}  connections are greeted with what is neither HTTP nor TLS, and closed
     {"hang up": true}     reset every connection that is open now
     {"counts": true}      answers `{"received": {ID: N}, "executed": {ID: N}, …}`
     {"forget": true}      count from zero
@@ -22,7 +23,8 @@ from .connection import reset
 from .ledger import Ledger
 
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-MODES = ("serve", "closed", "reset", "silent")
+_GREETING = b"220 mail.example.com ESMTP at your service\r\n"
+MODES = ("serve", "closed", "reset", "silent", "nonsense")
 
 
 class Server:
@@ -94,6 +96,9 @@ class Server:
             ):
                 if self._mode == "silent":
                     await writer.wait_closed()
+                    return
+                if self._mode == "nonsense":
+                    writer.write(_GREETING)
                     return
                 first = await reader.readexactly(4)
                 serve = http2.serve if _PREFACE.startswith(first) else http1.serve

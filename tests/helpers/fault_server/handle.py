@@ -49,7 +49,7 @@ class FaultServer:
             self._process.stdout.close()
 
     def mode(self, mode: str) -> None:
-        """Serve, or be `closed`, `reset` or `silent` (`control.py`)."""
+        """Serve, or be `closed`, `reset`, `silent` or talk `nonsense` (`control.py`)."""
         assert self._order(mode=mode) == {"mode": mode}
 
     def hang_up(self) -> int:

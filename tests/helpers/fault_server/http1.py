@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 from dataclasses import dataclass
 
-from .connection import GARBAGE, reset
+from .connection import GARBAGE, flush, reset
 from .fault import NONE, Fault, FaultError, read
 from .ledger import Ledger
 
@@ -131,6 +131,7 @@ class _Http1:
 
     async def _act(self, fault: Fault, id_: str) -> None:
         if fault.do == "reset":
+            await flush(self._writer)
             reset(self._writer)
         elif fault.do == "garbage":
             self._writer.write(GARBAGE)

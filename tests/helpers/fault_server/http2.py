@@ -6,7 +6,7 @@ import struct
 from tests.helpers.http2 import Headers
 from tests.helpers.http2_peers import End, Stream
 
-from .connection import GARBAGE, reset
+from .connection import GARBAGE, flush, reset
 from .fault import NONE, Fault, FaultError, read
 from .ledger import Ledger
 
@@ -133,6 +133,7 @@ class _Connection(End):
 
     async def _act(self, fault: Fault, stream: Stream, id_: str) -> None:
         if fault.do == "reset":
+            await flush(self.writer)
             reset(self.writer)
         elif fault.do == "close":
             self.writer.close()

@@ -152,6 +152,21 @@ def test_trust_replaces_both_contexts_at_once(tmp_path: Path) -> None:
     assert certificates.roots == ROOT.pem + OTHER.pem
 
 
+def test_the_bundle_is_kept_for_a_restart(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A sidecar that lost its snapshot must find a control plane whose root has been replaced."""
+    certificates = Certificates(CATALOG, tmp_path)
+    certificates.install(*answer())
+    certificates.trust([ROOT.pem, OTHER.pem])
+    restarted = Certificates(CATALOG, tmp_path)
+    assert restarted.load_cache()
+    assert restarted.roots == ROOT.pem + OTHER.pem
+    (tmp_path / "roots.pem").unlink()
+    (tmp_path / "roots.pem").mkdir()
+    certificates.trust([ROOT.pem])
+    assert certificates.roots == ROOT.pem
+    assert "not kept for a restart" in caplog.text
+
+
 def test_files_of_somebody_else_become_usable_with_roots(tmp_path: Path) -> None:
     """A static certificate waits for the snapshot's trust bundle."""
     certificate, key = ROOT.leaf(uri(CATALOG))

@@ -21,6 +21,9 @@ from meshproxy.contract.policies import (
 )
 from meshproxy.contract.resources import ClusterSpec, EndpointSpec
 from meshproxy.contract.wire import ContractError
+from meshproxy.hedge import SecondAttempt
+from meshproxy.message import RequestHead
+from meshproxy.mirror import Mirror
 from meshproxy.policies.load_balancing.tokens import Tokens
 from meshproxy.policies.outlier_detection import EJECTED, IN_SERVICE, PROBATION
 from meshproxy.telemetry.gauges import Gauges
@@ -489,6 +492,27 @@ async def test_retries_of_an_endpoint_may_be_limited() -> None:
     scene.first.acquire(exchanges[2])  # type: ignore[arg-type]
     assert exchanges[2].words == ["on_upstream_failed"]
     assert scene.counted("_overflows") == {("catalog", "endpoint", "retries"): 1}
+    scene.cluster.close()
+
+
+async def test_what_is_no_exchange_is_limited_as_well() -> None:
+    """Copies and hedges: a hedge is a retry, until it is over."""
+    spec = ClusterSpec(name="catalog", endpoint_limits=LimitsSpec(requests=9, retries=1))
+    scene = Guarded(spec)
+    request = RequestHead(b"GET", b"catalog", b"/", [])
+    copy = Mirror(request, scene.cluster, scene.environment)
+    copy.begin()
+    assert copy.done is False
+
+    first = Recorder()
+    hedges = [SecondAttempt(first, scene.first, 100.0) for _ in range(2)]  # type: ignore[arg-type]
+    for hedge in hedges:
+        hedge.begin()
+    assert first.words == ["on_second_failed"]
+    for hedge in hedges:
+        hedge.end(0, None, "downstream-closed", 0.0)
+    SecondAttempt(first, scene.first, 100.0).begin()  # type: ignore[arg-type]
+    assert first.words == ["on_second_failed"]
     scene.cluster.close()
 
 

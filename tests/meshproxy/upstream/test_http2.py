@@ -156,6 +156,22 @@ def test_how_an_attempt_fails(say: Any, failure: str) -> None:
     assert scene.transport.state == ("closing" if failure == "nothing" else scene.transport.state)
 
 
+@pytest.mark.parametrize("nonsense", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\xff" * 100])
+def test_an_endpoint_that_speaks_no_http2(nonsense: bytes) -> None:
+    """Each attempt fails with that, and it is no connection that was only on its way out."""
+    scene = Scene()
+    scene.lend()
+    scene.hear()
+    scene.answer(1)
+    waiting = scene.lend()
+    scene.hear()
+    scene.arrive(nonsense)
+    scene.hear()
+    assert scene.transport.state == "closing"
+    scene.connection.connection_lost(None)
+    assert waiting.failure == ("upstream-protocol-error", False)
+
+
 def test_a_lost_connection_fails_every_attempt() -> None:
     """`reused` where the connection had served before and nothing of this answer had come."""
     scene = Scene()
