@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from control_plane.cli import certs, config, demo, proxies, stat, status, token, up
+from control_plane.cli import certs, config, demo, plaintext, proxies, stat, status, token, up
 from control_plane.cli.arguments import Verbs, add_files, add_output
 from control_plane.cli.errors import OK, USAGE, CommandError
 from meshproxy import __version__
@@ -66,6 +66,7 @@ def build_parser() -> argparse.ArgumentParser:
     proxies.register(verbs)
     config.register(verbs)
     stat.register(verbs)
+    plaintext.register(verbs)
     token.register(verbs)
     certs.register(verbs)
     return parser
