@@ -2,9 +2,9 @@
 
 import asyncio
 import json
-import re
 import time
 import warnings
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -59,12 +59,16 @@ def ask(mesh: RunningMesh, path: str, bearer: str = "") -> Response:
     return asyncio.run(once())
 
 
+def answered(mesh: RunningMesh, path: str, status: int) -> bool:
+    return ask(mesh, path).status == status
+
+
 def test_what_is_said_is_what_is_done(tmp_path: Path) -> None:
     """Verdicts, exit codes and the way of a request, for requests that pass and that do not."""
     with RunningMesh(tmp_path, {**shop(), "policy.yaml": POLICY}) as mesh:
         place = f"{mesh.config / 'policy.yaml'}:"
         for path, status in (("/items/1", 200), ("/other", 403), ("/items/../other", 403)):
-            mesh.until(lambda p=path, s=status: ask(mesh, p).status == s, f"{status} to {path}")
+            mesh.until(partial(answered, mesh, path, status), f"{status} to {path}")
             checked = mesh.meshctl(
                 "authz", "check", "--from", "door", "--to", "catalog-v1", "--path", path
             )
