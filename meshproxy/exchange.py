@@ -20,7 +20,7 @@ A request that asks to switch protocols (Upgrade, extended CONNECT) is an exchan
 Nothing in this file waits.  "Later" is always another method, named `on_…`.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from math import inf
 from typing import Any, Final, Protocol, cast
@@ -32,7 +32,7 @@ from meshproxy.message import TUNNEL, Field, Fields, RequestHead, ResponseHead, 
 from meshproxy.mirror import Mirror
 from meshproxy.policies import deadline, load_shedding, mirroring, propagation
 from meshproxy.policies.deadline import FAR, LEAST, LOOKS, NO_TIMEOUTS, Timeouts
-from meshproxy.policies.fault_injection import FaultInjection, Injected
+from meshproxy.policies.fault_injection import Injected
 from meshproxy.policies.hedging import Latencies
 from meshproxy.policies.limits import Limit
 from meshproxy.policies.load_balancing.affinity import Affinity
@@ -40,10 +40,20 @@ from meshproxy.policies.load_balancing.hash_key import HashKey
 from meshproxy.policies.load_balancing.session import Session
 from meshproxy.policies.load_balancing.tokens import Tokens
 from meshproxy.policies.load_shedding import LoadShedding
-from meshproxy.policies.mirroring import Mirroring
+from meshproxy.policies.loop_detection import LoopDetection
+from meshproxy.policies.outcome import REFUSAL, SHED, shed
 from meshproxy.policies.propagation import NOTHING, Context, Propagation
-from meshproxy.policies.rate_limit import RateLimit, Refused
-from meshproxy.policies.retry import ASKED, NEVER, RETRIED, RETRIED_FIELD, Retry, retry_after
+from meshproxy.policies.rate_limit import Refused
+from meshproxy.policies.retry import (
+    ASKED,
+    IDEMPOTENT,
+    NEVER,
+    RETRIED,
+    RETRIED_FIELD,
+    UNPROCESSED,
+    Retry,
+    retry_after,
+)
 from meshproxy.policies.retry_budget import RetryBudget
 from meshproxy.refusal import Refusal, refusal
 from meshproxy.routing.split import Backend
@@ -58,14 +68,18 @@ NOTICEABLE: Final = 0.001
 DELAYED: Final = "DI"
 """Envoy's flag of what was delayed on purpose."""
 
+EXHAUSTED: Final = "URX"
+"""Envoy's flag of an answer that is passed on because all tries are used up."""
+
 _LATER: Final = field(b"Retry-After", b"%d" % load_shedding.RETRY_AFTER)
-_REFUSAL: Final = b"x-mesh-refusal"
 _FINE: Final = (None, grpc.NO_STATUS, "0")
 """What the head of an answer may say of its gRPC status when nothing is wrong so far."""
 
 # What has become of further attempts?
 _RETRYING: Final = 1  # there are some, so it counts as one of `Cluster.retries`
 _DENIED: Final = 2  # there was no room for one
+_DOUBTFUL: Final = 4  # one has failed that may have been executed, and should not be twice
+_SHED: Final = 8  # the last one was turned away by a proved peer, whose app had enough to do
 
 # Has the exchange become a tunnel?
 _NO_TUNNEL: Final = 0
@@ -289,17 +303,22 @@ class Caller(Protocol):
         hop: Name of this proxy's role in a refusal: ``outbound of default/storefront``.
         virtual_host: Serves every request, or None to choose by authority.
         authorities: All virtual hosts, by authority.
+        series: What counts requests, by route, service, version and protocol; asked for what it
+            does not have yet, it makes that.
         identity_field: Tells the app which peer mTLS proved; None where nobody was proved.
         workload: ``namespace/name`` of the app beside this proxy.
         source: Identity of who calls; empty where nobody was proved.
+        loops: Finds requests that have come by here too often.
     """
 
     direction: str
     hop: str
+    loops: LoopDetection
     workload: str
     identity_field: Field | None
     source: str
     surroundings: Surroundings
+    series: Mapping[tuple[str, str, str, str], Series]
     virtual_host: VirtualHost[Cluster] | None
     authorities: Authorities
 
@@ -308,7 +327,6 @@ class Caller(Protocol):
 
     @property
     def guard(self) -> Guard | None: ...
-    def series(self, route: str, service: str, version: str, protocol: str) -> Series: ...
     def grpc_ended(self, route: str, service: str, status: str) -> None: ...
 
 
@@ -438,13 +456,20 @@ class Exchange:
         caller = self.caller
         if caller.guard is not None and self._stopped(caller.guard, head):
             return None
+        mark = caller.loops.mark(head.mesh_fields)
+        if mark is None:
+            return self.refuse("loop")
+        head.fields.append(mark)
         virtual_host = caller.virtual_host or caller.authorities.find(head.authority)
         route = None if virtual_host is None else virtual_host.find(head)
         if route is None:
             return self._refuse_unrouted(head, known=virtual_host is not None)
         self._route = route
-        if route.rate_limit is not None and not self._within(route.rate_limit, head):
-            return None
+        if route.rate_limit is not None:
+            told = route.rate_limit.ask(head, caller.source, self.started)
+            if isinstance(told, Refused):
+                return self._refuse_excess(told)
+            self.answer_fields = told
         if route.redirect is not None:
             return self.redirect(route.redirect.status, route.redirect.location(head))
         backend, split = None, route.split
@@ -463,19 +488,28 @@ class Exchange:
             budget.roll(self.started)
         budget.requests += 1
         if (
-            caller.direction == "inbound"
+            head.trace_fields is not None
             or head.mesh_fields is not None
             or self.surroundings.propagation.by_id
         ):
             self._join(head)
-        faults = route.faults
-        injected = None if faults is None else self._draw(faults, head)
-        self.prepare(head, route, self.backend)
-        if self._limit(head, route):
+        injected = None
+        if route.faults is not None:
+            call = self.grpc_status is not None
+            injected = route.faults.draw(head, caller.source, self.surroundings.random, call=call)
+        if route.edits or caller.identity_field is not None or self.backend.edits:
+            self.prepare(head, route, self.backend)
+        timeouts, overrides = cluster.timeouts, route.timeouts
+        if overrides is not None:  # `over` without the call, where it has just been asked the same
+            timeouts = overrides.made if overrides.of is timeouts else overrides.over(timeouts)
+        self.timeouts = timeouts
+        if (
+            timeouts.near or self.context is not NOTHING or self.grpc_status is not None
+        ) and self._limit(head):
             return None
         if injected is not None:
             return self._inject(injected)
-        if self.cluster.shedding is not None or route.mirroring is not None:
+        if cluster.shedding is not None or route.mirroring is not None:
             return self.admit()
         return self.begin_attempt()
 
@@ -488,22 +522,12 @@ class Exchange:
         self._refuse(refusal(code), "", fields, hop=f"denial {number}")
         return True
 
-    def _within(self, limits: RateLimit, head: RequestHead) -> bool:
-        """Say whether the caller may have this request, too; otherwise it is refused."""
-        result = limits.ask(head, self.caller.source, self.started)
-        if not isinstance(result, Refused):
-            self.answer_fields = result
-            return True
-        self.answer_fields = result.fields
-        why = "overflow" if result.overflow else "limit"
-        self.surroundings.rate_limited(self.caller.direction, result.limit, why)
-        self.refuse("rate-limited", f"its limit is {result.limit!r}")
-        return False
-
-    def _draw(self, faults: FaultInjection, head: RequestHead) -> Injected | None:
-        """Return what is done to this request on purpose, if anything."""
-        call = self.grpc_status is not None
-        return faults.draw(head, self.caller.source, self.surroundings.random, call=call)
+    def _refuse_excess(self, refused: Refused) -> None:
+        """The caller has had all the requests that it may make."""
+        self.answer_fields = refused.fields
+        why = "overflow" if refused.overflow else "limit"
+        self.surroundings.rate_limited(self.caller.direction, refused.limit, why)
+        self.refuse("rate-limited", f"its limit is {refused.limit!r}")
 
     def _inject(self, injected: Injected) -> None:
         if not injected.delay:
@@ -553,47 +577,43 @@ class Exchange:
     def _join(self, head: RequestHead) -> None:
         """Which work is the request part of, and what was allowed to that?"""
         table = self.surroundings.propagation
-        said = head.mesh_fields
+        said, traced = head.mesh_fields, head.trace_fields or ()
         if self.caller.direction == "inbound":
             if said is not None and self.caller.identity_field is not None:
                 self.context = propagation.read(said, self.started)
-            ids, line = propagation.trace_of(head.fields)
+            ids, line = propagation.trace_of(traced) if traced else ((), b"")
             if ids:
                 self.joined = self.context = context = self.context.own()
                 context.started = self.started
                 table.enter(context, ids, line)
             return
         if table.by_id:
-            found = table.find(*propagation.trace_of(head.fields))
+            found = table.find(*propagation.trace_of(traced))
             if found is not None:
                 found.calls.add(self)
                 self.joined = self.context = found
         if said is not None:
             self.context = propagation.read(said, self.started).within(self.context)
 
-    def _limit(self, head: RequestHead, route: Route[Cluster]) -> bool:
+    def _limit(self, head: RequestHead) -> bool:
         """Find out how long all this may take; return True where that is over, and it was refused."""
-        timeouts, started, context = self.cluster.timeouts, self.started, self.context
-        if route.timeouts is not None:
-            timeouts = route.timeouts.over(timeouts)
-        self.timeouts = timeouts
-        if context is NOTHING and timeouts.request == inf and self.grpc_status is None:
-            if timeouts.soon:
-                self._arm(self._first_limit(started))
-            return False
-        allowed = min(context.deadline, started + timeouts.request)
+        timeouts, started, context = self.timeouts, self.started, self.context
+        allowed = started + timeouts.request
+        if context.deadline < allowed:
+            allowed = context.deadline
         if self.grpc_status is not None:
             allowed = self._limit_call(head, allowed)
         self.deadline = allowed
         if self.joined is context and self.caller.direction == "inbound":
             context.deadline = allowed  # of the calls that will be made for it
-        left = allowed - self.surroundings.now()
+        left = allowed - started
         if left < LEAST:
             self._refuse_late()
         elif context.gone:
             self.refuse("caller-gone")
         elif left < FAR or timeouts.soon:
-            self._arm(self._first_limit(started))
+            # That of an attempt may begin later: then there is nothing yet when the timer comes.
+            self._arm(started + min(left, timeouts.first))
         return self.done
 
     def _limit_call(self, head: RequestHead, allowed: float) -> float:
@@ -623,22 +643,23 @@ class Exchange:
 
     def admit(self) -> None:
         """Let the app have the request, if it can bear one more; and others a copy of it."""
-        shedding = self.cluster.shedding
+        shedding, surroundings = self.cluster.shedding, self.surroundings
         if shedding is not None:
-            now = self.surroundings.now()
+            now = self.started if self.flag is not DELAYED else surroundings.now()
             turned_away = shedding.admit(self.context.criticality, now)
             if turned_away is not None:
-                self.surroundings.shed(self.cluster.service, turned_away)
+                surroundings.shed(self.cluster.service, turned_away)
                 return self.refuse("overloaded", f"its criticality is {turned_away}", (_LATER,))
             self.shedding, self.admitted = shedding, now
         route = self._route
         if route is not None and route.mirroring is not None and self.head.length != TUNNEL:
-            self._mirror(route.mirroring)
+            clusters = route.mirroring.draw(surroundings.random)
+            if clusters:
+                self._mirror(clusters)
         return self.begin_attempt()
 
-    def _mirror(self, wanted: Mirroring[Cluster]) -> None:
+    def _mirror(self, clusters: Sequence[Cluster]) -> None:
         surroundings = self.surroundings
-        clusters = wanted.draw(surroundings.random)
         self.mirrors = mirrors = [Mirror(self.head, one, surroundings) for one in clusters]
         for mirror in mirrors:
             mirror.begin()
@@ -703,10 +724,13 @@ class Exchange:
     def on_upstream_ready(self, upstream: Upstream) -> None:
         """A connection is ours: say all that the client has said so far."""
         self.upstream = upstream
-        if self.deadline != inf or self.context is not NOTHING or self.attempts > 1:
+        if (
+            self.deadline != inf
+            or self.timeouts.of_attempt != inf
+            or self.context is not NOTHING
+            or self.attempts > 1
+        ):
             self._pass_on()
-        if self.timeouts.of_attempt != inf:
-            self._limit_attempt()
         upstream.send_head(self.head)
         if self.body and self.head.length != TUNNEL:
             for data in self.body:
@@ -724,32 +748,41 @@ class Exchange:
 
     def _pass_on(self) -> None:
         """Tell who comes next what it should know of the whole that this is part of."""
-        fields, context = self.head.fields, self.context
+        fields, context, now = self.head.fields, self.context, self.surroundings.now()
+        timeouts = self.timeouts
+        if timeouts.of_attempt != inf:
+            self.attempt_due = now + timeouts.attempt
+            self.answer_due = now + timeouts.answer
+            # As a rule the timer that was set in the beginning comes before that.
+            due = now + timeouts.of_attempt
+            if timeouts.of_attempt < FAR and (self.timer is None or self.due > due):
+                self._arm(due)
         if self.deadline != inf:
-            self._pass_deadline_on()
+            if self.grpc_status is None:
+                one = propagation.deadline_field(self.deadline - now)
+                if self.attempts == 1:  # codecs set such fields apart: nobody has said it before us
+                    fields.append(one)
+                else:
+                    propagation.put(fields, one)
+            elif now - self.started >= NOTICEABLE:
+                propagation.put(fields, grpc.timeout_field(self.deadline - now))
+            if self.caller.direction == "outbound":
+                self._tell_spender(now)
         attempt = context.attempt + self.attempts - 1
         if attempt > 1:
             propagation.put(fields, propagation.attempt_field(attempt))
         if context.criticality is not None:
             propagation.put(fields, propagation.criticality_field(context.criticality))
 
-    def _pass_deadline_on(self) -> None:
-        """Who comes next may take what is left."""
-        now = self.surroundings.now()
-        fields, left = self.head.fields, self.deadline - now
-        if self.grpc_status is None:
-            one = propagation.deadline_field(left)
-            if self.attempts == 1:  # codecs set such fields apart: nobody has said it before us
-                fields.append(one)
-            else:
-                propagation.put(fields, one)
-        elif now - self.started >= NOTICEABLE:
-            propagation.put(fields, grpc.timeout_field(left))
-        spent = self.context is not NOTHING or now - self.started >= LEAST
-        if spent and self.caller.direction == "outbound":
+    def _tell_spender(self, now: float) -> None:
+        """Of the time that is spent already, somebody has had the most."""
+        context, begun = self.context, self.started
+        if context.started < begun:
+            begun = context.started
+        if now - begun >= LEAST or context.spent >= LEAST:
             name, took = deadline.spender(self._spenders(now))
             if name:
-                propagation.put(fields, propagation.spent_field(name, took))
+                propagation.put(self.head.fields, propagation.spent_field(name, took))
 
     def _spenders(self, now: float) -> Iterator[tuple[str, float]]:
         """Yield who has had how much of the time."""
@@ -763,13 +796,6 @@ class Exchange:
             if context.started != inf:
                 yield workload, self.started - context.started
             yield self.cluster.service, now - self.started
-
-    def _limit_attempt(self) -> None:
-        now = self.surroundings.now()
-        self.attempt_due = now + self.timeouts.attempt
-        self.answer_due = now + self.timeouts.answer
-        if self.timeouts.of_attempt < FAR:
-            self._arm(now + self.timeouts.of_attempt)
 
     def on_upstream_failed(self, code: str) -> None:
         """No connection could be had; nothing of the request was sent."""
@@ -845,13 +871,13 @@ class Exchange:
     def on_response_head(self, head: ResponseHead) -> None:  # noqa: C901 - its parts would be calls
         self.moved = True
         self.answer_due = inf
-        self.seconds = self.surroundings.now() - self.began
+        now = self.surroundings.now()
+        self.seconds = now - self.began
         if self.grpc_status is not None:  # an answer without a body has it in its head
             self.grpc_status = grpc.status_of(head.fields) or grpc.NO_STATUS
         if (head.status >= 400 or self.grpc_status not in _FINE) and self._ask_again(head):
             return
         if self.shedding is not None:
-            now = self.surroundings.now()
             self.shedding.answered(head.status, self.grpc_status, now - self.admitted, now)
             self.admitted = inf
         if self.retry.hedge is not None:
@@ -887,7 +913,7 @@ class Exchange:
         said = head.mesh_fields if self.cluster.mtls else None
         refused, below = None, False
         if said is not None:
-            refused, below = value_of(said, _REFUSAL), value_of(said, RETRIED) is not None
+            refused, below = value_of(said, REFUSAL), value_of(said, RETRIED) is not None
         elsewhere = len(self.cluster.available) > 1
         case = self.retry.of_answer(head.status, grpc_status, refused, elsewhere=elsewhere)
         again = case != NEVER
@@ -896,11 +922,15 @@ class Exchange:
             after = retry_after(head.fields)
             again = self._try_again(case, reason, below=below, after=after)
         if not again:
+            if shed(said):
+                self.retrying |= _SHED
             self._tell_of_retries(head.fields, below=below)
             return False
+        if case != UNPROCESSED:
+            self._doubt()
         upstream, self.upstream = self.upstream, None
         cast("Upstream", upstream).discard(head.length)
-        self._end_attempt("", head.status)
+        self._end_attempt(SHED if shed(said) else "", head.status)
         if self.grpc_status is not None:
             self.grpc_status = grpc.NO_STATUS
         return True
@@ -1160,11 +1190,16 @@ class Exchange:
 
     def _retry_or_refuse(self, code: str, *, sent: bool, reused: bool) -> None:
         """The attempt has failed without an answer."""
-        if self.second is not None:
-            return  # which has not
+        if self.second is not None:  # which has not
+            if sent:
+                self._doubt()
+            return None
         case = self.retry.of_failure(code, sent=sent, reused=reused)
         if case == NEVER or not self._try_again(case, code):
-            self.refuse(code)
+            return self.refuse(code)
+        if case != UNPROCESSED:
+            self._doubt()
+        return None
 
     def _try_again(
         self, case: int, reason: str, *, below: bool = False, after: float | None = None
@@ -1198,8 +1233,10 @@ class Exchange:
                 return True
         if why_not in ("budget", "overflow"):
             self.retrying |= _DENIED
-        if why_not != "attempts":  # it has had all that it was promised
+        if why_not != "attempts":
             surroundings.retry_skipped(cluster.service, why_not)
+        elif self.attempts > 1:  # it has had all that it was promised
+            self.flag = EXHAUSTED
         return False
 
     def _objection(self, case: int, *, below: bool = False) -> str:
@@ -1214,17 +1251,30 @@ class Exchange:
 
     def _is_below_limit(self, retries: Limit) -> bool:
         """Say whether the cluster has room for an exchange that makes more than one attempt."""
-        return self.retrying == _RETRYING or not retries.full
+        return bool(self.retrying & _RETRYING) or not retries.full
 
     def _begin_retrying(self, retries: Limit) -> None:
-        if not self.retrying:
-            self.retrying = _RETRYING
+        if not self.retrying & _RETRYING:
+            self.retrying |= _RETRYING
             retries.count += 1
+
+    def _doubt(self) -> None:
+        """
+        An attempt has failed that may have been executed; whatever follows, nobody can tell.
+
+        Of idempotent methods that is all the same: to repeat them is safe.
+        """
+        if self.head.method not in IDEMPOTENT:
+            self.retrying |= _DOUBTFUL
 
     def _tell_of_retries(self, fields: Fields, *, below: bool = False) -> None:
         """What fails here was tried more than once: nobody before us shall do the same again."""
         joined = self.joined
-        if self.retrying or below or (joined is not None and joined.retried):
+        if (
+            self.retrying & (_RETRYING | _DENIED)
+            or below
+            or (joined is not None and joined.retried)
+        ):
             if self.caller.direction == "inbound":
                 fields.append(RETRIED_FIELD)
             elif joined is not None:
@@ -1258,9 +1308,7 @@ class Exchange:
 
     def on_second_ready(self) -> None:
         """The head is about to be said once more."""
-        self._pass_on()
-        if self.timeouts.of_attempt != inf:
-            self._limit_attempt()  # from now on, for both
+        self._pass_on()  # the limits of an attempt hold from now on, for both
 
     def on_second_answer(self, second: SecondAttempt, head: ResponseHead) -> None:
         """The second attempt has an answer; unless that is a failure, it is the only one now."""
@@ -1269,7 +1317,9 @@ class Exchange:
         if self.endpoint is not None:
             status = None if self.grpc_status is None else grpc.status_of(head.fields)
             if self.retry.of_answer(head.status, status) != NEVER:
-                self._end_second(head.status, status, "", seconds)
+                self._doubt()
+                said = head.mesh_fields if self.cluster.mtls else None
+                self._end_second(head.status, status, SHED if shed(said) else "", seconds)
                 second.discard(head)  # the first may still do better
                 return
             surroundings.hedge_won(self.cluster.service)
@@ -1292,6 +1342,8 @@ class Exchange:
         """The second attempt has come to nothing."""
         endpoint = second.endpoint
         self._end_second(0, self.grpc_status, code, 0.0)
+        if sent:
+            self._doubt()
         if self.endpoint is None:  # nor has the first
             self.previous = cast("Endpoint", endpoint)
             self._retry_or_refuse(code, sent=sent, reused=reused)
@@ -1313,6 +1365,8 @@ class Exchange:
         self._refuse(refusal(code), detail, more)
 
     def _refuse(self, why: Refusal, detail: str, more: Sequence[Field] = (), hop: str = "") -> None:
+        if self.retrying & _DOUBTFUL and not why.processed:
+            why, detail = refusal("retry-failed"), why.code
         self.surroundings.refused(self.caller.direction, why.code)
         head, body = local_reply(
             why,
@@ -1388,7 +1442,8 @@ class Exchange:
             self.cluster.requests.count -= 1
             self.endpoint = None
             if not self.tunnel:
-                endpoint.judge(self.status, self.grpc_status, "", self.seconds, self.began)
+                code = SHED if self.retrying & _SHED else ""
+                endpoint.judge(self.status, self.grpc_status, code, self.seconds, self.began)
         else:
             endpoint = self.previous
         self.body = None
@@ -1404,7 +1459,7 @@ class Exchange:
         name = "-" if route is None else route.name
         service = self.cluster.service if self.attempts else self._intended()
         version = "" if endpoint is None else endpoint.version
-        series = self.caller.series(name, service, version, self.protocol)
+        series = self.caller.series[name, service, version, self.protocol]
         now = surroundings.now()
         series.record(self.status, flag, now - self.started)
         if self.shedding is not None:
@@ -1418,20 +1473,20 @@ class Exchange:
             surroundings.timers.drop(self.timer, self)
             self.timer = None
         if self.joined is not None:
-            self._part(self.joined, flag)
+            self._part(self.joined, flag, now)
 
     def _intended(self) -> str:
         """Return the service that was not asked; none where it was not even chosen."""
         cluster = getattr(self, "cluster", None)
         return "-" if cluster is None else cluster.service
 
-    def _part(self, joined: Context["Exchange"], flag: str) -> None:
+    def _part(self, joined: Context["Exchange"], flag: str, now: float) -> None:
         """Nothing is made for this exchange any more, or this one for another."""
         self.joined = None
         if self.caller.direction == "outbound":
             joined.calls.discard(self)
             return
-        table, now = self.surroundings.propagation, self.surroundings.now()
+        table = self.surroundings.propagation
         gone = flag == "DC"
         if self.attempts and (gone or now >= self.deadline):  # the app may be at work on it
             table.give_up(joined, now, gone=gone)

@@ -40,6 +40,8 @@ class RequestHead:
         mesh_fields: Fields that only a mesh proxy may set (``x-mesh-*``, identity headers),
             set apart by the codec so that nothing from outside is ever taken for ours.
             None when there were none.
+        trace_fields: Those of `fields` that say which trace the request is part of; None when
+            there are none.
         length: Bytes of the body as announced; `CHUNKED`; `TUNNEL`; or None when the message has
             no body.
         expect_continue: The client waits for ``100 Continue`` (RFC 9110 section 10.1.1).
@@ -48,7 +50,7 @@ class RequestHead:
 
     __slots__ = (
         "authority", "expect_continue", "fields", "length", "mesh_fields", "method", "path",
-        "scheme", "upgrade",
+        "scheme", "trace_fields", "upgrade",
     )  # fmt: skip
 
     def __init__(
@@ -66,6 +68,7 @@ class RequestHead:
         self.path = path
         self.fields = fields
         self.mesh_fields: Fields | None = None
+        self.trace_fields: Fields | None = None
         self.length = length
         self.expect_continue = False
         self.upgrade: bytes | None = None
@@ -134,6 +137,9 @@ HOP_BY_HOP: Final = frozenset(
     }
 )
 """Fields that speak about one connection and end with it (RFC 9110 section 7.6.1)."""
+
+TRACE_FIELDS: Final = frozenset({b"traceparent", b"b3", b"x-b3-traceid", b"x-request-id"})
+"""Fields with the id of a trace: of W3C Trace Context, of Zipkin, of many gateways."""
 
 MESH_FIELD_PREFIX: Final = b"x-mesh-"
 IDENTITY_FIELDS: Final = frozenset(

@@ -69,8 +69,10 @@ class TimerWheel(Generic[T]):
             self._turned = int(self._now() * TICKS_PER_SECOND)
             self._wait()
         # The first tick that is not before the deadline; what is due already comes with the next.
-        tick = max(int(item.due * TICKS_PER_SECOND), self._turned) + 1
-        slot = self._slots[tick % SLOTS]
+        tick = int(item.due * TICKS_PER_SECOND)
+        if tick < self._turned:
+            tick = self._turned
+        slot = self._slots[(tick + 1) % SLOTS]
         slot.add(item)
         self.count += 1
         return slot

@@ -6,12 +6,16 @@ would refuse, or take for something else.
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from ipaddress import ip_network
+from string import punctuation
 from typing import Final
+from urllib.parse import quote
 
 from meshproxy.contract.wire import ContractError
+from meshproxy.routing.authority import normalized
 from meshproxy.routing.pattern import Patterns
+from meshproxy.routing.readings import readings
 from meshproxy.routing.template import Paths
 
 from . import syntax
@@ -30,6 +34,8 @@ from .selector import problems_of_selector
 KEY: Final = re.compile(r"request\.headers\[([^\[\]]+)\]|request\.auth\.claims((?:\[[^\[\]]+\])+)")
 CLAIM: Final = re.compile(r"\[([^\[\]]+)\]")
 _SPIFFE: Final = "spiffe://"
+_AS_SENT: Final = punctuation
+"""What a client leaves as it is; others, such as a blank or an umlaut, it escapes."""
 
 
 def problems_of_policy(policy: AuthorizationPolicy) -> Problems:
@@ -79,8 +85,7 @@ def _source(path: Path, source: Source) -> Problems:
 
 def _operation(path: Path, operation: Operation) -> Problems:
     for name, texts in _fields(operation):
-        read: Callable[..., object] = Paths if name in ("paths", "notPaths") else Patterns
-        yield from _patterns((*path, name), texts, read)
+        yield from _READERS[name]((*path, name), texts)
     for index, call in enumerate(operation.grpc):
         yield from _call((*path, "grpc", index), call)
     if operation.grpc and (operation.paths or operation.methods):
@@ -88,6 +93,45 @@ def _operation(path: Path, operation: Operation) -> Problems:
         yield (*path, other), "cannot stand beside grpc, which is a path and the method POST"
     if not (any(texts for _, texts in _fields(operation)) or operation.grpc or _ports(operation)):
         yield path, "is empty, expected what is meant; leave `to` out to mean everything"
+
+
+def _methods(path: Path, texts: Sequence[str]) -> Problems:
+    yield from _patterns(path, texts)
+    for index, text in enumerate(texts):
+        if text != text.upper():
+            # RFC 9110 section 9.1: methods are case-sensitive; a rule about "get" is about nothing.
+            yield (*path, index), f'"{text}" is in lower case, expected "{text.upper()}"'
+
+
+def _hosts(path: Path, texts: Sequence[str]) -> Problems:
+    yield from _patterns(path, texts)
+    for index, text in enumerate(texts):
+        # A star stands for anything; "1" can be part of a name, of an address and of a port.
+        if "/" in text or (text and normalized(text.replace("*", "1").encode()) is None):
+            expected = "expected such as shop.example, *.shop.example or shop.example:8080"
+            yield (*path, index), f'"{text}" is no host, {expected}'
+
+
+def _paths(path: Path, texts: Sequence[str]) -> Problems:
+    wrong = list(_patterns(path, texts, Paths))
+    for index, text in enumerate(texts):
+        if "?" in text or "#" in text:
+            wrong.append(
+                ((*path, index), f'"{text}" is more than a path: queries are not compared')
+            )
+    yield from wrong
+    if wrong:
+        return
+    named = Paths(texts)
+    for index, text in enumerate(texts):
+        # A rule that allows wants all readings of a request's path to be named: it would be dead.
+        if not text.startswith("/"):
+            continue
+        for other in (*readings(text.encode()), quote(text, safe=_AS_SENT).encode()):
+            if not named.match(other):
+                also = other.decode(errors="replace")
+                message = f'"{text}" can also be read as "{also}", expected that beside it'
+                yield (*path, index), message
 
 
 def _call(path: Path, call: GRPCOperation) -> Problems:
@@ -125,6 +169,16 @@ def _patterns(path: Path, texts: Sequence[str], read: Callable[..., object] = Pa
             read((text,))
         except ContractError as error:
             yield (*path, index), error.reason
+
+
+_READERS: Final[Mapping[str, Callable[[Path, Sequence[str]], Problems]]] = {
+    "hosts": _hosts,
+    "notHosts": _hosts,
+    "methods": _methods,
+    "notMethods": _methods,
+    "paths": _paths,
+    "notPaths": _paths,
+}
 
 
 def _fields(model: Source | Operation) -> list[tuple[str, tuple[str, ...]]]:

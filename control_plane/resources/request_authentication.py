@@ -30,6 +30,8 @@ def problems_of_policy(policy: RequestAuthentication) -> Problems:
 
 
 def _rule(path: Path, rule: JWTRule) -> Problems:
+    if not rule.issuer:
+        yield (*path, "issuer"), "is empty, expected the `iss` of its tokens"
     given = {"jwks": rule.jwks, "jwksFile": rule.jwks_file, "jwksUri": rule.jwks_uri}
     said = [name for name, value in given.items() if value is not None]
     if len(said) != 1:

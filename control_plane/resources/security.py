@@ -6,9 +6,9 @@ docstring says so.  A policy selects workloads by labels in its own namespace, a
 `selector`; with ``scope: Mesh``, which only the namespace of the MeshConfig may say, everywhere.
 """
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from msgspec import Meta, field
+from msgspec import field
 
 from .fields import Duration, Metadata, Model, Port
 
@@ -167,7 +167,7 @@ class JWTRule(Model, frozen=True, kw_only=True):
         jwks_uri: The control plane fetches it, from hosts that the MeshConfig lists.
     """
 
-    issuer: Annotated[str, Meta(min_length=1)]
+    issuer: str
     audiences: Texts = ()
     jwks: str | None = None
     jwks_file: str | None = None

@@ -22,7 +22,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from meshproxy.message import Field, Fields, is_mesh_field
+from meshproxy.message import TRACE_FIELDS, Field, Fields, is_mesh_field
 
 from . import MalformedError
 
@@ -37,6 +37,7 @@ UPGRADE: Final = 6
 MESH: Final = 7
 DROPPED: Final = 8
 COOKIE: Final = 9  # of HTTP/2, where it may come in pieces; in HTTP/1.1 it is like any other
+TRACE: Final = 10  # travels on, and is looked at
 
 LONG: Final = 16
 """Added to the kind of a field of HTTP/2 that is longer than `LONGEST_CACHED`."""
@@ -124,7 +125,9 @@ class _Lines(dict[bytes, Entry]):
         if not colon or (known is None and not is_token(name)):
             raise MalformedError("malformed-request", _why_no_name(line, name, colon))
         lower, kind, cacheable, _ = known or _learn_name(name)
-        value = _checked(name, value)
+        value = value.strip(b" \t")
+        if _control_byte(value):
+            raise _with_control_byte(name)
         entry = (kind, (lower, value, name + b": " + value))
         if cacheable and len(line) <= LONGEST_CACHED:
             # Starting over when full costs a parse per line once in a while; a cleverer cache
@@ -150,7 +153,9 @@ class _Headers(dict[Header, Entry]):
         if known is None and not is_token(name):
             raise MalformedError("malformed-request", _why_no_name(name, name, b":"))
         lower, kind, cacheable, spelled = known or _learn_name(name)
-        value = _checked(name, value)
+        value = value.strip(b" \t")
+        if _control_byte(value):
+            raise _with_control_byte(name)
         line = spelled + value
         if name == b"cookie":
             kind = COOKIE
@@ -178,6 +183,8 @@ def read_fields(lines: Iterable[bytes]) -> tuple[Fields, Special]:
     """
     Read field lines; return the end-to-end fields, and apart from them those that need a decision.
 
+    Fields of kind TRACE are among both.
+
     Raises:
         MalformedError: A line is not a field line of RFC 9112 section 5.
     """
@@ -187,7 +194,10 @@ def read_fields(lines: Iterable[bytes]) -> tuple[Fields, Special]:
         kind, field = _lines[line]
         if not kind:
             fields.append(field)
-        elif kind in special:
+            continue
+        if kind == TRACE:
+            fields.append(field)
+        if kind in special:
             special[kind].append(field)
         else:
             special[kind] = [field]
@@ -198,7 +208,7 @@ def read_headers(headers: Sequence[Header]) -> tuple[Fields, Special, int]:
     """
     Read fields of HTTP/2: `read_fields` for pairs, with two differences.
 
-    What is dropped is not returned; cookies count as end-to-end fields and as special ones; and the third thing returned is no
+    What is dropped is not returned; cookies count as end-to-end fields and as special ones, too; and the third thing returned is no
     less than the bytes of all fields together, an estimate that costs nothing.
 
     Raises:
@@ -215,18 +225,17 @@ def read_headers(headers: Sequence[Header]) -> tuple[Fields, Special, int]:
         if kind >= LONG:
             kind -= LONG
             size += len(field[2])
-        if kind in (END_TO_END, COOKIE):
+        if kind in (END_TO_END, COOKIE, TRACE):
             fields.append(field)
-        if kind not in (END_TO_END, DROPPED):
-            special.setdefault(kind, []).append(field)
+        if kind in special:
+            special[kind].append(field)
+        elif kind not in (END_TO_END, DROPPED):
+            special[kind] = [field]
     return fields, special, size
 
 
-def _checked(name: bytes, value: bytes) -> bytes:
-    value = value.strip(b" \t")
-    if _control_byte(value):
-        raise MalformedError("malformed-request", f"control byte in the value of {name!r}")
-    return value
+def _with_control_byte(name: bytes) -> MalformedError:
+    return MalformedError("malformed-request", f"control byte in the value of {name!r}")
 
 
 def values(special: Special, kind: int) -> list[bytes]:
@@ -243,7 +252,8 @@ def _learn_name(name: bytes) -> tuple[bytes, int, bool, bytes]:
     line of it begins in HTTP/1.1 when it came in HTTP/2.
     """
     lower = name.lower()
-    kind = KINDS.get(lower, MESH if is_mesh_field(lower) else END_TO_END)
+    kind = TRACE if lower in TRACE_FIELDS else END_TO_END
+    kind = KINDS.get(lower, MESH if is_mesh_field(lower) else kind)
     # CGI-style servers fold `_` into `-`: there `content_length` would be a second length.
     if b"_" in lower and (kind == MESH or lower.replace(b"_", b"-") in KINDS):
         raise MalformedError("malformed-request", f"{name[:64]!r} poses as another field")

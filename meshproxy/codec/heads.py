@@ -28,6 +28,7 @@ from .fields import (
     EXPECT,
     HOST,
     MESH,
+    TRACE,
     TRANSFER_ENCODING,
     UPGRADE,
     Special,
@@ -153,6 +154,8 @@ def _read_special(head: RequestHead, special: Special, *, http10: bool) -> froze
         head.fields = _without_nominated(head.fields, options)
     if MESH in special:
         head.mesh_fields = special[MESH]
+    if TRACE in special:
+        head.trace_fields = special[TRACE]
     if EXPECT in special:
         # RFC 9110 section 10.1.1: ignored in HTTP/1.0, and pointless without a body.
         check_expectation(values(special, EXPECT))

@@ -32,6 +32,7 @@ from .fields import (
     EXPECT,
     HOST,
     MESH,
+    TRACE,
     Header,
     Special,
     is_token,
@@ -128,12 +129,14 @@ def _pseudo_header_fields(
 
 def _read_special(head: RequestHead, special: Special, *, ended: bool) -> None:
     """Put into the head what the special fields say."""
-    if len(special.get(COOKIE, ())) > 1:
+    if COOKIE in special and len(special[COOKIE]) > 1:
         head.fields = _with_one_cookie(head.fields, special[COOKIE])
     if CONTENT_LENGTH in special:
         head.length = length_of(special[CONTENT_LENGTH])
     if MESH in special:
         head.mesh_fields = special[MESH]
+    if TRACE in special:
+        head.trace_fields = special[TRACE]
     if EXPECT in special:
         check_expectation(values(special, EXPECT))
         head.expect_continue = not ended
@@ -176,7 +179,7 @@ def read_response_head(
     fields, special, size = read_headers(headers[1:])
     if size > limits.head or len(headers) > limits.fields:
         _check_size(headers[1:], limits)
-    if len(special.get(COOKIE, ())) > 1:
+    if COOKIE in special and len(special[COOKIE]) > 1:
         fields = _with_one_cookie(fields, special[COOKIE])
     if MESH in special and method == b"CONNECT":
         status = _true_status(status, special)

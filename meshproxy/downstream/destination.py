@@ -22,6 +22,7 @@ from meshproxy.exchange import Authorities, Cluster, Series, Surroundings
 from meshproxy.message import Field, field
 from meshproxy.policies.authorization import Authorization, Source
 from meshproxy.policies.first_speaker import FirstSpeaker
+from meshproxy.policies.loop_detection import LoopDetection
 from meshproxy.relay import Cluster as RelayCluster
 from meshproxy.relay import Relay
 from meshproxy.relay import Series as RelaySeries
@@ -31,6 +32,7 @@ from meshproxy.routing.tcp import TcpRoute
 from meshproxy.telemetry.denials import Denials
 from meshproxy.telemetry.metrics import GrpcLabels, Metrics
 
+from .admission import Admission
 from .guard import Guard
 from .sockets import Sockets
 
@@ -50,6 +52,7 @@ class Environment(Surroundings, Protocol):
         server_context: TLS for the next inbound connection; None before there is a certificate.
         sockets: Where listening sockets come from.
         drain_seconds: How long who is idle may stay when no more connections are accepted.
+        admission: How many connections there may be.
         revoked: Identities that are denied, whatever certificate they show.
         denials: Who was denied what.
     """
@@ -62,6 +65,7 @@ class Environment(Surroundings, Protocol):
     loop: asyncio.AbstractEventLoop
     sockets: Sockets
     drain_seconds: float
+    admission: Admission
     revoked: frozenset[str]
     denials: Denials
     wall: Callable[[], float]
@@ -78,8 +82,8 @@ class Caller:
     """
 
     __slots__ = (
-        "__weakref__", "_connections", "_destination", "_origin", "_series", "_statuses", "authorities",
-        "direction", "guard", "hop", "identity", "identity_field", "relays", "source",
+        "__weakref__", "_connections", "_destination", "_origin", "_statuses", "authorities",
+        "direction", "guard", "hop", "identity", "identity_field", "loops", "relays", "series", "source",
         "surroundings", "tcp_route", "virtual_host", "workload",
     )  # fmt: skip
 
@@ -90,13 +94,14 @@ class Caller:
         self._origin = Source.of(identity, address)
         self.guard: Guard | None = None
         self.relays: set[Relay] = set()
-        self._series: dict[tuple[str, str, str, str], Series] = {}
+        self.series: Mapping[tuple[str, str, str, str], Series] = _SeriesByLabels(self)
         self._statuses: dict[tuple[str, str, str], GrpcLabels] = {}
         self._connections: dict[tuple[str, str], RelaySeries] = {}
         self.surroundings: Surroundings = destination.environment
         self.direction: str = destination.direction
         self.hop = destination.hop
         self.workload = destination.environment.workload
+        self.loops = destination.loops
         self.identity = identity
         self.source = identity or ""
         if self.direction == "outbound":
@@ -125,16 +130,12 @@ class Caller:
             for relay in list(self.relays):
                 relay.forbid()
 
-    def series(self, route: str, service: str, version: str, protocol: str) -> Series:
-        key = (route, service, version, protocol)
-        try:
-            return self._series[key]
-        except KeyError:
-            source, called, version = self._between(service, version)
-            series = self._series[key] = self._destination.environment.metrics.requests(
-                self.direction, source, called, version, route, protocol
-            )
-            return series
+    def new_series(self, route: str, service: str, version: str, protocol: str) -> Series:
+        """Return what counts requests that share all this; `series` remembers it."""
+        source, called, version = self._between(service, version)
+        return self._destination.environment.metrics.requests(
+            self.direction, source, called, version, route, protocol
+        )
 
     def grpc_ended(self, route: str, service: str, status: str) -> None:
         key = (route, service, status)
@@ -168,6 +169,18 @@ class Caller:
         return environment.workload, service, version
 
 
+class _SeriesByLabels(dict[tuple[str, str, str, str], Series]):
+    """What counts the requests of one caller; a dict, because every request asks it."""
+
+    def __init__(self, caller: Caller) -> None:
+        super().__init__()
+        self._caller = caller
+
+    def __missing__(self, labels: tuple[str, str, str, str]) -> Series:
+        series = self[labels] = self._caller.new_series(*labels)
+        return series
+
+
 class Destination:
     """
     One place that connections are meant for, and what is known about it.
@@ -184,19 +197,8 @@ class Destination:
     """
 
     __slots__ = (
-        "_callers",
-        "_visitors",
-        "authorities",
-        "direction",
-        "environment",
-        "first_speaker",
-        "hop",
-        "mtls",
-        "places",
-        "port",
-        "protocol",
-        "tcp_route",
-        "virtual_host",
+        "_callers", "_visitors", "authorities", "direction", "environment", "first_speaker", "hop",
+        "loops", "mtls", "places", "port", "protocol", "tcp_route", "virtual_host",
     )  # fmt: skip
 
     def __init__(self, environment: Environment, spec: ListenerSpec | DestinationSpec) -> None:
@@ -210,6 +212,7 @@ class Destination:
         self.authorities: Authorities
         self.places: Mapping[bytes, Destination] = {}
         self.first_speaker = FirstSpeaker()
+        self.loops = LoopDetection(spec.direction, environment.workload)
         self._callers: dict[str | None, Caller] = {}
         self._visitors: WeakSet[Caller] = WeakSet()  # of whom the address matters, too
         self.mtls: Mtls | None = spec.mtls

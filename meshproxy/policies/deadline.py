@@ -77,7 +77,9 @@ class Timeouts(NamedTuple):
 
     Attributes:
         of_attempt: The nearer one of `attempt` and `answer`.
+        first: When one of them, or of the looks at an idle limit, comes first; `request` apart.
         soon: One of them is so near that the timer must be set when the exchange begins.
+        near: That, or there is a limit for the request as a whole.
     """
 
     request: float = inf
@@ -87,7 +89,9 @@ class Timeouts(NamedTuple):
     tunnel_idle: float = inf
     duration: float = inf
     of_attempt: float = inf
+    first: float = inf
     soon: bool = False
+    near: bool = False
 
 
 NO_TIMEOUTS: Final = Timeouts()
@@ -116,19 +120,32 @@ def compiled(limits: Timeouts) -> Timeouts:
     """Return the same limits, with what follows from them."""
     of_attempt = min(limits.attempt, limits.answer)
     nearest = min(limits.request, of_attempt, limits.idle, limits.duration)
-    return limits._replace(of_attempt=of_attempt, soon=nearest < FAR)
+    soon = nearest < FAR
+    return limits._replace(
+        of_attempt=of_attempt,
+        first=min(of_attempt, limits.idle / LOOKS, limits.duration),
+        soon=soon,
+        near=soon or limits.request != inf,
+    )
 
 
 class Overrides:
-    """What a route says, in the place of what its clusters say; None where it says nothing."""
+    """
+    What a route says, in the place of what its clusters say; None where it says nothing.
 
-    __slots__ = ("_known", "answer", "attempt", "request")
+    Attributes:
+        of, made: What `over` was asked last, and what it said: most routes have one cluster.
+    """
+
+    __slots__ = ("_known", "answer", "attempt", "made", "of", "request")
 
     def __init__(self, request: float | None, attempt: float | None, answer: float | None) -> None:
         self.request = request
         self.attempt = attempt
         self.answer = answer
         self._known: dict[Timeouts, Timeouts] = {}  # by those of the cluster: there are few
+        self.of: Timeouts | None = None
+        self.made = NO_TIMEOUTS
 
     def over(self, cluster: Timeouts) -> Timeouts:
         """Return what holds for a request by this route to a cluster with these limits."""
@@ -141,6 +158,7 @@ class Overrides:
                     answer=cluster.answer if self.answer is None else self.answer,
                 )
             )
+        self.of, self.made = cluster, known
         return known
 
 

@@ -56,10 +56,16 @@ class Injected:
 
 
 class Fault:
-    """One fault, and which requests it means."""
+    """
+    One fault, and which requests it means.
+
+    Attributes:
+        conditional: Not every request of the route is meant.
+    """
 
     __slots__ = (
-        "_abort", "_abort_call", "_abort_share", "_delay", "_delay_share", "_match", "_source", "name",
+        "_abort", "_abort_call", "_abort_share", "_delay", "_delay_share", "_match", "_source",
+        "conditional", "name",
     )  # fmt: skip
 
     def __init__(self, spec: FaultSpec, where: str = "") -> None:
@@ -70,6 +76,8 @@ class Fault:
         self.name = spec.name
         self._match = Match(spec.match, f"{where}.match")
         self._source = IdentityMatch(spec.source)
+        anything = self._match.prefix == b"" and not self._match.conditions
+        self.conditional = not (anything and self._source.anybody)
         self._delay = spec.delay / 1000
         self._delay_share = spec.delay_percent / 100 if spec.delay else 0.0
         self._abort_share = spec.abort_percent / 100
@@ -144,6 +152,6 @@ class FaultInjection:
             call: It is one of gRPC.
         """
         for fault in self._faults:
-            if fault.means(head, identity):
+            if not fault.conditional or fault.means(head, identity):
                 return fault.draw(random, call=call)
         return None

@@ -49,6 +49,7 @@ DROPPED: Final = 1 << 20
 """Bytes of an answer that are read for the sake of the connection; then it is reset."""
 
 MARK: Final = field(b"x-mesh-mirrored", b"1")
+_MARKED: Final = MARK[0]
 
 C = TypeVar("C")
 
@@ -67,11 +68,11 @@ class Mirroring(Generic[C]):
 
     def draw(self, random: Callable[[], float]) -> list[C]:
         """Return the clusters that get a copy of one request."""
-        return [
-            cluster
-            for cluster, percent in self._mirrors
-            if percent >= 100 or random() * 100 < percent
-        ]
+        drawn = []
+        for cluster, percent in self._mirrors:  # a comprehension would be a call
+            if percent >= 100 or random() * 100 < percent:
+                drawn.append(cluster)
+        return drawn
 
 
 def copy_of(head: RequestHead) -> RequestHead:
@@ -86,7 +87,10 @@ def copy_of(head: RequestHead) -> RequestHead:
 
 def mark_of(mesh_fields: Fields) -> Field | None:
     """Return what tells the app that a request is mirrored; None where it is not."""
-    return MARK if any(one[0] == MARK[0] for one in mesh_fields) else None
+    for one in mesh_fields:
+        if one[0] == _MARKED:
+            return MARK
+    return None
 
 
 class Load:

@@ -50,7 +50,7 @@ from collections.abc import Iterable, Sequence
 from math import inf
 from typing import Any, Final, Generic, TypeVar
 
-from meshproxy.message import Field, Fields, field
+from meshproxy.message import TRACE_FIELDS, Field, Fields, field
 
 DEADLINE: Final = b"x-mesh-deadline-ms"
 ATTEMPT: Final = b"x-mesh-attempt"
@@ -71,7 +71,6 @@ _ROUNDING: Final = 1e-4
 _ATTEMPT_DIGITS: Final = 3
 _spent: Final = re.compile(rb"([0-9A-Za-z./_-]{1,253})=([0-9]{1,10})").fullmatch
 
-_TRACES: Final = frozenset({b"traceparent", b"b3", b"x-b3-traceid", b"x-request-id"})
 _NO_TRACE: Final = b"0" * 32  # "All bytes as zero … is considered an invalid value"
 _LONGEST_ID: Final = 128
 _CROWD: Final = 64
@@ -200,7 +199,7 @@ def spent_field(spender: str, seconds: float) -> Field:
 # What belongs together ----------------------------------------------------------------------------
 
 
-def trace_of(fields: Fields) -> tuple[tuple[bytes, ...], bytes]:
+def trace_of(fields: Sequence[Field]) -> tuple[tuple[bytes, ...], bytes]:
     """
     Return the ids of the trace that a request is part of, and its `traceparent` as it stands.
 
@@ -209,10 +208,17 @@ def trace_of(fields: Fields) -> tuple[tuple[bytes, ...], bytes]:
     ids: tuple[bytes, ...] = ()
     line = b""
     for name, value, _line in fields:
-        if name in _TRACES:
+        if name in TRACE_FIELDS:
             if name == b"traceparent":
                 line = value
-            found = _trace_id(name, value)
+            if name == b"traceparent" and len(value) == 55 and value[2] == value[35] == 45:
+                found = value[
+                    3:35
+                ]  # as it is today, and nearly always: `_trace_id`, without the call
+                if not found.isalnum() or found == _NO_TRACE:
+                    found = b""
+            else:
+                found = _trace_id(name, value)
             if found and found not in ids:
                 ids = (*ids, found)
     return ids, line
@@ -302,6 +308,9 @@ class Propagation(Generic[C]):
         for one in ids:
             candidates = self.by_id.get(one)
             if candidates is not None:
+                if len(candidates) == 1:  # as nearly always
+                    self.found += 1
+                    return candidates[0]
                 return self._among(candidates, line)
         self.unknown += 1
         return None

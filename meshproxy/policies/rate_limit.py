@@ -160,12 +160,20 @@ class Limit:
 
     def take(self, key: Key, now: float) -> bytes:
         """Take a token, of which there must be one; return what is left, for `RateLimit`."""
+        return self.try_to_take(key, now) or self.state(key, now)
+
+    def try_to_take(self, key: Key, now: float) -> bytes | None:
+        """Take a token and return what is left, for `RateLimit`; None where there is no token."""
         buckets = self._buckets
         full_at = buckets.get(key, now)
         if full_at < now:
             full_at = now
+        elif full_at - self._tolerance > now:
+            return None
         buckets[key] = full_at = full_at + self._interval
-        return self._state(full_at - now)
+        until_full = full_at - now  # `_state`, without the calls; `//` rounds down
+        left = (self._tolerance - until_full) / self._interval + 1
+        return b"%s;r=%d;t=%d" % (self._quoted, left, -(-until_full // 1))
 
     def state(self, key: Key, now: float) -> bytes:
         """Return what is left, for `RateLimit`."""
@@ -197,10 +205,12 @@ class Refused(NamedTuple):
 class RateLimit:
     """All limits that requests of one route are asked for."""
 
-    __slots__ = ("_limits", "_policy")
+    __slots__ = ("_limits", "_only", "_policy")
 
     def __init__(self, limits: Iterable[Limit]) -> None:
         self._limits = tuple(limits)
+        only = self._limits[0] if len(self._limits) == 1 else None
+        self._only = None if only is None or only.conditional else only
         policies = [limit.policy for limit in self._limits]
         # As long as all mean every request, what is told of them never changes.
         self._policy = field(POLICY, b", ".join(policies))
@@ -218,6 +228,11 @@ class RateLimit:
             The fields that tell the caller what is left (none where no limit means the request),
             or why it is refused.
         """
+        only = self._only
+        if only is not None:  # as nearly always: nobody else need be asked before
+            state = only.try_to_take(_NOBODY if only.shared else only.key(head, identity, now), now)
+            if state is not None:
+                return [self._policy, (_STATE, state, b"RateLimit: " + state)]
         meant = [
             (limit, _NOBODY if limit.shared else limit.key(head, identity, now))
             for limit in self._limits

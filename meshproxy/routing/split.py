@@ -24,9 +24,10 @@ class Backend(Generic[C]):
         cluster: None when the reference did not resolve.  Its share is then answered 500, and the
             others get no more than theirs: "500 status codes MUST be returned for requests that
             would have otherwise been routed to an invalid backend" (Gateway API, HTTPBackendRef).
+        edits: It changes what the endpoint sees of a request.
     """
 
-    __slots__ = ("cluster", "request_headers", "response_headers")
+    __slots__ = ("cluster", "edits", "request_headers", "response_headers")
 
     def __init__(
         self,
@@ -35,6 +36,7 @@ class Backend(Generic[C]):
         response_headers: HeaderModifier | None = None,
     ) -> None:
         self.cluster = cluster
+        self.edits = request_headers is not None
         self.request_headers = request_headers
         self.response_headers = response_headers
 

@@ -62,7 +62,7 @@ class Route(Generic[C]):
     """
 
     __slots__ = (
-        "faults", "match", "mirroring", "name", "rate_limit", "redirect", "request_headers",
+        "edits", "faults", "match", "mirroring", "name", "rate_limit", "redirect", "request_headers",
         "response_headers", "retry", "rewrite", "session", "split", "timeouts",
     )  # fmt: skip
 
@@ -94,6 +94,7 @@ class Route(Generic[C]):
         )
         self.request_headers = _modifier(spec.request_headers, f"{where}.request_headers")
         self.response_headers = _modifier(spec.response_headers, f"{where}.response_headers")
+        self.edits = self.request_headers is not None or self.rewrite is not None
         self.retry = None if spec.retry is None else Retry(spec.retry, f"{where}.retry")
         self.session = None
         if spec.session is not None:

@@ -28,6 +28,7 @@ from meshproxy.policies.load_balancing.hash_key import HashKey
 from meshproxy.policies.load_balancing.session import Session
 from meshproxy.policies.load_balancing.tokens import Tokens
 from meshproxy.policies.load_shedding import LoadShedding
+from meshproxy.policies.loop_detection import LoopDetection
 from meshproxy.policies.mirroring import Load
 from meshproxy.policies.propagation import Propagation
 from meshproxy.policies.retry import Retry
@@ -216,6 +217,7 @@ class FakeCaller:
         self.surroundings = FakeSurroundings()
         self.identity_field: Field | None = None
         self.guard: FakeGuard | None = None
+        self.loops = LoopDetection("outbound", self.workload)
         self.virtual_host: VirtualHost[Cluster] | None = host
         self.authorities: Authorities[Cluster] = Authorities([])
         self.places: set[bytes] = set()
@@ -226,9 +228,22 @@ class FakeCaller:
     def grpc_ended(self, route: str, service: str, status: str) -> None:
         self.grpc.append(status)
 
-    def series(self, route: str, service: str, version: str, protocol: str) -> Series:
-        counted = self.counted
-        self.protocols.append(protocol)
+    @property
+    def series(self) -> "NotedSeries":
+        return NotedSeries(self)
+
+
+class NotedSeries(dict[tuple[str, str, str, str], Series]):
+    """Whoever counts under some labels is noted by the caller."""
+
+    def __init__(self, caller: FakeCaller) -> None:
+        super().__init__()
+        self._caller = caller
+
+    def __missing__(self, labels: tuple[str, str, str, str]) -> Series:
+        route, service, version, protocol = labels
+        counted = self._caller.counted
+        self._caller.protocols.append(protocol)
 
         class OneSeries:
             def record(self, status: int, flag: str, seconds: float) -> None:
@@ -496,7 +511,8 @@ def test_filters_change_what_the_endpoint_and_the_client_see() -> None:
     scene.exchange.on_response_head(ResponseHead(200, [], length=0))
 
     assert head.path == b"/new/x"
-    assert [f[0] for f in head.fields] == [b"x-stamp", b"x-forwarded-client-cert"]
+    names = [f[0] for f in head.fields]
+    assert names == [b"x-mesh-via", b"x-stamp", b"x-forwarded-client-cert"]
     [answer] = [call[1] for call in scene.client.heard if call[0] == "send_head"]
     assert [f[0] for f in answer.fields] == [b"x-stamp"]
 
@@ -1439,6 +1455,7 @@ class Sidecar:
     def receive(self, *said: tuple[bytes, bytes]) -> RequestHead:
         """Let a request come in, with these fields of a mesh proxy's."""
         head = RequestHead(b"GET", b"here", b"/", [field(b"traceparent", TRACEPARENT)])
+        head.trace_fields = head.fields[:]
         head.mesh_fields = [field(name, value) for name, value in said] or None
         self.inbound.exchange.on_request_head(head)
         return head
@@ -1446,6 +1463,7 @@ class Sidecar:
     def call(self, *said: tuple[bytes, bytes], trace: bytes = TRACEPARENT) -> RequestHead:
         """Let the app call another service."""
         head = RequestHead(b"GET", b"catalog", b"/", [field(b"traceparent", trace)])
+        head.trace_fields = head.fields[:]
         head.mesh_fields = [field(name, value) for name, value in said] or None
         self.outbound.exchange.on_request_head(head)
         return head
@@ -1466,6 +1484,7 @@ def test_a_call_has_what_is_left_to_the_request_it_is_made_for() -> None:
     sidecar.outbound.first.lend()
     said = {name: value for name, value, _ in went.fields if name.startswith(b"x-mesh-")}
     assert said == {
+        b"x-mesh-via": sidecar.outbound.caller.loops.name,
         b"x-mesh-deadline-ms": b"750",
         b"x-mesh-attempt": b"2",
         b"x-mesh-criticality": b"sheddable",
@@ -1685,3 +1704,14 @@ def test_who_may_ask_is_answered() -> None:
     scene.caller.guard = FakeGuard(None)
     scene.ask()
     assert scene.exchange.endpoint is not None
+
+
+def test_a_request_that_goes_in_a_circle_is_refused() -> None:
+    """After a few turns, and before anybody is asked again."""
+    scene = Scene()
+    mark = field(b"x-mesh-via", b", ".join([scene.caller.loops.name] * 3))
+    head = RequestHead(b"GET", b"catalog", b"/", [])
+    head.mesh_fields = [mark]
+    scene.exchange.on_request_head(head)
+    assert scene.caller.surroundings.refusals == ["loop"]
+    assert scene.first.active == scene.second.active == 0

@@ -49,6 +49,8 @@ class TwoChoices(Generic[E]):
     def draw(self, avoid: E | None) -> E | None:
         """Return the better one of two, whatever their weights and whoever is avoided."""
         endpoints = self._endpoints
+        if self._count == 1:  # as beside an app: there is nobody else
+            return endpoints[0]
         out = () if avoid is None else self._place_of(avoid)
         left = self._count - len(out)
         if left <= 0:

@@ -30,7 +30,8 @@ class Policy:
         cluster, route: What differs from the defaults in `ClusterSpec` and `RouteSpec` of the client's side.
         inbound: The same in the `ClusterSpec` of the sidecar beside the app; such a policy is tried
             only where there is one.
-        timed: Something is measured against a limit: then the machine has nothing else to do.
+        timed: Something is measured against a limit: then the machine has nothing else to do, and
+            connections stand already.
         peer: The server stands where another sidecar should be, and mutual TLS is wanted of it.
     """
 

@@ -107,9 +107,9 @@ async def test_requests_are_counted_by_protocol(environment: Environment) -> Non
     destination = Destination(environment, spec())
     destination.obey(spec(), HOST, NOBODY)
     caller = destination.caller(PEER)
-    http2 = caller.series("r", "default/other", "v9", "http2")
-    assert caller.series("r", "default/other", "v9", "http2") is http2
-    assert caller.series("r", "default/other", "v9", "grpc") is not http2
+    http2 = caller.series["r", "default/other", "v9", "http2"]
+    assert caller.series["r", "default/other", "v9", "http2"] is http2
+    assert caller.series["r", "default/other", "v9", "grpc"] is not http2
     keys = [key for key, _ in environment.metrics.all_requests()]
     assert keys == [
         ("inbound", PEER, "default/catalog", "v1", "r", protocol) for protocol in ("http2", "grpc")

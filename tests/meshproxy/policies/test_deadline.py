@@ -34,7 +34,7 @@ def test_zero_is_no_limit() -> None:
 def test_by_default_only_silence_has_a_limit() -> None:
     """Five minutes without anything that moves; nothing for tunnels, and no timer from the start."""
     limits = of_cluster(ClusterSpec(name="catalog"))
-    assert limits == NO_TIMEOUTS._replace(idle=300.0)
+    assert limits == NO_TIMEOUTS._replace(idle=300.0, first=75.0)
     assert not limits.soon
 
 
@@ -53,7 +53,7 @@ def test_what_a_cluster_says() -> None:
     )
     assert limits == Timeouts(
         request=30.0, attempt=20.0, answer=15.0, idle=inf, tunnel_idle=60.0, duration=90.0,
-        of_attempt=15.0, soon=False,
+        of_attempt=15.0, first=15.0, soon=False, near=True,
     )  # fmt: skip
 
 
