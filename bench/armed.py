@@ -5,8 +5,9 @@ Each is set so that it looks at every request and minds none of them: limits tha
 faults and mirrors of next to no requests, timeouts that never pass.  What is measured is the price of
 having them, not what they do.
 
-Both sides are here as arguments of specs: `A_CLUSTER` and `a_route` of the caller's sidecar (outbound),
-`B_CLUSTER` and `B_ROUTE` of the app's (inbound).
+Both sides are here as arguments of specs, divided as the control plane divides them: `A_CLUSTER` and
+`a_route` for the caller's sidecar (outbound), `B_CLUSTER` and `B_ROUTE` for the app's (inbound), where
+all callers come together.
 """
 
 from typing import Any, Final
@@ -32,7 +33,7 @@ _RETRY: Final = RetrySpec(
     per_try_timeout=1_000,
 )
 
-_CLUSTER: Final[dict[str, Any]] = {
+A_CLUSTER: Final[dict[str, Any]] = {
     "request_timeout": 15_000,
     "backend_request_timeout": 12_000,
     "stream_idle_timeout": 60_000,
@@ -44,30 +45,26 @@ _CLUSTER: Final[dict[str, Any]] = {
     "breaker": CircuitBreakerSpec(slow_percent=50.0, slow_threshold=30_000),
     "outliers": OutlierSpec(consecutive_5xx=5, success_rate=True, failure_percent=85.0),
 }
-
-A_CLUSTER: Final[dict[str, Any]] = _CLUSTER
 B_CLUSTER: Final[dict[str, Any]] = {
-    **_CLUSTER,
+    "stream_idle_timeout": 60_000,
     "shedding": SheddingSpec(min_limit=1_000, initial=10_000, max_limit=10_000),
+    "limits": LimitsSpec(),
+    "endpoint_limits": LimitsSpec(),
+    "outliers": None,
 }
-
-
-def _route(*, inbound: bool) -> dict[str, Any]:
-    side = "in" if inbound else "out"
-    return {
-        "request_timeout": 15_000,
-        "backend_request_timeout": 12_000,
-        "retry": _RETRY,
-        "faults": (FaultSpec(name=f"{side}-never", abort_status=503, abort_percent=_NEVER),),
-        "rate_limits": (
-            RateLimitSpec(name=f"{side}-each", per="identity", requests=1_000_000, burst=1_000_000),
-        ),
-    }
-
-
-B_ROUTE: Final[dict[str, Any]] = _route(inbound=True)
+B_ROUTE: Final[dict[str, Any]] = {
+    "rate_limits": (
+        RateLimitSpec(name="each", per="identity", requests=1_000_000, burst=1_000_000),
+    )
+}
 
 
 def a_route(cluster: str) -> dict[str, Any]:
     """Return those of a route that leads to `cluster`, which is what it mirrors to, too."""
-    return {**_route(inbound=False), "mirrors": (MirrorSpec(cluster=cluster, percent=_NEVER),)}
+    return {
+        "request_timeout": 15_000,
+        "backend_request_timeout": 12_000,
+        "retry": _RETRY,
+        "faults": (FaultSpec(name="never", abort_status=503, abort_percent=_NEVER),),
+        "mirrors": (MirrorSpec(cluster=cluster, percent=_NEVER),),
+    }

@@ -26,18 +26,18 @@ from .peers.envoy import Envoy
 from .peers.haproxy import HAProxy
 from .peers.nghttpx import Nghttpx
 from .peers.nginx import Nginx
-from .peers.ours import Ours
+from .peers.ours import Ours, OursBare
 from .process import StartError
 from .programs import MissingError, find
 from .results import Results, as_json, as_text
 from .site import Site
-from .workloads import Figures, Turn, Workload, everything
+from .workloads import BARE, Figures, Turn, Workload, everything
 
-NAMES = ("ours", "envoy", "haproxy", "nginx", "nghttpx")
+NAMES = ("ours", BARE, "envoy", "haproxy", "nginx", "nghttpx")
 
 
 def peers(chosen: Sequence[str], envoy: Path | None) -> list[Peer]:
-    every: list[Peer] = [Ours(), Envoy(envoy), HAProxy(), Nginx(), Nghttpx()]
+    every: list[Peer] = [Ours(), OursBare(), Envoy(envoy), HAProxy(), Nginx(), Nghttpx()]
     return [peer for peer in every if peer.name in chosen]
 
 
@@ -71,6 +71,8 @@ class Race:
         self._site.start_apps()
         hops = {workload.hop for workload in chosen}
         for peer in self._peers:
+            if not any(workload.wants(peer.name) for workload in chosen):
+                continue
             try:
                 self.versions[peer.name] = peer.version()
             except MissingError as error:
@@ -116,7 +118,7 @@ class Race:
             return []
         taking_part = []
         for (name, hop), running in self._running.items():
-            if hop != workload.hop:
+            if hop != workload.hop or not workload.wants(name):
                 continue
             if why := running.lacking.get(workload.service):
                 results.remarks[name] = why
@@ -124,6 +126,8 @@ class Race:
             results.samples[name] = []
             taking_part.append(running)
         for name, why in self.missing.items():
+            if not workload.wants(name):
+                continue
             results.remarks[name] = why.splitlines()[0]
         return taking_part
 

@@ -16,6 +16,7 @@ from .resources.finding import Finding
 from .resources.gateway_api import Route
 from .resources.model import MeshConfig, Service, Workload
 from .resources.policies import Policy
+from .resources.security import SecurityPolicy
 
 
 class Location(Struct, frozen=True):
@@ -33,7 +34,7 @@ class State(Struct, frozen=True, kw_only=True):
         revision: Counts changes since the store was made.
         services: By ``namespace/name``, as are workloads.
         routes: By ``Kind/namespace/name``: routes of two kinds may share a name.
-        policies: The same.
+        policies: The same, as is security.
         mesh_config: None when nobody wrote one: the defaults hold.
         findings: What keeps a file, or part of a resource, out of force.
         locations: By ``Kind/namespace/name``.
@@ -43,6 +44,7 @@ class State(Struct, frozen=True, kw_only=True):
     services: dict[str, Service] = {}
     routes: dict[str, Route] = {}
     policies: dict[str, Policy] = {}
+    security: dict[str, SecurityPolicy] = {}
     workloads: dict[str, Workload] = {}
     mesh_config: MeshConfig | None = None
     placements: Placements = Placements()

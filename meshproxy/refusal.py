@@ -52,6 +52,8 @@ _TABLE = (
     Refusal("unresolved-backend", 500, 14, "NC", False, "The route points to a backend that does not exist."),
     Refusal("not-ready", 503, 14, "NC", False, "The proxy has no configuration or no certificate yet."),
     # Whether it may pass
+    Refusal("invalid-token", 401, 16, "UAEX", False, "The request's token proves nothing."),
+    Refusal("access-denied", 403, 7, "UAEX", False, "Access denied."),
     Refusal("mtls-required", 403, 16, "UAEX", False, "This port accepts mutual TLS only."),
     # Shaped on its way
     Refusal("rate-limited", 429, 8, "RL", False, "The caller asks for more than it may."),
@@ -71,6 +73,7 @@ _TABLE = (
     Refusal("upstream-closed", 502, 14, "UC", True, "The endpoint closed the connection before it answered in full."),
     Refusal("upstream-reset", 502, 14, "UR", True, "The endpoint gave up the request before it answered in full."),
     Refusal("upstream-protocol-error", 502, 13, "UPE", True, "The endpoint's answer is not valid HTTP."),
+    Refusal("retry-failed", 502, 14, "URX", True, "One attempt failed that may have been executed, and a further one could not be made."),
     Refusal("attempt-timeout", 504, 4, "UT", True, "The endpoint did not answer in the time that one attempt has."),
     Refusal("stream-idle", 504, 4, "SI", True, "Nothing of the request or its answer has moved for too long."),
     Refusal("duration-exceeded", 504, 4, "UMSDR", True, "Request and answer together took longer than is allowed."),

@@ -182,6 +182,13 @@ class Surroundings(Protocol):
     def refused(self, direction: str, code: str) -> None: ...
 
 
+class Guard(Protocol):
+    """What the policies of security make of a caller's connections."""
+
+    def stop_connection(self) -> bool:
+        """Say whether there may be none."""
+
+
 class Caller(Protocol):
     """
     Who makes the connection, and where it may go.
@@ -190,15 +197,19 @@ class Caller(Protocol):
         direction: `inbound` or `outbound`.
         source: Identity of who calls; empty where nobody was proved.
         tcp_route: None where nothing but HTTP is known.
+        relays: Connections that are open, for `forbid`.
     """
 
     direction: str
     source: str
+    relays: "set[Relay]"
 
     @property
     def surroundings(self) -> Surroundings: ...
     @property
     def tcp_route(self) -> TcpRoute[Cluster] | None: ...
+    @property
+    def guard(self) -> Guard | None: ...
     def connections(self, route: str, service: str) -> Series: ...
 
 
@@ -271,6 +282,9 @@ class Relay:
     def begin(self, server_name: str | None = None) -> None:
         """Choose by the name in its ClientHello, if it has one, then by weight."""
         caller = self.caller
+        if caller.guard is not None and caller.guard.stop_connection():
+            return self.refuse("access-denied")
+        caller.relays.add(self)
         route = caller.tcp_route
         self.rule = rule = None if route is None else route.find(server_name)
         if rule is None:
@@ -483,6 +497,14 @@ class Relay:
         else:
             self._arm(now)
 
+    def forbid(self) -> None:
+        """A policy has come that does not allow this connection any more."""
+        if self.done:
+            return
+        if self.upstream is None and self.endpoint is not None:
+            self.endpoint.disconnect(self)
+        self._break_off("access-denied")
+
     def _break_off(self, code: str) -> None:
         """Reset both sides: neither may take this for an end."""
         upstream, self.upstream = self.upstream, None
@@ -545,6 +567,7 @@ class Relay:
     def _finish(self, flag: str) -> None:
         self.done = True
         self.early = None
+        self.caller.relays.discard(self)
         self._end_attempt("downstream-closed")
         if self.downstream_paused:
             self._resume_downstream()

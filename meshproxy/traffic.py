@@ -27,6 +27,7 @@ from meshproxy.exchange import Exchange
 from meshproxy.identity.certificates import Certificates
 from meshproxy.policies.load_balancing.tokens import Tokens
 from meshproxy.policies.propagation import Propagation
+from meshproxy.telemetry.denials import Denials
 from meshproxy.telemetry.gauges import Gauges
 from meshproxy.telemetry.metrics import ConnectionSeries, Metrics
 from meshproxy.timer_wheel import TimerWheel
@@ -76,6 +77,7 @@ class Environment:
         self.timers: TimerWheel[Any] = TimerWheel(self.now, self.loop.call_later)
         self.revoked: frozenset[str] = frozenset()
         self.pools: WeakSet[Pool] = WeakSet()
+        self.denials = Denials(self.now, self.wall)
         self._certificates = certificates
         self._skips: set[tuple[str, str]] = set()  # as many as services and reasons there are
 

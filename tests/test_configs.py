@@ -11,6 +11,7 @@ from msgspec.structs import fields, replace
 from control_plane.generate import destinations
 from control_plane.generate.snapshot import generate
 from control_plane.placement import Placements
+from control_plane.resources import security
 from control_plane.resources.collection import choose, examine, state_of
 from control_plane.resources.document import Mapping, Node, Sequence
 from control_plane.resources.gateway_api import (
@@ -33,6 +34,7 @@ from control_plane.resources.policies import (
     TrafficPolicy,
 )
 from control_plane.resources.references import BACKEND_FILTERS
+from control_plane.resources.security import JWTRule, SecurityPolicy
 from meshproxy.config import bootstrap
 from meshproxy.config.snapshot import Mesh
 from meshproxy.config.static import read_snapshot
@@ -137,6 +139,30 @@ def test_the_reference_shows_every_field_of_a_policy() -> None:
         (FaultInjectionSpec, "targetRefs"),
     }
     assert known - given - shown_in_comments == set()
+
+
+def test_the_reference_shows_every_field_of_a_security_policy() -> None:
+    """Keys of issuers come from one of three places: two of them are in comments."""
+    given: set[tuple[type[Struct], str]] = set()
+    kinds: set[type[Struct]] = set()
+    for path in (ROOT / "reference").glob("*.yaml"):
+        for source in examine(path.read_text(), path).sources:
+            if isinstance(source.resource, get_args(SecurityPolicy)):
+                kinds.add(type(source.resource))
+                given |= written(source.node, type(source.resource.spec), ("spec",))
+    assert kinds == set(get_args(SecurityPolicy))
+    models = {
+        model
+        for model in vars(security).values()
+        if isinstance(model, type) and issubclass(model, Struct) and model not in kinds
+    }
+    known = {
+        (model, field.encode_name)
+        for model in models
+        for field in fields(model)
+        if model.__module__ == security.__name__
+    }
+    assert known - given == {(JWTRule, "jwksFile"), (JWTRule, "jwksUri")}
 
 
 def written(node: Node, model: Any, path: tuple[str, ...]) -> set[tuple[type[Struct], str]]:

@@ -19,6 +19,20 @@ done = function(summary, latency)
     latency:percentile(99) / 1e3, e.connect + e.read + e.write + e.status + e.timeout))
 end
 """
+# Each request part of a trace of its own; put together before the load begins.
+_TRACED = """
+local requests, place = {}, 0
+init = function(arguments)
+  for number = 1, 4096 do
+    wrk.headers["traceparent"] = string.format("00-%032x-%016x-01", number, number)
+    requests[number] = wrk.format()
+  end
+end
+request = function()
+  place = place % #requests + 1
+  return requests[place]
+end
+"""
 _POST = 'wrk.method = "POST"\nwrk.body = string.rep("x", {size})\n'
 
 
@@ -31,9 +45,17 @@ class Answered:
     failed: int
 
 
-def load(url: str, host: str, connections: int, seconds: float, post: int = 0) -> Answered:
+def load(
+    url: str,
+    host: str,
+    connections: int,
+    seconds: float,
+    post: int = 0,
+    *,
+    traced: bool = False,
+) -> Answered:
     """
-    Load `url`, calling it `host`, with bodies of `post` bytes.
+    Load `url`, calling it `host`, with bodies of `post` bytes; `traced`: with a `traceparent`.
 
     Raises:
         MissingError: wrk is not installed.
@@ -41,7 +63,8 @@ def load(url: str, host: str, connections: int, seconds: float, post: int = 0) -
     """
     with tempfile.TemporaryDirectory(prefix="meshproxy-bench-") as folder:
         script = Path(folder) / "load.lua"
-        script.write_text((_POST.format(size=post) if post else "") + _REPORT)
+        body = _POST.format(size=post) if post else ""
+        script.write_text(body + (_TRACED if traced else "") + _REPORT)
         # wrk counts in whole seconds; below one there is nothing to be measured anyway.
         options = ["-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "-s", str(script)]
         return parse(run([find("wrk"), *options, "-H", f"Host: {host}", url], seconds))

@@ -1,11 +1,16 @@
-"""meshproxy, as users run it: `python -m meshproxy run` on a static bootstrap."""
+"""
+meshproxy, as users run it: `python -m meshproxy run` on a static bootstrap.
+
+`Ours` has all policies armed, `OursBare` none but what is on by default.
+"""
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import meshproxy
+from bench import armed
 from bench.process import Process
 from bench.site import ADDRESSES, TRUST_DOMAIN, B, Service, Site
 from meshproxy.contract import wire
@@ -34,6 +39,7 @@ class Ours:
     pair = True
     single = True
     alpn = ALPN_HTTP2
+    everything: ClassVar[bool] = True  # armed
 
     def version(self) -> str:
         return meshproxy.__version__
@@ -46,7 +52,7 @@ class Ours:
     ) -> Process:
         identity = site.b if side == "b" else site.a
         (folder / f"{name}-snapshot.json").write_bytes(
-            wire.encode(config(side, services, site.root_pem))
+            wire.encode(config(side, services, site.root_pem, everything=self.everything))
         )
         bootstrap = folder / f"{name}.json"
         bootstrap.write_text(
@@ -68,15 +74,26 @@ class Ours:
         return site.python(name, folder, "meshproxy", "run", "--bootstrap", str(bootstrap))
 
 
-def config(side: Side, services: Sequence[Service], root: str) -> Snapshot:
-    """Return the snapshot of one side."""
+class OursBare(Ours):
+    name = "ours-bare"
+    single = False
+    everything = False
+
+
+def config(
+    side: Side, services: Sequence[Service], root: str, *, everything: bool = True
+) -> Snapshot:
+    """Return the snapshot of one side, with all policies or with none."""
     trust = (TrustSpec(trust_domain=TRUST_DOMAIN, roots=(root,)),)
     if side == "b":
-        return _inbound(services, trust)
-    return _outbound(services, trust, mtls=side == "a")
+        return _inbound(services, trust, everything=everything)
+    return _outbound(services, trust, mtls=side == "a", everything=everything)
 
 
-def _outbound(services: Sequence[Service], trust: tuple[TrustSpec, ...], *, mtls: bool) -> Snapshot:
+def _outbound(
+    services: Sequence[Service], trust: tuple[TrustSpec, ...], *, mtls: bool, everything: bool
+) -> Snapshot:
+    policies: dict[str, Any] = armed.A_CLUSTER if everything else {}
     return Snapshot(
         trust=trust,
         listeners=tuple(
@@ -92,7 +109,9 @@ def _outbound(services: Sequence[Service], trust: tuple[TrustSpec, ...], *, mtls
         ),
         virtual_hosts=tuple(
             VirtualHostSpec(
-                name=host, domains=(f"{host}:80",), routes=tuple(_routes(service, host))
+                name=host,
+                domains=(f"{host}:80",),
+                routes=tuple(_routes(service, host, everything=everything)),
             )
             for service in services
             if service.http
@@ -105,6 +124,7 @@ def _outbound(services: Sequence[Service], trust: tuple[TrustSpec, ...], *, mtls
                 service=f"bench/{service.name}",
                 mtls=mtls,
                 protocol=_spoken(service),
+                **policies,
             )
             for service in services
         ),
@@ -126,18 +146,24 @@ def _outbound(services: Sequence[Service], trust: tuple[TrustSpec, ...], *, mtls
     )
 
 
-def _routes(service: Service, host: str) -> list[RouteSpec]:
+def _routes(service: Service, host: str, *, everything: bool) -> list[RouteSpec]:
+    policies = armed.a_route(service.name) if everything else {}
     return [
         RouteSpec(
             name=f"HTTPRoute/bench/{host}/{number}",
             match=MatchSpec(path=PathMatchSpec(type="prefix", value=prefix)),
             backends=(BackendSpec(cluster=service.name),),
+            **policies,
         )
         for number, prefix in enumerate(service.prefixes())
     ]
 
 
-def _inbound(services: Sequence[Service], trust: tuple[TrustSpec, ...]) -> Snapshot:
+def _inbound(
+    services: Sequence[Service], trust: tuple[TrustSpec, ...], *, everything: bool
+) -> Snapshot:
+    policies: dict[str, Any] = armed.B_ROUTE if everything else {}
+    of_cluster: dict[str, Any] = armed.B_CLUSTER if everything else {}
     return Snapshot(
         trust=trust,
         listeners=tuple(
@@ -159,7 +185,13 @@ def _inbound(services: Sequence[Service], trust: tuple[TrustSpec, ...]) -> Snaps
                 name=service.name,
                 # One virtual host at most may answer for any authority; listeners name theirs.
                 domains=(f"{service.name}.bench:80",),
-                routes=(RouteSpec(name="inbound", backends=(BackendSpec(cluster=service.name),)),),
+                routes=(
+                    RouteSpec(
+                        name="inbound",
+                        backends=(BackendSpec(cluster=service.name),),
+                        **policies,
+                    ),
+                ),
             )
             for service in services
             if service.http
@@ -167,7 +199,10 @@ def _inbound(services: Sequence[Service], trust: tuple[TrustSpec, ...]) -> Snaps
         tcp_routes=_tcp_routes(services),
         clusters=tuple(
             ClusterSpec(
-                name=service.name, service=f"bench/{service.name}", protocol=_spoken(service)
+                name=service.name,
+                service=f"bench/{service.name}",
+                protocol=_spoken(service),
+                **of_cluster,
             )
             for service in services
         ),

@@ -14,6 +14,9 @@ from bench.site import Site
 
 Figures = dict[str, float]
 
+BARE = "ours-bare"
+"""meshproxy with nothing armed; `ours` has everything."""
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -53,6 +56,7 @@ class Workload:
         hop: Which of the peers take part: the pairs, or the single hops.
         service: Name of the service that a peer must have for it.
         base: Name of the peer that ratios refer to.
+        only: The peers that take part; empty for all but `BARE`, which is ours once more.
         needs: Programs of the load.
         warm_up: A first turn that does not count fills caches and connections.
     """
@@ -65,8 +69,13 @@ class Workload:
     hop: Literal["pair", "single"] = "pair"
     service: str = "web"
     base: str = "envoy"
+    only: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
     warm_up: bool = True
+
+    def wants(self, peer: str) -> bool:
+        """Say whether a peer of this name takes part."""
+        return peer in self.only if self.only else peer != BARE
 
 
 def everything() -> tuple[Workload, ...]:

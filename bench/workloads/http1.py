@@ -4,7 +4,7 @@ from functools import partial
 
 from bench.clients import wrk
 
-from . import Figures, Metric, Turn, Workload
+from . import BARE, Figures, Metric, Turn, Workload
 
 CONNECTIONS = 32
 _METRICS = (
@@ -15,10 +15,10 @@ _METRICS = (
 )
 
 
-def _saturated(turn: Turn, size: int) -> Figures:
+def _saturated(turn: Turn, size: int, *, traced: bool = False) -> Figures:
     web = turn.running.services["web"]
     before = turn.running.cpu()
-    seen = wrk.load(web.url(size), web.host, CONNECTIONS, turn.seconds)
+    seen = wrk.load(web.url(size), web.host, CONNECTIONS, turn.seconds, traced=traced)
     spent = turn.running.cpu() - before
     return {
         "cpu_us": spent / 1000 / max(1, seen.requests),
@@ -54,6 +54,16 @@ WORKLOADS = (
         partial(_saturated, size=100),
         hop="single",
         base="nginx",
+        needs=("wrk",),
+    ),
+    Workload(
+        "armed",
+        "h1",
+        f"all policies of ours beside none: HTTP/1.1, 100 B, traced, {CONNECTIONS} connections",
+        _METRICS,
+        partial(_saturated, size=100, traced=True),
+        base=BARE,
+        only=(BARE, "ours"),
         needs=("wrk",),
     ),
 )

@@ -7,12 +7,14 @@ a workload at its own addresses leads to that workload alone, whatever routes sa
 instance (a peer of a cluster, found by a headless service) means this one.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
 from control_plane.placement import Placements
 from control_plane.resources.attachment import Services
-from control_plane.resources.model import MeshConfig, Workload
+from control_plane.resources.model import DEFAULT_MESH, MeshConfig, Workload
+from control_plane.resources.security import SecurityPolicy
+from control_plane.resources.selection import mtls
 from meshproxy.contract.matching import MatchSpec
 from meshproxy.contract.resources import (
     BackendSpec,
@@ -28,7 +30,7 @@ from meshproxy.contract.resources import (
 
 from .called import Called
 from .endpoints import endpoint
-from .listeners import inbound_name, inbound_protocol
+from .listeners import MTLS, inbound_name, inbound_protocol
 
 
 def services(called: Iterable[Called], placements: Placements) -> tuple[DestinationSpec, ...]:
@@ -48,7 +50,12 @@ def services(called: Iterable[Called], placements: Placements) -> tuple[Destinat
     )
 
 
-def inbound(workload: Workload, services: Services) -> tuple[DestinationSpec, ...]:
+def inbound(
+    workload: Workload,
+    services: Services,
+    security: Collection[SecurityPolicy] = (),
+    mesh: MeshConfig = DEFAULT_MESH,
+) -> tuple[DestinationSpec, ...]:
     """Return the app's own ports, whatever address they are called by."""
     made: list[DestinationSpec] = []
     for port in sorted(workload.spec.ports, key=lambda port: port.port):
@@ -61,6 +68,7 @@ def inbound(workload: Workload, services: Services) -> tuple[DestinationSpec, ..
                 protocol=protocol,
                 virtual_host=None if protocol == "tcp" else name,
                 tcp_route=None if protocol == "http" else name,
+                mtls=MTLS[mtls(workload, port.port, security, mesh)],
             )
         )
     return tuple(made)

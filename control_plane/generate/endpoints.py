@@ -4,12 +4,12 @@ from collections.abc import Iterable
 
 from control_plane.placement import Placement, Placements
 from control_plane.resources.model import MeshConfig, Service, Workload
+from control_plane.resources.selection import target
 from meshproxy.contract.resources import ClusterSpec, EndpointSpec, EndpointsSpec
 
 from .clusters import service_port
 from .listeners import inbound_name
 from .locality import priority, zone
-from .selection import target
 
 Labelled = dict[tuple[str, str, str], list[tuple[str, Workload]]]
 """(namespace, label, value) → names and workloads."""

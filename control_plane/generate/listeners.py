@@ -1,19 +1,20 @@
 """Where one workload's sidecar listens: for its app, and for the app's callers."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Literal
 
 from control_plane.placement import Placement
 from control_plane.resources.app_protocol import agreed
 from control_plane.resources.attachment import Services
 from control_plane.resources.model import MeshConfig, Workload
+from control_plane.resources.security import SecurityPolicy
+from control_plane.resources.selection import in_front, mtls
 from meshproxy.contract.resources import ListenerSpec, Protocol
 
 from .called import Called
-from .selection import in_front
 
 Mtls = Literal["strict", "permissive", "disabled"]
-_MTLS: dict[str, Mtls] = {
+MTLS: dict[str, Mtls] = {
     "STRICT": "strict",
     "PERMISSIVE": "permissive",
     "DISABLED": "disabled",
@@ -40,6 +41,7 @@ def listeners(
     mesh: MeshConfig,
     called: Iterable[Called],
     services: Services,
+    security: Collection[SecurityPolicy] = (),
 ) -> tuple[ListenerSpec, ...]:
     """
     Return the sockets of the sidecar; a workload that was placed nowhere has none.
@@ -50,7 +52,7 @@ def listeners(
     if placement is None:
         return ()
     if placement.captured:
-        return _captured(placement, mesh)
+        return _captured(placement, workload, security, mesh)
     outbound = ListenerSpec(
         name="outbound",
         direction="outbound",
@@ -72,14 +74,19 @@ def listeners(
         if name in known
     )
     inbound = (
-        _inbound(port.port, workload, placement, mesh, services)
+        _inbound(port.port, workload, placement, mesh, services, security)
         for port in sorted(workload.spec.ports, key=lambda port: port.port)
         if port.port in placement.inbound_ports
     )
     return (outbound, *doors, *inbound)
 
 
-def _captured(placement: Placement, mesh: MeshConfig) -> tuple[ListenerSpec, ...]:
+def _captured(
+    placement: Placement,
+    workload: Workload,
+    security: Collection[SecurityPolicy],
+    mesh: MeshConfig,
+) -> tuple[ListenerSpec, ...]:
     """
     Return the two places that connections are redirected to, in both families.
 
@@ -89,6 +96,7 @@ def _captured(placement: Placement, mesh: MeshConfig) -> tuple[ListenerSpec, ...
     """
     anything = mesh.spec.outbound_traffic_policy.mode == "ALLOW_ANY"
     six = placement.ipv6 is not None
+    accepted = mtls(workload, None, security, mesh)
     outbound = (
         ListenerSpec(
             name=name,
@@ -106,9 +114,9 @@ def _captured(placement: Placement, mesh: MeshConfig) -> tuple[ListenerSpec, ...
             direction="inbound",
             address=address,
             port=placement.inbound_port,
-            mtls=_MTLS[mesh.spec.mtls],
+            mtls=MTLS[accepted],
             captured=True,
-            unknown="refuse" if mesh.spec.mtls == "STRICT" else "pass",
+            unknown="refuse" if accepted == "STRICT" else "pass",
         )
         for name, address in (("inbound", "0.0.0.0"), ("inbound/ipv6", "::"))[: 1 + six]
     )
@@ -116,7 +124,12 @@ def _captured(placement: Placement, mesh: MeshConfig) -> tuple[ListenerSpec, ...
 
 
 def _inbound(
-    port: int, workload: Workload, placement: Placement, mesh: MeshConfig, services: Services
+    port: int,
+    workload: Workload,
+    placement: Placement,
+    mesh: MeshConfig,
+    services: Services,
+    security: Collection[SecurityPolicy],
 ) -> ListenerSpec:
     name = inbound_name(port)
     protocol = inbound_protocol(port, workload, services)
@@ -128,5 +141,5 @@ def _inbound(
         protocol=protocol,
         virtual_host=None if protocol == "tcp" else name,
         tcp_route=None if protocol == "http" else name,
-        mtls=_MTLS[mesh.spec.mtls],
+        mtls=MTLS[mtls(workload, port, security, mesh)],
     )

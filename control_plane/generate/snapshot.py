@@ -8,36 +8,42 @@ sees what the steps before it made; a proxy is sent only what these steps refer 
 
 import msgspec
 
-from control_plane.resources.fields import Metadata
-from control_plane.resources.model import MeshConfig
+from control_plane.resources.model import DEFAULT_MESH
 from control_plane.resources.policy_attachment import by_target
 from control_plane.store import State
 from meshproxy.contract import wire
 from meshproxy.contract.resources import DestinationSpec, Snapshot, TrustSpec
 
 from . import clusters, destinations, endpoints, tcp_routes, virtual_hosts
+from .authentication import NO_KEY_SETS, KeySets
 from .called import called
 from .destinations import Neighbours, neighbours
+from .guard import Guard
 from .listeners import listeners
 
-_DEFAULTS = MeshConfig(
-    api_version="meshproxy.io/v1alpha1", kind="MeshConfig", metadata=Metadata(name="default")
-)
 
-
-def generate(state: State, workload: str, trust: TrustSpec) -> Snapshot:
+def generate(
+    state: State, workload: str, trust: TrustSpec, key_sets: KeySets = NO_KEY_SETS
+) -> Snapshot:
     """
     Return the snapshot of the sidecar beside `workload` (``namespace/name``).
+
+    Args:
+        state: What the mesh should be.
+        workload: One of its workloads.
+        trust: Whom it believes.
+        key_sets: Keys of token issuers that are not in the state itself.
 
     Raises:
         KeyError: There is no such workload.
     """
     own = state.workloads[workload]
-    mesh = state.mesh_config or _DEFAULTS
+    mesh = state.mesh_config or DEFAULT_MESH
     placement = state.placements.workloads.get(workload)
 
     routes = tuple(state.routes.values())
     targeted = by_target(state.policies.values())
+    security = tuple(state.security.values())
 
     # §1 What its app can call: each service port, as the app's namespace sees it, by request …
     home = own.metadata.namespace
@@ -53,8 +59,9 @@ def generate(state: State, workload: str, trust: TrustSpec) -> Snapshot:
     )
 
     # §5 What callers reach: the app's own ports.
-    own_hosts = virtual_hosts.inbound(own, state.services, targeted)
-    own_streams = tcp_routes.inbound(own, state.services)
+    guard = Guard(own, security, mesh, key_sets)
+    own_hosts = virtual_hosts.inbound(own, state.services, targeted, guard)
+    own_streams = tcp_routes.inbound(own, state.services, guard)
     app = clusters.inbound(own, state.services, routes, targeted)
     itself = endpoints.inbound(own, placement)
 
@@ -66,12 +73,12 @@ def generate(state: State, workload: str, trust: TrustSpec) -> Snapshot:
         meant = (
             *destinations.services(ports, state.placements),
             *near.destinations,
-            *destinations.inbound(own, state.services),
+            *destinations.inbound(own, state.services, security, mesh),
         )
 
     # §7 Where it listens for both, and whom it believes.
     snapshot = Snapshot(
-        listeners=listeners(own, placement, mesh, ports, state.services),
+        listeners=listeners(own, placement, mesh, ports, state.services, security),
         destinations=meant,
         virtual_hosts=(*hosts, *near.virtual_hosts, *own_hosts),
         tcp_routes=(*streams, *near.tcp_routes, *own_streams),

@@ -9,6 +9,8 @@ is no fall-through to the Service's own endpoints.
 
 from collections.abc import Iterable
 
+import msgspec
+
 from control_plane.resources.attachment import Services
 from control_plane.resources.gateway_api import TCPRoute, TLSRoute
 from control_plane.resources.model import Workload
@@ -16,6 +18,7 @@ from meshproxy.contract.resources import TcpBackendSpec, TcpRouteSpec, TcpRuleSp
 
 from .backends import tcp_backend
 from .called import Called
+from .guard import Guard
 from .listeners import inbound_name, inbound_protocol
 from .virtual_hosts import domains
 
@@ -39,10 +42,15 @@ def outbound(
     )
 
 
-def inbound(workload: Workload, services: Services) -> tuple[TcpRouteSpec, ...]:
+def inbound(
+    workload: Workload, services: Services, guard: Guard | None = None
+) -> tuple[TcpRouteSpec, ...]:
     """Return the routes of the workload's own ports: to the app."""
     return tuple(
-        _all_to(inbound_name(port.port), inbound_name(port.port))
+        msgspec.structs.replace(
+            _all_to(inbound_name(port.port), inbound_name(port.port)),
+            authorization=() if guard is None else guard.authorization(port.port),
+        )
         for port in sorted(workload.spec.ports, key=lambda port: port.port)
         if inbound_protocol(port.port, workload, services) != "http"
     )

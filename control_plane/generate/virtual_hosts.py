@@ -10,14 +10,15 @@ from control_plane.resources.model import Service, Workload
 from control_plane.resources.policies import FaultInjection, RateLimitPolicy
 from control_plane.resources.policy_attachment import Targeted, all_for
 from control_plane.resources.references import Policies
+from control_plane.resources.selection import in_front
 from meshproxy.contract.matching import MatchSpec
 from meshproxy.contract.policies import RateLimitSpec
 from meshproxy.contract.resources import BackendSpec, RouteSpec, VirtualHostSpec
 
 from . import grpc_routes, http_routes
 from .called import Called
+from .guard import Guard
 from .listeners import inbound_name, inbound_protocol
-from .selection import in_front
 from .traffic_shaping import faults, rate_limits
 
 
@@ -41,7 +42,7 @@ def outbound(
 
 
 def inbound(
-    workload: Workload, services: Services, targeted: Targeted
+    workload: Workload, services: Services, targeted: Targeted, guard: Guard | None = None
 ) -> tuple[VirtualHostSpec, ...]:
     """
     Return the virtual hosts of the workload's own ports: whatever the authority, to the app.
@@ -54,6 +55,8 @@ def inbound(
             domains=("*",),
             routes=(_all_to(inbound_name(port.port), inbound_name(port.port)),),
             rate_limits=_rate_limits(port.port, workload, services, targeted),
+            authorization=() if guard is None else guard.authorization(port.port),
+            jwt=() if guard is None else guard.jwt,
         )
         for port in sorted(workload.spec.ports, key=lambda port: port.port)
         if inbound_protocol(port.port, workload, services) != "tcp"

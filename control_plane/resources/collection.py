@@ -6,23 +6,31 @@ a good file never waits for a bad one: each file is in force in its newest accep
 not at all.  A resource that two files declare belongs to the file that had it first.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+import msgspec
 from msgspec import Struct
 
 from control_plane.placement import Placements
 from control_plane.store import Location, State
 
-from .attachment import by_parent
+from .attachment import by_parent, grpc_backends
 from .finding import Finding
 from .gateway_api import GRPCRoute, HTTPRoute, Route, TCPRoute, TLSRoute
-from .model import MeshConfig, Service, Workload
+from .model import DEFAULT_MESH, MeshConfig, Service, Workload
 from .parse import Source, parse
 from .policies import FaultInjection, Policy, RateLimitPolicy, TrafficPolicy
 from .policy_attachment import by_target
-from .policy_references import untargeted
+from .policy_references import unchecked, untargeted
 from .references import unresolved
+from .security import (
+    AuthorizationPolicy,
+    PeerAuthentication,
+    RequestAuthentication,
+    SecurityPolicy,
+)
+from .security_references import ineffective
 from .validate import validate
 
 
@@ -106,6 +114,7 @@ def state_of(choice: Choice, placements: Placements) -> State:
     services: dict[str, Service] = {}
     routes: dict[str, Route] = {}
     policies: dict[str, Policy] = {}
+    security: dict[str, SecurityPolicy] = {}
     workloads: dict[str, Workload] = {}
     mesh_config: MeshConfig | None = None
     locations: dict[str, Location] = {}
@@ -121,27 +130,40 @@ def state_of(choice: Choice, placements: Placements) -> State:
                 mesh_config = source.resource
             case TrafficPolicy() | RateLimitPolicy() | FaultInjection() as policy:
                 policies[source.key] = policy
+            case AuthorizationPolicy() | PeerAuthentication() | RequestAuthentication() as policy:
+                security[source.key] = policy
             case route:
                 routes[source.key] = route
-    findings = [*choice.findings]
-    parented = by_parent(routes.values())
-    targeted = by_target(policies.values())
-    for source in sources:
-        match source.resource:
-            case TrafficPolicy() | RateLimitPolicy() | FaultInjection() as policy:
-                findings.extend(untargeted(source, policy, services, targeted))
-            case GRPCRoute() | HTTPRoute() | TCPRoute() | TLSRoute() as route:
-                findings.extend(unresolved(source, route, services, parented, policies))
-    return State(
+    state = State(
         services=services,
         routes=routes,
         policies=policies,
+        security=security,
         workloads=workloads,
         mesh_config=mesh_config,
         placements=placements,
-        findings=tuple(sorted(findings, key=_place)),
         locations=locations,
     )
+    findings = sorted([*choice.findings, *_unresolved(sources, state)], key=_place)
+    return msgspec.structs.replace(state, findings=tuple(findings))
+
+
+def _unresolved(sources: Iterable[Source], state: State) -> Iterator[Finding]:
+    """Yield what does not do now what it seems to."""
+    services, parented = state.services, by_parent(state.routes.values())
+    targeted = by_target(state.policies.values())
+    called_by_grpc = grpc_backends(state.routes.values())
+    mesh = state.mesh_config or DEFAULT_MESH
+    for source in sources:
+        match source.resource:
+            case TrafficPolicy() | RateLimitPolicy() | FaultInjection() as policy:
+                yield from untargeted(source, policy, services, targeted, parented)
+                if isinstance(policy, TrafficPolicy):
+                    yield from unchecked(source, policy, services, called_by_grpc)
+            case GRPCRoute() | HTTPRoute() | TCPRoute() | TLSRoute() as route:
+                yield from unresolved(source, route, services, parented, state.policies)
+            case AuthorizationPolicy() | PeerAuthentication() | RequestAuthentication() as policy:
+                yield from ineffective(source, policy, state.workloads, services, mesh)
 
 
 def _conflict(

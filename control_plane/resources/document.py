@@ -246,6 +246,8 @@ class _Reader:
             raise DocumentError(line, "a key is a list or mapping, expected a string")
         if node.text == "<<" and not getattr(event, "style", ""):
             raise DocumentError(line, 'merge key "<<" is not supported; write the fields out')
+        if isinstance(node.value, int) and str(node.value) == node.text:
+            return node.text, line  # a port: kubectl, too, takes `8080:` for "8080"
         if not isinstance(node.value, str):
             raise DocumentError(
                 line,

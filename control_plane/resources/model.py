@@ -13,6 +13,12 @@ from msgspec import field
 from .fields import Metadata, Model, Period, Port
 from .gateway_api import GRPCRoute, HTTPRoute, Route, TCPRoute, TLSRoute
 from .policies import FaultInjection, Policy, RateLimitPolicy, TrafficPolicy
+from .security import (
+    AuthorizationPolicy,
+    PeerAuthentication,
+    RequestAuthentication,
+    SecurityPolicy,
+)
 
 # Service (v1) -------------------------------------------------------------------------------------
 
@@ -58,6 +64,18 @@ class OutboundTrafficPolicy(Model, frozen=True, kw_only=True):
     mode: Literal["ALLOW_ANY", "REGISTRY_ONLY"] = "ALLOW_ANY"
 
 
+class KeySets(Model, frozen=True, kw_only=True):
+    """
+    Where the control plane may fetch the keys of issuers from.
+
+    Attributes:
+        allowed_hosts: ``id.example`` or ``id.example:8443``.  Who may write a RequestAuthentication
+            could else make the control plane ask anybody for anything (CVE-2026-41413).
+    """
+
+    allowed_hosts: tuple[str, ...] = ()
+
+
 class MeshConfigSpec(Model, frozen=True, kw_only=True):
     """
     Attributes:
@@ -65,12 +83,14 @@ class MeshConfigSpec(Model, frozen=True, kw_only=True):
         mtls: What inbound ports accept.  STRICT refuses plaintext.
         outbound_traffic_policy: ALLOW_ANY passes captured connections to unknown destinations on
             as they are, REGISTRY_ONLY refuses them (names and default are Istio's).
+        jwks: For the `jwksUri` of RequestAuthentications.
     """
 
     trust_domain: str = "mesh.local"
     certificates: Certificates = Certificates()
     mtls: Literal["STRICT", "PERMISSIVE", "DISABLED"] = "STRICT"
     outbound_traffic_policy: OutboundTrafficPolicy = OutboundTrafficPolicy()
+    jwks: KeySets = KeySets()
 
 
 class MeshConfig(Model, frozen=True, kw_only=True):
@@ -80,6 +100,12 @@ class MeshConfig(Model, frozen=True, kw_only=True):
     kind: Literal["MeshConfig"]
     metadata: Metadata
     spec: MeshConfigSpec = MeshConfigSpec()
+
+
+DEFAULT_MESH = MeshConfig(
+    api_version="meshproxy.io/v1alpha1", kind="MeshConfig", metadata=Metadata(name="default")
+)
+"""What holds where nobody wrote one."""
 
 
 # Workload (meshproxy.io/v1alpha1) -----------------------------------------------------------------
@@ -127,7 +153,7 @@ class Workload(Model, frozen=True, kw_only=True):
     spec: WorkloadSpec = WorkloadSpec()
 
 
-Resource = Service | Route | MeshConfig | Workload | Policy
+Resource = Service | Route | MeshConfig | Workload | Policy | SecurityPolicy
 
 KINDS: dict[tuple[str, str], type[Resource]] = {
     ("v1", "Service"): Service,
@@ -143,6 +169,9 @@ KINDS: dict[tuple[str, str], type[Resource]] = {
     ("meshproxy.io/v1alpha1", "TrafficPolicy"): TrafficPolicy,
     ("meshproxy.io/v1alpha1", "RateLimitPolicy"): RateLimitPolicy,
     ("meshproxy.io/v1alpha1", "FaultInjection"): FaultInjection,
+    ("meshproxy.io/v1alpha1", "PeerAuthentication"): PeerAuthentication,
+    ("meshproxy.io/v1alpha1", "AuthorizationPolicy"): AuthorizationPolicy,
+    ("meshproxy.io/v1alpha1", "RequestAuthentication"): RequestAuthentication,
 }
 """
 (apiVersion, kind) → model; what is not here is an unknown kind.

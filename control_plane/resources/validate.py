@@ -8,10 +8,13 @@ routes fill files of their own, `http_route` and its like.
 from collections.abc import Iterable, Iterator
 
 from . import (
+    authorization_policy,
     fault_injection,
     grpc_route,
     http_route,
+    peer_authentication,
     rate_limit_policy,
+    request_authentication,
     syntax,
     tcp_route,
     tls_route,
@@ -23,6 +26,12 @@ from .gateway_api import GRPCRoute, HTTPRoute, TCPRoute, TLSRoute
 from .model import MeshConfig, Service, Workload, WorkloadRun
 from .parse import Source
 from .policies import FaultInjection, Policy, RateLimitPolicy, TrafficPolicy
+from .security import (
+    AuthorizationPolicy,
+    PeerAuthentication,
+    RequestAuthentication,
+    SecurityPolicy,
+)
 
 Problems = Iterator[tuple[Path, str]]
 
@@ -52,6 +61,8 @@ def problems(source: Source) -> Problems:
             yield from tcp_route.problems_of_route(route)
         case TrafficPolicy() | RateLimitPolicy() | FaultInjection() as policy:
             yield from _policy(policy)
+        case AuthorizationPolicy() | PeerAuthentication() | RequestAuthentication() as policy:
+            yield from _security(policy)
         case Workload() as workload:
             yield from _workload(workload)
         case MeshConfig() as mesh:
@@ -66,6 +77,16 @@ def _policy(policy: Policy) -> Problems:
             yield from rate_limit_policy.problems_of_policy(policy)
         case FaultInjection():
             yield from fault_injection.problems_of_policy(policy)
+
+
+def _security(policy: SecurityPolicy) -> Problems:
+    match policy:
+        case AuthorizationPolicy():
+            yield from authorization_policy.problems_of_policy(policy)
+        case PeerAuthentication():
+            yield from peer_authentication.problems_of_policy(policy)
+        case RequestAuthentication():
+            yield from request_authentication.problems_of_policy(policy)
 
 
 def _metadata(source: Source) -> Problems:

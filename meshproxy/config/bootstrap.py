@@ -34,10 +34,27 @@ class _Part(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 
 class Admin(_Part, frozen=True, kw_only=True):
-    """Where metrics, health and diagnostics are served; loopback unless told otherwise."""
+    """
+    Where metrics, health and diagnostics are served; loopback unless told otherwise.
+
+    Attributes:
+        socket: A Unix socket instead of address and port; only the proxy's own user may connect.
+        drain: ``POST /drain`` does what SIGTERM does.  Otherwise nothing can be done there.
+    """
 
     address: Name = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535)] = 15000
+    socket: Path | None = None
+    drain: bool = False
+
+    @property
+    def place(self) -> tuple[str, int]:
+        """Where to listen, as `downstream.sockets` has it."""
+        return (self.address, self.port) if self.socket is None else (str(self.socket), 0)
+
+    def __str__(self) -> str:
+        """How others are told to find it."""
+        return f"{self.address}:{self.port}" if self.socket is None else f"unix:{self.socket}"
 
 
 class ControlPlane(_Part, frozen=True, kw_only=True):

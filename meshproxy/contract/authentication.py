@@ -17,7 +17,7 @@ class JwtSpec(Spec, frozen=True, kw_only=True):
     Attributes:
         issuer: Value of `iss`, compared as it stands.
         audiences: Of which `aud` must name one; empty to ask for none.
-        keys: A JSON Web Key Set (RFC 7517) of public keys.
+        keys: A JSON Web Key Set (RFC 7517) of public keys; empty while they are not known.
         headers: Where the token is, after a prefix (``Authorization: Bearer …`` when empty).
         params: Query parameters that may hold it.
         forward: Let the app see the token.

@@ -8,7 +8,7 @@ none of its `not_` twin.  Entries are texts with at most one ``*``, at their beg
 
 from typing import Literal
 
-from .spec import Name, Port, Spec
+from .spec import Name, Spec
 
 
 class SourceSpec(Spec, frozen=True, kw_only=True):
@@ -44,7 +44,6 @@ class OperationSpec(Spec, frozen=True, kw_only=True):
         methods: Of HTTP, case-sensitive.
         paths: Without the query.  Also templates: ``{*}`` stands for one segment, ``{**}`` at the
             end for any rest.  gRPC's are ``/package.Service/Method``.
-        ports: Of the workload.
     """
 
     hosts: tuple[str, ...] = ()
@@ -53,8 +52,6 @@ class OperationSpec(Spec, frozen=True, kw_only=True):
     not_methods: tuple[str, ...] = ()
     paths: tuple[str, ...] = ()
     not_paths: tuple[str, ...] = ()
-    ports: tuple[Port, ...] = ()
-    not_ports: tuple[Port, ...] = ()
 
 
 class FactSpec(Spec, frozen=True, kw_only=True):
@@ -62,12 +59,14 @@ class FactSpec(Spec, frozen=True, kw_only=True):
     A header of the request, or a claim of its JWT.
 
     Attributes:
-        name: Of the header; of the claim, nested ones with dots (``realm.roles``).
+        name: Of the header.
+        path: To the claim: its name, or those of the objects that it is in, then its own.
         values: Of a claim that is a list, one must match.
     """
 
     kind: Literal["header", "claim"]
-    name: Name
+    name: str = ""
+    path: tuple[str, ...] = ()
     values: tuple[str, ...] = ()
     not_values: tuple[str, ...] = ()
 

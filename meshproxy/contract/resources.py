@@ -9,6 +9,8 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, structs
 
+from .authentication import JwtSpec
+from .authorization import AuthorizationSpec
 from .matching import MatchSpec
 from .policies import (
     CircuitBreakerSpec,
@@ -37,6 +39,9 @@ looks into, TLS of the app's own among them), or `detect`: the first bytes decid
 """
 
 
+Mtls = Literal["strict", "permissive", "disabled"]
+
+
 class ListenerSpec(Spec, frozen=True, kw_only=True):
     """
     One listening socket.
@@ -63,7 +68,7 @@ class ListenerSpec(Spec, frozen=True, kw_only=True):
     protocol: Protocol = "detect"
     virtual_host: Name | None = None
     tcp_route: Name | None = None
-    mtls: Literal["strict", "permissive", "disabled"] = "disabled"
+    mtls: Mtls = "disabled"
     captured: bool = False
     unknown: Literal["pass", "refuse"] = "refuse"
 
@@ -75,6 +80,7 @@ class DestinationSpec(Spec, frozen=True, kw_only=True):
     Attributes:
         addresses: IP addresses, IPv4 or IPv6, by which clients mean it; empty for any address.
         protocol: As in `ListenerSpec`, like the two after it.
+        mtls: None for the listener's.
     """
 
     name: Name
@@ -84,6 +90,7 @@ class DestinationSpec(Spec, frozen=True, kw_only=True):
     protocol: Protocol = "detect"
     virtual_host: Name | None = None
     tcp_route: Name | None = None
+    mtls: Mtls | None = None
 
 
 # Where a request goes -----------------------------------------------------------------------------
@@ -182,12 +189,16 @@ class VirtualHostSpec(Spec, frozen=True, kw_only=True):
     Attributes:
         domains: Authorities it serves, in lower case and with port (``catalog.default:80``).
         rate_limits: Of all its routes.
+        authorization: Inbound, as is the next: the policies that select the workload.
+        jwt: Whose tokens are believed.
     """
 
     name: Name
     domains: tuple[str, ...] = ()
     routes: tuple[RouteSpec, ...] = ()
     rate_limits: tuple[RateLimitSpec, ...] = ()
+    authorization: tuple[AuthorizationSpec, ...] = ()
+    jwt: tuple[JwtSpec, ...] = ()
 
 
 # Where a connection goes that is not HTTP -----------------------------------------------------------
@@ -234,6 +245,7 @@ class TcpRouteSpec(Spec, frozen=True, kw_only=True):
     name: Name
     domains: tuple[str, ...] = ()
     rules: tuple[TcpRuleSpec, ...] = ()
+    authorization: tuple[AuthorizationSpec, ...] = ()
 
 
 # Who answers --------------------------------------------------------------------------------------

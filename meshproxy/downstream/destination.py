@@ -12,22 +12,28 @@ chosen its route when it began and keeps it.
 
 import asyncio
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
+from weakref import WeakSet
 
-from meshproxy.contract.resources import DestinationSpec, ListenerSpec
+from meshproxy.contract.resources import DestinationSpec, ListenerSpec, Mtls
 from meshproxy.contract.resources import Protocol as Spoken
 from meshproxy.exchange import Authorities, Cluster, Series, Surroundings
 from meshproxy.message import Field, field
+from meshproxy.policies.authorization import Authorization, Source
 from meshproxy.policies.first_speaker import FirstSpeaker
 from meshproxy.policies.loop_detection import LoopDetection
 from meshproxy.relay import Cluster as RelayCluster
+from meshproxy.relay import Relay
 from meshproxy.relay import Series as RelaySeries
-from meshproxy.routing.table import VirtualHost, normalized
+from meshproxy.routing.authority import normalized
+from meshproxy.routing.table import VirtualHost
 from meshproxy.routing.tcp import TcpRoute
+from meshproxy.telemetry.denials import Denials
 from meshproxy.telemetry.metrics import GrpcLabels, Metrics
 
 from .admission import Admission
+from .guard import Guard
 from .sockets import Sockets
 
 PLAINTEXT = "plaintext"
@@ -48,6 +54,7 @@ class Environment(Surroundings, Protocol):
         drain_seconds: How long who is idle may stay when no more connections are accepted.
         admission: How many connections there may be.
         revoked: Identities that are denied, whatever certificate they show.
+        denials: Who was denied what.
     """
 
     workload: str
@@ -60,6 +67,8 @@ class Environment(Surroundings, Protocol):
     drain_seconds: float
     admission: Admission
     revoked: frozenset[str]
+    denials: Denials
+    wall: Callable[[], float]
 
     @property
     def server_context(self) -> ssl.SSLContext | None: ...
@@ -73,19 +82,22 @@ class Caller:
     """
 
     __slots__ = (
-        "_connections", "_destination", "_statuses", "authorities", "direction", "hop", "identity",
-        "identity_field", "loops", "series", "source", "surroundings", "tcp_route", "virtual_host", "workload",
+        "__weakref__", "_connections", "_destination", "_origin", "_statuses", "authorities",
+        "direction", "guard", "hop", "identity", "identity_field", "loops", "relays", "series", "source",
+        "surroundings", "tcp_route", "virtual_host", "workload",
     )  # fmt: skip
 
-    def __init__(self, destination: "Destination", identity: str | None) -> None:
+    def __init__(
+        self, destination: "Destination", identity: str | None, address: str | None = None
+    ) -> None:
         self._destination = destination
+        self._origin = Source.of(identity, address)
+        self.guard: Guard | None = None
+        self.relays: set[Relay] = set()
         self.series: Mapping[tuple[str, str, str, str], Series] = _SeriesByLabels(self)
         self._statuses: dict[tuple[str, str, str], GrpcLabels] = {}
         self._connections: dict[tuple[str, str], RelaySeries] = {}
         self.surroundings: Surroundings = destination.environment
-        self.virtual_host = destination.virtual_host
-        self.authorities = destination.authorities
-        self.tcp_route = destination.tcp_route
         self.direction: str = destination.direction
         self.hop = destination.hop
         self.workload = destination.environment.workload
@@ -100,6 +112,23 @@ class Caller:
             self.identity_field = field(
                 b"x-forwarded-client-cert", f"By={by};URI={identity}".encode()
             )
+        self.obey()
+
+    def obey(self) -> None:
+        """Go where the destination leads now, as far as its policies allow it."""
+        destination = self._destination
+        self.virtual_host = host = destination.virtual_host
+        self.authorities = destination.authorities
+        self.tcp_route = destination.tcp_route
+        self.guard = None
+        authorization = destination.authorization
+        jwt = None if host is None or self.direction != "inbound" else host.jwt
+        standing = None if authorization is None else authorization.standing(self._origin)
+        if jwt is not None or (standing is not None and not standing.free):
+            self.guard = Guard(destination.environment, self.source, standing, jwt)
+        if self.relays and self.guard is not None and self.guard.stop_connection():
+            for relay in list(self.relays):
+                relay.forbid()
 
     def new_series(self, route: str, service: str, version: str, protocol: str) -> Series:
         """Return what counts requests that share all this; `series` remembers it."""
@@ -157,7 +186,9 @@ class Destination:
     One place that connections are meant for, and what is known about it.
 
     Attributes:
+        mtls: What its connections must be; None for what the listener says.
         port: Of the service, or of the app; what a peer must ask a tunnel for.
+        app_port: Of the app, as metrics call it: also where the listener's is another.
         protocol: What clients speak, where somebody has said so.
         virtual_host: Serves every request, or None to choose by authority.
         tcp_route: Of connections that are not HTTP; None where there are none.
@@ -167,8 +198,9 @@ class Destination:
     """
 
     __slots__ = (
-        "_callers", "authorities", "direction", "environment", "first_speaker", "hop", "loops",
-        "places", "port", "protocol", "tcp_route", "virtual_host",
+        "_callers", "_visitors", "app_port", "authorities", "direction", "environment",
+        "first_speaker", "hop", "loops", "mtls", "places", "port", "protocol", "tcp_route",
+        "virtual_host",
     )  # fmt: skip
 
     def __init__(self, environment: Environment, spec: ListenerSpec | DestinationSpec) -> None:
@@ -176,6 +208,7 @@ class Destination:
         self.direction: str = spec.direction
         self.hop = f"{spec.direction} of {environment.workload}"
         self.port = spec.port
+        self.app_port = spec.name.removeprefix("inbound:")
         self.protocol: Spoken = spec.protocol
         self.virtual_host: VirtualHost[Cluster] | None = None
         self.tcp_route: TcpRoute[RelayCluster] | None = None
@@ -184,6 +217,8 @@ class Destination:
         self.first_speaker = FirstSpeaker()
         self.loops = LoopDetection(spec.direction, environment.workload)
         self._callers: dict[str | None, Caller] = {}
+        self._visitors: WeakSet[Caller] = WeakSet()  # of whom the address matters, too
+        self.mtls: Mtls | None = spec.mtls
 
     def __repr__(self) -> str:
         return f"<Destination {self.direction} :{self.port} {self.protocol}>"
@@ -212,13 +247,20 @@ class Destination:
         """Be what this configuration says from now on."""
         self.port = spec.port
         self.protocol = spec.protocol
+        self.mtls = spec.mtls
         self.virtual_host = virtual_host
         self.authorities = authorities
         self.tcp_route = tcp_route
-        for caller in self._callers.values():
-            caller.virtual_host = virtual_host
-            caller.authorities = authorities
-            caller.tcp_route = tcp_route
+        for caller in (*self._callers.values(), *self._visitors):
+            caller.obey()
+
+    @property
+    def authorization(self) -> Authorization | None:
+        """Who may do what here; inbound only."""
+        if self.direction != "inbound":
+            return None
+        route = self.virtual_host or self.tcp_route
+        return None if route is None else route.authorization
 
     def place(self, authority: bytes) -> "Destination | None":
         """Return where a client means to be connected to, if that takes opaque connections."""
@@ -227,8 +269,17 @@ class Destination:
         name = normalized(authority)
         return None if name is None else self.places.get(name)
 
-    def caller(self, identity: str | None) -> Caller:
-        """Return who calls: one object per proved identity, so that its counters are shared."""
+    def caller(self, identity: str | None, address: str | None = None) -> Caller:
+        """
+        Return who calls: one object per proved identity, so that its counters are shared.
+
+        Where policies ask for addresses, it is one per connection.
+        """
+        authorization = self.authorization
+        if authorization is not None and authorization.by_address:
+            visitor = Caller(self, identity, address)
+            self._visitors.add(visitor)
+            return visitor
         caller = self._callers.get(identity)
         if caller is None:
             caller = self._callers[identity] = Caller(self, identity)

@@ -26,6 +26,7 @@ from meshproxy.codec.sniff import sniff
 from meshproxy.identity.tls import ALPN, ALPN_TCP
 
 from .destination import Destination
+from .sockets import peer_address
 from .speculation import Speculation
 
 PEEK: Final = 24
@@ -131,7 +132,10 @@ class Greeting:
         except TimeoutError:
             pass
         self.speculation = speculation = Speculation(
-            destination.caller(None), destination.first_speaker, self._loop.time, self._stir
+            destination.caller(None, peer_address(self._sock)),
+            destination.first_speaker,
+            self._loop.time,
+            self._stir,
         )
         speculation.relay.begin()
         if speculation.settled:

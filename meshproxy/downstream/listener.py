@@ -16,12 +16,12 @@ import ssl
 import struct
 from collections.abc import Coroutine
 from functools import partial
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 from meshproxy.codec.budget import PEER, STRANGER
 from meshproxy.codec.http1 import encode_response_head
 from meshproxy.codec.sniff import Protocol as Wire
-from meshproxy.contract.resources import ListenerSpec
+from meshproxy.contract.resources import ListenerSpec, Mtls
 from meshproxy.exchange import Authorities, Cluster, Exchange
 from meshproxy.flow import Connection
 from meshproxy.identity.tls import peer_identity
@@ -38,7 +38,7 @@ from .captured import Captured, Unknown
 from .destination import PLAINTEXT, Destination, Environment
 from .greeting import Greeting
 from .http2 import Http2Connection
-from .sockets import cannot_listen
+from .sockets import cannot_listen, peer_address
 from .speculation import Speculation
 from .tcp import TcpConnection
 from .trunk import TrunkConnection
@@ -64,6 +64,22 @@ SHEDDING = 64
 COMPLAIN = 10.0
 """Seconds between two words in the log about it."""
 
+
+class Peer(NamedTuple):
+    """
+    What is to be remembered of who is at the other end of a connection.
+
+    Attributes:
+        plaintext: What a connection is meant for by which nobody was proved; None over mutual TLS.
+        counted: Port and address under which such a one is counted; None where there is no choice.
+    """
+
+    plaintext: Destination | None
+    counted: tuple[str, str] | None = None
+
+
+PROVED: Final = Peer(None)
+
 Accepted = Arrival | http1.Http1Connection | Http2Connection | ClientTunnel | TcpConnection
 
 
@@ -86,7 +102,7 @@ class Listener:
         self._captured: Captured | None = None
         self._loop = environment.loop
         self.sockets: list[socket.socket] = []
-        self._connections: dict[Accepted, bool] = {}  # and whether it is encrypted
+        self._connections: dict[Accepted, Peer] = {}
         self._greeting: set[asyncio.Task[None]] = set()
         self._counts = environment.metrics.connection("downstream", spec.direction)
         self._sweep: asyncio.TimerHandle | None = None
@@ -149,8 +165,8 @@ class Listener:
     def expel(self) -> None:
         """End the connections of identities that have been revoked."""
         environment = self.environment
-        for connection, encrypted in list(self._connections.items()):
-            if not encrypted:
+        for connection, peer in list(self._connections.items()):
+            if peer.plaintext is not None:
                 continue
             identity = peer_identity(connection.transport, environment.trust_domain)
             if identity in environment.revoked:
@@ -218,7 +234,7 @@ class Listener:
             destination = self._captured.meant(sock, peer, passing=passing)
         if destination is None:
             return self._turn_away(sock)
-        if self.spec.mtls == "disabled" or isinstance(destination, Unknown):
+        if self._mtls(destination) == "disabled" or isinstance(destination, Unknown):
             return self._welcome(sock, destination)
         return self._greet(sock, destination)
 
@@ -242,7 +258,7 @@ class Listener:
             raise
 
     async def _hand_over(self, sock: socket.socket, destination: Destination) -> None:
-        permissive = self.spec.mtls == "permissive"
+        permissive = self._mtls(destination) == "permissive"
         greeting = Greeting(self._loop, sock, destination, permissive=permissive)
         try:
             await self._answer(sock, greeting, destination)
@@ -254,11 +270,13 @@ class Listener:
     ) -> None:
         wire = await greeting.hear()
         if wire is None:
-            speculation, greeting.speculation = greeting.speculation, None
-            if speculation is not None:
-                await self._welcome(sock, destination, speculation)
-            else:
+            if greeting.speculation is None:
                 sock.close()
+            elif self._mtls(destination) == "strict":  # since the client came
+                await self._refuse_plaintext(sock, destination, Wire.OPAQUE)
+            else:
+                speculation, greeting.speculation = greeting.speculation, None
+                await self._welcome(sock, destination, speculation)
         elif wire is Wire.TLS:
             context = self.environment.server_context
             if context is None:
@@ -272,8 +290,8 @@ class Listener:
                 ssl_handshake_timeout=HELLO_TIMEOUT,
                 ssl_shutdown_timeout=http1.LINGER_TIMEOUT,
             )
-        elif self.spec.mtls == "strict":
-            await self._refuse_plaintext(sock, wire)
+        elif self._mtls(destination) == "strict":
+            await self._refuse_plaintext(sock, destination, wire)
         else:
             if wire is not Wire.OPAQUE:
                 greeting.on_http()
@@ -287,22 +305,27 @@ class Listener:
         speculation: Speculation | None = None,
     ) -> None:
         """Begin to read a plaintext connection."""
+        address = peer_address(sock)
 
         def begin() -> Arrival | TcpConnection:
             if speculation is None and not destination.opaque:
                 return Arrival(self._loop, self, destination)
-            caller = destination.caller(None)
-            return TcpConnection(self._loop, self, caller, speculation=speculation)
+            caller = destination.caller(None, address)
+            return TcpConnection(self._loop, self, destination, caller, speculation=speculation)
 
         try:
             await self._loop.connect_accepted_socket(begin, sock)
         except OSError:  # the client gave up meanwhile
             sock.close()
 
-    async def _refuse_plaintext(self, sock: socket.socket, wire: Wire) -> None:
+    async def _refuse_plaintext(
+        self, sock: socket.socket, destination: Destination, wire: Wire
+    ) -> None:
         """Say why, to who speaks HTTP; not a byte of the request goes any further."""
         self.environment.refused("inbound", "mtls-required")
-        self.environment.metrics.handshake_failed("downstream", PLAINTEXT)
+        metrics = self.environment.metrics
+        metrics.handshake_failed("downstream", PLAINTEXT)
+        metrics.plaintext_refused(destination.app_port, peer_address(sock) or "")
         if wire is Wire.HTTP1:
             await self._say(sock, "mtls-required")
         sock.close()
@@ -351,7 +374,9 @@ class Listener:
                 log.warning("%s: refused %s, which is revoked", self.spec.name, arrival.identity)
                 arrival.abort()
                 return
-        self._connections[arrival] = arrival.tls
+        self._connections[arrival] = (
+            PROVED if arrival.tls else self._stranger(arrival.destination, arrival.address)
+        )
         self._counts.opened += 1
         if self._unwanted(arrival):
             self._end(arrival)
@@ -359,14 +384,25 @@ class Listener:
     def opened(self, connection: TcpConnection) -> None:
         """A client's opaque connection stands."""
         if connection not in self._connections:
-            self._connections[connection] = False
+            self._connections[connection] = self._stranger(
+                connection.destination, connection.address
+            )
             self._counts.opened += 1
+            if self._unwanted(connection):
+                self._end(connection)
+
+    def _stranger(self, destination: Destination, address: str) -> Peer:
+        """Return who came in plaintext; counted where mutual TLS could have been spoken."""
+        if self.spec.direction == "outbound" or self._mtls(destination) == "disabled":
+            return Peer(destination)
+        counted = self.environment.metrics.plaintext_opened(destination.app_port, address)
+        return Peer(destination, counted)
 
     def successor(
         self, arrival: Arrival, *, http2: bool
     ) -> http1.Http1Connection | Http2Connection:
         """Return what goes on with a connection, now that it is known what it speaks."""
-        caller = arrival.destination.caller(arrival.identity)
+        caller = arrival.destination.caller(arrival.identity, arrival.address)
         connection: http1.Http1Connection | Http2Connection
         if http2:
             known = arrival.identity is not None or self.spec.direction == "outbound"
@@ -384,7 +420,7 @@ class Listener:
     def trunk(self, arrival: Arrival) -> TrunkConnection:
         """Return what goes on with a peer's connection that carries opaque ones."""
         destination = arrival.destination
-        caller = destination.caller(arrival.identity)
+        caller = destination.caller(arrival.identity, arrival.address)
         connection = TrunkConnection(
             self._loop,
             self,
@@ -399,19 +435,24 @@ class Listener:
         self, arrival: Arrival, server_name: str | None, speculation: Speculation | None
     ) -> TcpConnection:
         """Return what goes on with a connection that nobody looks into any more."""
-        caller = arrival.destination.caller(arrival.identity)
-        connection = TcpConnection(self._loop, self, caller, server_name, speculation)
+        caller = arrival.destination.caller(arrival.identity, arrival.address)
+        connection = TcpConnection(
+            self._loop, self, arrival.destination, caller, server_name, speculation
+        )
         self._succeed(arrival, connection)
         return connection
 
     def _succeed(self, arrival: Arrival, connection: Accepted) -> None:
-        del self._connections[arrival]
-        self._connections[connection] = arrival.tls
+        self._connections[connection] = self._connections.pop(arrival)
         if self.draining and isinstance(connection, Http2Connection):
             self._loop.call_soon(connection.drain)
 
     def _unwanted(self, connection: Accepted) -> bool:
-        return self.spec.mtls == "strict" and not self._connections[connection]
+        destination = self._connections[connection].plaintext
+        return destination is not None and self._mtls(destination) == "strict"
+
+    def _mtls(self, destination: Destination) -> Mtls:
+        return destination.mtls or self.spec.mtls
 
     def _end(self, connection: Accepted) -> None:
         """Policy forbids what the connection is; a good moment comes only to what has requests."""
@@ -435,8 +476,11 @@ class Listener:
         arrival.take_over(connection)
 
     def closed(self, connection: Accepted) -> None:
-        if self._connections.pop(connection, None) is not None:
+        peer = self._connections.pop(connection, None)
+        if peer is not None:
             self._counts.closed += 1
+            if peer.counted is not None:
+                self.environment.metrics.plaintext_closed(*peer.counted)
 
     def malformed(self, code: str) -> None:
         self.environment.refused(self.spec.direction, code)

@@ -8,6 +8,7 @@ from meshproxy.flow import RECEIVED
 from meshproxy.relay import Caller, Relay
 from meshproxy.tcp import TcpSide
 
+from .destination import Destination
 from .speculation import Speculation
 
 
@@ -21,15 +22,17 @@ class Owner(Protocol):
 class TcpConnection(TcpSide):
     """
     Attributes:
+        destination: What it is meant for.
         deadline: Never: an opaque connection may be silent for as long as it likes.
     """
 
-    __slots__ = ("_owner", "_relay", "_server_name", "_speculation", "deadline")
+    __slots__ = ("_owner", "_relay", "_server_name", "_speculation", "deadline", "destination")
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
         owner: Owner,
+        destination: Destination,
         caller: Caller,
         server_name: str | None = None,
         speculation: Speculation | None = None,
@@ -40,12 +43,14 @@ class TcpConnection(TcpSide):
         Args:
             loop: The loop.
             owner: The listener.
+            destination: What it is meant for.
             caller: Who makes the connection.
             server_name: From its ClientHello, where somebody has looked for it.
             speculation: What has begun already, because the client was silent.
         """
         super().__init__(loop)
         self._owner = owner
+        self.destination = destination
         self._speculation = speculation
         self._relay = Relay(self, caller) if speculation is None else speculation.relay
         self._server_name = server_name

@@ -19,7 +19,8 @@ nothing, a request costs one look.  The standing is taken anew when the policies
 holds for the next request of an open connection.
 
 **In doubt, no.**  Paths and headers can be read in several ways (`routing/readings.py`; a field sent
-twice): a rule that denies matches when any reading does, one that allows when all do.  On a
+twice, a method in small letters): a rule that denies matches when any reading does, one that
+allows when all do.  Who has left already has no address: rules that deny by address mean it.  On a
 connection that is not HTTP there are no requests: a rule that allows and asks about them never
 matches there, one that denies and asks about them does, since nobody can know that it would not.
 
@@ -40,13 +41,16 @@ from meshproxy.contract.authorization import (
 from meshproxy.contract.spiffe import SpiffeError, SpiffeId
 from meshproxy.contract.wire import ContractError
 from meshproxy.message import RequestHead
+from meshproxy.routing.authority import normalized
 from meshproxy.routing.pattern import Patterns
 from meshproxy.routing.readings import readings
-from meshproxy.routing.table import normalized
 from meshproxy.routing.template import Paths
 
 Address = IPv4Address | IPv6Address
 Claims = Mapping[str, Any]
+_LONE: Final = "surrogatepass"
+"""JSON can hold halves of characters; they stand for themselves, so that two texts stay two."""
+
 Quantifier = Callable[[Iterable[object]], bool]
 """`any` or `all`."""
 
@@ -67,9 +71,9 @@ class Source(NamedTuple):
 
     @classmethod
     def of(cls, identity: str | None, address: str | None = None) -> "Source":
-        """Take apart what a connection knows."""
+        """Take apart what a connection knows; an empty address is none."""
         place = None
-        if address is not None:
+        if address:  # who has left already has none
             place = ip_address(address.partition("%")[0])
             if isinstance(place, IPv6Address) and place.ipv4_mapped is not None:
                 place = place.ipv4_mapped  # one spelling, or a block of IPv4 would miss it
@@ -109,11 +113,10 @@ class Authorization:
 
     __slots__ = ("_allow", "_audit", "_deny", "by_address")
 
-    def __init__(self, specs: Sequence[AuthorizationSpec], port: int, where: str = "") -> None:
+    def __init__(self, specs: Sequence[AuthorizationSpec], where: str = "") -> None:
         """
         Args:
-            specs: All policies that select the workload.
-            port: Of the workload: rules for other ports are left out.
+            specs: All policies that hold for the port.
             where: For errors.
 
         Raises:
@@ -124,11 +127,10 @@ class Authorization:
         self._allow: list[_Rule] | None = None
         for index, spec in enumerate(specs):
             rules = [
-                _Rule(spec.name, rule.name or str(number), rule, port, f"{here}.rules[{number}]")
+                _Rule(spec.name, rule.name or str(number), rule, f"{here}.rules[{number}]")
                 for here in (f"{where}[{index}]",)
                 for number, rule in enumerate(spec.rules)
             ]
-            rules = [rule for rule in rules if rule.possible]
             if spec.action == "deny":
                 self._deny += rules
             elif spec.action == "audit":
@@ -141,8 +143,9 @@ class Authorization:
 
     def standing(self, source: Source) -> "Standing":
         """Return what is left to be asked of the requests of a connection."""
-        allow = None if self._allow is None else _left(self._allow, source)
-        return Standing(_left(self._deny, source), _left(self._audit, source), allow)
+        allow = None if self._allow is None else _left(self._allow, source, in_doubt=False)
+        deny = _left(self._deny, source, in_doubt=True)
+        return Standing(deny, _left(self._audit, source, in_doubt=True), allow)
 
 
 class Standing:
@@ -203,11 +206,9 @@ class Standing:
 
 
 class _Rule:
-    """One rule, compiled; `possible` is False where no request to this port can match it."""
+    """One rule, compiled."""
 
-    def __init__(
-        self, policy: str, name: str, spec: AuthorizationRuleSpec, port: int, where: str
-    ) -> None:
+    def __init__(self, policy: str, name: str, spec: AuthorizationRuleSpec, where: str) -> None:
         self.policy = policy
         self.name = name
         self._sources = [
@@ -217,19 +218,23 @@ class _Rule:
         self._operations = [
             _Operation(operation, f"{where}.operations[{index}]")
             for index, operation in enumerate(spec.operations)
-            if (not operation.ports or port in operation.ports) and port not in operation.not_ports
         ]
         self._facts = [
             _Fact(fact, f"{where}.facts[{index}]") for index, fact in enumerate(spec.facts)
         ]
-        self.possible = bool(self._operations) or not spec.operations
         if any(operation.empty for operation in self._operations):
             self._operations = []  # one of them takes every request
         self.by_address = any(source.by_address for source in self._sources)
 
-    def left(self, source: Source) -> "_Left | None":
-        """Return what the rule asks of the requests of `source`; None if it is not meant."""
-        sources = [one for one in self._sources if one.matches(source)]
+    def left(self, source: Source, *, in_doubt: bool) -> "_Left | None":
+        """
+        Return what the rule asks of the requests of `source`; None if it is not meant.
+
+        Args:
+            source: Who calls.
+            in_doubt: What is said about an address that is not known.
+        """
+        sources = [one for one in self._sources if one.matches(source, in_doubt=in_doubt)]
         if self._sources and not sources:
             return None
         if any(one.requests is None for one in sources):
@@ -269,14 +274,15 @@ class _Left:
         if self._subjects and not any(one.matches(claims) for one in self._subjects):
             return False
         if self._operations:
-            asked = [one for one in self._operations if one.takes(head)]
+            asked = [one for one in self._operations if one.takes(head, over)]
             if not over(any(one.covers(path) for one in asked) for path in paths):
                 return False
         return all(fact.matches(head, claims, over) for fact in self._facts)
 
 
-def _left(rules: Iterable[_Rule], source: Source) -> list[_Left]:
-    return [left for rule in rules if (left := rule.left(source)) is not None]
+def _left(rules: Iterable[_Rule], source: Source, *, in_doubt: bool) -> list[_Left]:
+    lefts = (rule.left(source, in_doubt=in_doubt) for rule in rules)
+    return [left for left in lefts if left is not None]
 
 
 # Who ------------------------------------------------------------------------------------------------
@@ -295,10 +301,11 @@ class _Either:
     def empty(self) -> bool:
         return self._yes is None and self._no is None
 
-    def matches(self, text: bytes) -> bool:
-        if self._yes is not None and not self._yes.match(text):
+    def matches(self, *spellings: bytes) -> bool:
+        """Say whether one of the spellings is among those wanted, and none among the others."""
+        if self._yes is not None and not any(map(self._yes.match, spellings)):
             return False
-        return self._no is None or not self._no.match(text)
+        return self._no is None or not any(map(self._no.match, spellings))
 
 
 class _Source:
@@ -321,19 +328,19 @@ class _Source:
         )
         self.requests = None if wanted.empty else _Subject(wanted)
 
-    def matches(self, source: Source) -> bool:
+    def matches(self, source: Source, *, in_doubt: bool) -> bool:
         return (
             self._principals.matches(source.principal)
             and self._namespaces.matches(source.namespace)
             and self._trust_domains.matches(source.trust_domain)
-            and self._in_place(source.address)
+            and self._in_place(source.address, in_doubt=in_doubt)
         )
 
-    def _in_place(self, address: Address | None) -> bool:
+    def _in_place(self, address: Address | None, *, in_doubt: bool) -> bool:
         if not self.by_address:
             return True
         if address is None:
-            return False
+            return in_doubt
         if self._blocks and not any(address in block for block in self._blocks):
             return False
         return not any(address in block for block in self._not_blocks)
@@ -361,7 +368,7 @@ class _Subject:
     def matches(self, claims: Claims | None) -> bool:
         text = b""
         if claims is not None:
-            text = f"{claims.get('iss', '')}/{claims.get('sub', '')}".encode()
+            text = f"{claims.get('iss', '')}/{claims.get('sub', '')}".encode(errors=_LONE)
         return self._wanted.matches(text)
 
 
@@ -385,17 +392,21 @@ class _Operation:
         by_path = self._paths is not None or self._not_paths is not None
         self.empty = self._hosts.empty and self._methods.empty and not by_path
 
-    def takes(self, head: RequestHead) -> bool:
+    def takes(self, head: RequestHead, over: Quantifier) -> bool:
         """Say whether host and method are meant."""
-        if not self._methods.matches(head.method):
+        method = head.method
+        if not self._methods.matches(method):
+            upper = method.upper()  # as which some frameworks take it (Werkzeug, Django)
+            if over is all or upper == method or not self._methods.matches(upper):
+                return False
+        elif over is all and not self._methods.matches(method.upper()):
             return False
         if self._hosts.empty:
             return True
         authority = normalized(head.authority)
         if authority is None:
-            return False
-        host = authority.rpartition(b":")[0]
-        return self._hosts.matches(authority) or self._hosts.matches(host)
+            return over is any  # whoever answers it may take it for any host
+        return self._hosts.matches(authority, authority.rpartition(b":")[0])
 
     def covers(self, path: bytes) -> bool:
         """Say whether a path is meant."""
@@ -410,7 +421,7 @@ class _Fact:
     def __init__(self, spec: FactSpec, where: str) -> None:
         self._name = spec.name.lower().encode()
         self._header = spec.kind == "header"
-        self._path = spec.name.split(".")
+        self._path = spec.path
         self._yes = Patterns(spec.values, f"{where}.values") if spec.values else None
         self._no = Patterns(spec.not_values, f"{where}.not_values") if spec.not_values else None
 
@@ -421,25 +432,23 @@ class _Fact:
         over: Quantifier,
     ) -> bool:
         if not self._header:
-            return self._accepts(self._claimed(claims), any)
+            return self._accepts(self._claimed(claims))
         if self._name == b"host":
-            return self._accepts([head.authority.lower()], any)
+            authority = normalized(head.authority)
+            if authority is None:
+                return over is any
+            return self._accepts([authority, authority.rpartition(b":")[0]])
         values = [one[1] for one in head.fields if one[0] == self._name]
-        if len(values) > 1:
-            values.append(b", ".join(values))
-        return self._accepts(values, over)
+        if len(values) < 2:
+            return self._accepts(values)
+        values.append(b", ".join(values))  # servers take the first, the last, or all of them
+        return over(self._accepts([value]) for value in values)
 
-    def _accepts(self, values: Sequence[bytes], over: Quantifier) -> bool:
-        if self._yes is not None:
-            match = self._yes.match
-            if not values or not over(match(value) for value in values):
-                return False
-        if self._no is None:
-            return True
-        refuse = self._no.match
-        if over is any and values:
-            return any(not refuse(value) for value in values)
-        return not any(refuse(value) for value in values)
+    def _accepts(self, values: Sequence[bytes]) -> bool:
+        """Say whether one of the values is wanted, and none of them is not."""
+        if self._yes is not None and not any(map(self._yes.match, values)):
+            return False
+        return self._no is None or not any(map(self._no.match, values))
 
     def _claimed(self, claims: Claims | None) -> list[bytes]:
         found: Any = claims
@@ -454,4 +463,4 @@ class _Fact:
 def _text(value: str | float) -> bytes:
     if isinstance(value, bool):
         return b"true" if value else b"false"
-    return str(value).encode(errors="replace")
+    return str(value).encode(errors=_LONE)

@@ -274,6 +274,8 @@ class _Issuer:
 
 
 def _keys(text: str, where: str) -> tuple[_PinnedKey, ...]:
+    if not text:
+        return ()  # not known yet: nothing that the issuer has signed can be right
     try:
         listed = json.loads(text)["keys"]
         if not isinstance(listed, list):
@@ -331,11 +333,13 @@ def _algorithm(entry: Mapping[str, Any], where: str) -> str | None:
 
 
 def _value_of(claims: Claims, path: tuple[str, ...]) -> bytes | None:
-    found: Any = claims
-    for key in path:
-        if not isinstance(found, Mapping) or key not in found:
-            return None
-        found = found[key]
+    found: Any = claims.get(".".join(path))  # names with dots are usual: https://shop.example/role
+    if found is None:
+        found = claims
+        for key in path:
+            if not isinstance(found, Mapping) or key not in found:
+                return None
+            found = found[key]
     text = found if isinstance(found, str) else json.dumps(found, separators=(",", ":"))
     # What cannot stand in a header is escaped: a claim could bring a header of its own.
     return (

@@ -13,7 +13,6 @@ answer is that of the plain walk, which `test_table.py` checks with random table
 """
 
 from collections.abc import Iterable, Mapping
-from ipaddress import AddressValueError, IPv6Address
 from typing import Final, Generic, TypeVar
 
 from meshproxy.contract.policies import RateLimitSpec
@@ -25,13 +24,16 @@ from meshproxy.contract.resources import (
 )
 from meshproxy.contract.wire import ContractError
 from meshproxy.message import RequestHead
+from meshproxy.policies.authorization import Authorization
 from meshproxy.policies.deadline import Overrides, seconds
 from meshproxy.policies.fault_injection import FaultInjection
+from meshproxy.policies.jwt import Jwt
 from meshproxy.policies.load_balancing.session import Session
 from meshproxy.policies.mirroring import Mirroring
 from meshproxy.policies.rate_limit import Limit, RateLimit
 from meshproxy.policies.retry import Retry
 
+from .authority import normalized
 from .match import Match
 from .rewrite import HeaderModifier, Redirect, Rewrite
 from .split import Backend, Split
@@ -197,11 +199,18 @@ class Limits:
 
 
 class VirtualHost(Generic[C]):
-    """The routes of one service port, indexed by path."""
+    """
+    The routes of one service port, indexed by path.
+
+    Attributes:
+        authorization: Who may ask what here; None where nobody has said.
+        jwt: Whose tokens are believed; None where tokens mean nothing to us.
+    """
 
     __slots__ = (
         "_anywhere", "_exact", "_fallback", "_lengths", "_longest_prefix", "_only", "_prefix",
-        "_shortest_prefix", "_unfiled", "domains", "limits", "name", "routes",
+        "_shortest_prefix", "_unfiled", "authorization", "domains", "jwt", "limits", "name",
+        "routes",
     )  # fmt: skip
 
     def __init__(
@@ -213,6 +222,8 @@ class VirtualHost(Generic[C]):
     ) -> None:
         self.name = name
         self.limits = limits
+        self.authorization: Authorization | None = None
+        self.jwt: Jwt | None = None
         self.domains = domains
         self.routes = routes
         self._exact: dict[bytes, list[tuple[int, Route[C]]]] = {}
@@ -305,7 +316,7 @@ def compile_virtual_host(
         workers: Processes that share its rate limits.
 
     Raises:
-        ContractError: A path, regular expression, header, rewrite, limit or fault is not valid, or a
+        ContractError: A path, regular expression, header, rewrite, policy or key is not valid, or a
             cluster does not exist; the path says where (``routes[2].match.path.value``).
     """
     limits = Limits(spec.rate_limits, None if before is None else before.limits, workers)
@@ -313,7 +324,12 @@ def compile_virtual_host(
         Route(route, clusters, f"routes[{index}]", limits)
         for index, route in enumerate(spec.routes)
     )
-    return VirtualHost(spec.name, spec.domains, routes, limits)
+    host = VirtualHost(spec.name, spec.domains, routes, limits)
+    if spec.authorization:
+        host.authorization = Authorization(spec.authorization, "authorization")
+    if spec.jwt:
+        host.jwt = Jwt(spec.jwt, "jwt")
+    return host
 
 
 # Authorities --------------------------------------------------------------------------------------
@@ -363,32 +379,3 @@ class Authorities(Generic[C]):
                 remembered.clear()
             remembered[authority] = found
         return found
-
-
-def normalized(authority: bytes) -> bytes | None:
-    """
-    Return the one spelling of an authority: lower case, no trailing dot, always a port.
-
-    Names are case-insensitive and the dot of the root is optional, so ``A.example.`` and
-    ``a.example:80`` are the same host; who compared only one spelling could be passed by with
-    another (CVE-2021-39155).  None when it is not an authority.
-    """
-    if authority.startswith(b"["):
-        host, bracket, port = authority.partition(b"]")
-        if not bracket or (port and not port.startswith(b":")):
-            return None
-        port = port[1:]
-        try:
-            host = b"[%s]" % IPv6Address(host[1:].decode("ascii")).compressed.encode()
-        except (AddressValueError, UnicodeDecodeError):
-            return None
-    else:
-        host, _, port = authority.partition(b":")
-        host = host.lower().removesuffix(b".")
-    if not host or b"*" in host:
-        return None
-    if not port:
-        return host + b":80"
-    if not port.isdigit() or len(port) > 5:
-        return None
-    return b"%s:%d" % (host, int(port))

@@ -12,6 +12,7 @@ from typing import Generic, TypeVar
 
 from meshproxy.contract.resources import TcpBackendSpec, TcpRouteSpec, TcpRuleSpec
 from meshproxy.contract.wire import ContractError
+from meshproxy.policies.authorization import Authorization
 
 from .split import Backend, Split
 
@@ -57,11 +58,12 @@ class TcpRoute(Generic[C]):
 
     Attributes:
         domains: Authorities by which a CONNECT asks for it.
+        authorization: Who may connect; None where nobody has said.
         by_name: At least one rule asks for names: the first bytes must be seen before any is
             chosen.
     """
 
-    __slots__ = ("_below", "_exact", "_nameless", "by_name", "domains", "name")
+    __slots__ = ("_below", "_exact", "_nameless", "authorization", "by_name", "domains", "name")
 
     def __init__(self, spec: TcpRouteSpec, clusters: Mapping[str, C]) -> None:
         """
@@ -70,6 +72,9 @@ class TcpRoute(Generic[C]):
         """
         self.name = spec.name
         self.domains = spec.domains
+        self.authorization = (
+            Authorization(spec.authorization, "authorization") if spec.authorization else None
+        )
         self._exact: dict[str, TcpRule[C]] = {}
         self._below: dict[str, TcpRule[C]] = {}  # by what follows the asterisk: ".example.com"
         self._nameless: TcpRule[C] | None = None
@@ -121,6 +126,6 @@ def compile_tcp_route(spec: TcpRouteSpec, clusters: Mapping[str, C]) -> TcpRoute
 
     Raises:
         ContractError: A cluster does not exist, or a server name is none; the path says where
-            (``rules[2].backends[0].cluster``).
+            (``rules[2].backends[0].cluster``), or a policy is wrong.
     """
     return TcpRoute(spec, clusters)

@@ -12,6 +12,7 @@ from meshproxy.downstream.sockets import Sockets
 from meshproxy.exchange import Exchange
 from meshproxy.policies.load_balancing.tokens import Tokens
 from meshproxy.policies.propagation import Propagation
+from meshproxy.telemetry.denials import Denials
 from meshproxy.telemetry.metrics import ConnectionSeries, Metrics
 from meshproxy.timer_wheel import TimerWheel
 from meshproxy.upstream.pool import Pool
@@ -53,6 +54,7 @@ class Environment:
         self.admission = Admission(1000, 0)
         self.drain_seconds = 5.0
         self.revoked: frozenset[str] = frozenset()
+        self.denials = Denials(self.now, self.wall)
         self.pools: WeakSet[Pool] = WeakSet()
         self.refusals: list[tuple[str, str]] = []
         self.handshakes: list[str] = []

@@ -113,6 +113,23 @@ spec: {{targetRefs: [{ref}], {spec}}}
 """
 
 
+def security(
+    kind: str, spec: str, name: str = "p", namespace: str = "default", metadata: str = ""
+) -> str:
+    """Return the YAML of a security policy; `spec` is the inside of one line of YAML."""
+    return f"""
+apiVersion: meshproxy.io/v1alpha1
+kind: {kind}
+metadata: {{name: {name}, namespace: {namespace}{metadata}}}
+spec: {{{spec}}}
+"""
+
+
+def mesh_config(spec: str, namespace: str = "default") -> str:
+    """Return the YAML of the MeshConfig; `spec` is the inside of one line of YAML."""
+    return security("MeshConfig", spec, "mesh", namespace)
+
+
 def tls_route(name: str, parent: str, hostnames: str, *backends: str) -> str:
     """Return the YAML of a TLSRoute to port 80 of each backend; `hostnames` is one line of YAML."""
     refs = ", ".join(f"{{name: {backend}, port: 80}}" for backend in backends)

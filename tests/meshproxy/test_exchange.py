@@ -1,6 +1,6 @@
 """One request and its response, told with recorders in place of connections."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import inf
 from typing import Any, cast
 
@@ -192,6 +192,18 @@ class FakeSurroundings:
             callback()
 
 
+class FakeGuard:
+    """Stops what the test tells it to."""
+
+    def __init__(self, why: tuple[str, str, Sequence[Field]] | None) -> None:
+        self.why = why
+        self.heads: list[RequestHead] = []
+
+    def stop(self, head: RequestHead) -> tuple[str, str, Sequence[Field]] | None:
+        self.heads.append(head)
+        return self.why
+
+
 class FakeCaller:
     def leads_to(self, authority: bytes) -> bool:
         return authority in self.places
@@ -204,6 +216,7 @@ class FakeCaller:
     def __init__(self, host: VirtualHost[Cluster]) -> None:
         self.surroundings = FakeSurroundings()
         self.identity_field: Field | None = None
+        self.guard: FakeGuard | None = None
         self.loops = LoopDetection("outbound", self.workload)
         self.virtual_host: VirtualHost[Cluster] | None = host
         self.authorities: Authorities[Cluster] = Authorities([])
@@ -1655,6 +1668,42 @@ def test_a_call_of_grpc_has_its_own_field() -> None:
     head = scene.call()
     scene.first.lend()
     assert value_of(head.fields, b"grpc-timeout") == b"2000000u"
+
+
+# Who may ask ----------------------------------------------------------------------------------------
+
+
+def test_who_may_not_ask_is_told_a_number_and_nothing_else() -> None:
+    """Before anything else is found out: not whether there is a route, nor how this proxy is called."""
+    scene = Scene()
+    scene.caller.guard = guard = FakeGuard(("access-denied", "00ff", ()))
+    head = scene.ask(path=b"/admin")
+    assert guard.heads == [head]
+    assert scene.status == 403
+    body = b"".join(word[1] for word in scene.client.heard if word[0] == "send_data")
+    assert b"denial 00ff" in body
+    for secret in (b"catalog", b"storefront", b"admin"):
+        assert secret not in body
+    assert scene.at_rest()
+
+
+def test_who_has_a_wrong_token_is_told_how_to_come_again() -> None:
+    """With the fields that the guard gives."""
+    scene = Scene()
+    challenge = field(b"WWW-Authenticate", b"Bearer")
+    scene.caller.guard = FakeGuard(("invalid-token", "1", (challenge,)))
+    scene.ask()
+    assert scene.status == 401
+    [head] = [word[1] for word in scene.client.heard if word[0] == "send_head"]
+    assert challenge in head.fields
+
+
+def test_who_may_ask_is_answered() -> None:
+    """The guard says nothing, and everything goes on."""
+    scene = Scene()
+    scene.caller.guard = FakeGuard(None)
+    scene.ask()
+    assert scene.exchange.endpoint is not None
 
 
 def test_a_request_that_goes_in_a_circle_is_refused() -> None:

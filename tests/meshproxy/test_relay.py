@@ -106,6 +106,14 @@ class FakeSurroundings:
         self.refusals.append(code)
 
 
+class FakeGuard:
+    def __init__(self, *, stops: bool) -> None:
+        self.stops = stops
+
+    def stop_connection(self) -> bool:
+        return self.stops
+
+
 class FakeCaller:
     direction = "outbound"
     source = "spiffe://test.mesh/ns/default/sa/storefront"
@@ -113,6 +121,8 @@ class FakeCaller:
     def __init__(self, route: TcpRoute[Cluster] | None) -> None:
         self.surroundings = FakeSurroundings()
         self.tcp_route = route
+        self.guard: FakeGuard | None = None
+        self.relays: set[Relay] = set()
         self.counted: dict[tuple[str, str], TcpSeries] = {}
 
     def connections(self, route: str, service: str) -> TcpSeries:
@@ -481,3 +491,39 @@ def test_a_connection_that_ends_leaves_no_timer_behind() -> None:
     assert scene.surroundings.timers.count == 1
     scene.relay.on_downstream_reset()
     assert scene.surroundings.timers.count == 0
+
+
+# Who may connect ------------------------------------------------------------------------------------
+
+
+def test_who_may_not_connect_is_refused_before_anything_is_dialled() -> None:
+    """And counted as everything that is refused."""
+    scene = Scene()
+    scene.caller.guard = FakeGuard(stops=True)
+    scene.relay.begin()
+    assert scene.client.heard == [("refuse", "access-denied")]
+    assert not any(endpoint.waiting for endpoint in scene.endpoints)
+    assert scene.caller.relays == set()
+
+
+def test_a_policy_that_comes_later_resets_what_it_forbids() -> None:
+    """Neither end may take it for the end of what was said."""
+    scene = Scene()
+    side = scene.connect()
+    assert scene.caller.relays == {scene.relay}
+    scene.relay.forbid()
+    assert side.words[-1] == "reset"
+    assert scene.client.words[-1] == "reset"
+    assert scene.series.flags == {"UAEX": 1}
+    assert scene.caller.relays == set()
+    scene.relay.forbid()
+    assert scene.series.flags == {"UAEX": 1}
+
+
+def test_a_policy_that_comes_while_an_endpoint_is_dialled() -> None:
+    """Nobody waits for it any more."""
+    scene = Scene()
+    scene.relay.begin()
+    scene.relay.forbid()
+    assert not any(endpoint.waiting for endpoint in scene.endpoints)
+    assert scene.client.words[-1] == "reset"

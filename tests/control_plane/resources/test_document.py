@@ -128,3 +128,13 @@ def test_any_text_is_trees_or_a_document_error(text: str) -> None:
     with contextlib.suppress(DocumentError):
         for node in read(text):
             assert isinstance(node, Scalar | Sequence | Mapping)
+
+
+def test_a_number_can_be_a_key() -> None:
+    """As for kubectl: ports are written so, and mean the same with quotes."""
+    assert values("8080: a\n'8081': b\n") == [{"8080": "a", "8081": "b"}]
+    with pytest.raises(DocumentError, match='key "1" stands twice'):
+        list(read("1: a\n'1': b\n"))
+    for other in ("0x10: a\n", "1.5: a\n", "true: a\n"):
+        with pytest.raises(DocumentError, match="expected a string"):
+            list(read(other))

@@ -12,6 +12,7 @@ def test_every_kind_says_its_own_name() -> None:
             "TrafficPolicy": {"targetRefs": []},
             "RateLimitPolicy": {"rules": []},
             "FaultInjection": {"rules": []},
+            "RequestAuthentication": {"jwtRules": []},
         }
         spec = required.get(kind, {})
         made = msgspec.convert(

@@ -47,14 +47,17 @@ def test_findings_of_all_documents_are_reported() -> None:
 @pytest.mark.parametrize(
     ("head", "expected"),
     [
-        ("kind: Foo", 'f.yaml:1: Foo: kind: "Foo" is not a kind of resource, expected one of Faul'),
+        ("kind: Foo", 'f.yaml:1: Foo: kind: "Foo" is not a kind of resource, expected one of Auth'),
         ("kind: Gateway", "f.yaml:1: Gateway: kind: Gateway is not supported yet, expected one of"),
         (
             "kind: TCPRoute",
             "f.yaml:1: TCPRoute: apiVersion: is missing, expected gateway.networking.k8s.io/v1",
         ),
         ("kind: GRPCRout", 'f.yaml:1: GRPCRout: kind: "GRPCRout" is not a kind of resource, did'),
-        ("apiVersion: v1", "f.yaml:1: kind: is missing, expected one of FaultInjection, GRPCRoute"),
+        (
+            "apiVersion: v1",
+            "f.yaml:1: kind: is missing, expected one of AuthorizationPolicy, FaultI",
+        ),
         ("kind: Service", "f.yaml:1: Service: apiVersion: is missing, expected v1"),
         (
             "apiVersion: v2\nkind: Service",

@@ -19,8 +19,8 @@ def test_policies_survive_the_wire() -> None:
             AuthorizationRuleSpec(
                 name="read",
                 sources=(SourceSpec(principals=("spiffe://mesh.local/ns/shop/*",)),),
-                operations=(OperationSpec(methods=("GET",), paths=("/a/{*}",), ports=(80,)),),
-                facts=(FactSpec(kind="claim", name="realm.roles", values=("reader",)),),
+                operations=(OperationSpec(methods=("GET",), paths=("/a/{*}",)),),
+                facts=(FactSpec(kind="claim", path=("realm", "roles"), values=("reader",)),),
             ),
         ),
     )

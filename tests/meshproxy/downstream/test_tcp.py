@@ -24,6 +24,8 @@ class FakeCaller:
         self.surroundings: Any = Recorder()
         self.tcp_route: Any = compile_tcp_route(TcpRouteSpec(name="empty"), {})
         self.series = TcpSeries()
+        self.guard = None
+        self.relays: set[Relay] = set()
 
     def connections(self, route: str, service: str) -> TcpSeries:
         return self.series
@@ -34,7 +36,9 @@ class Scene:
         self.loop = FakeLoop()
         self.owner: Any = Recorder()
         self.caller = FakeCaller()
-        self.connection = TcpConnection(self.loop.as_loop, self.owner, self.caller, "a.b")
+        self.connection = TcpConnection(
+            self.loop.as_loop, self.owner, cast("Any", None), self.caller, "a.b"
+        )
         self.relay = Recorder()
         self.connection._relay = cast("Relay", self.relay)
         self.transport: FakeTransport = connected(self.connection)
@@ -100,7 +104,7 @@ def test_a_relay_of_its_own() -> None:
     """Not only recorders: with no route the connection ends as it begins."""
     owner: Any = Recorder()
     caller = FakeCaller()
-    connection = TcpConnection(FakeLoop().as_loop, owner, caller)
+    connection = TcpConnection(FakeLoop().as_loop, owner, cast("Any", None), caller)
     transport = FakeTransport()
     transport.socket = FakeSocket()
     connection.connection_made(transport)  # type: ignore[arg-type]

@@ -1,0 +1,90 @@
+"""
+What stands between one caller and the app: whose tokens count, and what the caller may do.
+
+Made when a caller comes or the policies change, and None where there are none: a request then costs
+one look.  `policies/authorization.py` and `policies/jwt.py` decide; here it is counted and noted.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
+
+from meshproxy.message import Field, RequestHead, field
+from meshproxy.policies.authorization import Claims, Standing, Verdict
+from meshproxy.policies.jwt import InvalidToken, Jwt
+from meshproxy.telemetry.denials import Denials
+from meshproxy.telemetry.metrics import Metrics
+
+_BEARER: Final = field(b"WWW-Authenticate", b'Bearer error="invalid_token"')
+"""RFC 6750 section 3; nothing of what was wrong with it."""
+
+
+class Environment(Protocol):
+    """What a guard needs of the process."""
+
+    metrics: Metrics
+    wall: Callable[[], float]
+
+    @property
+    def denials(self) -> Denials: ...
+
+
+class Guard:
+    """Of one caller at one port."""
+
+    __slots__ = ("_environment", "_jwt", "_source", "_standing")
+
+    def __init__(
+        self, environment: Environment, source: str, standing: Standing | None, jwt: Jwt | None
+    ) -> None:
+        self._environment = environment
+        self._source = source
+        self._standing = standing
+        self._jwt = jwt
+
+    def stop(self, head: RequestHead) -> tuple[str, str, Sequence[Field]] | None:
+        """Return why a request may not pass: code, id of the denial, fields; None where it may."""
+        claims: Claims | None = None
+        if self._jwt is not None:
+            try:
+                claims = self._jwt.check(head, self._environment.wall())
+            except InvalidToken as wrong:
+                number = self._note(head, reason=str(wrong))
+                return "invalid-token", number, (_BEARER,)
+        if self._standing is None:
+            return None
+        verdict = self._standing.judge(head, claims)
+        self._audit(verdict)
+        if verdict.allowed:
+            return None
+        self._environment.metrics.access_denied(verdict.policy)
+        number = self._note(head, policy=verdict.policy, rule=verdict.rule)
+        return "access-denied", number, ()
+
+    def stop_connection(self) -> bool:
+        """Say whether a connection may not be, on which no requests can be told apart."""
+        if self._standing is None:
+            return False
+        verdict = self._standing.judge_connection()
+        self._audit(verdict)
+        if not verdict.allowed:
+            environment = self._environment
+            environment.metrics.access_denied(verdict.policy)
+            environment.denials.note(self._source, policy=verdict.policy, rule=verdict.rule)
+        return not verdict.allowed
+
+    def _audit(self, verdict: Verdict) -> None:
+        for policy in verdict.audited:
+            self._environment.metrics.access_audited(policy)
+
+    def _note(
+        self, head: RequestHead, *, policy: str = "", rule: str = "", reason: str = ""
+    ) -> str:
+        return self._environment.denials.note(
+            self._source,
+            method=head.method.decode("latin-1"),
+            authority=head.authority.decode("latin-1"),
+            path=head.path.partition(b"?")[0].decode("latin-1"),  # a query may hold secrets
+            policy=policy,
+            rule=rule,
+            reason=reason,
+        )

@@ -1,0 +1,127 @@
+"""What a guard says, counts and notes; what it decides is tested with the policies."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from joserfc import jwt as tokens
+from joserfc.jwk import ECKey
+
+from meshproxy.contract.authentication import JwtSpec
+from meshproxy.contract.authorization import (
+    AuthorizationRuleSpec,
+    AuthorizationSpec,
+    FactSpec,
+    OperationSpec,
+)
+from meshproxy.downstream.guard import Guard
+from meshproxy.message import RequestHead, field, value_of
+from meshproxy.policies.authorization import Authorization, Source
+from meshproxy.policies.jwt import Jwt
+from meshproxy.telemetry.denials import Denials
+from meshproxy.telemetry.metrics import Metrics
+
+WEB = "spiffe://mesh.local/ns/shop/sa/web"
+NOW = 1_800_000_000.0
+KEY = ECKey.generate_key("P-256", {"kid": "1"})
+
+
+class Environment:
+    def __init__(self) -> None:
+        self.metrics = Metrics()
+        self.wall: Callable[[], float] = lambda: NOW
+        self.denials = Denials(lambda: 0.0, self.wall)
+
+    def shown(self, name: str) -> list[str]:
+        text = self.metrics.render(0.0).decode()
+        return [line for line in text.splitlines() if line.startswith(name + "_total")]
+
+
+def guard(environment: Environment, *policies: AuthorizationSpec, jwt: bool = False) -> Guard:
+    standing = Authorization(policies).standing(Source.of(WEB)) if policies else None
+    keys = json.dumps({"keys": [KEY.as_dict(private=False)]})
+    issuer = JwtSpec(name="shop/users", issuer="https://id.example", keys=keys)
+    return Guard(environment, WEB, standing, Jwt((issuer,)) if jwt else None)
+
+
+def policy(action: Any, operation: OperationSpec, **rule: Any) -> AuthorizationSpec:
+    one = AuthorizationRuleSpec(name="rule", operations=(operation,), **rule)
+    return AuthorizationSpec(name=f"shop/{action}", action=action, rules=(one,))
+
+
+ADMIN = OperationSpec(paths=("/admin*",))
+ANY = OperationSpec(paths=("/*",))
+
+
+def test_what_is_denied_is_counted_and_noted() -> None:
+    """With the rule, and without the query, where secrets are."""
+    environment = Environment()
+    subject = guard(environment, policy("deny", ADMIN))
+    assert subject.stop(RequestHead(b"GET", b"shop", b"/", [])) is None
+    stopped = subject.stop(RequestHead(b"GET", b"shop", b"/admin?key=secret", []))
+    assert stopped is not None
+    code, number, fields = stopped
+    assert (code, fields) == ("access-denied", ())
+    [denial] = environment.denials.found(number)
+    assert (denial["source"], denial["path"]) == (WEB, "/admin")
+    assert (denial["policy"], denial["rule"]) == ("shop/deny", "rule")
+    assert environment.shown("mesh_authorization_denied") == [
+        'mesh_authorization_denied_total{policy="shop/deny"} 1.0'
+    ]
+
+
+def test_what_would_have_been_denied_is_counted() -> None:
+    """And passes."""
+    environment = Environment()
+    subject = guard(environment, policy("audit", ADMIN))
+    assert subject.stop(RequestHead(b"GET", b"shop", b"/admin", [])) is None
+    assert environment.shown("mesh_authorization_audited") == [
+        'mesh_authorization_audited_total{policy="shop/audit"} 1.0'
+    ]
+    assert environment.denials.found() == []
+
+
+def test_connections() -> None:
+    """The same for what has no requests."""
+    environment = Environment()
+    assert guard(environment, policy("deny", ADMIN)).stop_connection()
+    assert not guard(environment, policy("audit", ADMIN)).stop_connection()
+    assert not guard(environment).stop_connection()
+    assert [denial["method"] for denial in environment.denials.found()] == [""]
+
+
+def test_tokens_bring_facts_for_the_policies() -> None:
+    """A wrong one is refused whatever these say, and the app sees none of it."""
+    environment = Environment()
+    wanted = FactSpec(kind="claim", path=("role",), values=("admin",))
+    subject = guard(environment, policy("allow", ANY, facts=(wanted,)), jwt=True)
+
+    def ask(role: str, key: ECKey = KEY) -> tuple[str | None, RequestHead]:
+        claims = {"iss": "https://id.example", "exp": NOW + 60, "role": role}
+        token = tokens.encode({"alg": "ES256", "kid": "1"}, claims, key, algorithms=["ES256"])
+        line = field(b"Authorization", b"Bearer " + token.encode())
+        head = RequestHead(b"GET", b"shop", b"/", [line])
+        stopped = subject.stop(head)
+        return (None if stopped is None else stopped[0]), head
+
+    code, head = ask("admin")
+    assert code is None
+    assert value_of(head.fields, b"authorization") is None
+    assert ask("user")[0] == "access-denied"
+    assert ask("admin", ECKey.generate_key("P-256", {"kid": "1"}))[0] == "invalid-token"
+    assert environment.denials.found()[0]["reason"] == "no key of the issuer has signed the token"
+    nothing = subject.stop(RequestHead(b"GET", b"shop", b"/", []))
+    assert nothing is not None
+    assert nothing[0] == "access-denied"
+
+
+def test_a_wrong_token_is_challenged() -> None:
+    """RFC 9110 section 15.5.2: a 401 says how to come again."""
+    subject = guard(Environment(), jwt=True)
+    stopped = subject.stop(
+        RequestHead(b"GET", b"shop", b"/", [field(b"Authorization", b"Bearer x.y.z")])
+    )
+    assert stopped is not None
+    code, _, fields = stopped
+    assert code == "invalid-token"
+    assert [one[0] for one in fields] == [b"www-authenticate"]
