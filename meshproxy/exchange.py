@@ -40,6 +40,7 @@ from meshproxy.policies.load_balancing.hash_key import HashKey
 from meshproxy.policies.load_balancing.session import Session
 from meshproxy.policies.load_balancing.tokens import Tokens
 from meshproxy.policies.load_shedding import LoadShedding
+from meshproxy.policies.loop_detection import LoopDetection
 from meshproxy.policies.outcome import REFUSAL, SHED, shed
 from meshproxy.policies.propagation import NOTHING, Context, Propagation
 from meshproxy.policies.rate_limit import Refused
@@ -307,10 +308,12 @@ class Caller(Protocol):
         identity_field: Tells the app which peer mTLS proved; None where nobody was proved.
         workload: ``namespace/name`` of the app beside this proxy.
         source: Identity of who calls; empty where nobody was proved.
+        loops: Finds requests that have come by here too often.
     """
 
     direction: str
     hop: str
+    loops: LoopDetection
     workload: str
     identity_field: Field | None
     source: str
@@ -453,6 +456,10 @@ class Exchange:
         caller = self.caller
         if caller.guard is not None and self._stopped(caller.guard, head):
             return None
+        mark = caller.loops.mark(head.mesh_fields)
+        if mark is None:
+            return self.refuse("loop")
+        head.fields.append(mark)
         virtual_host = caller.virtual_host or caller.authorities.find(head.authority)
         route = None if virtual_host is None else virtual_host.find(head)
         if route is None:

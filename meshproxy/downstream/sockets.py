@@ -128,6 +128,15 @@ def _listen(place: Place, *, share: bool) -> socket.socket:
     return sock
 
 
+def peer_address(sock: socket.socket) -> str | None:
+    """Return the IP address of the other end; None where it has gone."""
+    try:
+        peer = sock.getpeername()
+    except OSError:
+        return None
+    return str(peer[0]) if isinstance(peer, tuple) else None
+
+
 def _listen_at(path: Path) -> socket.socket:
     """Listen on a Unix socket that only our own user may connect to."""
     _remove_what_a_dead_process_left(path)
@@ -154,12 +163,3 @@ def _remove_what_a_dead_process_left(path: Path) -> None:
         except OSError:  # nothing there, or no socket: `bind` says what is wrong
             return
     raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
-
-
-def peer_address(sock: socket.socket) -> str | None:
-    """Return the IP address of the other end; None where it has gone."""
-    try:
-        peer = sock.getpeername()
-    except OSError:
-        return None
-    return str(peer[0]) if isinstance(peer, tuple) else None

@@ -595,9 +595,9 @@ class Cluster:
             gauges.concurrency(name, int(self.shedding.limit), self.shedding.active)
 
 
-def check_balancing(spec: ClusterSpec) -> None:
+def check_policies(spec: ClusterSpec) -> None:
     """
-    Find what is wrong with how a cluster is balanced, before it has to be obeyed.
+    Find what is wrong with how a cluster is balanced or checked, before it has to be obeyed.
 
     Raises:
         ContractError: Something is.
@@ -607,6 +607,10 @@ def check_balancing(spec: ClusterSpec) -> None:
         _session(spec)
     except ContractError as error:
         raise ContractError(f"cluster/{spec.name} {error.path}", error.reason) from None
+    check = spec.health_check
+    if check is not None and check.type == "grpc" and not spec.mtls and spec.protocol == "http1":
+        why = "grpc needs protocol http2"  # between sidecars, the far one knows what its app speaks
+        raise ContractError(f"cluster/{spec.name} health_check.type", why)
 
 
 def _hash_key(spec: ClusterSpec) -> HashKey | None:

@@ -549,3 +549,47 @@ async def test_a_busy_app_is_not_taken_for_a_broken_one(tmp_path: Path) -> None:
         assert told == [("closed", "in-service")] * 2
         release.set()
         assert (await first).status == 200
+
+
+async def test_workers_share_what_an_app_can_bear(tmp_path: Path) -> None:
+    """Whichever of them gets the requests: together never more than the limit reaches the app."""
+    release = asyncio.Event()
+
+    async def stuck(conversation: Conversation) -> None:
+        await release.wait()
+        await conversation.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+    busy = app(shedding=SheddingSpec(adaptive=False, initial=8, default_criticality="critical"))
+    async with (
+        origin(stuck) as it,
+        pair(tmp_path, it.port, change_b=busy, settings={"workers": 2}) as mesh,
+    ):
+        guests = [asyncio.create_task(order(mesh, "critical")) for _ in range(40)]
+        async with asyncio.timeout(30):
+            # Those who are turned away hear of it at once; the others are with the app.
+            while sum(guest.done() for guest in guests) + len(it.requests) < len(guests):
+                await asyncio.sleep(0.02)
+        assert 4 <= len(it.requests) <= 8
+        release.set()
+        statuses = Counter(await asyncio.gather(*guests))
+        assert statuses[200] == len(it.requests)
+        shed = await figures(mesh.b, "mesh_shed_requests_total", "criticality")
+        assert shed == {("critical",): statuses[503]}
+
+
+async def test_workers_copy_what_each_of_them_gets(tmp_path: Path) -> None:
+    """Every request once, and the counts of both together."""
+    async with origin(hello) as it, origin(hello) as shadow:
+        settings = {"workers": 2}
+        async with pair(
+            tmp_path, it.port, change_a=mirrored(shadow.port), settings=settings
+        ) as mesh:
+            answers = await asyncio.gather(*(get(mesh.door) for _ in range(40)))
+            assert {answer.status for answer in answers} == {200}
+            await until(
+                mesh.a,
+                "mesh_mirrored_requests_total",
+                {("default/shadow-0", "2xx"): 40},
+                *MIRRORED,
+            )
+        assert len(it.requests) == len(shadow.requests) == 40

@@ -12,6 +12,7 @@ from msgspec import structs
 from meshproxy.contract.policies import (
     CircuitBreakerSpec,
     HashKeySpec,
+    HealthCheckSpec,
     LimitsSpec,
     LoadBalancingSpec,
     OutlierSpec,
@@ -27,7 +28,7 @@ from meshproxy.mirror import Mirror
 from meshproxy.policies.load_balancing.tokens import Tokens
 from meshproxy.policies.outlier_detection import EJECTED, IN_SERVICE, PROBATION
 from meshproxy.telemetry.gauges import Gauges
-from meshproxy.upstream.cluster import Cluster, Endpoint, check_balancing
+from meshproxy.upstream.cluster import Cluster, Endpoint, check_policies
 from tests.helpers.environment import Environment
 from tests.helpers.recorder import Recorder
 
@@ -253,12 +254,16 @@ async def test_sessions_are_resumed_with_who_is_in_service(cluster: Cluster) -> 
             {"session": SessionPersistenceSpec(name="a b")},
             "cluster/catalog session.name: expected the name of a cookie, got 'a b'",
         ),
+        (
+            {"health_check": HealthCheckSpec(type="grpc")},
+            "cluster/catalog health_check.type: grpc needs protocol http2",
+        ),
     ],
 )
 def test_what_cannot_be_obeyed(options: dict[str, Any], message: str) -> None:
     """Is found before anything is changed."""
     with pytest.raises(ContractError, match=message):
-        check_balancing(ClusterSpec(name="catalog", **options))
+        check_policies(ClusterSpec(name="catalog", **options))
 
 
 async def test_shedding_comes_and_goes_with_the_spec(cluster: Cluster) -> None:
