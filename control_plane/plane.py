@@ -37,6 +37,7 @@ from .generate.snapshot import generate
 from .join_tokens import JoinTokens
 from .key_sets import KeySets
 from .metrics import Metrics
+from .outline_api import OutlineApi
 from .resources.duration import milliseconds
 from .resources.finding import Finding
 from .resources.model import DEFAULT_MESH, MeshConfig
@@ -139,7 +140,8 @@ class Plane:
                     identity_of=self._identity_of,
                     revocations=self._revocations,
                     own=self._identity,
-                )
+                ),
+                OutlineApi(lambda: self._store.state),
             ],
         )
         self._metrics.watch_authority(self._figures)

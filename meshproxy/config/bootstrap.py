@@ -80,6 +80,20 @@ class Static(_Part, frozen=True, kw_only=True):
     key: Path | None = None
 
 
+class Limits(_Part, frozen=True, kw_only=True):
+    """
+    What one process takes before it refuses more (`docs/limits.md`).
+
+    Attributes:
+        connections: From clients; what descriptors allow, where nothing is said, or less than that.
+        memory: Bytes of the process above which no connection is accepted; 0 for any number.
+            Four fifths of what the container has, where nothing is said.
+    """
+
+    connections: Annotated[int, Meta(ge=1, le=1_000_000)] | None = None
+    memory: Annotated[int, Meta(ge=0)] | None = None
+
+
 class Bootstrap(_Part, frozen=True, kw_only=True):
     """
     Attributes:
@@ -88,6 +102,7 @@ class Bootstrap(_Part, frozen=True, kw_only=True):
         version: Of the workload; a label in metrics.
         state: Directory, mode 0700, for key, certificate and the last snapshot.
         workers: Processes that serve traffic; with more than one, a further one leads them.
+        limits: Of connections and memory.
         drain_seconds: How long requests may go on after SIGTERM or after a hot restart.
     """
 
@@ -98,6 +113,7 @@ class Bootstrap(_Part, frozen=True, kw_only=True):
     admin: Admin = Admin()
     workers: Workers = 1
     drain_seconds: Annotated[float, Meta(ge=0, le=3600)] = 10.0
+    limits: Limits = Limits()
     control_plane: ControlPlane | None = None
     static: Static | None = None
 
