@@ -1,10 +1,12 @@
 """The control plane's figures, in a registry of their own: `/metrics` shows these and no others."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
+
+from .key_sets import Figure
 
 
 class Metrics:
@@ -33,6 +35,12 @@ class Metrics:
             ["result"],
             registry=self.registry,
         )
+        self._api_refusals = Counter(
+            "mesh_api_refusals",
+            "Requests to the API that were refused before they were looked at, by why.",
+            ["reason"],
+            registry=self.registry,
+        )
         self.convergence = Histogram(
             "mesh_convergence_seconds",
             "From a change in the store to its acknowledgement by one proxy.",
@@ -40,9 +48,17 @@ class Metrics:
             registry=self.registry,
         )
 
+    def api_refused(self, reason: str) -> None:
+        """Count a request that the gate of the API has refused."""
+        self._api_refusals.labels(reason).inc()
+
     def watch_authority(self, figures: Callable[[], Mapping[str, float]]) -> None:
         """Show the state of the authority, asked for when asked."""
         self.registry.register(_Authority(figures))
+
+    def watch_key_sets(self, figures: Callable[[], Iterable[Figure]]) -> None:
+        """Show how old the keys of token issuers are, asked for when asked."""
+        self.registry.register(_KeySets(figures))
 
     def watch_proxies(self, count: Callable[[], Mapping[str, int]]) -> None:
         """Show how many proxies are in each state, counted when asked."""
@@ -58,6 +74,29 @@ class _Proxies(Collector):
         for state, number in self._count().items():
             family.add_metric([state], number)
         yield family
+
+
+class _KeySets(Collector):
+    def __init__(self, figures: Callable[[], Iterable[Figure]]) -> None:
+        self._figures = figures
+
+    def collect(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
+        age = GaugeMetricFamily(
+            "mesh_key_set_age_seconds",
+            "Since when the keys of a token issuer have not been found good again.",
+            labels=["issuer"],
+        )
+        failures = CounterMetricFamily(
+            "mesh_key_set_failures",
+            "Times that the keys of a token issuer could not be had.",
+            labels=["issuer"],
+        )
+        for figure in self._figures():
+            if figure.age is not None:
+                age.add_metric([figure.issuer], figure.age)
+            failures.add_metric([figure.issuer], figure.failures)
+        yield age
+        yield failures
 
 
 class _Authority(Collector):

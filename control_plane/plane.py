@@ -22,18 +22,22 @@ from meshproxy.contract.resources import Snapshot, TrustSpec
 from meshproxy.contract.spiffe import SpiffeError, SpiffeId
 from meshproxy.contract.wire import ContractError
 
+from .access import OPERATE_TOKEN, VIEW_TOKEN, Access, token
 from .admission import Admission
-from .api import Api, operator_token
+from .api import Api
 from .attestation import Attestation, RateLimit, Renewal
 from .authority import Authority, AuthorityError
 from .certificates_api import CertificatesApi
 from .config import Config
 from .discovery import Discovery
 from .enrolment import Enrolment
+from .gate import Gate
 from .generate.endpoints import identity as identity_in
 from .generate.snapshot import generate
 from .join_tokens import JoinTokens
+from .key_sets import KeySets
 from .metrics import Metrics
+from .outline_api import OutlineApi
 from .resources.duration import milliseconds
 from .resources.finding import Finding
 from .resources.model import DEFAULT_MESH, MeshConfig
@@ -86,8 +90,17 @@ class Plane:
                 self._identity,
                 state / "control-plane.pem",
             )
-            token = operator_token(state / "operator.token")
+            access = Access(
+                operate=token(state / OPERATE_TOKEN),
+                view=token(state / VIEW_TOKEN),
+                operators=config.access.operators,
+                viewers=config.access.viewers,
+                revoked=self._revocations,
+            )
         self._metrics = Metrics()
+        self._key_sets = KeySets(state / "key-sets")
+        self._key_sets.follow(self._store.state)
+        self._metrics.watch_key_sets(self._key_sets.figures)
         self._enrolment = Enrolment(
             authority=self._authority,
             attestation=Attestation(
@@ -110,7 +123,7 @@ class Plane:
         )
         self._guide = Guide(self._authority, self._waited_for, self._lifetime)
         self._api = Api(
-            operator_token=token,
+            gate=Gate(access, trust_domain, self._metrics.api_refused, config.access.hosts),
             state=self._state,
             proxies=self._discovery.proxies,
             identity_of=self._identity_of,
@@ -127,7 +140,8 @@ class Plane:
                     identity_of=self._identity_of,
                     revocations=self._revocations,
                     own=self._identity,
-                )
+                ),
+                OutlineApi(lambda: self._store.state),
             ],
         )
         self._metrics.watch_authority(self._figures)
@@ -139,12 +153,15 @@ class Plane:
         Raises:
             StartError: A port is taken.
         """
+        self._store.subscribe(self._key_sets.follow)  # before the proxies are told
         self._store.subscribe(lambda _state: self._discovery.changed())
+        self._key_sets.on_changed = self._discovery.changed
         self._authority.on_changed = self._on_trust_changed
         self._revocations.on_changed = self._on_revocations_changed
         async with self._serving(), asyncio.TaskGroup() as tasks:
             running = [
                 tasks.create_task(self._source.run()),
+                tasks.create_task(self._key_sets.run()),
                 tasks.create_task(self._discovery.run()),
                 tasks.create_task(self._certificate.keep()),
                 tasks.create_task(self._guide.run()),
@@ -162,13 +179,14 @@ class Plane:
         conversations = web.Application()
         conversations.router.add_get("/v1/identity", self._enrolment.handle)
         conversations.router.add_get("/v1/discovery", self._discovery.handle)
+        for_api = self._certificate.context if self._config.access.tls else None
         # The API comes last: who finds it ready finds the rest ready too.
         runners: list[web.AppRunner] = []
         servers: list[asyncio.Server] = []
         try:
             for app, place, context in (
                 (conversations, self._config.discovery, self._certificate.context),
-                (self._api.application(), self._config.api, None),
+                (self._api.application(), self._config.api, for_api),
             ):
                 admission = Admission()
                 app.middlewares.insert(0, admission.heard)
@@ -199,8 +217,11 @@ class Plane:
         return self._store.state.mesh_config or DEFAULT_MESH
 
     def _state(self) -> State:
-        """Return the state in force, with the one finding that only the authority can make."""
+        """Return the state in force, with the findings that do not come from the files alone."""
         state = self._store.state
+        state = msgspec.structs.replace(
+            state, findings=(*state.findings, *self._key_sets.findings())
+        )
         wanted = self._mesh.spec.trust_domain
         if wanted == self._authority.trust_domain:
             return state
@@ -236,7 +257,7 @@ class Plane:
             or self._mesh.spec.trust_domain != self._authority.trust_domain
         ):
             return None
-        return generate(state, workload, self._trust())
+        return generate(state, workload, self._trust(), self._key_sets.known)
 
     def _trust(self) -> TrustSpec:
         return TrustSpec(

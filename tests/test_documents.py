@@ -144,7 +144,12 @@ def test_every_verb_exists(bin_folder: Path) -> None:
 
 def test_locks_say_nothing_of_where_packages_come_from() -> None:
     """Lock files hold versions and hashes: no address, no index, no path of somebody's machine."""
-    for name in ("requirements.lock", "requirements-dev.lock", "requirements-bench.lock"):
+    for name in (
+        "requirements.lock",
+        "requirements-dev.lock",
+        "requirements-bench.lock",
+        "requirements-audit.lock",
+    ):
         text = (ROOT / name).read_text()
         assert "://" not in text
         assert not re.search(r"^(-i|-f|--)", text, re.MULTILINE)

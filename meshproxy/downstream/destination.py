@@ -22,6 +22,7 @@ from meshproxy.exchange import Authorities, Cluster, Series, Surroundings
 from meshproxy.message import Field, field
 from meshproxy.policies.authorization import Authorization, Source
 from meshproxy.policies.first_speaker import FirstSpeaker
+from meshproxy.policies.loop_detection import LoopDetection
 from meshproxy.relay import Cluster as RelayCluster
 from meshproxy.relay import Relay
 from meshproxy.relay import Series as RelaySeries
@@ -31,6 +32,7 @@ from meshproxy.routing.tcp import TcpRoute
 from meshproxy.telemetry.denials import Denials
 from meshproxy.telemetry.metrics import GrpcLabels, Metrics
 
+from .admission import Admission
 from .guard import Guard
 from .sockets import Sockets
 
@@ -50,6 +52,7 @@ class Environment(Surroundings, Protocol):
         server_context: TLS for the next inbound connection; None before there is a certificate.
         sockets: Where listening sockets come from.
         drain_seconds: How long who is idle may stay when no more connections are accepted.
+        admission: How many connections there may be.
         revoked: Identities that are denied, whatever certificate they show.
         denials: Who was denied what.
     """
@@ -62,6 +65,7 @@ class Environment(Surroundings, Protocol):
     loop: asyncio.AbstractEventLoop
     sockets: Sockets
     drain_seconds: float
+    admission: Admission
     revoked: frozenset[str]
     denials: Denials
     wall: Callable[[], float]
@@ -79,7 +83,7 @@ class Caller:
 
     __slots__ = (
         "__weakref__", "_connections", "_destination", "_origin", "_statuses", "authorities",
-        "direction", "guard", "hop", "identity", "identity_field", "relays", "series", "source",
+        "direction", "guard", "hop", "identity", "identity_field", "loops", "relays", "series", "source",
         "surroundings", "tcp_route", "virtual_host", "workload",
     )  # fmt: skip
 
@@ -97,6 +101,7 @@ class Caller:
         self.direction: str = destination.direction
         self.hop = destination.hop
         self.workload = destination.environment.workload
+        self.loops = destination.loops
         self.identity = identity
         self.source = identity or ""
         if self.direction == "outbound":
@@ -193,20 +198,8 @@ class Destination:
     """
 
     __slots__ = (
-        "_callers",
-        "_visitors",
-        "app_port",
-        "authorities",
-        "direction",
-        "environment",
-        "first_speaker",
-        "hop",
-        "mtls",
-        "places",
-        "port",
-        "protocol",
-        "tcp_route",
-        "virtual_host",
+        "_callers", "_visitors", "app_port", "authorities", "direction", "environment", "first_speaker",
+        "hop", "loops", "mtls", "places", "port", "protocol", "tcp_route", "virtual_host",
     )  # fmt: skip
 
     def __init__(self, environment: Environment, spec: ListenerSpec | DestinationSpec) -> None:
@@ -221,6 +214,7 @@ class Destination:
         self.authorities: Authorities
         self.places: Mapping[bytes, Destination] = {}
         self.first_speaker = FirstSpeaker()
+        self.loops = LoopDetection(spec.direction, environment.workload)
         self._callers: dict[str | None, Caller] = {}
         self._visitors: WeakSet[Caller] = WeakSet()  # of whom the address matters, too
         self.mtls: Mtls | None = spec.mtls

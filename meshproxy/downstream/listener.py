@@ -58,6 +58,12 @@ TURN_AWAY_TIMEOUT = 1.0
 SWEEP = 1.0
 """Seconds between two looks at the connections' deadlines."""
 
+SHEDDING = 64
+"""Greetings under way above which nobody is told any more that all is full."""
+
+COMPLAIN = 10.0
+"""Seconds between two words in the log about it."""
+
 
 class Peer(NamedTuple):
     """
@@ -101,6 +107,9 @@ class Listener:
         self._counts = environment.metrics.connection("downstream", spec.direction)
         self._sweep: asyncio.TimerHandle | None = None
         self._last_call: asyncio.TimerHandle | None = None
+        self._leaving = False  # it takes who waits in its queue, and then nobody
+        self._complained = -COMPLAIN
+        environment.admission.join(self)
 
     def __repr__(self) -> str:
         state = "draining" if self.draining else "open" if self.sockets else "closed"
@@ -172,6 +181,7 @@ class Listener:
 
     def _on_acceptable(self, listening: socket.socket) -> bool:
         """Accept a batch; say whether there may be more."""
+        room = ACCEPT_BATCH if self._leaving else self.environment.admission.room(self)
         for _ in range(ACCEPT_BATCH):
             try:
                 sock, peer = listening.accept()
@@ -181,9 +191,28 @@ class Listener:
                 self._pause_accepting(listening, error)
                 return False
             sock.setblocking(False)
-            task = self._loop.create_task(self._receive(sock, peer))
+            room -= 1
+            if room < 0:
+                if self._shed(sock):
+                    continue
+                coroutine = self._turn_away(sock, "proxy-overloaded")
+            else:
+                coroutine = self._receive(sock, peer)
+            task = self._loop.create_task(coroutine)
             self._greeting.add(task)
             task.add_done_callback(self._greeting.discard)
+        return True
+
+    def _shed(self, sock: socket.socket) -> bool:
+        """It is full: say whether the client was reset, as are those for whom a word is too much."""
+        now = self._loop.time()
+        if now >= self._complained + COMPLAIN:
+            self._complained = now
+            log.warning("%s: full, %d connections; others are refused", self.spec.name, self.connections)  # fmt: skip
+        if len(self._greeting) < SHEDDING and self.spec.mtls != "strict":
+            return False
+        self.environment.refused(self.spec.direction, "proxy-overloaded")
+        _reset(sock)
         return True
 
     def _pause_accepting(self, listening: socket.socket, error: OSError) -> None:
@@ -301,13 +330,13 @@ class Listener:
             await self._say(sock, "mtls-required")
         sock.close()
 
-    async def _turn_away(self, sock: socket.socket) -> None:
+    async def _turn_away(self, sock: socket.socket, code: str = "unknown-destination") -> None:
         """
-        Refuse who wanted to go where nobody is, or has no business.
+        Refuse who wanted to go where nobody is, or has no business; or comes when all is full.
 
         Who speaks HTTP/1 is told; others are reset, and so is who waits for the server to speak.
         """
-        self.environment.refused(self.spec.direction, "unknown-destination")
+        self.environment.refused(self.spec.direction, code)
         wire: Wire | None = None
         try:
             with contextlib.suppress(OSError):  # TimeoutError is one, too
@@ -315,9 +344,9 @@ class Listener:
                     greeting = Greeting(self._loop, sock, self.destination, permissive=False)
                     wire = await greeting.hear()
             if wire is Wire.HTTP1:
-                await self._say(sock, "unknown-destination")
+                await self._say(sock, code)
             else:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                _reset(sock)
         finally:
             sock.close()
 
@@ -479,6 +508,7 @@ class Listener:
         """
         if self.draining:
             return
+        self._leaving = True
         for listening in self.sockets if self._sweep is not None else ():
             while self._on_acceptable(listening):
                 pass  # who waits in the queue has been promised an answer
@@ -513,3 +543,9 @@ class Listener:
             task.cancel()
         for connection in list(self._connections):
             connection.abort()
+
+
+def _reset(sock: socket.socket) -> None:
+    """Close in a way that cannot be taken for an end, and that leaves nothing behind."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()

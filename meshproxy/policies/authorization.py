@@ -19,7 +19,8 @@ nothing, a request costs one look.  The standing is taken anew when the policies
 holds for the next request of an open connection.
 
 **In doubt, no.**  Paths and headers can be read in several ways (`routing/readings.py`; a field sent
-twice): a rule that denies matches when any reading does, one that allows when all do.  On a
+twice, a method in small letters): a rule that denies matches when any reading does, one that
+allows when all do.  Who has left already has no address: rules that deny by address mean it.  On a
 connection that is not HTTP there are no requests: a rule that allows and asks about them never
 matches there, one that denies and asks about them does, since nobody can know that it would not.
 
@@ -47,6 +48,9 @@ from meshproxy.routing.template import Paths
 
 Address = IPv4Address | IPv6Address
 Claims = Mapping[str, Any]
+_LONE: Final = "surrogatepass"
+"""JSON can hold halves of characters; they stand for themselves, so that two texts stay two."""
+
 Quantifier = Callable[[Iterable[object]], bool]
 """`any` or `all`."""
 
@@ -139,8 +143,9 @@ class Authorization:
 
     def standing(self, source: Source) -> "Standing":
         """Return what is left to be asked of the requests of a connection."""
-        allow = None if self._allow is None else _left(self._allow, source)
-        return Standing(_left(self._deny, source), _left(self._audit, source), allow)
+        allow = None if self._allow is None else _left(self._allow, source, in_doubt=False)
+        deny = _left(self._deny, source, in_doubt=True)
+        return Standing(deny, _left(self._audit, source, in_doubt=True), allow)
 
 
 class Standing:
@@ -221,9 +226,14 @@ class _Rule:
             self._operations = []  # one of them takes every request
         self.by_address = any(source.by_address for source in self._sources)
 
-    def left(self, source: Source) -> "_Left | None":
-        """Return what the rule asks of the requests of `source`; None if it is not meant."""
-        sources = [one for one in self._sources if one.matches(source)]
+    def left(self, source: Source, *, in_doubt: bool) -> "_Left | None":
+        """
+        Return what the rule asks of the requests of `source`; None if it is not meant.
+
+        Args:
+            in_doubt: What is said about an address that is not known.
+        """
+        sources = [one for one in self._sources if one.matches(source, in_doubt=in_doubt)]
         if self._sources and not sources:
             return None
         if any(one.requests is None for one in sources):
@@ -269,8 +279,9 @@ class _Left:
         return all(fact.matches(head, claims, over) for fact in self._facts)
 
 
-def _left(rules: Iterable[_Rule], source: Source) -> list[_Left]:
-    return [left for rule in rules if (left := rule.left(source)) is not None]
+def _left(rules: Iterable[_Rule], source: Source, *, in_doubt: bool) -> list[_Left]:
+    lefts = (rule.left(source, in_doubt=in_doubt) for rule in rules)
+    return [left for left in lefts if left is not None]
 
 
 # Who ------------------------------------------------------------------------------------------------
@@ -316,19 +327,19 @@ class _Source:
         )
         self.requests = None if wanted.empty else _Subject(wanted)
 
-    def matches(self, source: Source) -> bool:
+    def matches(self, source: Source, *, in_doubt: bool) -> bool:
         return (
             self._principals.matches(source.principal)
             and self._namespaces.matches(source.namespace)
             and self._trust_domains.matches(source.trust_domain)
-            and self._in_place(source.address)
+            and self._in_place(source.address, in_doubt=in_doubt)
         )
 
-    def _in_place(self, address: Address | None) -> bool:
+    def _in_place(self, address: Address | None, *, in_doubt: bool) -> bool:
         if not self.by_address:
             return True
         if address is None:
-            return False
+            return in_doubt
         if self._blocks and not any(address in block for block in self._blocks):
             return False
         return not any(address in block for block in self._not_blocks)
@@ -356,7 +367,7 @@ class _Subject:
     def matches(self, claims: Claims | None) -> bool:
         text = b""
         if claims is not None:
-            text = f"{claims.get('iss', '')}/{claims.get('sub', '')}".encode()
+            text = f"{claims.get('iss', '')}/{claims.get('sub', '')}".encode(errors=_LONE)
         return self._wanted.matches(text)
 
 
@@ -382,7 +393,12 @@ class _Operation:
 
     def takes(self, head: RequestHead, over: Quantifier) -> bool:
         """Say whether host and method are meant."""
-        if not self._methods.matches(head.method):
+        method = head.method
+        if not self._methods.matches(method):
+            upper = method.upper()  # as which some frameworks take it (Werkzeug, Django)
+            if over is all or upper == method or not self._methods.matches(upper):
+                return False
+        elif over is all and not self._methods.matches(method.upper()):
             return False
         if self._hosts.empty:
             return True
@@ -417,7 +433,10 @@ class _Fact:
         if not self._header:
             return self._accepts(self._claimed(claims))
         if self._name == b"host":
-            return self._accepts([head.authority.lower()])
+            authority = normalized(head.authority)
+            if authority is None:
+                return over is any
+            return self._accepts([authority, authority.rpartition(b":")[0]])
         values = [one[1] for one in head.fields if one[0] == self._name]
         if len(values) < 2:
             return self._accepts(values)
@@ -443,4 +462,4 @@ class _Fact:
 def _text(value: str | float) -> bytes:
     if isinstance(value, bool):
         return b"true" if value else b"false"
-    return str(value).encode(errors="replace")
+    return str(value).encode(errors=_LONE)

@@ -139,6 +139,7 @@ def test_strict_arrives(running: Shop, scope: str) -> None:
         assert is_over(stranger)
         assert talks(member)
         with running.stranger("db", 3306) as late:
+            late.sendall(b"hello\n")  # under STRICT, who says nothing has ten seconds
             assert is_over(late)
         with running.member() as another:
             assert another.recv(100) == b"welcome\n"

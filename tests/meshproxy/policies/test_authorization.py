@@ -383,3 +383,48 @@ def test_more_deny_never_allows_more(
     assert standing(*silent, identity=identity).judge(head).allowed == allowed
     if before.judge_connection().allowed:
         assert allowed
+
+
+# Found by attacking it -----------------------------------------------------------------------------
+
+
+def test_who_has_left_already_does_not_slip_past_its_address() -> None:
+    """A socket that was reset has no address any more, but its request can still be read."""
+    here = SourceSpec(ip_blocks=("10.0.0.0/8",))
+    elsewhere = SourceSpec(not_ip_blocks=("10.0.0.0/8",))
+    for source in (here, elsewhere):
+        one = rule(source=source)
+        assert not standing(policy("deny", one), address="").judge(get()).allowed
+        assert not standing(policy("deny", one), address="").judge_connection().allowed
+        assert not standing(policy("allow", one), address="").judge(get()).allowed
+
+
+def test_a_method_in_small_letters_is_denied_too() -> None:
+    """Methods are case-sensitive (RFC 9110 section 9.1); frameworks that raise them do not care."""
+    delete = rule(operation=OperationSpec(methods=("DELETE",)))
+    assert not standing(policy("deny", delete)).judge(get(method="delete")).allowed
+    assert not standing(policy("allow", delete)).judge(get(method="delete")).allowed
+    reading = rule(operation=OperationSpec(not_methods=("DELETE",)))
+    assert standing(policy("allow", reading)).judge(get()).allowed
+    assert not standing(policy("allow", reading)).judge(get(method="delete")).allowed
+    custom = rule(operation=OperationSpec(methods=("purge",)))
+    assert not standing(policy("deny", custom)).judge(get(method="purge")).allowed
+
+
+@pytest.mark.parametrize("host", [b"admin.shop", b"ADMIN.shop.", b"admin.shop:80", b"Admin.Shop.:80"])
+def test_host_as_a_fact_has_one_spelling(host: bytes) -> None:
+    """As among `hosts`: what is denied by one spelling is denied by all."""
+    head = RequestHead(b"GET", host, b"/", [])
+    fact = FactSpec(kind="header", name="Host", values=("admin.shop",))
+    assert not standing(policy("deny", rule(facts=(fact,)))).judge(head).allowed
+    other = FactSpec(kind="header", name="Host", not_values=("admin.shop",))
+    assert not standing(policy("allow", rule(facts=(other,)))).judge(head).allowed
+
+
+def test_half_a_character_in_a_claim_is_no_way_around_a_rule() -> None:
+    """JSON can hold lone surrogates: no error, and not the same as another text."""
+    claims = {"iss": "https://id.example", "sub": "a\ud800", "role": "r\udfff"}
+    subject = rule(source=SourceSpec(request_principals=("https://id.example/a?",)))
+    role = rule(facts=(FactSpec(kind="claim", path=("role",), values=("r?",)),))
+    for one in (subject, role):
+        assert not standing(policy("allow", one)).judge(get(), claims).allowed

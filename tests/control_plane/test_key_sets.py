@@ -1,0 +1,372 @@
+"""Keys of token issuers: fetched from a real server, read from real files, and never lost or tricked."""
+
+import asyncio
+import gzip
+import json
+import ssl
+import stat
+import warnings
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from joserfc import jws
+from joserfc.jwk import ECKey, OctKey
+
+from control_plane.generate.snapshot import generate
+from control_plane.key_sets import LARGEST, MOST_KEYS, KeySets
+from control_plane.metrics import Metrics
+from control_plane.placement import Placements
+from control_plane.resources.collection import choose, examine, state_of
+from control_plane.store import State
+from meshproxy.message import RequestHead, field
+from meshproxy.policies.jwt import InvalidToken, Jwt
+from tests.helpers.certificates import TestAuthority, key_pem
+from tests.helpers.mesh import TRUST, workload
+from tests.helpers.plane import until
+
+NOW = 1_800_000_000.0
+ISSUER = "https://id.example"
+NAME = ("default/users", ISSUER)
+OLD = ECKey.generate_key("P-256", {"kid": "old"})
+NEW = ECKey.generate_key("P-256", {"kid": "new"})
+
+
+def key_set(*keys: Any, private: bool = False) -> str:
+    return json.dumps({"keys": [key.as_dict(private=private) for key in keys]})
+
+
+def token(key: ECKey) -> str:
+    header = {"alg": "ES256", "kid": key.kid}
+    claims = json.dumps({"iss": ISSUER, "sub": "alice", "exp": NOW + 60})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return jws.serialize_compact(header, claims, key)
+
+
+def policy(where: str, hosts: str = "") -> str:
+    return f"""
+apiVersion: meshproxy.io/v1alpha1
+kind: MeshConfig
+metadata: {{name: mesh}}
+spec: {{jwks: {{allowedHosts: [{hosts}]}}}}
+---
+apiVersion: meshproxy.io/v1alpha1
+kind: RequestAuthentication
+metadata: {{name: users}}
+spec: {{jwtRules: [{{issuer: "{ISSUER}", {where}}}]}}
+---
+{workload("catalog")}
+"""
+
+
+def state(text: str, folder: Path) -> State:
+    path = folder / "mesh.yaml"
+    return state_of(choose({path: examine(text, path)}, {}), Placements())
+
+
+def accepts(sets: KeySets, mesh: State, key: ECKey) -> bool:
+    """Say whether the proxy beside catalog would believe a token of this key now."""
+    snapshot = generate(mesh, "default/catalog", TRUST, sets.known)
+    (host,) = [one for one in snapshot.virtual_hosts if one.name == "inbound:8080"]
+    bearer = field(b"authorization", b"Bearer " + token(key).encode())
+    try:
+        return Jwt(host.jwt).check(RequestHead(b"GET", b"catalog", b"/", [bearer]), NOW) is not None
+    except InvalidToken:
+        return False
+
+
+class Issuer:
+    """
+    A server with keys.
+
+    Attributes:
+        answer: What it says.
+        asked: How often it was asked, by path.
+    """
+
+    def __init__(self) -> None:
+        self.answer: Callable[[], web.StreamResponse] = lambda: web.Response(text=key_set(OLD))
+        self.asked: dict[str, int] = {}
+        self.port = 0
+
+    @property
+    def host(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    def serve(self, text: str) -> None:
+        self.answer = lambda: web.Response(text=text)
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        self.asked[request.path] = self.asked.get(request.path, 0) + 1
+        return self.answer()
+
+
+@asynccontextmanager
+async def issuer() -> AsyncIterator[Issuer]:
+    made = Issuer()
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", made.handle)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    made.port = runner.addresses[0][1]
+    try:
+        yield made
+    finally:
+        await runner.cleanup()
+
+
+@asynccontextmanager
+async def running(sets: KeySets) -> AsyncIterator[None]:
+    task = asyncio.create_task(sets.run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+def key_sets(folder: Path, **options: Any) -> KeySets:
+    return KeySets(folder / "key-sets", refresh=0.02, look=0.02, retry=0.02, **options)
+
+
+async def test_keys_are_fetched_and_rotate_without_a_gap(tmp_path: Path) -> None:
+    """At no moment is a token of a key refused that is published; one that was removed is refused."""
+    async with issuer() as server:
+        mesh = state(policy(f"jwksUri: 'http://{server.host}/keys'", server.host), tmp_path)
+        sets, told = key_sets(tmp_path), asyncio.Event()
+        sets.on_changed = told.set
+        sets.follow(mesh)
+        assert not accepts(sets, mesh, OLD)  # not known yet
+        async with running(sets):
+            await until(lambda: NAME in sets.known)
+            assert told.is_set()
+            assert accepts(sets, mesh, OLD)
+            assert not accepts(sets, mesh, NEW)
+            server.serve(key_set(OLD, NEW))
+            await until(lambda: accepts(sets, mesh, NEW))
+            assert accepts(sets, mesh, OLD)
+            server.serve(key_set(NEW))
+            await until(lambda: not accepts(sets, mesh, OLD))
+            assert accepts(sets, mesh, NEW)
+            assert list(sets.findings()) == []
+
+
+def _redirect(to: str) -> Callable[[], web.StreamResponse]:
+    return lambda: web.Response(status=302, headers={"Location": to})
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (_redirect("/elsewhere"), "was answered with 302, and redirects are not followed"),
+        (lambda: web.Response(status=404), "was answered with 404"),
+        (lambda: web.Response(status=500, text=key_set(NEW)), "was answered with 500"),
+        (lambda: web.Response(text="root:x:0:0"), "is not a JSON Web Key Set"),
+        (lambda: web.Response(text="[" * 100_000), "is not a JSON Web Key Set"),
+        (lambda: web.Response(text='{"keys": []}'), "has no key"),
+        (lambda: web.Response(text='{"keys": ["secret"]}'), "is not a JSON Web Key Set"),
+        (lambda: web.Response(body=b" " * (LARGEST + 1)), "is larger than 1 MiB"),
+        (
+            lambda: web.Response(
+                body=gzip.compress(key_set(NEW).encode()), headers={"Content-Encoding": "gzip"}
+            ),
+            "compressed",
+        ),
+        (lambda: web.Response(text=key_set(NEW, private=True)), "is a private or symmetric key"),
+        (
+            lambda: web.Response(text=key_set(NEW, OctKey.generate_key(256), private=True)),
+            "is a private or symmetric key",
+        ),
+        (lambda: web.Response(text=key_set(*[NEW] * (MOST_KEYS + 1))), "has 101 keys"),
+    ],
+)
+async def test_what_is_no_key_set_changes_nothing(
+    answer: Callable[[], web.StreamResponse], said: str, tmp_path: Path
+) -> None:
+    """The last good keys hold, the reason is a finding without a word of the answer, and it is asked again."""
+    async with issuer() as server:
+        mesh = state(policy(f"jwksUri: 'http://{server.host}/keys'", server.host), tmp_path)
+        sets = key_sets(tmp_path)
+        sets.follow(mesh)
+        async with running(sets):
+            await until(lambda: NAME in sets.known)
+            server.answer = answer
+            await until(lambda: list(sets.findings()))
+            (finding,) = sets.findings()
+            assert said in finding.message
+            assert "hold until then" in finding.message
+            assert "root:x" not in finding.message
+            assert finding.file == str(tmp_path / "mesh.yaml")
+            assert finding.line == 7
+            assert finding.field == "spec.jwtRules[0].jwksUri"
+            assert accepts(sets, mesh, OLD)
+            assert not accepts(sets, mesh, NEW)
+            server.serve(key_set(OLD))
+            await until(lambda: not list(sets.findings()))
+        assert set(server.asked) == {"/keys"}
+
+
+async def test_a_redirect_to_another_host_reaches_nobody(tmp_path: Path) -> None:
+    """An allowed host cannot lend us to one that is not."""
+    async with issuer() as server, issuer() as inside:
+        server.answer = _redirect(f"http://{inside.host}/metadata")
+        mesh = state(policy(f"jwksUri: 'http://{server.host}/keys'", server.host), tmp_path)
+        sets = key_sets(tmp_path)
+        sets.follow(mesh)
+        async with running(sets):
+            await until(lambda: server.asked.get("/keys", 0) >= 3)
+        assert inside.asked == {}
+        assert sets.known == {}
+
+
+async def test_only_listed_hosts_are_asked(tmp_path: Path) -> None:
+    """A policy alone makes nobody ask anything; listed, it does; unlisted again, its keys go."""
+    async with issuer() as server:
+        uri = f"jwksUri: 'http://{server.host}/keys'"
+        denied = state(policy(uri, "id.example"), tmp_path)
+        sets = key_sets(tmp_path)
+        sets.follow(denied)
+        async with running(sets):
+            sets.follow(state(policy(uri, server.host), tmp_path))
+            await until(lambda: NAME in sets.known)
+            assert list((tmp_path / "key-sets").iterdir())
+            sets.follow(denied)
+            assert sets.known == {}
+            assert not list((tmp_path / "key-sets").iterdir())
+        sets = key_sets(tmp_path)
+        sets.follow(denied)
+        asked = dict(server.asked)
+        async with running(sets):
+            await asyncio.sleep(0)
+        assert server.asked == asked
+
+
+async def test_https_is_checked(tmp_path: Path) -> None:
+    """A server that shows no certificate of the roots that hold gives no keys."""
+    authority = TestAuthority("somebody")
+    (tmp_path / "cert.pem").write_text(authority.pem)
+    (tmp_path / "key.pem").write_bytes(key_pem(authority.key).encode())
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
+    made = Issuer()
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", made.handle)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
+    host = f"127.0.0.1:{runner.addresses[0][1]}"
+    mesh = state(policy(f"jwksUri: 'https://{host}/keys'", host), tmp_path)
+    sets = key_sets(tmp_path)
+    sets.follow(mesh)
+    try:
+        async with running(sets):
+            await until(lambda: list(sets.findings()))
+            (finding,) = sets.findings()
+            assert "certificate is not right" in finding.message
+            assert "no token of this issuer is right until then" in finding.message
+            assert made.asked == {}
+    finally:
+        await runner.cleanup()
+
+
+async def test_a_restart_keeps_good_keys(tmp_path: Path) -> None:
+    """They hold before anything was fetched, and when there is nobody to fetch from; nobody else can read them."""
+    async with issuer() as server:
+        text = policy(f"jwksUri: 'http://{server.host}/keys'", server.host)
+        sets = key_sets(tmp_path)
+        sets.follow(state(text, tmp_path))
+        async with running(sets):
+            await until(lambda: NAME in sets.known)
+    (kept,) = (tmp_path / "key-sets").iterdir()
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+    again, mesh = key_sets(tmp_path), state(text, tmp_path)
+    again.follow(mesh)
+    assert accepts(again, mesh, OLD)
+    async with running(again):
+        await until(lambda: list(again.findings()))
+    (finding,) = again.findings()
+    assert "cannot be reached" in finding.message
+    assert "hold until then" in finding.message
+    kept.chmod(0o644)  # others could have changed it
+    doubtful = key_sets(tmp_path)
+    doubtful.follow(mesh)
+    assert doubtful.known == {}
+
+
+async def test_a_file_beside_the_policy_is_followed(tmp_path: Path) -> None:
+    """Known at once, also before anything runs; a change is told; damage and loss change nothing."""
+    keys = tmp_path / "keys.json"
+    keys.write_text(key_set(OLD))
+    mesh = state(policy("jwksFile: keys.json"), tmp_path)
+    sets, told = key_sets(tmp_path), asyncio.Event()
+    sets.on_changed = told.set
+    sets.follow(mesh)
+    assert accepts(sets, mesh, OLD)
+    told.clear()
+    async with running(sets):
+        keys.write_text(key_set(NEW))
+        await told.wait()
+        assert accepts(sets, mesh, NEW)
+        assert not accepts(sets, mesh, OLD)
+        keys.write_text("{")
+        await until(lambda: list(sets.findings()))
+        assert accepts(sets, mesh, NEW)
+        keys.unlink()
+        await until(lambda: any("No such file" in one.message for one in sets.findings()))
+        (finding,) = sets.findings()
+        assert finding.field == "spec.jwtRules[0].jwksFile"
+        assert accepts(sets, mesh, NEW)
+        keys.write_text(key_set(NEW, private=True))
+        await until(lambda: any("replace it" in one.message for one in sets.findings()))
+        keys.write_text(key_set(NEW))
+        await until(lambda: not list(sets.findings()))
+    again = key_sets(tmp_path)
+    keys.unlink()
+    again.follow(mesh)
+    assert accepts(again, mesh, NEW)
+
+
+def test_only_regular_files_are_read(tmp_path: Path) -> None:
+    """A folder, a device or a pipe is said to be none; nothing waits for it."""
+    sets = key_sets(tmp_path)
+    sets.follow(state(policy("jwksFile: /dev/zero"), tmp_path))
+    (finding,) = sets.findings()
+    assert "is not a regular file" in finding.message
+
+
+def test_what_is_told_to_proxies_is_only_what_they_need(tmp_path: Path) -> None:
+    """Certificates and comments of a published set are not sent to every sidecar."""
+    noisy = {"keys": [{**OLD.as_dict(private=False), "x5c": ["MII…"], "note": "hello"}]}
+    (tmp_path / "keys.json").write_text(json.dumps({**noisy, "more": 1}))
+    sets = key_sets(tmp_path)
+    sets.follow(state(policy("jwksFile: keys.json"), tmp_path))
+    (key,) = json.loads(sets.known[NAME])["keys"]
+    assert key.keys() == {"kty", "crv", "x", "y", "kid"}
+
+
+def test_figures(tmp_path: Path) -> None:
+    """Age and failures by issuer; an issuer whose keys were never had has no age."""
+    now = [NOW]
+    keys = tmp_path / "keys.json"
+    sets = key_sets(tmp_path, wall=lambda: now[0])
+    mesh = state(policy("jwksFile: keys.json"), tmp_path)
+    metrics = Metrics()
+    metrics.watch_key_sets(sets.figures)
+    sets.follow(mesh)
+    value = metrics.registry.get_sample_value
+    labels = {"issuer": ISSUER}
+    assert value("mesh_key_set_age_seconds", labels) is None
+    assert value("mesh_key_set_failures_total", labels) == 1
+    keys.write_text(key_set(OLD))
+    sets.follow(State())
+    sets.follow(mesh)
+    now[0] += 7
+    assert value("mesh_key_set_age_seconds", labels) == 7
+    assert value("mesh_key_set_failures_total", labels) == 0
+    assert repr(sets) == "<KeySets 1 places [1 key sets]>"
