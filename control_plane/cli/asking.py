@@ -93,7 +93,7 @@ def head(method: str, authority: str, path: str, headers: Iterable[str]) -> Requ
         at = min((i for i in (text.find("="), text.find(":")) if i > 0), default=-1)
         if at < 0:
             raise CommandError(f"header {text!r} has no value, expected NAME=VALUE", USAGE)
-        name, value = text[:at].strip(), text[at + 1 :].strip()
+        name, value = text[:at].strip(), text[at + 1 :].strip(" \t")
         if name.lower() == "host":
             authority = value
         elif wrong := wrong_name(name) or wrong_value(value):

@@ -203,8 +203,6 @@ def _unmatched(
             if matches(rule):
                 continue
             why = "; ".join(_in_the_way(rule, matches))
-            if head is None and not why:
-                why = "asks about requests, and there are none"
             yield Unmatched(spec.name, spec.action, rule.name or str(number), why)
         if not spec.rules:
             yield Unmatched(spec.name, spec.action, "", "has no rule for this port")

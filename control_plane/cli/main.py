@@ -78,9 +78,9 @@ def build_parser() -> argparse.ArgumentParser:
     proxies.register(verbs)
     config.register(verbs)
     stat.register(verbs)
-    plaintext.register(verbs)
     authz.register(verbs)
     explain.register(verbs)
+    plaintext.register(verbs)
     token.register(verbs)
     certs.register(verbs)
     return parser

@@ -290,8 +290,11 @@ class _Way:
         authority = self._steps.authority
         known = {
             normalized(domain.encode())
-            for one in (*self._snapshot.virtual_hosts, *self._snapshot.tcp_routes)
-            for domain in one.domains
+            for domains in (
+                *(one.domains for one in self._snapshot.virtual_hosts),
+                *(one.domains for one in self._snapshot.tcp_routes),
+            )
+            for domain in domains
         }
         if authority.encode() in known:
             self._steps.result = otherwise

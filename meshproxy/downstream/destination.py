@@ -198,8 +198,9 @@ class Destination:
     """
 
     __slots__ = (
-        "_callers", "_visitors", "app_port", "authorities", "direction", "environment", "first_speaker",
-        "hop", "loops", "mtls", "places", "port", "protocol", "tcp_route", "virtual_host",
+        "_callers", "_visitors", "app_port", "authorities", "direction", "environment",
+        "first_speaker", "hop", "loops", "mtls", "places", "port", "protocol", "tcp_route",
+        "virtual_host",
     )  # fmt: skip
 
     def __init__(self, environment: Environment, spec: ListenerSpec | DestinationSpec) -> None:

@@ -41,7 +41,7 @@ spec: {selector: {app: catalog, version: v2}, ports: [{port: 80, targetPort: 808
 apiVersion: v1
 kind: Service
 metadata: {name: nobody}
-spec: {selector: {app: nobody}, ports: [{port: 80}, {port: 81, name: other}]}
+spec: {selector: {app: nobody}, ports: [{port: 80, name: http}, {port: 81, name: other}]}
 ---
 apiVersion: v1
 kind: Service

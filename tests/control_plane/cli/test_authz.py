@@ -26,7 +26,7 @@ def test_allowed_and_audited(tmp_path: Path, capsys: pytest.CaptureFixture[str])
         "default/catalog-v2:8080  allowed: rule 0 of AuthorizationPolicy default/catalog"
         f" ({path}:7)\n"
         "  mTLS of the port: STRICT\n"
-        f"  audited by AuthorizationPolicy default/watched ({path}:21): would have been denied\n"
+        f"  audited by AuthorizationPolicy default/watched ({path}:20): would have been denied\n"
         "  did not match:\n"
         f"    ALLOW default/catalog rule admins ({path}:9): wants claim role admin\n"
         f"    DENY default/no-secrets rule 0 ({path}:18): wants path /secret*\n"

@@ -119,7 +119,7 @@ def test_connections(mesh: Mesh) -> None:
     assert asked(mesh, DB, STRANGER, address="10.1.2.3").allowed
     found = asked(mesh, V1)  # a connection to a port of requests
     assert not found.allowed
-    assert found.unmatched[0].why == "asks about requests, and there are none"
+    assert found.unmatched[0].why == "wants method GET and path /items/*"
 
 
 def test_the_verdict_is_the_proxys(mesh: Mesh) -> None:

@@ -38,7 +38,7 @@ def test_step_by_step(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
         "   default/catalog-v2:8080  allowed: rule 0 of AuthorizationPolicy default/catalog"
         f" ({policies}:7)\n"
         "     mTLS of the port: STRICT\n"
-        f"     audited by AuthorizationPolicy default/watched ({policies}:21): would have been"
+        f"     audited by AuthorizationPolicy default/watched ({policies}:20): would have been"
         " denied\n"
         "\n"
         "5. policies: the defaults, then what differs\n"
