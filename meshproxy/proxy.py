@@ -257,8 +257,10 @@ class Proxy:
     def ready(self) -> bool:
         """Configured, and in possession of a certificate wherever one is needed."""
         snapshot = self._snapshot
-        needs = any(spec.mtls == "strict" for spec in snapshot.listeners) or any(
-            spec.mtls for spec in snapshot.clusters
+        needs = (
+            any(spec.mtls == "strict" for spec in snapshot.listeners)
+            or any(spec.mtls == "strict" for spec in snapshot.destinations)
+            or any(spec.mtls for spec in snapshot.clusters)
         )
         certified = self._certificates.ready or not needs
         return self._configured and certified and self._traffic.ready and not self._draining

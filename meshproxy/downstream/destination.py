@@ -188,6 +188,7 @@ class Destination:
     Attributes:
         mtls: What its connections must be; None for what the listener says.
         port: Of the service, or of the app; what a peer must ask a tunnel for.
+        app_port: Of the app, as metrics call it: also where the listener's is another.
         protocol: What clients speak, where somebody has said so.
         virtual_host: Serves every request, or None to choose by authority.
         tcp_route: Of connections that are not HTTP; None where there are none.
@@ -197,8 +198,9 @@ class Destination:
     """
 
     __slots__ = (
-        "_callers", "_visitors", "authorities", "direction", "environment", "first_speaker", "hop",
-        "loops", "mtls", "places", "port", "protocol", "tcp_route", "virtual_host",
+        "_callers", "_visitors", "app_port", "authorities", "direction", "environment",
+        "first_speaker", "hop", "loops", "mtls", "places", "port", "protocol", "tcp_route",
+        "virtual_host",
     )  # fmt: skip
 
     def __init__(self, environment: Environment, spec: ListenerSpec | DestinationSpec) -> None:
@@ -206,6 +208,7 @@ class Destination:
         self.direction: str = spec.direction
         self.hop = f"{spec.direction} of {environment.workload}"
         self.port = spec.port
+        self.app_port = spec.name.removeprefix("inbound:")
         self.protocol: Spoken = spec.protocol
         self.virtual_host: VirtualHost[Cluster] | None = None
         self.tcp_route: TcpRoute[RelayCluster] | None = None

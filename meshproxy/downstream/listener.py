@@ -16,7 +16,7 @@ import ssl
 import struct
 from collections.abc import Coroutine
 from functools import partial
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 from meshproxy.codec.budget import PEER, STRANGER
 from meshproxy.codec.http1 import encode_response_head
@@ -64,6 +64,22 @@ SHEDDING = 64
 COMPLAIN = 10.0
 """Seconds between two words in the log about it."""
 
+
+class Peer(NamedTuple):
+    """
+    What is to be remembered of who is at the other end of a connection.
+
+    Attributes:
+        plaintext: What a connection is meant for by which nobody was proved; None over mutual TLS.
+        counted: Port and address under which such a one is counted; None where there is no choice.
+    """
+
+    plaintext: Destination | None
+    counted: tuple[str, str] | None = None
+
+
+PROVED: Final = Peer(None)
+
 Accepted = Arrival | http1.Http1Connection | Http2Connection | ClientTunnel | TcpConnection
 
 
@@ -86,8 +102,7 @@ class Listener:
         self._captured: Captured | None = None
         self._loop = environment.loop
         self.sockets: list[socket.socket] = []
-        # And what it is meant for, if it is plaintext.
-        self._connections: dict[Accepted, Destination | None] = {}
+        self._connections: dict[Accepted, Peer] = {}
         self._greeting: set[asyncio.Task[None]] = set()
         self._counts = environment.metrics.connection("downstream", spec.direction)
         self._sweep: asyncio.TimerHandle | None = None
@@ -150,8 +165,8 @@ class Listener:
     def expel(self) -> None:
         """End the connections of identities that have been revoked."""
         environment = self.environment
-        for connection, destination in list(self._connections.items()):
-            if destination is not None:  # plaintext, of which nobody was proved
+        for connection, peer in list(self._connections.items()):
+            if peer.plaintext is not None:
                 continue
             identity = peer_identity(connection.transport, environment.trust_domain)
             if identity in environment.revoked:
@@ -255,11 +270,13 @@ class Listener:
     ) -> None:
         wire = await greeting.hear()
         if wire is None:
-            speculation, greeting.speculation = greeting.speculation, None
-            if speculation is not None:
-                await self._welcome(sock, destination, speculation)
-            else:
+            if greeting.speculation is None:
                 sock.close()
+            elif self._mtls(destination) == "strict":  # since the client came
+                await self._refuse_plaintext(sock, destination, Wire.OPAQUE)
+            else:
+                speculation, greeting.speculation = greeting.speculation, None
+                await self._welcome(sock, destination, speculation)
         elif wire is Wire.TLS:
             context = self.environment.server_context
             if context is None:
@@ -274,7 +291,7 @@ class Listener:
                 ssl_shutdown_timeout=http1.LINGER_TIMEOUT,
             )
         elif self._mtls(destination) == "strict":
-            await self._refuse_plaintext(sock, wire)
+            await self._refuse_plaintext(sock, destination, wire)
         else:
             if wire is not Wire.OPAQUE:
                 greeting.on_http()
@@ -301,10 +318,14 @@ class Listener:
         except OSError:  # the client gave up meanwhile
             sock.close()
 
-    async def _refuse_plaintext(self, sock: socket.socket, wire: Wire) -> None:
+    async def _refuse_plaintext(
+        self, sock: socket.socket, destination: Destination, wire: Wire
+    ) -> None:
         """Say why, to who speaks HTTP; not a byte of the request goes any further."""
         self.environment.refused("inbound", "mtls-required")
-        self.environment.metrics.handshake_failed("downstream", PLAINTEXT)
+        metrics = self.environment.metrics
+        metrics.handshake_failed("downstream", PLAINTEXT)
+        metrics.plaintext_refused(destination.app_port, peer_address(sock) or "")
         if wire is Wire.HTTP1:
             await self._say(sock, "mtls-required")
         sock.close()
@@ -353,7 +374,9 @@ class Listener:
                 log.warning("%s: refused %s, which is revoked", self.spec.name, arrival.identity)
                 arrival.abort()
                 return
-        self._connections[arrival] = None if arrival.tls else arrival.destination
+        self._connections[arrival] = (
+            PROVED if arrival.tls else self._stranger(arrival.destination, arrival.address)
+        )
         self._counts.opened += 1
         if self._unwanted(arrival):
             self._end(arrival)
@@ -361,8 +384,19 @@ class Listener:
     def opened(self, connection: TcpConnection) -> None:
         """A client's opaque connection stands."""
         if connection not in self._connections:
-            self._connections[connection] = connection.destination
+            self._connections[connection] = self._stranger(
+                connection.destination, connection.address
+            )
             self._counts.opened += 1
+            if self._unwanted(connection):
+                self._end(connection)
+
+    def _stranger(self, destination: Destination, address: str) -> Peer:
+        """Return who came in plaintext; counted where mutual TLS could have been spoken."""
+        if self.spec.direction == "outbound" or self._mtls(destination) == "disabled":
+            return Peer(destination)
+        counted = self.environment.metrics.plaintext_opened(destination.app_port, address)
+        return Peer(destination, counted)
 
     def successor(
         self, arrival: Arrival, *, http2: bool
@@ -414,7 +448,7 @@ class Listener:
             self._loop.call_soon(connection.drain)
 
     def _unwanted(self, connection: Accepted) -> bool:
-        destination = self._connections[connection]
+        destination = self._connections[connection].plaintext
         return destination is not None and self._mtls(destination) == "strict"
 
     def _mtls(self, destination: Destination) -> Mtls:
@@ -442,8 +476,11 @@ class Listener:
         arrival.take_over(connection)
 
     def closed(self, connection: Accepted) -> None:
-        if self._connections.pop(connection, None) is not None:
+        peer = self._connections.pop(connection, None)
+        if peer is not None:
             self._counts.closed += 1
+            if peer.counted is not None:
+                self.environment.metrics.plaintext_closed(*peer.counted)
 
     def malformed(self, code: str) -> None:
         self.environment.refused(self.spec.direction, code)

@@ -231,6 +231,7 @@ class _Rule:
         Return what the rule asks of the requests of `source`; None if it is not meant.
 
         Args:
+            source: Who calls.
             in_doubt: What is said about an address that is not known.
         """
         sources = [one for one in self._sources if one.matches(source, in_doubt=in_doubt)]

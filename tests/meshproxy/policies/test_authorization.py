@@ -411,7 +411,9 @@ def test_a_method_in_small_letters_is_denied_too() -> None:
     assert not standing(policy("deny", custom)).judge(get(method="purge")).allowed
 
 
-@pytest.mark.parametrize("host", [b"admin.shop", b"ADMIN.shop.", b"admin.shop:80", b"Admin.Shop.:80"])
+@pytest.mark.parametrize(
+    "host", [b"admin.shop", b"ADMIN.shop.", b"admin.shop:80", b"Admin.Shop.:80"]
+)
 def test_host_as_a_fact_has_one_spelling(host: bytes) -> None:
     """As among `hosts`: what is denied by one spelling is denied by all."""
     head = RequestHead(b"GET", host, b"/", [])
