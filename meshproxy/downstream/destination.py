@@ -197,6 +197,7 @@ class Destination:
     """
 
     __slots__ = (
+        "__weakref__",
         "_callers",
         "authorities",
         "direction",
