@@ -38,12 +38,15 @@ ADMIN = AuthorizationRuleSpec(
         "GET http://catalog/admin HTTP/1.1\r\nHost: catalog\r\n",
         "GET http://catalog:80/%61dmin HTTP/1.1\r\nHost: catalog\r\n",
         "GET /admin HTTP/1.1\r\nHost: CATALOG.\r\n",
-        "GET /admin HTTP/1.1\r\nHost: catalog\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n",
-        "GET / HTTP/1.1\r\nHost: catalog\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n"
-        "HTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\nX-Role: admin\r\n",
-        "POST /shop.Admin/Drop HTTP/1.1\r\nHost: catalog\r\nContent-Type: application/grpc\r\n"
-        "Content-Length: 0\r\n",
+        "GET /admin HTTP/1.1\r\nHost: catalog\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n",
+        (
+            "GET / HTTP/1.1\r\nHost: catalog\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n"
+            "HTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\nX-Role: admin\r\n"
+        ),
+        (
+            "POST /shop.Admin/Drop HTTP/1.1\r\nHost: catalog\r\nContent-Type: application/grpc\r\n"
+            "Content-Length: 0\r\n"
+        ),
         "CONNECT catalog:80 HTTP/1.1\r\nHost: catalog:80\r\n",
         "delete /goods HTTP/1.1\r\nHost: catalog\r\n",
         "GET / HTTP/1.1\r\nHost: catalog\r\nX-Role: user\r\nX-Role: admin\r\n",
