@@ -85,7 +85,7 @@ class Jwt:
                 if prefix not in known:
                     self._headers[name] = (*known, prefix)
             self._params.update(param.encode() for param in spec.params)
-            self._told.update(name for name, _ in issuer.told)
+            self._told.update(name.replace(b"_", b"-") for name, _ in issuer.told)
 
     def check(self, head: RequestHead, now: float) -> Claims | None:
         """
@@ -102,7 +102,10 @@ class Jwt:
             InvalidToken: It has one that does not prove anything, or several.
         """
         if self._told:
-            head.fields = [one for one in head.fields if one[0] not in self._told]
+            # CGI-style servers fold `_` into `-`: there `x_user` would speak for `x-user`.
+            head.fields = [
+                one for one in head.fields if one[0].replace(b"_", b"-") not in self._told
+            ]
         found = self._find(head)
         if not found:
             return None
@@ -125,7 +128,8 @@ class Jwt:
         found: list[tuple[bytes, Field | None]] = []
         for one in head.fields:
             for prefix in self._headers.get(one[0], ()):
-                value = one[1]
+                # Between scheme and token some servers take any white space.
+                value = one[1].replace(b"\t", b" ")
                 # The scheme of Authorization is case-insensitive (RFC 9110 section 11.1).
                 if value[: len(prefix)].lower() == prefix.lower():
                     found.append((value[len(prefix) :].strip(), one))
@@ -169,7 +173,20 @@ class Jwt:
             raise InvalidToken("the token is of an unknown issuer")
         issuer.verify(token, header)
         issuer.check(claims)
+        self._check_subject(issuer.spec.issuer, claims)
         return issuer, claims
+
+    def _check_subject(self, issuer: str, claims: Claims) -> None:
+        """
+        Refuse a subject with which a token would speak for another issuer.
+
+        Policies know users as ``issuer/subject``: of ``https://id.example``, ``staff/ann`` would be
+        ``ann`` of ``https://id.example/staff``.
+        """
+        subject = f"{issuer}/{claims.get('sub', '')}"
+        for other in self._by_issuer:
+            if len(other) > len(issuer) and subject.startswith(f"{other}/"):
+                raise InvalidToken("the token's subject names another issuer")
 
 
 def _is_text(claims: Claims) -> bool:
