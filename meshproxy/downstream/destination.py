@@ -203,7 +203,7 @@ class Destination:
     """
 
     __slots__ = (
-        "_callers", "app_port", "authorities", "direction", "environment", "first_speaker", "hop",
+        "__weakref__", "_callers", "app_port", "authorities", "direction", "environment", "first_speaker", "hop",
         "loops", "mtls", "places", "port", "protocol", "tcp_route",
         "virtual_host",
     )  # fmt: skip

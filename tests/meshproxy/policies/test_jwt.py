@@ -373,3 +373,22 @@ def test_an_issuer_speaks_for_no_other() -> None:
     assert Jwt((issuer(),)).check(ask(posing), NOW) is not None
     right = {**CLAIMS, "iss": "https://id.example/staff", "sub": "ann"}
     assert both.check(ask(signed(EC, {"alg": "ES256", "kid": "e1"}, right)), NOW) == right
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["Content-Length", "Transfer-Encoding", "Host", "Connection", "X-Mesh-Peer",
+     "x-forwarded-client-cert", "a b"],
+)  # fmt: skip
+def test_claims_are_told_in_fields_of_their_own(header: str) -> None:
+    """What a user's token says must neither frame the message nor say who called."""
+    told = issuer(claim_headers=(ClaimHeaderSpec(header=header, claim="sub"),))
+    with pytest.raises(ContractError, match=r"claim_headers\[0\]\.header"):
+        Jwt((told,))
+
+
+def test_a_key_that_is_slow_to_check_is_refused() -> None:
+    """An exponent of 3,071 bits costs two hundred times as much with each token, right or wrong."""
+    slow = {**RSA.as_dict(private=False), "e": part(b"\x01" + bytes(254) + b"\x01")}
+    with pytest.raises(ContractError, match="exponent"):
+        Jwt((issuer(keys=json.dumps({"keys": [slow]})),))
