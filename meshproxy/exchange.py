@@ -290,7 +290,9 @@ class Surroundings(Protocol):
 class Guard(Protocol):
     """What the policies of security make of a caller's requests."""
 
-    def stop(self, head: RequestHead) -> tuple[str, str, Sequence[Field]] | None:
+    def stop(
+        self, head: RequestHead, downstream: Downstream
+    ) -> tuple[str, str, Sequence[Field]] | None:
         """Return code, number of the denial and fields, or None where the request may pass."""
 
 
@@ -515,7 +517,7 @@ class Exchange:
 
     def _stopped(self, guard: Guard, head: RequestHead) -> bool:
         """Say whether the caller may not have this: then it is told so, and nothing else."""
-        why = guard.stop(head)
+        why = guard.stop(head, self.downstream)
         if why is None:
             return False
         code, number, fields = why

@@ -185,7 +185,7 @@ class Surroundings(Protocol):
 class Guard(Protocol):
     """What the policies of security make of a caller's connections."""
 
-    def stop_connection(self) -> bool:
+    def stop_connection(self, downstream: Downstream) -> bool:
         """Say whether there may be none."""
 
 
@@ -282,7 +282,7 @@ class Relay:
     def begin(self, server_name: str | None = None) -> None:
         """Choose by the name in its ClientHello, if it has one, then by weight."""
         caller = self.caller
-        if caller.guard is not None and caller.guard.stop_connection():
+        if caller.guard is not None and caller.guard.stop_connection(self.downstream):
             return self.refuse("access-denied")
         caller.relays.add(self)
         route = caller.tcp_route

@@ -5,6 +5,7 @@ from urllib.parse import urlsplit
 from meshproxy.contract.authentication import JwtSpec
 from meshproxy.contract.wire import ContractError
 from meshproxy.policies.jwt import Jwt
+from meshproxy.routing import writable
 
 from . import syntax
 from .finding import Path
@@ -46,7 +47,7 @@ def _rule(path: Path, rule: JWTRule) -> Problems:
             yield (*path, "fromHeaders", index, "name"), wrong
     for index, told in enumerate(rule.output_claim_to_headers):
         here = (*path, "outputClaimToHeaders", index)
-        if wrong := syntax.header_name(told.header):
+        if wrong := syntax.header_name(told.header) or writable.wrong_name(told.header):
             yield (*here, "header"), wrong
         if not told.claim:
             yield (*here, "claim"), "is empty, expected the name of a claim"

@@ -132,7 +132,7 @@ class Arrival(Connection):
         if route is None or route.find(None) is None:  # without a name it leads nowhere
             return
         self._speculation = speculation = Speculation(
-            destination.caller(self.identity, self.address),
+            destination.caller(self.identity),
             destination.first_speaker,
             self.loop.time,
             self._on_server_first,

@@ -14,6 +14,7 @@ import logging
 import socket
 from collections.abc import Callable, Iterable
 from typing import Any
+from weakref import WeakValueDictionary
 
 from meshproxy.contract.resources import (
     DestinationSpec,
@@ -82,6 +83,7 @@ class Captured:
         self._pass_through = pass_through
         self._authorities: Authorities
         self._by_name: dict[str, Destination] = {}
+        self._gone: WeakValueDictionary[str, Destination] = WeakValueDictionary()
         self._places: dict[tuple[str | None, int], Destination] = {}
         self._unknown: dict[Address, Unknown] = {}
         self._seen = 0
@@ -90,16 +92,26 @@ class Captured:
         return f"<Captured {self._direction} {len(self._by_name)}>"
 
     def obey(self, wanted: Iterable[Wanted], authorities: Authorities) -> None:
-        """Have these destinations from now on; those that stay are told of what is new."""
+        """
+        Have these destinations from now on; those that stay are told of what is new.
+
+        One that comes back is the one that its connections still have, or these would obey for ever
+        the policies of before.
+        """
         by_name: dict[str, Destination] = {}
         self._places = {}
         self._authorities = authorities
         for spec, virtual_host, tcp_route in wanted:
-            destination = self._by_name.get(spec.name) or Destination(self._environment, spec)
+            destination = (
+                self._by_name.pop(spec.name, None)
+                or self._gone.pop(spec.name, None)
+                or Destination(self._environment, spec)
+            )
             destination.obey(spec, virtual_host, authorities, tcp_route)
             by_name[spec.name] = destination
             for place in places(spec):
                 self._places[place] = destination
+        self._gone.update(self._by_name)
         self._by_name = by_name
 
     def meant(self, sock: socket.socket, peer: Any, *, passing: bool) -> Destination | None:

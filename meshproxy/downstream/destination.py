@@ -13,14 +13,14 @@ chosen its route when it began and keeps it.
 import asyncio
 import ssl
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Protocol
-from weakref import WeakSet
 
 from meshproxy.contract.resources import DestinationSpec, ListenerSpec, Mtls
 from meshproxy.contract.resources import Protocol as Spoken
 from meshproxy.exchange import Authorities, Cluster, Series, Surroundings
 from meshproxy.message import Field, field
-from meshproxy.policies.authorization import Authorization, Source
+from meshproxy.policies.authorization import Authorization, Source, Standing
 from meshproxy.policies.first_speaker import FirstSpeaker
 from meshproxy.policies.loop_detection import LoopDetection
 from meshproxy.relay import Cluster as RelayCluster
@@ -82,16 +82,13 @@ class Caller:
     """
 
     __slots__ = (
-        "__weakref__", "_connections", "_destination", "_origin", "_statuses", "authorities",
-        "direction", "guard", "hop", "identity", "identity_field", "loops", "relays", "series", "source",
+        "_connections", "_destination", "_statuses", "authorities", "direction", "guard", "hop",
+        "identity", "identity_field", "loops", "relays", "series", "source",
         "surroundings", "tcp_route", "virtual_host", "workload",
     )  # fmt: skip
 
-    def __init__(
-        self, destination: "Destination", identity: str | None, address: str | None = None
-    ) -> None:
+    def __init__(self, destination: "Destination", identity: str | None) -> None:
         self._destination = destination
-        self._origin = Source.of(identity, address)
         self.guard: Guard | None = None
         self.relays: set[Relay] = set()
         self.series: Mapping[tuple[str, str, str, str], Series] = _SeriesByLabels(self)
@@ -123,12 +120,20 @@ class Caller:
         self.guard = None
         authorization = destination.authorization
         jwt = None if host is None or self.direction != "inbound" else host.jwt
-        standing = None if authorization is None else authorization.standing(self._origin)
-        if jwt is not None or (standing is not None and not standing.free):
-            self.guard = Guard(destination.environment, self.source, standing, jwt)
-        if self.relays and self.guard is not None and self.guard.stop_connection():
+        if authorization is not None and authorization.by_address:
+            at = partial(self._standing, authorization)
+            self.guard = Guard(destination.environment, self.source, None, jwt, at)
+        else:
+            standing = None if authorization is None else self._standing(authorization)
+            if jwt is not None or (standing is not None and not standing.free):
+                self.guard = Guard(destination.environment, self.source, standing, jwt)
+        if self.guard is not None:
             for relay in list(self.relays):
-                relay.forbid()
+                if self.guard.stop_connection(relay.downstream):
+                    relay.forbid()
+
+    def _standing(self, authorization: Authorization, address: str = "") -> Standing:
+        return authorization.standing(Source.of(self.identity, address))
 
     def new_series(self, route: str, service: str, version: str, protocol: str) -> Series:
         """Return what counts requests that share all this; `series` remembers it."""
@@ -198,8 +203,8 @@ class Destination:
     """
 
     __slots__ = (
-        "_callers", "_visitors", "app_port", "authorities", "direction", "environment",
-        "first_speaker", "hop", "loops", "mtls", "places", "port", "protocol", "tcp_route",
+        "__weakref__", "_callers", "app_port", "authorities", "direction", "environment", "first_speaker", "hop",
+        "loops", "mtls", "places", "port", "protocol", "tcp_route",
         "virtual_host",
     )  # fmt: skip
 
@@ -217,7 +222,6 @@ class Destination:
         self.first_speaker = FirstSpeaker()
         self.loops = LoopDetection(spec.direction, environment.workload)
         self._callers: dict[str | None, Caller] = {}
-        self._visitors: WeakSet[Caller] = WeakSet()  # of whom the address matters, too
         self.mtls: Mtls | None = spec.mtls
 
     def __repr__(self) -> str:
@@ -251,7 +255,7 @@ class Destination:
         self.virtual_host = virtual_host
         self.authorities = authorities
         self.tcp_route = tcp_route
-        for caller in (*self._callers.values(), *self._visitors):
+        for caller in self._callers.values():
             caller.obey()
 
     @property
@@ -269,17 +273,8 @@ class Destination:
         name = normalized(authority)
         return None if name is None else self.places.get(name)
 
-    def caller(self, identity: str | None, address: str | None = None) -> Caller:
-        """
-        Return who calls: one object per proved identity, so that its counters are shared.
-
-        Where policies ask for addresses, it is one per connection.
-        """
-        authorization = self.authorization
-        if authorization is not None and authorization.by_address:
-            visitor = Caller(self, identity, address)
-            self._visitors.add(visitor)
-            return visitor
+    def caller(self, identity: str | None) -> Caller:
+        """Return who calls: one object per proved identity, so that its counters are shared."""
         caller = self._callers.get(identity)
         if caller is None:
             caller = self._callers[identity] = Caller(self, identity)

@@ -132,10 +132,11 @@ class Greeting:
         except TimeoutError:
             pass
         self.speculation = speculation = Speculation(
-            destination.caller(None, peer_address(self._sock)),
+            destination.caller(None),
             destination.first_speaker,
             self._loop.time,
             self._stir,
+            peer_address(self._sock) or "",
         )
         speculation.relay.begin()
         if speculation.settled:

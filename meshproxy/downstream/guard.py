@@ -3,6 +3,9 @@ What stands between one caller and the app: whose tokens count, and what the cal
 
 Made when a caller comes or the policies change, and None where there are none: a request then costs
 one look.  `policies/authorization.py` and `policies/jwt.py` decide; here it is counted and noted.
+
+Where policies ask for addresses, each request and connection is judged by its own: one identity calls
+from many, and a connection that is older than the policy has an address, too.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,6 +20,9 @@ from meshproxy.telemetry.metrics import Metrics
 _BEARER: Final = field(b"WWW-Authenticate", b'Bearer error="invalid_token"')
 """RFC 6750 section 3; nothing of what was wrong with it."""
 
+REMEMBERED: Final = 1024
+"""Addresses of one caller whose standing is kept at hand."""
+
 
 class Environment(Protocol):
     """What a guard needs of the process."""
@@ -28,20 +34,56 @@ class Environment(Protocol):
     def denials(self) -> Denials: ...
 
 
+class Downstream(Protocol):
+    """Who asks; its address is empty where it has gone."""
+
+    @property
+    def address(self) -> str | None: ...
+
+
 class Guard:
     """Of one caller at one port."""
 
-    __slots__ = ("_environment", "_jwt", "_source", "_standing")
+    __slots__ = ("_at", "_environment", "_jwt", "_source", "_standing", "_standings")
 
     def __init__(
-        self, environment: Environment, source: str, standing: Standing | None, jwt: Jwt | None
+        self,
+        environment: Environment,
+        source: str,
+        standing: Standing | None,
+        jwt: Jwt | None,
+        at: Callable[[str], Standing] | None = None,
     ) -> None:
+        """
+        Args:
+            environment: Where it is counted and noted.
+            source: Identity of the caller, or empty.
+            jwt: The issuers that are believed; None where nobody looks for tokens.
+            standing: What the caller may do; None where no policy says.
+            at: Instead of `standing`, what it may do from an address, where that matters.
+        """
         self._environment = environment
         self._source = source
         self._standing = standing
         self._jwt = jwt
+        self._at = at
+        self._standings: dict[str, Standing] = {}
 
-    def stop(self, head: RequestHead) -> tuple[str, str, Sequence[Field]] | None:
+    def _standing_of(self, downstream: Downstream) -> Standing | None:
+        at = self._at
+        if at is None:
+            return self._standing
+        address = downstream.address or ""
+        standing = self._standings.get(address)
+        if standing is None:
+            if len(self._standings) >= REMEMBERED:
+                self._standings.clear()  # made anew for those who come again
+            standing = self._standings[address] = at(address)
+        return standing
+
+    def stop(
+        self, head: RequestHead, downstream: Downstream
+    ) -> tuple[str, str, Sequence[Field]] | None:
         """Return why a request may not pass: code, id of the denial, fields; None where it may."""
         claims: Claims | None = None
         if self._jwt is not None:
@@ -50,9 +92,10 @@ class Guard:
             except InvalidToken as wrong:
                 number = self._note(head, reason=str(wrong))
                 return "invalid-token", number, (_BEARER,)
-        if self._standing is None:
+        standing = self._standing_of(downstream)
+        if standing is None:
             return None
-        verdict = self._standing.judge(head, claims)
+        verdict = standing.judge(head, claims)
         self._audit(verdict)
         if verdict.allowed:
             return None
@@ -60,11 +103,12 @@ class Guard:
         number = self._note(head, policy=verdict.policy, rule=verdict.rule)
         return "access-denied", number, ()
 
-    def stop_connection(self) -> bool:
+    def stop_connection(self, downstream: Downstream) -> bool:
         """Say whether a connection may not be, on which no requests can be told apart."""
-        if self._standing is None:
+        standing = self._standing_of(downstream)
+        if standing is None:
             return False
-        verdict = self._standing.judge_connection()
+        verdict = standing.judge_connection()
         self._audit(verdict)
         if not verdict.allowed:
             environment = self._environment

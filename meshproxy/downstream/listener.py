@@ -305,12 +305,11 @@ class Listener:
         speculation: Speculation | None = None,
     ) -> None:
         """Begin to read a plaintext connection."""
-        address = peer_address(sock)
 
         def begin() -> Arrival | TcpConnection:
             if speculation is None and not destination.opaque:
                 return Arrival(self._loop, self, destination)
-            caller = destination.caller(None, address)
+            caller = destination.caller(None)
             return TcpConnection(self._loop, self, destination, caller, speculation=speculation)
 
         try:
@@ -402,7 +401,7 @@ class Listener:
         self, arrival: Arrival, *, http2: bool
     ) -> http1.Http1Connection | Http2Connection:
         """Return what goes on with a connection, now that it is known what it speaks."""
-        caller = arrival.destination.caller(arrival.identity, arrival.address)
+        caller = arrival.destination.caller(arrival.identity)
         connection: http1.Http1Connection | Http2Connection
         if http2:
             known = arrival.identity is not None or self.spec.direction == "outbound"
@@ -420,7 +419,7 @@ class Listener:
     def trunk(self, arrival: Arrival) -> TrunkConnection:
         """Return what goes on with a peer's connection that carries opaque ones."""
         destination = arrival.destination
-        caller = destination.caller(arrival.identity, arrival.address)
+        caller = destination.caller(arrival.identity)
         connection = TrunkConnection(
             self._loop,
             self,
@@ -435,7 +434,7 @@ class Listener:
         self, arrival: Arrival, server_name: str | None, speculation: Speculation | None
     ) -> TcpConnection:
         """Return what goes on with a connection that nobody looks into any more."""
-        caller = arrival.destination.caller(arrival.identity, arrival.address)
+        caller = arrival.destination.caller(arrival.identity)
         connection = TcpConnection(
             self._loop, self, arrival.destination, caller, server_name, speculation
         )

@@ -419,7 +419,7 @@ class _Fact:
     __slots__ = ("_header", "_name", "_no", "_path", "_yes")
 
     def __init__(self, spec: FactSpec, where: str) -> None:
-        self._name = spec.name.lower().encode()
+        self._name = spec.name.lower().encode().replace(b"_", b"-")
         self._header = spec.kind == "header"
         self._path = spec.path
         self._yes = Patterns(spec.values, f"{where}.values") if spec.values else None
@@ -438,7 +438,8 @@ class _Fact:
             if authority is None:
                 return over is any
             return self._accepts([authority, authority.rpartition(b":")[0]])
-        values = [one[1] for one in head.fields if one[0] == self._name]
+        # CGI-style servers fold `_` into `-`: there both are one field.
+        values = [one[1] for one in head.fields if one[0].replace(b"_", b"-") == self._name]
         if len(values) < 2:
             return self._accepts(values)
         values.append(b", ".join(values))  # servers take the first, the last, or all of them

@@ -30,6 +30,7 @@ from urllib.parse import unquote_to_bytes
 from meshproxy.contract.authentication import JwtSpec
 from meshproxy.contract.wire import ContractError
 from meshproxy.message import Field, RequestHead, field
+from meshproxy.routing import writable
 
 if TYPE_CHECKING:
     from joserfc.jwk import Key
@@ -48,6 +49,8 @@ _ALGORITHMS: Final[Mapping[str, frozenset[str]]] = {
 }
 _OF_CURVE: Final = {"P-256": "ES256", "P-384": "ES384", "P-521": "ES512"}
 _SMALLEST_RSA: Final = 2048
+_LARGEST_EXPONENT: Final = (1 << 32) - 1
+"""Usual is 65537; a check costs in proportion to its bits, so an issuer could make each one slow."""
 
 Claims = Mapping[str, Any]
 
@@ -64,7 +67,8 @@ class Jwt:
     def __init__(self, specs: Sequence[JwtSpec], where: str = "") -> None:
         """
         Raises:
-            ContractError: A key set is not one, or two entries are of one issuer.
+            ContractError: A key set is not one, two entries are of one issuer, or a claim is to be
+                told in a field that is not theirs.
         """
         self._by_issuer: dict[str, _Issuer] = {}
         self._headers: dict[bytes, tuple[bytes, ...]] = {}
@@ -75,6 +79,10 @@ class Jwt:
             here = f"{where}[{index}]"
             if spec.issuer in self._by_issuer:
                 raise ContractError(f"{here}.issuer", f"{spec.issuer!r} is given twice")
+            for number, told in enumerate(spec.claim_headers):
+                # A claim that frames the message, or says who called, would be an end user's word.
+                if wrong := writable.wrong_name(told.header):
+                    raise ContractError(f"{here}.claim_headers[{number}].header", wrong)
             issuer = _Issuer(spec, here)
             self._by_issuer[spec.issuer] = issuer
             places = [(one.name.lower().encode(), one.prefix.encode()) for one in spec.headers]
@@ -85,7 +93,7 @@ class Jwt:
                 if prefix not in known:
                     self._headers[name] = (*known, prefix)
             self._params.update(param.encode() for param in spec.params)
-            self._told.update(name for name, _ in issuer.told)
+            self._told.update(name.replace(b"_", b"-") for name, _ in issuer.told)
 
     def check(self, head: RequestHead, now: float) -> Claims | None:
         """
@@ -102,7 +110,10 @@ class Jwt:
             InvalidToken: It has one that does not prove anything, or several.
         """
         if self._told:
-            head.fields = [one for one in head.fields if one[0] not in self._told]
+            # CGI-style servers fold `_` into `-`: there `x_user` would speak for `x-user`.
+            head.fields = [
+                one for one in head.fields if one[0].replace(b"_", b"-") not in self._told
+            ]
         found = self._find(head)
         if not found:
             return None
@@ -125,7 +136,8 @@ class Jwt:
         found: list[tuple[bytes, Field | None]] = []
         for one in head.fields:
             for prefix in self._headers.get(one[0], ()):
-                value = one[1]
+                # Between scheme and token some servers take any white space.
+                value = one[1].replace(b"\t", b" ")
                 # The scheme of Authorization is case-insensitive (RFC 9110 section 11.1).
                 if value[: len(prefix)].lower() == prefix.lower():
                     found.append((value[len(prefix) :].strip(), one))
@@ -169,7 +181,20 @@ class Jwt:
             raise InvalidToken("the token is of an unknown issuer")
         issuer.verify(token, header)
         issuer.check(claims)
+        self._check_subject(issuer.spec.issuer, claims)
         return issuer, claims
+
+    def _check_subject(self, issuer: str, claims: Claims) -> None:
+        """
+        Refuse a subject with which a token would speak for another issuer.
+
+        Policies know users as ``issuer/subject``: of ``https://id.example``, ``staff/ann`` would be
+        ``ann`` of ``https://id.example/staff``.
+        """
+        subject = f"{issuer}/{claims.get('sub', '')}"
+        for other in self._by_issuer:
+            if len(other) > len(issuer) and subject.startswith(f"{other}/"):
+                raise InvalidToken("the token's subject names another issuer")
 
 
 def _is_text(claims: Claims) -> bool:
@@ -311,6 +336,8 @@ def _key(entry: Any, where: str) -> _PinnedKey | None:
         raise ContractError(where, f"is no valid key: {error}") from None
     if entry["kty"] == "RSA" and key.public_key.key_size < _SMALLEST_RSA:  # type: ignore[union-attr]
         raise ContractError(where, f"RSA keys of less than {_SMALLEST_RSA} bits prove nothing")
+    if entry["kty"] == "RSA" and key.public_key.public_numbers().e > _LARGEST_EXPONENT:  # type: ignore[union-attr]
+        raise ContractError(where, "an RSA key's exponent of more than 32 bits is nobody's")
     kid = entry.get("kid")
     names = _ED25519 if algorithm in _ED25519 else frozenset({algorithm})
     return _PinnedKey(kid if isinstance(kid, str) else None, names, key)

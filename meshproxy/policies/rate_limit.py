@@ -44,6 +44,7 @@ from typing import Final, NamedTuple
 from meshproxy.contract.policies import RateLimitSpec
 from meshproxy.contract.wire import ContractError
 from meshproxy.message import Field, RequestHead, field, value_of
+from meshproxy.routing.authority import normalized
 from meshproxy.routing.match import IdentityMatch, Match
 
 BUCKETS: Final = 10_000
@@ -138,7 +139,9 @@ class Limit:
             key = identity or _NOBODY
         elif self._header:
             value = (
-                head.authority if self._header == b"host" else value_of(head.fields, self._header)
+                normalized(head.authority)  # or each spelling would have a bucket of its own
+                if self._header == b"host"
+                else value_of(head.fields, self._header)
             )
             key = _NOBODY if value is None else hash(value)
         if key in self._buckets or key == _NOBODY:

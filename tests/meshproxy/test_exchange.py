@@ -199,7 +199,11 @@ class FakeGuard:
         self.why = why
         self.heads: list[RequestHead] = []
 
-    def stop(self, head: RequestHead) -> tuple[str, str, Sequence[Field]] | None:
+    def stop(
+        self,
+        head: RequestHead,
+        downstream: object,  # the guard's shape
+    ) -> tuple[str, str, Sequence[Field]] | None:
         self.heads.append(head)
         return self.why
 

@@ -110,7 +110,7 @@ class FakeGuard:
     def __init__(self, *, stops: bool) -> None:
         self.stops = stops
 
-    def stop_connection(self) -> bool:
+    def stop_connection(self, downstream: object) -> bool:  # the guard's shape
         return self.stops
 
 

@@ -74,6 +74,10 @@ def test_accepted(rule: str) -> None:
             '[0].outputClaimToHeaders[0].header: "a:" is not a header',
         ),
         (
+            "jwksFile: k, outputClaimToHeaders: [{header: content-length, claim: sub}]",
+            "[0].outputClaimToHeaders[0].header: content-length is the proxy's own to write",
+        ),
+        (
             "jwksFile: k, outputClaimToHeaders: [{header: a, claim: ''}]",
             "[0].outputClaimToHeaders[0].claim: is empty, expected the name of a claim",
         ),

@@ -1,3 +1,4 @@
+import gc
 import socket
 from collections.abc import Callable
 
@@ -63,6 +64,23 @@ async def test_what_stays_is_the_same(captured: Captured) -> None:
     assert captured.find(("10.0.0.1", 80)) is None
     assert shop is not None
     assert shop.protocol == "http"
+
+
+async def test_what_comes_back_is_the_same(captured: Captured) -> None:
+    """
+    Its connections have outlived its absence: the policies of its return must reach them.
+
+    Nobody keeps what has no connections.
+    """
+    shop = captured.find(("10.0.0.1", 80))
+    captured.obey([(ANY, None, None)], Authorities([]))
+    assert captured.find(("10.0.0.1", 80)) is not shop
+    captured.obey([(SHOP, None, None), (ANY, None, None)], Authorities([]))
+    assert captured.find(("10.0.0.1", 80)) is shop
+    del shop
+    captured.obey([], Authorities([]))
+    gc.collect()
+    assert not captured._gone
 
 
 async def test_what_is_unknown_passes_or_does_not(

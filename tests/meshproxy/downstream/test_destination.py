@@ -1,9 +1,14 @@
 """What a connection is meant for, and who makes it."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
+from meshproxy.contract.authorization import (
+    AuthorizationRuleSpec,
+    AuthorizationSpec,
+    SourceSpec,
+)
 from meshproxy.contract.resources import (
     ListenerSpec,
     RouteSpec,
@@ -13,6 +18,7 @@ from meshproxy.contract.resources import (
 )
 from meshproxy.downstream.destination import Destination
 from meshproxy.exchange import Cluster
+from meshproxy.message import RequestHead
 from meshproxy.relay import Cluster as RelayCluster
 from meshproxy.routing.table import Authorities, VirtualHost, compile_virtual_host
 from meshproxy.routing.tcp import TcpRoute, compile_tcp_route
@@ -118,3 +124,30 @@ async def test_requests_are_counted_by_protocol(environment: Environment) -> Non
     assert b'mesh_grpc_responses_total{destination="default/catalog",direction="inbound",' in (
         environment.metrics.render(0.0)
     )
+
+
+async def test_a_policy_about_addresses_holds_for_connections_that_are_older(
+    environment: Environment,
+) -> None:
+    """Each request is judged by the address that it comes from, whenever it was connected."""
+
+    class Client(NamedTuple):
+        address: str
+
+    def host(*policies: AuthorizationSpec) -> VirtualHost[Any]:
+        virtual = VirtualHostSpec(name="inbound", domains=("*",), authorization=policies)
+        return compile_virtual_host(virtual, {})
+
+    destination = Destination(environment, spec())
+    destination.obey(spec(), host(), NOBODY)
+    assert destination.caller(PEER).guard is None
+    there = AuthorizationRuleSpec(sources=(SourceSpec(ip_blocks=("192.0.2.0/24",)),))
+    deny = AuthorizationSpec(name="default/deny", action="deny", rules=(there,))
+    destination.obey(spec(), host(deny), NOBODY)
+    guard = destination.caller(PEER).guard
+    assert guard is not None
+    head = RequestHead(b"GET", b"catalog", b"/", [])
+    assert guard.stop(head, Client("192.0.2.7")) is not None
+    assert guard.stop(head, Client("198.51.100.1")) is None
+    destination.obey(spec(), host(), NOBODY)
+    assert destination.caller(PEER).guard is None

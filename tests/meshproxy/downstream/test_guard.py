@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from joserfc import jwt as tokens
 from joserfc.jwk import ECKey
@@ -13,8 +13,9 @@ from meshproxy.contract.authorization import (
     AuthorizationSpec,
     FactSpec,
     OperationSpec,
+    SourceSpec,
 )
-from meshproxy.downstream.guard import Guard
+from meshproxy.downstream.guard import REMEMBERED, Guard
 from meshproxy.message import RequestHead, field, value_of
 from meshproxy.policies.authorization import Authorization, Source
 from meshproxy.policies.jwt import Jwt
@@ -24,6 +25,13 @@ from meshproxy.telemetry.metrics import Metrics
 WEB = "spiffe://mesh.local/ns/shop/sa/web"
 NOW = 1_800_000_000.0
 KEY = ECKey.generate_key("P-256", {"kid": "1"})
+
+
+class Client(NamedTuple):
+    address: str
+
+
+HERE = Client("10.0.0.7")
 
 
 class Environment:
@@ -57,8 +65,8 @@ def test_what_is_denied_is_counted_and_noted() -> None:
     """With the rule, and without the query, where secrets are."""
     environment = Environment()
     subject = guard(environment, policy("deny", ADMIN))
-    assert subject.stop(RequestHead(b"GET", b"shop", b"/", [])) is None
-    stopped = subject.stop(RequestHead(b"GET", b"shop", b"/admin?key=secret", []))
+    assert subject.stop(RequestHead(b"GET", b"shop", b"/", []), HERE) is None
+    stopped = subject.stop(RequestHead(b"GET", b"shop", b"/admin?key=secret", []), HERE)
     assert stopped is not None
     code, number, fields = stopped
     assert (code, fields) == ("access-denied", ())
@@ -74,7 +82,7 @@ def test_what_would_have_been_denied_is_counted() -> None:
     """And passes."""
     environment = Environment()
     subject = guard(environment, policy("audit", ADMIN))
-    assert subject.stop(RequestHead(b"GET", b"shop", b"/admin", [])) is None
+    assert subject.stop(RequestHead(b"GET", b"shop", b"/admin", []), HERE) is None
     assert environment.shown("mesh_authorization_audited") == [
         'mesh_authorization_audited_total{policy="shop/audit"} 1.0'
     ]
@@ -84,9 +92,9 @@ def test_what_would_have_been_denied_is_counted() -> None:
 def test_connections() -> None:
     """The same for what has no requests."""
     environment = Environment()
-    assert guard(environment, policy("deny", ADMIN)).stop_connection()
-    assert not guard(environment, policy("audit", ADMIN)).stop_connection()
-    assert not guard(environment).stop_connection()
+    assert guard(environment, policy("deny", ADMIN)).stop_connection(HERE)
+    assert not guard(environment, policy("audit", ADMIN)).stop_connection(HERE)
+    assert not guard(environment).stop_connection(HERE)
     assert [denial["method"] for denial in environment.denials.found()] == [""]
 
 
@@ -101,7 +109,7 @@ def test_tokens_bring_facts_for_the_policies() -> None:
         token = tokens.encode({"alg": "ES256", "kid": "1"}, claims, key, algorithms=["ES256"])
         line = field(b"Authorization", b"Bearer " + token.encode())
         head = RequestHead(b"GET", b"shop", b"/", [line])
-        stopped = subject.stop(head)
+        stopped = subject.stop(head, HERE)
         return (None if stopped is None else stopped[0]), head
 
     code, head = ask("admin")
@@ -110,7 +118,7 @@ def test_tokens_bring_facts_for_the_policies() -> None:
     assert ask("user")[0] == "access-denied"
     assert ask("admin", ECKey.generate_key("P-256", {"kid": "1"}))[0] == "invalid-token"
     assert environment.denials.found()[0]["reason"] == "no key of the issuer has signed the token"
-    nothing = subject.stop(RequestHead(b"GET", b"shop", b"/", []))
+    nothing = subject.stop(RequestHead(b"GET", b"shop", b"/", []), HERE)
     assert nothing is not None
     assert nothing[0] == "access-denied"
 
@@ -119,9 +127,28 @@ def test_a_wrong_token_is_challenged() -> None:
     """RFC 9110 section 15.5.2: a 401 says how to come again."""
     subject = guard(Environment(), jwt=True)
     stopped = subject.stop(
-        RequestHead(b"GET", b"shop", b"/", [field(b"Authorization", b"Bearer x.y.z")])
+        RequestHead(b"GET", b"shop", b"/", [field(b"Authorization", b"Bearer x.y.z")]), HERE
     )
     assert stopped is not None
     code, _, fields = stopped
     assert code == "invalid-token"
     assert [one[0] for one in fields] == [b"www-authenticate"]
+
+
+def test_addresses_are_looked_at_with_each_request() -> None:
+    """One identity calls from many; what is remembered of them is bounded."""
+    environment = Environment()
+    inner = AuthorizationRuleSpec(sources=(SourceSpec(ip_blocks=("10.0.0.0/8",)),))
+    policies = Authorization((AuthorizationSpec(name="shop/deny", action="deny", rules=(inner,)),))
+    subject = Guard(
+        environment, WEB, None, None, lambda address: policies.standing(Source.of(WEB, address))
+    )
+    head = RequestHead(b"GET", b"shop", b"/", [])
+    for _ in range(2):
+        assert subject.stop(head, HERE) is not None
+        assert subject.stop(head, Client("192.0.2.1")) is None
+        assert subject.stop(head, Client("")) is not None  # it has left; who knows where it was
+    assert subject.stop_connection(HERE)
+    for number in range(3 * REMEMBERED):
+        subject.stop(head, Client(f"192.0.{number // 256}.{number % 256}"))
+    assert len(subject._standings) <= REMEMBERED

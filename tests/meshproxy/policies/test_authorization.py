@@ -430,3 +430,15 @@ def test_half_a_character_in_a_claim_is_no_way_around_a_rule() -> None:
     role = rule(facts=(FactSpec(kind="claim", path=("role",), values=("r?",)),))
     for one in (subject, role):
         assert not standing(policy("allow", one)).judge(get(), claims).allowed
+
+
+def test_a_header_with_underscores_is_the_one_with_dashes() -> None:
+    """To servers that fold the one into the other it is; alone, or beside it."""
+    fact = FactSpec(kind="header", name="X-Role", values=("admin",))
+    deny = standing(policy("deny", rule(facts=(fact,))))
+    assert not deny.judge(get("/", "GET", ("x_role", "admin"))).allowed
+    assert not deny.judge(get("/", "GET", ("X-Role", "user"), ("X_Role", "admin"))).allowed
+    user = FactSpec(kind="header", name="x_role", values=("user",))
+    allow = standing(policy("allow", rule(facts=(user,))))
+    assert allow.judge(get("/", "GET", ("X-Role", "user"))).allowed
+    assert not allow.judge(get("/", "GET", ("X-Role", "user"), ("x_role", "admin"))).allowed

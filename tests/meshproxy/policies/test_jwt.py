@@ -7,6 +7,7 @@ import sys
 import warnings
 from typing import Any
 
+import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from hypothesis import given
@@ -336,3 +337,58 @@ def test_the_libraries_are_loaded_only_when_needed() -> None:
         "assert not {'joserfc', 'cryptography'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+# Found by attacking it -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["X-User", "x_user", "X_USER"])
+@pytest.mark.parametrize("token", [None, GOOD["ES256"]])
+def test_nobody_tells_the_app_who_the_user_is_but_us(name: str, token: str | None) -> None:
+    """Nor with a name that CGI-style servers (WSGI, PHP) cannot tell from ours."""
+    told = issuer(claim_headers=(ClaimHeaderSpec(header="X-User", claim="sub"),))
+    head = ask(token, (name, "root"))
+    Jwt((told,)).check(head, NOW)
+    values = [one[1] for one in head.fields if one[0].replace(b"_", b"-") == b"x-user"]
+    assert values == ([] if token is None else [b"alice"])
+
+
+def test_white_space_hides_no_token() -> None:
+    """A server that splits at any white space would read what nobody has checked."""
+    head = ask(None, ("Authorization", "Bearer\t" + WRONG_SIGNATURE))
+    with pytest.raises(InvalidToken):
+        Jwt((issuer(),)).check(head, NOW)
+
+
+WRONG_SIGNATURE = signed(STRANGER, {"alg": "RS256", "kid": "r1"})
+
+
+def test_an_issuer_speaks_for_no_other() -> None:
+    """Users are known as issuer/subject; where one issuer's name begins with another's, both count."""
+    staff = msgspec.structs.replace(issuer(), issuer="https://id.example/staff")
+    both = Jwt((issuer(), staff))
+    posing = signed(EC, {"alg": "ES256", "kid": "e1"}, {**CLAIMS, "sub": "staff/ann"})
+    with pytest.raises(InvalidToken, match="another issuer"):
+        both.check(ask(posing), NOW)
+    assert Jwt((issuer(),)).check(ask(posing), NOW) is not None
+    right = {**CLAIMS, "iss": "https://id.example/staff", "sub": "ann"}
+    assert both.check(ask(signed(EC, {"alg": "ES256", "kid": "e1"}, right)), NOW) == right
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["Content-Length", "Transfer-Encoding", "Host", "Connection", "X-Mesh-Peer",
+     "x-forwarded-client-cert", "a b"],
+)  # fmt: skip
+def test_claims_are_told_in_fields_of_their_own(header: str) -> None:
+    """What a user's token says must neither frame the message nor say who called."""
+    told = issuer(claim_headers=(ClaimHeaderSpec(header=header, claim="sub"),))
+    with pytest.raises(ContractError, match=r"claim_headers\[0\]\.header"):
+        Jwt((told,))
+
+
+def test_a_key_that_is_slow_to_check_is_refused() -> None:
+    """An exponent of 3,071 bits costs two hundred times as much with each token, right or wrong."""
+    slow = {**RSA.as_dict(private=False), "e": part(b"\x01" + bytes(254) + b"\x01")}
+    with pytest.raises(ContractError, match="exponent"):
+        Jwt((issuer(keys=json.dumps({"keys": [slow]})),))

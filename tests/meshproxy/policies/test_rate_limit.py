@@ -221,3 +221,11 @@ def test_a_name_is_quoted() -> None:
     """RFC 8941 section 3.3.3: a string has its quotes and backslashes escaped."""
     ask = asking(spec(name='a"\\b', requests=1))
     assert told(ask(0.0))["RateLimit-Policy"] == r'"a\"\\b";q=1;w=1'
+
+
+def test_another_spelling_of_a_host_is_no_other_bucket() -> None:
+    """Case, the root's dot and the port that is meant anyway would each be a burst more."""
+    limits = RateLimit([Limit(spec(per="header", header="Host", requests=1))])
+    hosts = (b"catalog", b"CATALOG", b"catalog.", b"catalog:80")
+    asked = [limits.ask(RequestHead(b"GET", host, b"/", []), None, 10.0) for host in hosts]
+    assert [passes(one) for one in asked] == [True, False, False, False]
