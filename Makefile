@@ -12,6 +12,7 @@ UV     ?= uv
 
 VENV    := .venv
 BIN     := $(VENV)/bin
+TOOLS   := $(VENV)/audit/bin
 # Asked for by hand, PYTHON decides; otherwise an existing .venv keeps the interpreter it has.
 CHOSEN  := $(if $(filter undefined file,$(origin PYTHON)),,$(PYTHON))
 PIP     := $(BIN)/python -m pip --disable-pip-version-check --no-input
@@ -19,7 +20,8 @@ PIP     := $(BIN)/python -m pip --disable-pip-version-check --no-input
 export PYTHONUNBUFFERED := 1
 .NOTPARALLEL:
 .PHONY: help demo test lint format types unit bench bench-peers bench-quick \
-	lesson-cascade lesson-availability lesson-retry-storm lock clean venv runtime dev
+	lesson-cascade lesson-availability lesson-retry-storm audit sbom audit-tools lock clean venv \
+	runtime dev
 .DEFAULT_GOAL := help
 
 help: ## List these commands
@@ -78,6 +80,40 @@ lesson-availability: runtime ## Four services at 99.9 % in a chain, without retr
 lesson-retry-storm: runtime ## A service that fails, when everybody asks again: without a budget and with one
 	@$(BIN)/python -m lessons.retry_storm $(ARGS)
 
+# No answer is not a good answer: a package that no database knows, or a database that cannot be
+# reached, is as much of an error as a vulnerability that is known.
+audit: audit-tools ## Look for known vulnerabilities in what the lock files name
+	@worst=0; for lock in requirements*.lock; do \
+		verdict=2; for database in pypi osv; do \
+			said=$$($(TOOLS)/pip-audit -s $$database --strict --disable-pip --require-hashes \
+				--progress-spinner off --timeout 15 -r $$lock 2>&1) && verdict=0 && break; \
+			case $$said in *"known vulnerabilit"*) verdict=1; break;; esac; \
+		done; \
+		case $$verdict in \
+			0) echo "$$lock: no known vulnerabilities ($$database)";; \
+			1) echo "$$lock: KNOWN VULNERABILITIES ($$database)"; printf '%s\n' "$$said";; \
+			2) echo "$$lock: NOT CHECKED, no database could be asked: $$(printf '%s\n' "$$said" | tail -n 1)";; \
+		esac; \
+		[ $$verdict = 0 ] || [ $$worst = 1 ] || worst=$$verdict; \
+	done; \
+	[ $$worst != 2 ] || echo 'Run it again where the Python Package Index or OSV can be reached.'; exit $$worst
+
+sbom: audit-tools ## Write dist/sbom.json: what the mesh is made of (CycloneDX), from the lock; needs no network
+	@mkdir -p dist
+	@PYTHONWARNINGS=ignore $(TOOLS)/cyclonedx-py requirements requirements.lock --pyproject pyproject.toml \
+		--mc-type application --output-reproducible --output-format JSON --output-file dist/sbom.json
+	@echo "dist/sbom.json: $$(grep -c '"purl"' dist/sbom.json) packages"
+
+# Beside the environment, not in it: they want other versions of what is there.
+audit-tools: venv
+	@now=$$(cksum < requirements-audit.lock); \
+	[ "$$(cat $(TOOLS)/installed 2>/dev/null)" = "$$now" ] || { \
+		echo 'Installing pip-audit and cyclonedx-bom into $(VENV)/audit …'; \
+		$(BIN)/python -m venv --clear $(VENV)/audit && \
+		$(TOOLS)/python -m pip --disable-pip-version-check --no-input install --quiet \
+			--require-hashes -r requirements-audit.lock && \
+		echo "$$now" > $(TOOLS)/installed; }
+
 lock: ## Choose versions anew and write the lock files (needs uv)
 	@command -v $(UV) >/dev/null || { \
 		echo 'make lock needs uv: install it (pipx install uv) or say where it is (make lock UV=…).' >&2; \
@@ -85,6 +121,7 @@ lock: ## Choose versions anew and write the lock files (needs uv)
 	@$(call compile,requirements.lock,pyproject.toml --extra control-plane --group build)
 	@$(call compile,requirements-dev.lock,pyproject.toml --extra dev --constraint requirements.lock)
 	@$(call compile,requirements-bench.lock,--group bench)
+	@$(call compile,requirements-audit.lock,--group audit)
 
 # One lock for every CPython from 3.11 on; hashes, and no word on where packages come from.
 compile = $(UV) pip compile --quiet --universal --python-version 3.11 --upgrade --generate-hashes \

@@ -10,6 +10,7 @@ from pathlib import Path
 import uvloop
 
 from meshproxy import __version__
+from meshproxy.confinement import confine, warning_of_root
 from meshproxy.interpreter import advice
 from meshproxy.one_line import log_to_standard_error
 
@@ -28,7 +29,10 @@ The configuration is a JSON or YAML file; paths in it are relative to the file:
   authority: {root: root.pem, certificate: issuing.pem, key: issuing.key}   your own root, if any
   kubernetes: {}               service account tokens are proof of identity; asks the API server
 
-The API needs the token in state/operator.token, which is made at first start.
+  access: {tls: true, operators: [spiffe://…], viewers: [spiffe://…]}       of the API
+
+The API needs a token: state/operator.token acts, state/viewer.token looks; both are made at first
+start.  docs/security.md has the rest.
 """
 
 
@@ -44,10 +48,17 @@ def main(arguments: list[str] | None = None) -> int:
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="run")
     run = verbs.add_parser("run", help="run until SIGTERM or SIGINT")
     run.add_argument("--config", type=Path, required=True, metavar="FILE")
+    run.add_argument(
+        "--allow-root", action="store_true", help="do not warn of running as root; it is meant"
+    )
     options = parser.parse_args(arguments)
+    if arguments is None:  # a process of our own, which may give things up
+        confine()
     try:
         settings = config.read(options.config)
         log_to_standard_error(settings.log_level)
+        if not options.allow_root and (warning := warning_of_root()):
+            logging.getLogger("control_plane").warning(warning)
         # It reports every change of a file, also of those in the state directory.
         logging.getLogger("watchfiles").setLevel(logging.WARNING)
         if warning := advice(sys.version_info[:3]):
@@ -55,6 +66,7 @@ def main(arguments: list[str] | None = None) -> int:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_run(settings))
     except (config.ConfigError, StartError) as error:
+        logging.shutdown()  # what was logged comes first
         print(f"mesh-control-plane: {error}", file=sys.stderr)
         return 1
     return 0

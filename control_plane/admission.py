@@ -5,12 +5,17 @@ aiohttp limits the time between two requests of a connection but not the time be
 and asyncio grants a TLS handshake a minute.  Without an end to both, anybody, certificate or none,
 could take all descriptors of the control plane and keep proxies from their configuration
 (slowloris).
+
+Nor do strangers fill the log: aiohttp writes a traceback for every request that it cannot read.
+Those are answered with 400 and not written down; mistakes of ours still are.
 """
 
 import asyncio
+import logging
 import ssl
 
 from aiohttp import web
+from aiohttp.http import HttpProcessingError
 from aiohttp.typedefs import Handler
 
 from .config import Listen
@@ -27,6 +32,7 @@ class Admission:
     def __init__(self, within: float = FIRST_REQUEST_WITHIN) -> None:
         self._within = within
         self._silent: set[_Connection] = set()
+        logging.getLogger("aiohttp.server").addFilter(_is_worth_a_record)
 
     @web.middleware
     async def heard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -64,3 +70,8 @@ class Admission:
         if connection in self._silent:
             self._silent.discard(connection)
             connection.force_close()
+
+
+def _is_worth_a_record(record: logging.LogRecord) -> bool:
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, HttpProcessingError)

@@ -1,18 +1,12 @@
 """
 The HTTP API, for `meshctl` and Prometheus.
 
-Everything but health needs the operator's token, which lies in the state directory, readable by
-its owner alone.  The Host header must be an address or ``localhost``: a web page that makes a
-browser's DNS point here (DNS rebinding) cannot spell that.
+Who is let in, and what for, is decided in `gate.py` and `access.py`, before anything here is called.
 """
 
-import hmac
-import ipaddress
-import secrets
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Container, Iterable
-from pathlib import Path
+from collections.abc import Callable, Container, Iterable
 from typing import Any, Protocol
 
 import msgspec
@@ -27,6 +21,7 @@ from meshproxy.contract.spiffe import SpiffeId
 from . import answers
 from .attestation import NotAttested
 from .authority import Authority
+from .gate import Gate, audit
 from .join_tokens import JoinTokens
 from .metrics import Metrics
 from .resources.attachment import SPECIFICITY
@@ -34,9 +29,6 @@ from .snapshots import Proxy, State
 from .store import State as MeshState
 
 _LARGEST_BODY = 64 << 10
-_OPEN = ("/healthz/live", "/healthz/ready")
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class _TokenRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -59,7 +51,7 @@ class Api:
     def __init__(
         self,
         *,
-        operator_token: str,
+        gate: Gate,
         state: Callable[[], MeshState],
         proxies: dict[str, Proxy],
         identity_of: Callable[[str], SpiffeId | None],
@@ -70,7 +62,7 @@ class Api:
         revoked: Container[SpiffeId] = (),
         parts: Iterable[Part] = (),
     ) -> None:
-        self._operator_token = operator_token.encode()
+        self._gate = gate
         self._state = state
         self._proxies = proxies
         self._identity_of = identity_of
@@ -84,7 +76,8 @@ class Api:
         metrics.watch_proxies(self.count_proxies)
 
     def application(self) -> web.Application:
-        app = web.Application(middlewares=[self._admit], client_max_size=_LARGEST_BODY)
+        app = web.Application(client_max_size=_LARGEST_BODY)
+        self._gate.guard(app)
         app.router.add_get("/healthz/live", self._healthy)
         app.router.add_get("/healthz/ready", self._healthy)
         app.router.add_get("/metrics", self._metrics_page)
@@ -96,27 +89,6 @@ class Api:
         for part in self._parts:
             part.add_routes(app.router)
         return app
-
-    # Who may ask ------------------------------------------------------------------------------
-
-    @web.middleware
-    async def _admit(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        if not _is_address(request.headers.get(hdrs.HOST, "")):
-            return answers.refuse(421, "The Host header must be an IP address or localhost.")
-        if request.path not in _OPEN:
-            scheme, _space, token = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
-            if scheme.lower() != "bearer" or not hmac.compare_digest(
-                token.strip().encode(errors="replace"), self._operator_token
-            ):
-                answer = answers.refuse(
-                    401, "The operator's token is needed: Authorization: Bearer …"
-                )
-                answer.headers[hdrs.WWW_AUTHENTICATE] = "Bearer"
-                return answer
-        try:
-            return await handler(request)
-        except web.HTTPException as error:
-            return answers.refuse(error.status, f"{request.method} {request.path}: {error.reason}")
 
     # What is so -------------------------------------------------------------------------------
 
@@ -172,6 +144,7 @@ class Api:
             workload = wire.decode(await request.read(), _TokenRequest).workload
         except wire.ContractError as error:
             return answers.refuse(400, f'Expected {{"workload": "namespace/name"}}: {error}.')
+        audit(request, f"join token for {workload}")
         identity = self._identity_of(workload)
         if identity is None:
             return answers.refuse(404, f"There is no workload {workload!r}.")
@@ -217,28 +190,3 @@ class Api:
             else round(now - proxy.last_ack, 3),
             "certificate_not_after": proxy.certificate_not_after,
         }
-
-
-def operator_token(path: Path) -> str:
-    """
-    Return the operator's token, made at first start.
-
-    Raises:
-        PrivateFileError: It cannot be read or written, or others can read it.
-    """
-    data = private_file.read(path)
-    if data is None:
-        data = secrets.token_urlsafe(32).encode()
-        private_file.write(path, data)
-    return data.decode("ascii").strip()
-
-
-def _is_address(host: str) -> bool:
-    name = host.partition("]")[0].lstrip("[") if host.startswith("[") else host.partition(":")[0]
-    if name == "localhost":
-        return True
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True

@@ -27,6 +27,7 @@ from meshproxy.private_file import PrivateFileError
 from . import answers
 from .authority import Authority, AuthorityError, RefusedError, What
 from .certificate import key_id
+from .gate import audit
 from .revocation import Revocations
 from .rotation import Guide, Holder
 from .signer import SignerError
@@ -115,6 +116,7 @@ class CertificatesApi:
     async def _rotation(self, request: web.Request) -> web.Response:
         try:
             command = wire.decode(await request.read(), _Command)
+            audit(request, f"rotation, {command.do} {command.what or ''}".rstrip())
             match command.do:
                 case "begin" if command.what is not None:
                     self._guide.begin(command.what)
@@ -149,6 +151,7 @@ class CertificatesApi:
             return answers.refuse(400, f'Expected {{"identity": "spiffe://…"}}: {error}.')
         except SpiffeError as error:
             return answers.refuse(400, f"{error}.")
+        audit(request, f"{'revoke' if denied else 'lift'} {identity}: {asked.reason!r}")
         if identity.trust_domain != self._authority.trust_domain:
             domain = self._authority.trust_domain
             return answers.refuse(400, f"Expected an identity of {domain}, found {identity}.")

@@ -6,6 +6,11 @@ The control plane's own configuration: one file, JSON or YAML, strict.
     placements: FILE        # where workloads run; none in a cluster
     discovery: {address: 127.0.0.1, port: 15012}
     api: {address: 127.0.0.1, port: 15014}
+    access:                 # of the API; these are the defaults
+      tls: false            # with the control plane's own certificate
+      hosts: []             # names, besides addresses, under which it may be asked for
+      operators: []         # SPIFFE IDs whose certificates may act…
+      viewers: []           # …or look; both need tls
     log_level: info
     authority:              # your own root; without it the control plane makes one
       root: FILE            # PEM
@@ -20,6 +25,7 @@ The control plane's own configuration: one file, JSON or YAML, strict.
 Paths are relative to the file.
 """
 
+import ipaddress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -28,6 +34,7 @@ import yaml
 from msgspec import Meta, Struct
 
 from meshproxy.contract import wire
+from meshproxy.contract.spiffe import SpiffeError, SpiffeId
 
 
 class ConfigError(Exception):
@@ -43,6 +50,23 @@ class Listen(_Part, frozen=True, kw_only=True):
 
     port: Annotated[int, Meta(ge=0, le=65535)]
     address: Annotated[str, Meta(min_length=1)] = "127.0.0.1"
+
+
+class ApiAccess(_Part, frozen=True, kw_only=True):
+    """
+    Who may use the API besides the owners of its two tokens.
+
+    Attributes:
+        tls: Speak TLS, with the control plane's own certificate.
+        hosts: Names under which it may be asked for; addresses and localhost always may.
+        operators: SPIFFE IDs whose certificates may act.
+        viewers: SPIFFE IDs whose certificates may look.
+    """
+
+    tls: bool = False
+    hosts: tuple[Annotated[str, Meta(min_length=1)], ...] = ()
+    operators: tuple[str, ...] = ()
+    viewers: tuple[str, ...] = ()
 
 
 class OwnAuthority(_Part, frozen=True, kw_only=True):
@@ -78,6 +102,7 @@ class Config(_Part, frozen=True, kw_only=True):
     placements: Path | None = None
     discovery: Listen = Listen(port=15012)
     api: Listen = Listen(port=15014)
+    access: ApiAccess = ApiAccess()
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     authority: OwnAuthority | None = None
     kubernetes: Kubernetes | None = None
@@ -101,10 +126,36 @@ def read(path: Path) -> Config:
             f"{path}: expected {'JSON' if path.suffix == '.json' else 'YAML'}: {error}"
         ) from None
     try:
-        return msgspec.convert(data, Config, dec_hook=_paths_relative_to(path.parent))
+        config = msgspec.convert(data, Config, dec_hook=_paths_relative_to(path.parent))
     except msgspec.ValidationError as error:
         located = wire.located(error, Config)
         raise ConfigError(f"{path}: {located.path or 'the whole file'}: {located.reason}") from None
+    _check_access(path, config)
+    return config
+
+
+def _check_access(path: Path, config: Config) -> None:
+    access = config.access
+    for field, identities in (("operators", access.operators), ("viewers", access.viewers)):
+        if identities and not access.tls:
+            raise ConfigError(f"{path}: access.{field}: certificates need access.tls: true")
+        for index, identity in enumerate(identities):
+            try:
+                SpiffeId.parse(identity)
+            except SpiffeError as error:
+                raise ConfigError(f"{path}: access.{field}[{index}]: {error}") from None
+    if not access.tls and not _is_loopback(config.api.address):
+        raise ConfigError(
+            f"{path}: api.address: expected a loopback address, found {config.api.address!r}; with"
+            " access.tls: true it may be another, for tokens do not travel in the clear"
+        )
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return address == "localhost"
 
 
 def _paths_relative_to(folder: Path) -> Any:

@@ -35,12 +35,22 @@ class Metrics:
             ["result"],
             registry=self.registry,
         )
+        self._api_refusals = Counter(
+            "mesh_api_refusals",
+            "Requests to the API that were refused before they were looked at, by why.",
+            ["reason"],
+            registry=self.registry,
+        )
         self.convergence = Histogram(
             "mesh_convergence_seconds",
             "From a change in the store to its acknowledgement by one proxy.",
             buckets=(0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 1, 2, 5, 10, 30),
             registry=self.registry,
         )
+
+    def api_refused(self, reason: str) -> None:
+        """Count a request that the gate of the API has refused."""
+        self._api_refusals.labels(reason).inc()
 
     def watch_authority(self, figures: Callable[[], Mapping[str, float]]) -> None:
         """Show the state of the authority, asked for when asked."""

@@ -22,19 +22,22 @@ from meshproxy.contract.resources import Snapshot, TrustSpec
 from meshproxy.contract.spiffe import SpiffeError, SpiffeId
 from meshproxy.contract.wire import ContractError
 
+from .access import OPERATE_TOKEN, VIEW_TOKEN, Access, token
 from .admission import Admission
-from .api import Api, operator_token
+from .api import Api
 from .attestation import Attestation, RateLimit, Renewal
 from .authority import Authority, AuthorityError
 from .certificates_api import CertificatesApi
 from .config import Config
 from .discovery import Discovery
 from .enrolment import Enrolment
+from .gate import Gate
 from .generate.endpoints import identity as identity_in
 from .generate.snapshot import generate
 from .join_tokens import JoinTokens
 from .key_sets import KeySets
 from .metrics import Metrics
+from .outline_api import OutlineApi
 from .resources.duration import milliseconds
 from .resources.finding import Finding
 from .resources.model import DEFAULT_MESH, MeshConfig
@@ -87,7 +90,13 @@ class Plane:
                 self._identity,
                 state / "control-plane.pem",
             )
-            token = operator_token(state / "operator.token")
+            access = Access(
+                operate=token(state / OPERATE_TOKEN),
+                view=token(state / VIEW_TOKEN),
+                operators=config.access.operators,
+                viewers=config.access.viewers,
+                revoked=self._revocations,
+            )
         self._metrics = Metrics()
         self._key_sets = KeySets(state / "key-sets")
         self._key_sets.follow(self._store.state)
@@ -114,7 +123,7 @@ class Plane:
         )
         self._guide = Guide(self._authority, self._waited_for, self._lifetime)
         self._api = Api(
-            operator_token=token,
+            gate=Gate(access, trust_domain, self._metrics.api_refused, config.access.hosts),
             state=self._state,
             proxies=self._discovery.proxies,
             identity_of=self._identity_of,
@@ -131,7 +140,8 @@ class Plane:
                     identity_of=self._identity_of,
                     revocations=self._revocations,
                     own=self._identity,
-                )
+                ),
+                OutlineApi(lambda: self._store.state),
             ],
         )
         self._metrics.watch_authority(self._figures)
@@ -169,13 +179,14 @@ class Plane:
         conversations = web.Application()
         conversations.router.add_get("/v1/identity", self._enrolment.handle)
         conversations.router.add_get("/v1/discovery", self._discovery.handle)
+        for_api = self._certificate.context if self._config.access.tls else None
         # The API comes last: who finds it ready finds the rest ready too.
         runners: list[web.AppRunner] = []
         servers: list[asyncio.Server] = []
         try:
             for app, place, context in (
                 (conversations, self._config.discovery, self._certificate.context),
-                (self._api.application(), self._config.api, None),
+                (self._api.application(), self._config.api, for_api),
             ):
                 admission = Admission()
                 app.middlewares.insert(0, admission.heard)

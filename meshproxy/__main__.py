@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from meshproxy import __version__
+from meshproxy.confinement import confine, warning_of_root
 from meshproxy.interpreter import advice
-from meshproxy.one_line import log_to_standard_error
+from meshproxy.one_line import log_to_standard_error, one_line
 
 if TYPE_CHECKING:
     from meshproxy.proxy import Takeover
@@ -62,6 +63,9 @@ def main(arguments: list[str] | None = None) -> None:
         help="hot restart: take over from the sidecar that serves with the same state directory, if"
         " there is one (auto, the default); fail without one (require); do not (never)",
     )
+    run.add_argument(
+        "--allow-root", action="store_true", help="do not warn of running as root; it is meant"
+    )
     worker = verbs.add_parser("worker")  # no help: a parent starts it, nobody else
     worker.add_argument("--channel", type=int, required=True)
     worker.add_argument("--number", type=int, required=True)
@@ -74,9 +78,15 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(command.main(words[1:]))
     options = parser.parse_args(words)
     if options.verb == "worker":
+        if arguments is None:  # a process of our own, which may give things up
+            confine(keep=(options.channel,))
         log_to_standard_error(options.log_level, f"worker {options.number} ")
         sys.exit(_work(options.channel))
+    if arguments is None:
+        confine()
     log_to_standard_error(options.log_level)
+    if not options.allow_root and (warning := warning_of_root()):
+        logging.getLogger("meshproxy").warning(warning)
     sys.exit(_run(options.bootstrap, options.takeover, options.workers))
 
 
@@ -103,8 +113,7 @@ def _run(path: Path, takeover: "Takeover", workers: int | None) -> int:
         if workers is not None:
             bootstrap = with_workers(bootstrap, workers)
     except BootstrapError as error:
-        print(f"meshproxy: {error}", file=sys.stderr)
-        return 2
+        return _said(error, 2)
     if warning := advice(sys.version_info[:3]):
         logging.getLogger("meshproxy").warning(warning)
     _tune_malloc()
@@ -143,9 +152,15 @@ def _run(path: Path, takeover: "Takeover", workers: int | None) -> int:
     try:
         uvloop.run(serve())
     except (ContractError, CertificateError, TakeoverError, OSError) as error:
-        print(f"meshproxy: {error}", file=sys.stderr)
-        return 1
+        return _said(error, 1)
     return 0
+
+
+def _said(error: Exception, code: int) -> int:
+    """Say why we end, after everything that has been logged."""
+    logging.shutdown()
+    print(f"meshproxy: {one_line(str(error))}", file=sys.stderr)
+    return code
 
 
 def _tune_malloc() -> None:

@@ -1,5 +1,5 @@
 """
-The admin pages: what an operator, a probe or Prometheus may ask one proxy.  Read only.
+The admin pages: what an operator, a probe or Prometheus may ask one proxy.
 
     /metrics         Prometheus text format
     /healthz/live    200 while the process serves
@@ -7,10 +7,15 @@ The admin pages: what an operator, a probe or Prometheus may ask one proxy.  Rea
     /config          the snapshot in force
     /clusters        clusters, endpoints, their connections
     /certs           the proxy's certificate and the roots it trusts: facts, never a key
+    POST /drain      drain and end, as on SIGTERM; only where the bootstrap says `admin.drain`
+
+Nothing else can be done here, and no page shows a key, a token or a secret.
 
 Served by the same HTTP/1.1 codec and connection as traffic; a page is an exchange that answers at
-once.  Only addresses and `localhost` are accepted as Host: a web page in the operator's browser
-must not read it through a name that it made resolve to loopback (DNS rebinding).
+once.  There is no password: whoever can connect may read, so it listens on loopback, or on a Unix
+socket that is the proxy's own user's.  A browser can connect to loopback, too, on behalf of any web
+page, so only addresses and `localhost` are accepted as Host (a page must not read through a name
+that it made resolve to loopback: DNS rebinding), and requests of other origins not at all.
 """
 
 import asyncio
@@ -25,7 +30,7 @@ from meshproxy.contract import wire
 from meshproxy.downstream.http1 import Http1Connection
 from meshproxy.downstream.tunnel import ClientTunnel
 from meshproxy.flow import Connection
-from meshproxy.message import TUNNEL, Fields, RequestHead, ResponseHead, field
+from meshproxy.message import TUNNEL, Fields, RequestHead, ResponseHead, field, value_of
 
 SWEEP = 5.0
 """Seconds between two looks at the visits' deadlines."""
@@ -37,7 +42,15 @@ _TYPES: Final = {
     "json": field(b"Content-Type", b"application/json"),
     "text": field(b"Content-Type", b"text/plain; version=0.0.4; charset=utf-8"),
 }
-_SAFE: Final = field(b"X-Content-Type-Options", b"nosniff")
+_SAFE: Final = (
+    field(b"X-Content-Type-Options", b"nosniff"),
+    field(b"Cache-Control", b"no-store"),
+    field(b"Content-Security-Policy", b"default-src 'none'; frame-ancestors 'none'"),
+)
+_SAME_ORIGIN: Final = (None, b"none", b"same-origin")
+
+MOST_VISITS: Final = 64
+"""Connections at a time.  Then the oldest goes: who holds many must not keep a probe out."""
 
 
 class Admin:
@@ -55,7 +68,8 @@ class Admin:
         self._loop = loop
         self._pages: dict[bytes, tuple[str, Page]] = {}
         self._slow: set[bytes] = set()
-        self._connections: set[Http1Connection | ClientTunnel] = set()
+        self._actions: dict[bytes, Page] = {}
+        self._connections: dict[Http1Connection | ClientTunnel, None] = {}  # oldest first
         self._servers: list[asyncio.Server] = []
         self.sockets: list[socket.socket] = []
         self._sweep: asyncio.TimerHandle | None = None
@@ -65,6 +79,10 @@ class Admin:
         self._pages[path.encode()] = (kind, make)
         if slow:
             self._slow.add(path.encode())
+
+    def action(self, path: str, act: Page) -> None:
+        """Offer something to be done, by POST."""
+        self._actions[path.encode()] = act
 
     def is_slow(self, head: RequestHead) -> bool:
         """Say whether the answer to a request is better made in a thread."""
@@ -79,7 +97,9 @@ class Admin:
 
     def _accept(self) -> Http1Connection:
         connection = Http1Connection(self._loop, self, lambda c: _Visit(c, self))
-        self._connections.add(connection)
+        if len(self._connections) >= MOST_VISITS:
+            next(iter(self._connections)).abort()
+        self._connections[connection] = None
         return connection
 
     def stop_listening(self) -> None:
@@ -105,9 +125,15 @@ class Admin:
                 "text",
                 b"this address is not served under that name: use localhost or an address\n",
             )
-        if head.method not in (b"GET", b"HEAD"):
-            return 405, "text", b"the admin pages can only be read\n"
-        page = self._pages.get(head.path.partition(b"?")[0])
+        if not _is_same_origin(head):
+            return 403, "text", b"requests of other web sites are not served\n"
+        path = head.path.partition(b"?")[0]
+        if path in self._actions and head.method == b"POST":
+            status, body = self._actions[path]()
+            return status, "text", body
+        if head.method not in (b"GET", b"HEAD") or path in self._actions:
+            return 405, "text", b"pages are read with GET, and what can be done is done with POST\n"
+        page = self._pages.get(path)
         if page is None:
             index = b"".join(b"%s\n" % path for path in sorted(self._pages))
             return (200 if head.path == b"/" else 404), "text", index
@@ -118,7 +144,7 @@ class Admin:
     # The owner of connections ---------------------------------------------------------------------
 
     def closed(self, connection: Http1Connection | ClientTunnel) -> None:
-        self._connections.discard(connection)
+        self._connections.pop(connection, None)
 
     def switched(self, connection: Connection, tunnel: ClientTunnel) -> None:  # noqa: ARG002  # the word's shape
         raise AssertionError("no page switches protocols")
@@ -146,6 +172,13 @@ def _is_local_or_literal(authority: bytes) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _is_same_origin(head: RequestHead) -> bool:
+    """Say whether no browser says that another web site asks (Fetch Metadata; RFC 6454)."""
+    origin = value_of(head.fields, b"origin")
+    ours = origin is None or origin == b"http://" + head.authority
+    return ours and value_of(head.fields, b"sec-fetch-site") in _SAME_ORIGIN
 
 
 class _Visit:
@@ -181,7 +214,7 @@ class _Visit:
             return
         assert self._head is not None
         connection = self._connection
-        connection.send_head(ResponseHead(status, [_TYPES[kind], _SAFE], length=len(body)))
+        connection.send_head(ResponseHead(status, [_TYPES[kind], *_SAFE], length=len(body)))
         if self._head.method != b"HEAD":
             connection.send_data(body)
         connection.send_end(None)

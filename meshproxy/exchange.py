@@ -40,9 +40,20 @@ from meshproxy.policies.load_balancing.hash_key import HashKey
 from meshproxy.policies.load_balancing.session import Session
 from meshproxy.policies.load_balancing.tokens import Tokens
 from meshproxy.policies.load_shedding import LoadShedding
+from meshproxy.policies.loop_detection import LoopDetection
+from meshproxy.policies.outcome import REFUSAL, SHED, shed
 from meshproxy.policies.propagation import NOTHING, Context, Propagation
 from meshproxy.policies.rate_limit import Refused
-from meshproxy.policies.retry import ASKED, NEVER, RETRIED, RETRIED_FIELD, Retry, retry_after
+from meshproxy.policies.retry import (
+    ASKED,
+    IDEMPOTENT,
+    NEVER,
+    RETRIED,
+    RETRIED_FIELD,
+    UNPROCESSED,
+    Retry,
+    retry_after,
+)
 from meshproxy.policies.retry_budget import RetryBudget
 from meshproxy.refusal import Refusal, refusal
 from meshproxy.routing.split import Backend
@@ -57,14 +68,18 @@ NOTICEABLE: Final = 0.001
 DELAYED: Final = "DI"
 """Envoy's flag of what was delayed on purpose."""
 
+EXHAUSTED: Final = "URX"
+"""Envoy's flag of an answer that is passed on because all tries are used up."""
+
 _LATER: Final = field(b"Retry-After", b"%d" % load_shedding.RETRY_AFTER)
-_REFUSAL: Final = b"x-mesh-refusal"
 _FINE: Final = (None, grpc.NO_STATUS, "0")
 """What the head of an answer may say of its gRPC status when nothing is wrong so far."""
 
 # What has become of further attempts?
 _RETRYING: Final = 1  # there are some, so it counts as one of `Cluster.retries`
 _DENIED: Final = 2  # there was no room for one
+_DOUBTFUL: Final = 4  # one has failed that may have been executed, and should not be twice
+_SHED: Final = 8  # the last one was turned away by a proved peer, whose app had enough to do
 
 # Has the exchange become a tunnel?
 _NO_TUNNEL: Final = 0
@@ -295,10 +310,12 @@ class Caller(Protocol):
         identity_field: Tells the app which peer mTLS proved; None where nobody was proved.
         workload: ``namespace/name`` of the app beside this proxy.
         source: Identity of who calls; empty where nobody was proved.
+        loops: Finds requests that have come by here too often.
     """
 
     direction: str
     hop: str
+    loops: LoopDetection
     workload: str
     identity_field: Field | None
     source: str
@@ -441,6 +458,10 @@ class Exchange:
         caller = self.caller
         if caller.guard is not None and self._stopped(caller.guard, head):
             return None
+        mark = caller.loops.mark(head.mesh_fields)
+        if mark is None:
+            return self.refuse("loop")
+        head.fields.append(mark)
         virtual_host = caller.virtual_host or caller.authorities.find(head.authority)
         route = None if virtual_host is None else virtual_host.find(head)
         if route is None:
@@ -448,9 +469,9 @@ class Exchange:
         self._route = route
         if route.rate_limit is not None:
             told = route.rate_limit.ask(head, caller.source, self.started)
-            self.answer_fields = told.fields if isinstance(told, Refused) else told
             if isinstance(told, Refused):
                 return self._refuse_excess(told)
+            self.answer_fields = told
         if route.redirect is not None:
             return self.redirect(route.redirect.status, route.redirect.location(head))
         backend, split = None, route.split
@@ -505,6 +526,7 @@ class Exchange:
 
     def _refuse_excess(self, refused: Refused) -> None:
         """The caller has had all the requests that it may make."""
+        self.answer_fields = refused.fields
         why = "overflow" if refused.overflow else "limit"
         self.surroundings.rate_limited(self.caller.direction, refused.limit, why)
         self.refuse("rate-limited", f"its limit is {refused.limit!r}")
@@ -625,7 +647,7 @@ class Exchange:
         """Let the app have the request, if it can bear one more; and others a copy of it."""
         shedding, surroundings = self.cluster.shedding, self.surroundings
         if shedding is not None:
-            now = surroundings.now()
+            now = self.started if self.flag is not DELAYED else surroundings.now()
             turned_away = shedding.admit(self.context.criticality, now)
             if turned_away is not None:
                 surroundings.shed(self.cluster.service, turned_away)
@@ -729,36 +751,40 @@ class Exchange:
     def _pass_on(self) -> None:
         """Tell who comes next what it should know of the whole that this is part of."""
         fields, context, now = self.head.fields, self.context, self.surroundings.now()
+        timeouts = self.timeouts
+        if timeouts.of_attempt != inf:
+            self.attempt_due = now + timeouts.attempt
+            self.answer_due = now + timeouts.answer
+            # As a rule the timer that was set in the beginning comes before that.
+            due = now + timeouts.of_attempt
+            if timeouts.of_attempt < FAR and (self.timer is None or self.due > due):
+                self._arm(due)
         if self.deadline != inf:
-            self._pass_deadline_on(now)
-        if self.timeouts.of_attempt != inf:
-            self._limit_attempt(now)
+            if self.grpc_status is None:
+                one = propagation.deadline_field(self.deadline - now)
+                if self.attempts == 1:  # codecs set such fields apart: nobody has said it before us
+                    fields.append(one)
+                else:
+                    propagation.put(fields, one)
+            elif now - self.started >= NOTICEABLE:
+                propagation.put(fields, grpc.timeout_field(self.deadline - now))
+            if self.caller.direction == "outbound":
+                self._tell_spender(now)
         attempt = context.attempt + self.attempts - 1
         if attempt > 1:
             propagation.put(fields, propagation.attempt_field(attempt))
         if context.criticality is not None:
             propagation.put(fields, propagation.criticality_field(context.criticality))
 
-    def _pass_deadline_on(self, now: float) -> None:
-        """Who comes next may take what is left."""
-        fields, left = self.head.fields, self.deadline - now
-        if self.grpc_status is None:
-            one = propagation.deadline_field(left)
-            if self.attempts == 1:  # codecs set such fields apart: nobody has said it before us
-                fields.append(one)
-            else:
-                propagation.put(fields, one)
-        elif now - self.started >= NOTICEABLE:
-            propagation.put(fields, grpc.timeout_field(left))
-        if self.caller.direction != "outbound":
-            return
+    def _tell_spender(self, now: float) -> None:
+        """Of the time that is spent already, somebody has had the most."""
         context, begun = self.context, self.started
         if context.started < begun:
             begun = context.started
         if now - begun >= LEAST or context.spent >= LEAST:
             name, took = deadline.spender(self._spenders(now))
             if name:
-                propagation.put(fields, propagation.spent_field(name, took))
+                propagation.put(self.head.fields, propagation.spent_field(name, took))
 
     def _spenders(self, now: float) -> Iterator[tuple[str, float]]:
         """Yield who has had how much of the time."""
@@ -772,15 +798,6 @@ class Exchange:
             if context.started != inf:
                 yield workload, self.started - context.started
             yield self.cluster.service, now - self.started
-
-    def _limit_attempt(self, now: float) -> None:
-        timeouts = self.timeouts
-        self.attempt_due = now + timeouts.attempt
-        self.answer_due = now + timeouts.answer
-        due = now + timeouts.of_attempt
-        # As a rule the timer that was set in the beginning comes before that.
-        if timeouts.of_attempt < FAR and (self.timer is None or self.due > due):
-            self._arm(due)
 
     def on_upstream_failed(self, code: str) -> None:
         """No connection could be had; nothing of the request was sent."""
@@ -898,7 +915,7 @@ class Exchange:
         said = head.mesh_fields if self.cluster.mtls else None
         refused, below = None, False
         if said is not None:
-            refused, below = value_of(said, _REFUSAL), value_of(said, RETRIED) is not None
+            refused, below = value_of(said, REFUSAL), value_of(said, RETRIED) is not None
         elsewhere = len(self.cluster.available) > 1
         case = self.retry.of_answer(head.status, grpc_status, refused, elsewhere=elsewhere)
         again = case != NEVER
@@ -907,11 +924,15 @@ class Exchange:
             after = retry_after(head.fields)
             again = self._try_again(case, reason, below=below, after=after)
         if not again:
+            if shed(said):
+                self.retrying |= _SHED
             self._tell_of_retries(head.fields, below=below)
             return False
+        if case != UNPROCESSED:
+            self._doubt()
         upstream, self.upstream = self.upstream, None
         cast("Upstream", upstream).discard(head.length)
-        self._end_attempt("", head.status)
+        self._end_attempt(SHED if shed(said) else "", head.status)
         if self.grpc_status is not None:
             self.grpc_status = grpc.NO_STATUS
         return True
@@ -1171,11 +1192,16 @@ class Exchange:
 
     def _retry_or_refuse(self, code: str, *, sent: bool, reused: bool) -> None:
         """The attempt has failed without an answer."""
-        if self.second is not None:
-            return  # which has not
+        if self.second is not None:  # which has not
+            if sent:
+                self._doubt()
+            return None
         case = self.retry.of_failure(code, sent=sent, reused=reused)
         if case == NEVER or not self._try_again(case, code):
-            self.refuse(code)
+            return self.refuse(code)
+        if case != UNPROCESSED:
+            self._doubt()
+        return None
 
     def _try_again(
         self, case: int, reason: str, *, below: bool = False, after: float | None = None
@@ -1209,8 +1235,10 @@ class Exchange:
                 return True
         if why_not in ("budget", "overflow"):
             self.retrying |= _DENIED
-        if why_not != "attempts":  # it has had all that it was promised
+        if why_not != "attempts":
             surroundings.retry_skipped(cluster.service, why_not)
+        elif self.attempts > 1:  # it has had all that it was promised
+            self.flag = EXHAUSTED
         return False
 
     def _objection(self, case: int, *, below: bool = False) -> str:
@@ -1225,17 +1253,30 @@ class Exchange:
 
     def _is_below_limit(self, retries: Limit) -> bool:
         """Say whether the cluster has room for an exchange that makes more than one attempt."""
-        return self.retrying == _RETRYING or not retries.full
+        return bool(self.retrying & _RETRYING) or not retries.full
 
     def _begin_retrying(self, retries: Limit) -> None:
-        if not self.retrying:
-            self.retrying = _RETRYING
+        if not self.retrying & _RETRYING:
+            self.retrying |= _RETRYING
             retries.count += 1
+
+    def _doubt(self) -> None:
+        """
+        An attempt has failed that may have been executed; whatever follows, nobody can tell.
+
+        Of idempotent methods that is all the same: to repeat them is safe.
+        """
+        if self.head.method not in IDEMPOTENT:
+            self.retrying |= _DOUBTFUL
 
     def _tell_of_retries(self, fields: Fields, *, below: bool = False) -> None:
         """What fails here was tried more than once: nobody before us shall do the same again."""
         joined = self.joined
-        if self.retrying or below or (joined is not None and joined.retried):
+        if (
+            self.retrying & (_RETRYING | _DENIED)
+            or below
+            or (joined is not None and joined.retried)
+        ):
             if self.caller.direction == "inbound":
                 fields.append(RETRIED_FIELD)
             elif joined is not None:
@@ -1278,7 +1319,9 @@ class Exchange:
         if self.endpoint is not None:
             status = None if self.grpc_status is None else grpc.status_of(head.fields)
             if self.retry.of_answer(head.status, status) != NEVER:
-                self._end_second(head.status, status, "", seconds)
+                self._doubt()
+                said = head.mesh_fields if self.cluster.mtls else None
+                self._end_second(head.status, status, SHED if shed(said) else "", seconds)
                 second.discard(head)  # the first may still do better
                 return
             surroundings.hedge_won(self.cluster.service)
@@ -1301,6 +1344,8 @@ class Exchange:
         """The second attempt has come to nothing."""
         endpoint = second.endpoint
         self._end_second(0, self.grpc_status, code, 0.0)
+        if sent:
+            self._doubt()
         if self.endpoint is None:  # nor has the first
             self.previous = cast("Endpoint", endpoint)
             self._retry_or_refuse(code, sent=sent, reused=reused)
@@ -1322,6 +1367,8 @@ class Exchange:
         self._refuse(refusal(code), detail, more)
 
     def _refuse(self, why: Refusal, detail: str, more: Sequence[Field] = (), hop: str = "") -> None:
+        if self.retrying & _DOUBTFUL and not why.processed:
+            why, detail = refusal("retry-failed"), why.code
         self.surroundings.refused(self.caller.direction, why.code)
         head, body = local_reply(
             why,
@@ -1397,7 +1444,8 @@ class Exchange:
             self.cluster.requests.count -= 1
             self.endpoint = None
             if not self.tunnel:
-                endpoint.judge(self.status, self.grpc_status, "", self.seconds, self.began)
+                code = SHED if self.retrying & _SHED else ""
+                endpoint.judge(self.status, self.grpc_status, code, self.seconds, self.began)
         else:
             endpoint = self.previous
         self.body = None

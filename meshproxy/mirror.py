@@ -16,6 +16,7 @@ from meshproxy.codec import grpc
 from meshproxy.message import Field, Fields, RequestHead, ResponseHead
 from meshproxy.policies.limits import Limit
 from meshproxy.policies.mirroring import DROPPED, TIMEOUT, Load, copy_of
+from meshproxy.policies.outcome import SHED, shed
 from meshproxy.policies.propagation import criticality_field
 
 
@@ -47,6 +48,7 @@ class Cluster(Protocol):
 
     service: str
     mirrors: Load
+    mtls: bool
     requests: Limit
 
     # Whom to avoid: nobody, as each copy is sent once; and what to go by: chance.
@@ -86,6 +88,7 @@ class Mirror:
         "_held",
         "_held_size",
         "_seconds",
+        "_shed",
         "_status",
         "_surroundings",
         "_timer",
@@ -117,6 +120,7 @@ class Mirror:
         self._trailers: Fields | None = None
         # The answer
         self._status = 0
+        self._shed = False  # as less important than others
         self._seconds = 0.0  # until its head
         self._grpc: str | None = grpc.NO_STATUS if grpc.is_grpc(head.method, head.fields) else None
         self._dropped = 0
@@ -223,6 +227,7 @@ class Mirror:
 
     def on_response_head(self, head: ResponseHead) -> None:
         self._status = head.status
+        self._shed = self._cluster.mtls and shed(head.mesh_fields)
         self._seconds = self._surroundings.now() - self.began
         if self._grpc is not None:
             self._grpc = grpc.status_of(head.fields) or self._grpc
@@ -240,7 +245,7 @@ class Mirror:
         if trailers is not None and self._grpc is not None:
             self._grpc = grpc.status_of(trailers) or self._grpc
         self._upstream = None
-        self._end_attempt("")
+        self._end_attempt(SHED if self._shed else "")
         self._finish(self._outcome)
 
     @property

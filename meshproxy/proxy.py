@@ -141,7 +141,7 @@ class Proxy:
                 self._certificates,
                 self._adopt,
                 build=__version__,
-                admin=self._admin_address,
+                admin=str(bootstrap.admin),
             )
             self._follow()
 
@@ -164,18 +164,14 @@ class Proxy:
                 log.exception("following the control plane failed; trying again")
                 await asyncio.sleep(DISCOVER_AGAIN)
 
-    @property
-    def _admin_address(self) -> str:
-        return f"{self._bootstrap.admin.address}:{self._bootstrap.admin.port}"
-
     async def _open_admin(self) -> None:
         admin = self._bootstrap.admin
         try:
-            await self._admin.start(self._sockets.take((admin.address, admin.port)))
+            await self._admin.start(self._sockets.take(admin.place))
         except OSError as error:
             reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
-            message = f"cannot listen on {self._admin_address}: {reason}"
-            raise ContractError("admin.port", message) from None
+            field = "admin.port" if admin.socket is None else "admin.socket"
+            raise ContractError(field, f"cannot listen on {admin}: {reason}") from None
 
     async def _adopt(self, snapshot: Snapshot) -> None:
         """
@@ -243,8 +239,7 @@ class Proxy:
             log.warning("no other process will be able to take over from this one: %s", error)
 
     def _listening(self) -> dict[Place, list["socket.socket"]]:
-        admin = self._bootstrap.admin
-        return {**self._traffic.sockets, (admin.address, admin.port): self._admin.sockets}
+        return {**self._traffic.sockets, self._bootstrap.admin.place: self._admin.sockets}
 
     def _on_takeover_failed(self) -> None:
         if not self.finished.is_set():
@@ -262,8 +257,10 @@ class Proxy:
     def ready(self) -> bool:
         """Configured, and in possession of a certificate wherever one is needed."""
         snapshot = self._snapshot
-        needs = any(spec.mtls == "strict" for spec in snapshot.listeners) or any(
-            spec.mtls for spec in snapshot.clusters
+        needs = (
+            any(spec.mtls == "strict" for spec in snapshot.listeners)
+            or any(spec.mtls == "strict" for spec in snapshot.destinations)
+            or any(spec.mtls for spec in snapshot.clusters)
         )
         certified = self._certificates.ready or not needs
         return self._configured and certified and self._traffic.ready and not self._draining
@@ -273,10 +270,13 @@ class Proxy:
         page("/metrics", "text", self._page_metrics, slow=True)
         page("/healthz/live", "text", lambda: (200, b"live\n"))
         page("/healthz/ready", "text", self._page_ready)
-        page("/config", "json", lambda: (200, as_json(without_secrets(self._snapshot))))
+        # In a thread: that of a large mesh has megabytes.
+        page("/config", "json", self._page_config, slow=True)
         # Workers have to be asked, which a page can only wait for in a thread.
         page("/clusters", "json", self._page_clusters, slow=self._bootstrap.workers > 1)
         page("/certs", "json", lambda: (200, as_json(self._certificates.described())))
+        if self._bootstrap.admin.drain:
+            self._admin.action("/drain", self._drain_by_admin)
 
     def _page_metrics(self) -> tuple[int, bytes]:
         metrics = self._traffic.counted()
@@ -302,10 +302,18 @@ class Proxy:
             return 503, b"not all workers are ready\n"
         return 503, b"no valid certificate\n"
 
+    def _page_config(self) -> tuple[int, bytes]:
+        return 200, as_json(without_secrets(self._snapshot))
+
     def _page_clusters(self) -> tuple[int, bytes]:
         return 200, as_json(self._traffic.clusters())
 
     # Drain and stop -------------------------------------------------------------------------------
+
+    def _drain_by_admin(self) -> tuple[int, bytes]:
+        log.info("drain: asked for at the admin port")
+        self.finished.set()
+        return 202, b"draining\n"
 
     async def drain(self) -> None:
         """Accept no more and wait for what runs, up to the drain time."""

@@ -43,10 +43,12 @@ _TABLE = (
     Refusal("body-timeout", 408, 4, "DPE", True, "The rest of the request body did not arrive in time."),
     Refusal("not-implemented", 501, 12, "DPE", False, "The proxy does not offer what the request asks for."),
     Refusal("connection-abused", 429, 8, "DPE", False, "The connection was used for much that is no request."),
+    Refusal("proxy-overloaded", 503, 14, "OM", False, "This proxy has no room for more connections."),
     # Where it should go
     Refusal("no-route", 404, 12, "NR", False, "No route matches this request."),
     Refusal("misdirected", 421, 14, "NR", False, "The tunnel was asked for another place than the one it leads to."),
     Refusal("unknown-destination", 502, 12, "NR", False, "This address is no service of the mesh, and others are not to be called."),
+    Refusal("loop", 508, 12, "NR", False, "The request goes in a circle: it has come by here too often."),
     Refusal("unresolved-backend", 500, 14, "NC", False, "The route points to a backend that does not exist."),
     Refusal("not-ready", 503, 14, "NC", False, "The proxy has no configuration or no certificate yet."),
     # Whether it may pass
@@ -71,6 +73,7 @@ _TABLE = (
     Refusal("upstream-closed", 502, 14, "UC", True, "The endpoint closed the connection before it answered in full."),
     Refusal("upstream-reset", 502, 14, "UR", True, "The endpoint gave up the request before it answered in full."),
     Refusal("upstream-protocol-error", 502, 13, "UPE", True, "The endpoint's answer is not valid HTTP."),
+    Refusal("retry-failed", 502, 14, "URX", True, "One attempt failed that may have been executed, and a further one could not be made."),
     Refusal("attempt-timeout", 504, 4, "UT", True, "The endpoint did not answer in the time that one attempt has."),
     Refusal("stream-idle", 504, 4, "SI", True, "Nothing of the request or its answer has moved for too long."),
     Refusal("duration-exceeded", 504, 4, "UMSDR", True, "Request and answer together took longer than is allowed."),

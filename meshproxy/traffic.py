@@ -21,6 +21,7 @@ from meshproxy.config.bootstrap import Bootstrap
 from meshproxy.config.snapshot import Mesh, Prepared
 from meshproxy.contract.resources import Snapshot
 from meshproxy.contract.spiffe import SpiffeId
+from meshproxy.downstream.admission import Admission
 from meshproxy.downstream.sockets import Place, Sockets
 from meshproxy.exchange import Exchange
 from meshproxy.identity.certificates import Certificates
@@ -58,6 +59,12 @@ class Environment:
         self.identity = bootstrap.identity
         self.trust_domain = SpiffeId.parse(bootstrap.identity).trust_domain
         self.drain_seconds = bootstrap.drain_seconds
+        self.admission = Admission(
+            bootstrap.limits.connections,
+            bootstrap.limits.memory,
+            workers=bootstrap.workers,
+            now=time.monotonic,
+        )
         self.metrics = metrics
         self.sockets = sockets
         self.exchanges: set[Exchange] = set()

@@ -10,8 +10,12 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 # Each room may import the rooms before it (and itself).  `words` are single files.
+# fmt: off
 RINGS = (
-    ("message", "refusal", "contract", "backoff", "interpreter", "one_line", "private_file"),
+    (
+        "message", "refusal", "contract", "backoff", "confinement", "interpreter", "log_writer",
+        "one_line", "private_file",
+    ),
     ("codec", "routing", "policies"),
     ("local_reply",),
     ("hedge", "mirror"),
@@ -26,6 +30,7 @@ RINGS = (
     ("interception",),
     ("__main__",),
 )
+# fmt: on
 INNER = (
     "message",
     "refusal",
@@ -50,7 +55,7 @@ FORBIDDEN_INSIDE = {
     "threading",
 }
 # What the control plane may import of meshproxy besides the inner ring: leaves that both need.
-SHARED = ("backoff", "interpreter", "one_line", "private_file", "__version__")
+SHARED = ("backoff", "confinement", "interpreter", "one_line", "private_file", "__version__")
 # Prose only, or a program that its integration test runs.
 NEEDS_NO_TEST_FILE = {"__init__.py", "__main__.py"}
 

@@ -22,6 +22,7 @@ OURS = re.compile(
     r"`((?:meshproxy|control_plane|configs|deploy|tests|docs|bench|lessons)/[\w./-]*)`"
 )
 LINK = re.compile(r"\]\((?!https?://|#)([^)#]+)(?:#[^)]*)?\)")
+TEST = re.compile(r"`(tests/[\w/]+\.py::\w+)`")
 INDEX_ROWS = 20
 
 
@@ -79,6 +80,25 @@ def named(pattern: re.Pattern[str]) -> list[object]:
 def test_every_file_that_is_named_exists(document: Path, path: str) -> None:
     """A file or folder in a code span is there, from the root of the repository."""
     assert (ROOT / path).exists(), f"{document.name} names {path}"
+
+
+@pytest.mark.parametrize(("document", "test"), named(TEST))
+def test_every_test_that_is_named_exists(document: Path, test: str) -> None:
+    """`tests/file.py::test_name` in a document is there to be run."""
+    path, _, name = test.partition("::")
+    text = (ROOT / path).read_text()
+    assert re.search(rf"^(async )?def {name}\(", text, re.MULTILINE), (
+        f"{document.name} names {test}"
+    )
+
+
+def test_every_hazard_is_shown_by_a_test() -> None:
+    """A row of the table of hazards names at least one, or is the heading of a group."""
+    text = (ROOT / "docs/security.md").read_text()
+    table = text.partition("## Hazards")[2].partition("\n## ")[0]
+    rows = [line for line in table.splitlines() if line.startswith("| ")][1:]
+    assert len(rows) > 30
+    assert [row for row in rows if not TEST.search(row) and not row.startswith("| **")] == []
 
 
 @pytest.mark.parametrize(("document", "target"), named(LINK))
@@ -144,7 +164,12 @@ def test_every_verb_exists(bin_folder: Path) -> None:
 
 def test_locks_say_nothing_of_where_packages_come_from() -> None:
     """Lock files hold versions and hashes: no address, no index, no path of somebody's machine."""
-    for name in ("requirements.lock", "requirements-dev.lock", "requirements-bench.lock"):
+    for name in (
+        "requirements.lock",
+        "requirements-dev.lock",
+        "requirements-bench.lock",
+        "requirements-audit.lock",
+    ):
         text = (ROOT / name).read_text()
         assert "://" not in text
         assert not re.search(r"^(-i|-f|--)", text, re.MULTILINE)

@@ -10,6 +10,7 @@ Which mesh a command speaks to.
     ~/.config/meshproxy/context.json
 """
 
+import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -28,14 +29,22 @@ class Context(Struct, frozen=True, kw_only=True):
     How to reach a control plane.
 
     Attributes:
-        api: ``http://address:port``.
-        token_file: File whose content authorizes; None where none is asked for.
+        api: ``http://address:port``, or ``https://`` with `roots` and `identity`.
+        token_file: The operator's token: with it everything is allowed.
+        view_token_file: The viewer's token, for questions; without it the operator's asks, too.
+        certificate: PEM file of key and certificate to show instead of tokens (https).
+        roots: PEM file of the roots that vouch for the control plane (https).
+        identity: SPIFFE ID that the control plane must prove (https).
         run_dir: Run directory of a local mesh.
         pid: The `meshctl up` that runs it.
     """
 
     api: str
     token_file: str | None = None
+    view_token_file: str | None = None
+    certificate: str | None = None
+    roots: str | None = None
+    identity: str | None = None
     run_dir: str | None = None
     pid: int | None = None
 
@@ -80,7 +89,8 @@ def read(path: Path) -> Context:
         CommandError: It cannot be read, or is not a context.
     """
     try:
-        return wire.decode(path.read_bytes(), Context)
+        context = wire.decode(path.read_bytes(), Context)
+        mode = stat.S_IMODE(path.stat().st_mode)
     except PermissionError as error:
         why = f"{error.strerror}; a mesh that was started with sudo is asked with sudo"
         raise CommandError(f"cannot read the context {path}: {why}", USAGE) from None
@@ -88,6 +98,16 @@ def read(path: Path) -> Context:
         raise CommandError(f"cannot read the context {path}: {error.strerror}", USAGE) from None
     except wire.ContractError as error:
         raise CommandError(f"{path} is not a context file: {error}", USAGE) from None
+    if mode & 0o022:
+        why = f"has mode {mode:04o}: others could have tokens sent to themselves; chmod 0600 it"
+        raise CommandError(f"the context {path} {why}", USAGE)
+    if not context.api.startswith("https://"):
+        return context
+    for field in ("roots", "identity"):
+        if getattr(context, field) is None:
+            why = f"{field} is missing, and api is https: whom to believe must be known"
+            raise CommandError(f"{path} is not a context file: {why}", USAGE)
+    return context
 
 
 def _candidates(environment: Mapping[str, str], folder: Path, home: Path) -> Iterator[Path]:

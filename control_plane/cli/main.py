@@ -11,7 +11,19 @@ import os
 import sys
 from collections.abc import Sequence
 
-from control_plane.cli import certs, config, demo, proxies, stat, status, token, up
+from control_plane.cli import (
+    authz,
+    certs,
+    config,
+    demo,
+    explain,
+    plaintext,
+    proxies,
+    stat,
+    status,
+    token,
+    up,
+)
 from control_plane.cli.arguments import Verbs, add_files, add_output
 from control_plane.cli.errors import OK, USAGE, CommandError
 from meshproxy import __version__
@@ -66,6 +78,9 @@ def build_parser() -> argparse.ArgumentParser:
     proxies.register(verbs)
     config.register(verbs)
     stat.register(verbs)
+    authz.register(verbs)
+    explain.register(verbs)
+    plaintext.register(verbs)
     token.register(verbs)
     certs.register(verbs)
     return parser

@@ -2,13 +2,14 @@
 The policies that one proxy obeys, in words: `meshctl config PROXY policies`.
 
 The first rows are the defaults, which hold wherever nobody said otherwise; then comes what differs from
-them, by cluster, and what routes and inbound ports add.  As JSON, everything is written out, defaults
-included.
+them, by cluster, and what routes and inbound ports add, who may come there included.  As JSON,
+everything is written out, also the defaults.
 """
 
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from control_plane.cli import access
 from control_plane.cli.matching import described
 from control_plane.cli.output import table
 from control_plane.resources.duration import text_of
@@ -56,9 +57,13 @@ def data(snapshot: Snapshot) -> dict[str, Any]:
             for one in host.routes
         ],
         "virtual_hosts": [
-            {"name": host.name, **_written(host, ("rate_limits",))}
+            {"name": host.name, **_written(host, ("rate_limits", "authorization", "jwt"))}
             for host in snapshot.virtual_hosts
         ],
+        "tcp_routes": [
+            {"name": one.name, **_written(one, ("authorization",))} for one in snapshot.tcp_routes
+        ],
+        "mtls": access.mtls_of(snapshot),
     }
 
 
@@ -85,6 +90,7 @@ def as_table(snapshot: Snapshot, width: int | None) -> str:
                     seen.add(row)
                     rows.append(row)
         rows += [(host.name, "rate limit", _rate_limit(one)) for one in host.rate_limits]
+    rows += access.rows(snapshot)
     return table(("AT", "POLICY", "SETTING"), rows, width=width)
 
 

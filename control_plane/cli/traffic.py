@@ -24,8 +24,15 @@ CONNECTIONS = "mesh_tcp_connections_total"
 SENT = "mesh_tcp_sent_bytes_total"
 RECEIVED = "mesh_tcp_received_bytes_total"
 OPEN = "mesh_tcp_connections_active"
-COUNTERS = frozenset({REQUESTS, BUCKETS, REFUSALS, HANDSHAKE_FAILURES, CONNECTIONS, SENT, RECEIVED})
-GAUGES = frozenset({OPEN})
+PLAINTEXT_CONNECTIONS = "mesh_plaintext_connections_total"
+PLAINTEXT_OPEN = "mesh_plaintext_connections_active"
+COUNTERS = frozenset(
+    {
+        REQUESTS, BUCKETS, REFUSALS, HANDSHAKE_FAILURES, CONNECTIONS, SENT, RECEIVED,
+        PLAINTEXT_CONNECTIONS,
+    }
+)  # fmt: skip
+GAUGES = frozenset({OPEN, PLAINTEXT_OPEN})
 """What goes up and down, so that only where it stands says something."""
 PLAINTEXT = "plaintext"
 """The `source` of a request whose caller proved nothing."""

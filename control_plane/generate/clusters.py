@@ -3,9 +3,8 @@
 from collections.abc import Collection, Iterable
 from typing import Literal
 
-from control_plane.resources.app_protocol import is_prior_knowledge
-from control_plane.resources.attachment import Services, age
-from control_plane.resources.gateway_api import GRPCRoute, Route
+from control_plane.resources.attachment import Services, age, grpc_backends, speaks_http2
+from control_plane.resources.gateway_api import Route
 from control_plane.resources.model import MeshConfig, Service, ServicePort, Workload
 from control_plane.resources.policies import TrafficPolicySpec
 from control_plane.resources.policy_attachment import Targeted, deciding
@@ -13,7 +12,6 @@ from control_plane.resources.selection import in_front
 from meshproxy.contract.policies import LimitsSpec
 from meshproxy.contract.resources import ClusterSpec, TcpRouteSpec, VirtualHostSpec
 
-from .backends import cluster_name
 from .listeners import inbound_name
 from .traffic_policy import at_callers, at_workloads
 
@@ -49,17 +47,17 @@ def outbound(
     clusters: list[ClusterSpec] = []
     for name in sorted(name for name in names if name is not None):
         service, port = service_port(name, services)
+        spoken = _protocol([(name.rpartition(":")[0], port)], called_by_grpc)
         cluster = ClusterSpec(
             name=name,
             service=name.rpartition(":")[0],
             mtls=mtls,
-            # Between sidecars the handshake settles it.
-            protocol="http1"
-            if mtls
-            else _protocol([(name.rpartition(":")[0], port)], called_by_grpc),
+            protocol="http1" if mtls else spoken,  # between sidecars the handshake settles it
         )
         policy = deciding(service, port, targeted)
-        clusters.append(cluster if policy is None else at_callers(cluster, policy.spec))
+        if policy is not None:
+            cluster = at_callers(cluster, policy.spec, spoken)
+        clusters.append(cluster)
     return tuple(clusters)
 
 
@@ -90,24 +88,6 @@ def inbound(
     )
 
 
-def grpc_backends(routes: Iterable[Route]) -> set[str]:
-    """
-    Return the clusters that GRPCRoutes lead to.
-
-    "If a Service appProtocol isn't specified, an implementation MAY infer the backend protocol
-    through its own means.  Implementations MAY infer the protocol from the Route type referring to
-    the backend Service."  gRPC is HTTP/2, so a backend of a GRPCRoute speaks it.
-    """
-    return {
-        cluster_name(f"{ref.namespace or route.metadata.namespace}/{ref.name}", ref.port)
-        for route in routes
-        if isinstance(route, GRPCRoute)
-        for rule in route.spec.rules
-        for ref in rule.backend_refs
-        if ref.port is not None
-    }
-
-
 def service_port(cluster: str, services: Services) -> tuple[Service, ServicePort]:
     """Return what a cluster is named after."""
     name, _, number = cluster.rpartition(":")
@@ -128,7 +108,7 @@ def _policies_at(
 
 
 def _protocol_at(
-    number: int, workload: Workload, services: Services, called_by_grpc: set[str]
+    number: int, workload: Workload, services: Services, called_by_grpc: set[tuple[str, int]]
 ) -> Protocol:
     """
     Return what the app speaks on one of its ports, as the services in front of it say.
@@ -138,10 +118,8 @@ def _protocol_at(
     return _protocol(in_front(number, workload, services), called_by_grpc)
 
 
-def _protocol(ports: Iterable[tuple[str, ServicePort]], called_by_grpc: set[str]) -> Protocol:
-    for name, port in ports:
-        if is_prior_knowledge(port):
-            return "http2"
-        if port.app_protocol is None and cluster_name(name, port.port) in called_by_grpc:
-            return "http2"
-    return "http1"
+def _protocol(
+    ports: Iterable[tuple[str, ServicePort]], called_by_grpc: set[tuple[str, int]]
+) -> Protocol:
+    http2 = any(speaks_http2(name, port, called_by_grpc) for name, port in ports)
+    return "http2" if http2 else "http1"

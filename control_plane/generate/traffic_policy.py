@@ -69,9 +69,20 @@ _CRITICALITIES: dict[str, Criticality] = {
 }
 
 
-def at_callers(cluster: ClusterSpec, policy: TrafficPolicySpec) -> ClusterSpec:
-    """Return a cluster with what a policy says about calling it."""
-    return msgspec.structs.replace(cluster, **_sections(policy))
+def at_callers(
+    cluster: ClusterSpec, policy: TrafficPolicySpec, spoken: Literal["http1", "http2"]
+) -> ClusterSpec:
+    """
+    Return a cluster with what a policy says about calling it.
+
+    A check by gRPC is left out where the app is spoken to in HTTP/1.1: it could only fail, for all
+    endpoints at once.  `policy_references` reports it.
+    """
+    changes = _sections(policy)
+    check = changes.get("health_check")
+    if check is not None and check.type == "grpc" and spoken == "http1":
+        del changes["health_check"]
+    return msgspec.structs.replace(cluster, **changes)
 
 
 def at_workloads(cluster: ClusterSpec, policies: Iterable[TrafficPolicySpec]) -> ClusterSpec:

@@ -21,8 +21,8 @@ from msgspec import Struct
 
 from meshproxy.contract.resources import Protocol
 
-from .app_protocol import protocol_of
-from .gateway_api import ParentRef, Route
+from .app_protocol import is_prior_knowledge, protocol_of
+from .gateway_api import GRPCRoute, ParentRef, Route
 from .model import Service, ServicePort
 from .policies import Policy
 from .security import SecurityPolicy
@@ -133,3 +133,31 @@ def selects(ref: ParentRef, port: ServicePort) -> bool:
 def takes(port: ServicePort, kind: str) -> bool:
     """Say whether a port that speaks what its `appProtocol` says takes routes of a kind."""
     return protocol_of(port) in ("detect", _LAYER[kind])
+
+
+# What an app speaks -------------------------------------------------------------------------------
+
+
+def grpc_backends(routes: Iterable[Route]) -> set[tuple[str, int]]:
+    """
+    Return the service ports that GRPCRoutes lead to, each as ``namespace/name`` and number.
+
+    "If a Service appProtocol isn't specified, an implementation MAY infer the backend protocol
+    through its own means.  Implementations MAY infer the protocol from the Route type referring to
+    the backend Service."  gRPC is HTTP/2, so a backend of a GRPCRoute speaks it.
+    """
+    return {
+        (f"{ref.namespace or route.metadata.namespace}/{ref.name}", ref.port)
+        for route in routes
+        if isinstance(route, GRPCRoute)
+        for rule in route.spec.rules
+        for ref in rule.backend_refs
+        if ref.port is not None
+    }
+
+
+def speaks_http2(name: str, port: ServicePort, called_by_grpc: set[tuple[str, int]]) -> bool:
+    """Say whether the app behind a port of the Service `name` is spoken to in HTTP/2."""
+    if is_prior_knowledge(port):
+        return True
+    return port.app_protocol is None and (name, port.port) in called_by_grpc

@@ -15,14 +15,14 @@ from msgspec import Struct
 from control_plane.placement import Placements
 from control_plane.store import Location, State
 
-from .attachment import by_parent
+from .attachment import by_parent, grpc_backends
 from .finding import Finding
 from .gateway_api import GRPCRoute, HTTPRoute, Route, TCPRoute, TLSRoute
 from .model import DEFAULT_MESH, MeshConfig, Service, Workload
 from .parse import Source, parse
 from .policies import FaultInjection, Policy, RateLimitPolicy, TrafficPolicy
 from .policy_attachment import by_target
-from .policy_references import untargeted
+from .policy_references import unchecked, untargeted
 from .references import unresolved
 from .security import (
     AuthorizationPolicy,
@@ -152,11 +152,14 @@ def _unresolved(sources: Iterable[Source], state: State) -> Iterator[Finding]:
     """Yield what does not do now what it seems to."""
     services, parented = state.services, by_parent(state.routes.values())
     targeted = by_target(state.policies.values())
+    called_by_grpc = grpc_backends(state.routes.values())
     mesh = state.mesh_config or DEFAULT_MESH
     for source in sources:
         match source.resource:
             case TrafficPolicy() | RateLimitPolicy() | FaultInjection() as policy:
-                yield from untargeted(source, policy, services, targeted)
+                yield from untargeted(source, policy, services, targeted, parented)
+                if isinstance(policy, TrafficPolicy):
+                    yield from unchecked(source, policy, services, called_by_grpc)
             case GRPCRoute() | HTTPRoute() | TCPRoute() | TLSRoute() as route:
                 yield from unresolved(source, route, services, parented, state.policies)
             case AuthorizationPolicy() | PeerAuthentication() | RequestAuthentication() as policy:

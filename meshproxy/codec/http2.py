@@ -481,9 +481,10 @@ class ClientSession(_Session):
         switches: The peer understands CONNECT with :protocol, which must not be sent otherwise
             (RFC 8441 section 3); not known before it has greeted.
         streams: Those that are open.
+        admitted: How many the peer takes at once.
     """
 
-    __slots__ = ("_admitted", "_header_limit", "_on_going_away", "_on_greeted", "going_away", "greeted", "streams", "switches")  # fmt: skip
+    __slots__ = ("_header_limit", "_on_going_away", "_on_greeted", "admitted", "going_away", "greeted", "streams", "switches")  # fmt: skip
 
     def __init__(
         self,
@@ -499,7 +500,7 @@ class ClientSession(_Session):
         self._on_going_away = on_going_away
         self._on_greeted = on_greeted
         self.streams: dict[int, ResponseStream] = {}
-        self._admitted = admitted
+        self.admitted = admitted
         self._header_limit = HEADER_LIST_LIMIT
         self.going_away = False
         self.greeted = False
@@ -518,7 +519,7 @@ class ClientSession(_Session):
         """How many more requests the peer would take at once."""
         if self.going_away or self.closed:
             return 0
-        return self._admitted - len(self.streams)
+        return self.admitted - len(self.streams)
 
     # Requests -------------------------------------------------------------------------------------
 
@@ -552,7 +553,7 @@ class ClientSession(_Session):
         self._spend()
         current = self._engine.remote_settings
         self.switches = bool(current.get(_SETTING_CONNECT))
-        self._admitted = min(current.get(_SETTING_STREAMS, MAX_STREAMS), MAX_STREAMS)
+        self.admitted = min(current.get(_SETTING_STREAMS, MAX_STREAMS), MAX_STREAMS)
         # Where nothing was announced we assume that the peer takes what we would.
         self._header_limit = event.settings.get(_SETTING_HEADERS, self._header_limit)
         if not self.greeted:

@@ -34,10 +34,27 @@ class _Part(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 
 class Admin(_Part, frozen=True, kw_only=True):
-    """Where metrics, health and diagnostics are served; loopback unless told otherwise."""
+    """
+    Where metrics, health and diagnostics are served; loopback unless told otherwise.
+
+    Attributes:
+        socket: A Unix socket instead of address and port; only the proxy's own user may connect.
+        drain: ``POST /drain`` does what SIGTERM does.  Otherwise nothing can be done there.
+    """
 
     address: Name = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535)] = 15000
+    socket: Path | None = None
+    drain: bool = False
+
+    @property
+    def place(self) -> tuple[str, int]:
+        """Where to listen, as `downstream.sockets` has it."""
+        return (self.address, self.port) if self.socket is None else (str(self.socket), 0)
+
+    def __str__(self) -> str:
+        """How others are told to find it."""
+        return f"{self.address}:{self.port}" if self.socket is None else f"unix:{self.socket}"
 
 
 class ControlPlane(_Part, frozen=True, kw_only=True):
@@ -63,6 +80,20 @@ class Static(_Part, frozen=True, kw_only=True):
     key: Path | None = None
 
 
+class Limits(_Part, frozen=True, kw_only=True):
+    """
+    What one process takes before it refuses more (`docs/limits.md`).
+
+    Attributes:
+        connections: From clients; what descriptors allow, where nothing is said, or less than that.
+        memory: Bytes of the process above which no connection is accepted; 0 for any number.
+            Four fifths of what the container has, where nothing is said.
+    """
+
+    connections: Annotated[int, Meta(ge=1, le=1_000_000)] | None = None
+    memory: Annotated[int, Meta(ge=0)] | None = None
+
+
 class Bootstrap(_Part, frozen=True, kw_only=True):
     """
     Attributes:
@@ -71,6 +102,7 @@ class Bootstrap(_Part, frozen=True, kw_only=True):
         version: Of the workload; a label in metrics.
         state: Directory, mode 0700, for key, certificate and the last snapshot.
         workers: Processes that serve traffic; with more than one, a further one leads them.
+        limits: Of connections and memory.
         drain_seconds: How long requests may go on after SIGTERM or after a hot restart.
     """
 
@@ -81,6 +113,7 @@ class Bootstrap(_Part, frozen=True, kw_only=True):
     admin: Admin = Admin()
     workers: Workers = 1
     drain_seconds: Annotated[float, Meta(ge=0, le=3600)] = 10.0
+    limits: Limits = Limits()
     control_plane: ControlPlane | None = None
     static: Static | None = None
 

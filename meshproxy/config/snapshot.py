@@ -28,7 +28,7 @@ from meshproxy.routing.authority import normalized
 from meshproxy.routing.table import Authorities, VirtualHost, compile_virtual_host
 from meshproxy.routing.tcp import TcpRoute, compile_tcp_route
 from meshproxy.upstream import cluster as upstream
-from meshproxy.upstream.cluster import Cluster, check_balancing
+from meshproxy.upstream.cluster import Cluster, check_policies
 from meshproxy.upstream.passthrough import PassThrough
 
 _NO_SECRET = "expected a session_secret in one of trust, from which its tokens are made"
@@ -170,7 +170,7 @@ class Mesh:
             if spec.name in clusters:
                 raise ContractError(f"cluster/{spec.name}", "is given twice")
             Retry(spec.retry, f"cluster/{spec.name} retry")  # adopted only when nothing can fail
-            check_balancing(spec)
+            check_policies(spec)
             known = self.clusters.get(spec.name)
             clusters[spec.name] = known or Cluster(spec, self._environment)
         served: set[str] = set()

@@ -22,6 +22,7 @@ from meshproxy.exchange import Authorities, Cluster, Series, Surroundings
 from meshproxy.message import Field, field
 from meshproxy.policies.authorization import Authorization, Source, Standing
 from meshproxy.policies.first_speaker import FirstSpeaker
+from meshproxy.policies.loop_detection import LoopDetection
 from meshproxy.relay import Cluster as RelayCluster
 from meshproxy.relay import Relay
 from meshproxy.relay import Series as RelaySeries
@@ -31,6 +32,7 @@ from meshproxy.routing.tcp import TcpRoute
 from meshproxy.telemetry.denials import Denials
 from meshproxy.telemetry.metrics import GrpcLabels, Metrics
 
+from .admission import Admission
 from .guard import Guard
 from .sockets import Sockets
 
@@ -50,6 +52,7 @@ class Environment(Surroundings, Protocol):
         server_context: TLS for the next inbound connection; None before there is a certificate.
         sockets: Where listening sockets come from.
         drain_seconds: How long who is idle may stay when no more connections are accepted.
+        admission: How many connections there may be.
         revoked: Identities that are denied, whatever certificate they show.
         denials: Who was denied what.
     """
@@ -62,6 +65,7 @@ class Environment(Surroundings, Protocol):
     loop: asyncio.AbstractEventLoop
     sockets: Sockets
     drain_seconds: float
+    admission: Admission
     revoked: frozenset[str]
     denials: Denials
     wall: Callable[[], float]
@@ -78,8 +82,8 @@ class Caller:
     """
 
     __slots__ = (
-        "_connections", "_destination", "_statuses", "authorities",
-        "direction", "guard", "hop", "identity", "identity_field", "relays", "series", "source",
+        "_connections", "_destination", "_statuses", "authorities", "direction", "guard", "hop",
+        "identity", "identity_field", "loops", "relays", "series", "source",
         "surroundings", "tcp_route", "virtual_host", "workload",
     )  # fmt: skip
 
@@ -94,6 +98,7 @@ class Caller:
         self.direction: str = destination.direction
         self.hop = destination.hop
         self.workload = destination.environment.workload
+        self.loops = destination.loops
         self.identity = identity
         self.source = identity or ""
         if self.direction == "outbound":
@@ -188,6 +193,7 @@ class Destination:
     Attributes:
         mtls: What its connections must be; None for what the listener says.
         port: Of the service, or of the app; what a peer must ask a tunnel for.
+        app_port: Of the app, as metrics call it: also where the listener's is another.
         protocol: What clients speak, where somebody has said so.
         virtual_host: Serves every request, or None to choose by authority.
         tcp_route: Of connections that are not HTTP; None where there are none.
@@ -197,18 +203,8 @@ class Destination:
     """
 
     __slots__ = (
-        "__weakref__",
-        "_callers",
-        "authorities",
-        "direction",
-        "environment",
-        "first_speaker",
-        "hop",
-        "mtls",
-        "places",
-        "port",
-        "protocol",
-        "tcp_route",
+        "__weakref__", "_callers", "app_port", "authorities", "direction", "environment",
+        "first_speaker", "hop", "loops", "mtls", "places", "port", "protocol", "tcp_route",
         "virtual_host",
     )  # fmt: skip
 
@@ -217,12 +213,14 @@ class Destination:
         self.direction: str = spec.direction
         self.hop = f"{spec.direction} of {environment.workload}"
         self.port = spec.port
+        self.app_port = spec.name.removeprefix("inbound:")
         self.protocol: Spoken = spec.protocol
         self.virtual_host: VirtualHost[Cluster] | None = None
         self.tcp_route: TcpRoute[RelayCluster] | None = None
         self.authorities: Authorities
         self.places: Mapping[bytes, Destination] = {}
         self.first_speaker = FirstSpeaker()
+        self.loops = LoopDetection(spec.direction, environment.workload)
         self._callers: dict[str | None, Caller] = {}
         self.mtls: Mtls | None = spec.mtls
 

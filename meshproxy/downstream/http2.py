@@ -76,7 +76,10 @@ class Http2Stream(Stream):
         self.ended = last
         if self.exchange is not None:
             self.exchange.on_request_data(data, last)
-        self.took(len(data))
+        if self._paused:
+            self.took(len(data))
+        else:  # `took`, without the call
+            self._link.session.acknowledge(self.id, len(data))
 
     def on_request_end(self, trailers: Fields | None) -> None:
         self.ended = True

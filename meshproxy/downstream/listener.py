@@ -16,7 +16,7 @@ import ssl
 import struct
 from collections.abc import Coroutine
 from functools import partial
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 from meshproxy.codec.budget import PEER, STRANGER
 from meshproxy.codec.http1 import encode_response_head
@@ -38,7 +38,7 @@ from .captured import Captured, Unknown
 from .destination import PLAINTEXT, Destination, Environment
 from .greeting import Greeting
 from .http2 import Http2Connection
-from .sockets import cannot_listen
+from .sockets import cannot_listen, peer_address
 from .speculation import Speculation
 from .tcp import TcpConnection
 from .trunk import TrunkConnection
@@ -57,6 +57,28 @@ TURN_AWAY_TIMEOUT = 1.0
 
 SWEEP = 1.0
 """Seconds between two looks at the connections' deadlines."""
+
+SHEDDING = 64
+"""Greetings under way above which nobody is told any more that all is full."""
+
+COMPLAIN = 10.0
+"""Seconds between two words in the log about it."""
+
+
+class Peer(NamedTuple):
+    """
+    What is to be remembered of who is at the other end of a connection.
+
+    Attributes:
+        plaintext: What a connection is meant for by which nobody was proved; None over mutual TLS.
+        counted: Port and address under which such a one is counted; None where there is no choice.
+    """
+
+    plaintext: Destination | None
+    counted: tuple[str, str] | None = None
+
+
+PROVED: Final = Peer(None)
 
 Accepted = Arrival | http1.Http1Connection | Http2Connection | ClientTunnel | TcpConnection
 
@@ -80,12 +102,14 @@ class Listener:
         self._captured: Captured | None = None
         self._loop = environment.loop
         self.sockets: list[socket.socket] = []
-        # And what it is meant for, if it is plaintext.
-        self._connections: dict[Accepted, Destination | None] = {}
+        self._connections: dict[Accepted, Peer] = {}
         self._greeting: set[asyncio.Task[None]] = set()
         self._counts = environment.metrics.connection("downstream", spec.direction)
         self._sweep: asyncio.TimerHandle | None = None
         self._last_call: asyncio.TimerHandle | None = None
+        self._leaving = False  # it takes who waits in its queue, and then nobody
+        self._complained = -COMPLAIN
+        environment.admission.join(self)
 
     def __repr__(self) -> str:
         state = "draining" if self.draining else "open" if self.sockets else "closed"
@@ -141,8 +165,8 @@ class Listener:
     def expel(self) -> None:
         """End the connections of identities that have been revoked."""
         environment = self.environment
-        for connection, destination in list(self._connections.items()):
-            if destination is not None:  # plaintext, of which nobody was proved
+        for connection, peer in list(self._connections.items()):
+            if peer.plaintext is not None:
                 continue
             identity = peer_identity(connection.transport, environment.trust_domain)
             if identity in environment.revoked:
@@ -157,6 +181,7 @@ class Listener:
 
     def _on_acceptable(self, listening: socket.socket) -> bool:
         """Accept a batch; say whether there may be more."""
+        room = ACCEPT_BATCH if self._leaving else self.environment.admission.room(self)
         for _ in range(ACCEPT_BATCH):
             try:
                 sock, peer = listening.accept()
@@ -166,9 +191,28 @@ class Listener:
                 self._pause_accepting(listening, error)
                 return False
             sock.setblocking(False)
-            task = self._loop.create_task(self._receive(sock, peer))
+            room -= 1
+            if room < 0:
+                if self._shed(sock):
+                    continue
+                coroutine = self._turn_away(sock, "proxy-overloaded")
+            else:
+                coroutine = self._receive(sock, peer)
+            task = self._loop.create_task(coroutine)
             self._greeting.add(task)
             task.add_done_callback(self._greeting.discard)
+        return True
+
+    def _shed(self, sock: socket.socket) -> bool:
+        """It is full: say whether the client was reset, as are those for whom a word is too much."""
+        now = self._loop.time()
+        if now >= self._complained + COMPLAIN:
+            self._complained = now
+            log.warning("%s: full, %d connections; others are refused", self.spec.name, self.connections)  # fmt: skip
+        if len(self._greeting) < SHEDDING and self.spec.mtls != "strict":
+            return False
+        self.environment.refused(self.spec.direction, "proxy-overloaded")
+        _reset(sock)
         return True
 
     def _pause_accepting(self, listening: socket.socket, error: OSError) -> None:
@@ -226,11 +270,13 @@ class Listener:
     ) -> None:
         wire = await greeting.hear()
         if wire is None:
-            speculation, greeting.speculation = greeting.speculation, None
-            if speculation is not None:
-                await self._welcome(sock, destination, speculation)
-            else:
+            if greeting.speculation is None:
                 sock.close()
+            elif self._mtls(destination) == "strict":  # since the client came
+                await self._refuse_plaintext(sock, destination, Wire.OPAQUE)
+            else:
+                speculation, greeting.speculation = greeting.speculation, None
+                await self._welcome(sock, destination, speculation)
         elif wire is Wire.TLS:
             context = self.environment.server_context
             if context is None:
@@ -245,7 +291,7 @@ class Listener:
                 ssl_shutdown_timeout=http1.LINGER_TIMEOUT,
             )
         elif self._mtls(destination) == "strict":
-            await self._refuse_plaintext(sock, wire)
+            await self._refuse_plaintext(sock, destination, wire)
         else:
             if wire is not Wire.OPAQUE:
                 greeting.on_http()
@@ -271,21 +317,25 @@ class Listener:
         except OSError:  # the client gave up meanwhile
             sock.close()
 
-    async def _refuse_plaintext(self, sock: socket.socket, wire: Wire) -> None:
+    async def _refuse_plaintext(
+        self, sock: socket.socket, destination: Destination, wire: Wire
+    ) -> None:
         """Say why, to who speaks HTTP; not a byte of the request goes any further."""
         self.environment.refused("inbound", "mtls-required")
-        self.environment.metrics.handshake_failed("downstream", PLAINTEXT)
+        metrics = self.environment.metrics
+        metrics.handshake_failed("downstream", PLAINTEXT)
+        metrics.plaintext_refused(destination.app_port, peer_address(sock) or "")
         if wire is Wire.HTTP1:
             await self._say(sock, "mtls-required")
         sock.close()
 
-    async def _turn_away(self, sock: socket.socket) -> None:
+    async def _turn_away(self, sock: socket.socket, code: str = "unknown-destination") -> None:
         """
-        Refuse who wanted to go where nobody is, or has no business.
+        Refuse who wanted to go where nobody is, or has no business; or comes when all is full.
 
         Who speaks HTTP/1 is told; others are reset, and so is who waits for the server to speak.
         """
-        self.environment.refused(self.spec.direction, "unknown-destination")
+        self.environment.refused(self.spec.direction, code)
         wire: Wire | None = None
         try:
             with contextlib.suppress(OSError):  # TimeoutError is one, too
@@ -293,9 +343,9 @@ class Listener:
                     greeting = Greeting(self._loop, sock, self.destination, permissive=False)
                     wire = await greeting.hear()
             if wire is Wire.HTTP1:
-                await self._say(sock, "unknown-destination")
+                await self._say(sock, code)
             else:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                _reset(sock)
         finally:
             sock.close()
 
@@ -323,7 +373,9 @@ class Listener:
                 log.warning("%s: refused %s, which is revoked", self.spec.name, arrival.identity)
                 arrival.abort()
                 return
-        self._connections[arrival] = None if arrival.tls else arrival.destination
+        self._connections[arrival] = (
+            PROVED if arrival.tls else self._stranger(arrival.destination, arrival.address)
+        )
         self._counts.opened += 1
         if self._unwanted(arrival):
             self._end(arrival)
@@ -331,8 +383,19 @@ class Listener:
     def opened(self, connection: TcpConnection) -> None:
         """A client's opaque connection stands."""
         if connection not in self._connections:
-            self._connections[connection] = connection.destination
+            self._connections[connection] = self._stranger(
+                connection.destination, connection.address
+            )
             self._counts.opened += 1
+            if self._unwanted(connection):
+                self._end(connection)
+
+    def _stranger(self, destination: Destination, address: str) -> Peer:
+        """Return who came in plaintext; counted where mutual TLS could have been spoken."""
+        if self.spec.direction == "outbound" or self._mtls(destination) == "disabled":
+            return Peer(destination)
+        counted = self.environment.metrics.plaintext_opened(destination.app_port, address)
+        return Peer(destination, counted)
 
     def successor(
         self, arrival: Arrival, *, http2: bool
@@ -384,7 +447,7 @@ class Listener:
             self._loop.call_soon(connection.drain)
 
     def _unwanted(self, connection: Accepted) -> bool:
-        destination = self._connections[connection]
+        destination = self._connections[connection].plaintext
         return destination is not None and self._mtls(destination) == "strict"
 
     def _mtls(self, destination: Destination) -> Mtls:
@@ -412,8 +475,11 @@ class Listener:
         arrival.take_over(connection)
 
     def closed(self, connection: Accepted) -> None:
-        if self._connections.pop(connection, None) is not None:
+        peer = self._connections.pop(connection, None)
+        if peer is not None:
             self._counts.closed += 1
+            if peer.counted is not None:
+                self.environment.metrics.plaintext_closed(*peer.counted)
 
     def malformed(self, code: str) -> None:
         self.environment.refused(self.spec.direction, code)
@@ -441,6 +507,7 @@ class Listener:
         """
         if self.draining:
             return
+        self._leaving = True
         for listening in self.sockets if self._sweep is not None else ():
             while self._on_acceptable(listening):
                 pass  # who waits in the queue has been promised an answer
@@ -475,3 +542,9 @@ class Listener:
             task.cancel()
         for connection in list(self._connections):
             connection.abort()
+
+
+def _reset(sock: socket.socket) -> None:
+    """Close in a way that cannot be taken for an end, and that leaves nothing behind."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()

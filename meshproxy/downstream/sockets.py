@@ -16,8 +16,11 @@ say.  So the first socket of a place is bound without it, which fails when anybo
 only then opened to siblings.
 """
 
+import errno
+import os
 import socket
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from meshproxy.contract.resources import ListenerSpec
 from meshproxy.contract.wire import ContractError
@@ -26,7 +29,7 @@ from meshproxy.tunnel import watch
 BACKLOG = 4096
 
 Place = tuple[str, int]
-"""Address and port, as they are configured."""
+"""Address and port, as they are configured; or the path of a Unix socket, and 0."""
 
 
 class Sockets:
@@ -103,6 +106,8 @@ def cannot_listen(spec: ListenerSpec, error: OSError) -> ContractError:
 
 def _listen(place: Place, *, share: bool) -> socket.socket:
     address, _ = place
+    if "/" in address:
+        return _listen_at(Path(address))
     sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -130,3 +135,31 @@ def peer_address(sock: socket.socket) -> str | None:
     except OSError:
         return None
     return str(peer[0]) if isinstance(peer, tuple) else None
+
+
+def _listen_at(path: Path) -> socket.socket:
+    """Listen on a Unix socket that only our own user may connect to."""
+    _remove_what_a_dead_process_left(path)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        os.fchmod(sock.fileno(), 0o600)  # before there is a name to connect to
+        sock.setblocking(False)
+        sock.bind(str(path))
+        sock.listen(BACKLOG)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _remove_what_a_dead_process_left(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as visitor:
+        try:
+            visitor.connect(str(path))
+        except ConnectionRefusedError:  # a socket, and nobody behind it
+            if path.is_socket():
+                path.unlink()
+            return
+        except OSError:  # nothing there, or no socket: `bind` says what is wrong
+            return
+    raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))

@@ -103,7 +103,7 @@ class Member:
         self.process = None
         ours, theirs = socket.socketpair()
         self._channel = Channel(ours)
-        level = logging.getLevelName(logging.getLogger().level).lower()
+        level = logging.getLevelName(log.getEffectiveLevel()).lower()
         with theirs:
             self.process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-P", "-m", "meshproxy", "worker"),

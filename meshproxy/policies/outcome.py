@@ -18,10 +18,19 @@ thousand.  A 503 is said by, or for, one that is not.  gRPC's `INTERNAL` is what
 proxies call a broken transport (`upstream-protocol-error` in `refusal.py`, for one), where `UNKNOWN`
 is what they make of an exception in a handler, gRPC's 500.
 
-A client that leaves has proved nothing, whatever its reason was.
+A client that leaves has proved nothing, whatever its reason was.  Nor has a proved mesh proxy that
+sheds load (`overloaded`): its app is well and does all it can.  Were that a failure, an overload
+would eject one endpoint after the other, each leaving its load to the rest; and a breaker that opens
+because unimportant requests are turned away would stop the critical ones, too.  Only the load
+balancer minds: less busy endpoints are there to be preferred.
 """
 
 from typing import Final
+
+from meshproxy.message import Fields, value_of
+
+REFUSAL: Final = b"x-mesh-refusal"
+SHED: Final = "overloaded"
 
 SUCCESS: Final = 0
 SERVER_ERROR: Final = 1
@@ -47,8 +56,14 @@ _NOT_ITS_FAULT: Final = frozenset(
         "fields-too-large",  # the client's head
         "body-timeout",  # the client's body
         "upgrade-not-supported",  # what the client asked for
+        SHED,  # the peer's, not the app's
     }
 )
+
+
+def shed(said: Fields | None) -> bool:
+    """Say whether an answer, of whose mesh fields these are, comes from a peer that sheds load."""
+    return said is not None and value_of(said, REFUSAL) == SHED.encode()
 
 
 def outcome(status: int, grpc_status: str | None, code: str) -> int:

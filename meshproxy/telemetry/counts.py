@@ -68,9 +68,11 @@ class Counts(Struct, frozen=True, kw_only=True):
         closed = [
             (side, direction, opened, opened) for side, direction, opened, _ in self.connections
         ]
+        plaintext = self.counters.get("_plaintext", [])
+        accepted = [(labels[:2], count) for labels, count in plaintext if "accepted" in labels]
         return Counts(
             requests=self.requests,
             tcp=[counted.of_the_dead() for counted in self.tcp],
             connections=closed,
-            counters=self.counters,
+            counters=self.counters | {"_plaintext_closed": accepted},
         )

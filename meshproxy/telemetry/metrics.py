@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
 OVERFLOW: Final = "__overflow__"
+MOST_CLIENTS: Final = 256
+"""Series of plaintext connections: a port may be called from any number of addresses."""
 BOUNDS: Final = (
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
 )  # fmt: skip
@@ -201,6 +203,8 @@ class Metrics:
         self._ejections_prevented = _Counter(2, max_series)
         self._health_checks = _Counter(2, max_series)
         self._propagation = _Counter(1, 8)
+        self._plaintext = _Counter(3, max_series)
+        self._plaintext_closed = _Counter(2, max_series)
         self._denied = _Counter(1, 256)
         self._audited = _Counter(1, 256)
 
@@ -252,6 +256,30 @@ class Metrics:
     def handshake_failed(self, side: str, reason: str) -> None:
         """Count a TLS handshake that failed; `reason` is one of ours, not the peer's words."""
         self._handshake_failures.add(side, reason)
+
+    def plaintext_opened(self, port: str, client: str) -> tuple[str, str]:
+        """
+        Count a connection without mutual TLS that was accepted where mutual TLS is possible.
+
+        Returns:
+            What to tell `plaintext_closed` when it ends: also addresses are as many as one likes.
+        """
+        labels = self._plaintext_labels(port, client, "accepted")
+        self._plaintext.add(*labels)
+        return labels[:2]
+
+    def plaintext_closed(self, port: str, client: str) -> None:
+        self._plaintext_closed.add(port, client)
+
+    def plaintext_refused(self, port: str, client: str) -> None:
+        """Count one that was refused because mutual TLS is demanded."""
+        self._plaintext.add(*self._plaintext_labels(port, client, "refused"))
+
+    def _plaintext_labels(self, port: str, client: str, verdict: str) -> tuple[str, str, str]:
+        labels = (port, client, verdict)
+        if labels in self._plaintext.counts or len(self._plaintext.counts) < MOST_CLIENTS:
+            return labels
+        return (OVERFLOW, OVERFLOW, verdict)
 
     def retried(self, cluster: str, reason: str) -> None:
         self._retries.add(cluster, reason)
@@ -593,6 +621,12 @@ class Metrics:
                 self._health_checks,
             ),
             (
+                "mesh_plaintext_connections",
+                "Connections without mutual TLS to ports that can have it: who would not pass STRICT.",
+                ("port", "client", "verdict"),
+                self._plaintext,
+            ),
+            (
                 "mesh_tls_handshake_failures",
                 "TLS handshakes that failed.",
                 ("side", "reason"),
@@ -619,6 +653,16 @@ class Metrics:
             active.add_metric(key, series.active)
         yield opened
         yield active
+        plaintext = GaugeMetricFamily(
+            "mesh_plaintext_connections_active",
+            "Those without mutual TLS that are open now.",
+            labels=("port", "client"),
+        )
+        closed = dict(self._plaintext_closed.counts)
+        for (port, client, verdict), count in list(self._plaintext.counts.items()):
+            if verdict == "accepted":
+                plaintext.add_metric((port, client), count - closed.get((port, client), 0))
+        yield plaintext
 
     def _collect_state(self, now: float) -> Iterator["Metric"]:
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily

@@ -29,7 +29,14 @@ from meshproxy.policies.load_balancing.session import Session
 from meshproxy.policies.load_balancing.tokens import Tokens
 from meshproxy.policies.load_shedding import LoadShedding
 from meshproxy.policies.mirroring import Load
-from meshproxy.policies.outcome import GATEWAY_ERROR, LOCAL_FAILURE, NOTHING, SERVER_ERROR, outcome
+from meshproxy.policies.outcome import (
+    GATEWAY_ERROR,
+    LOCAL_FAILURE,
+    NOTHING,
+    SERVER_ERROR,
+    SHED,
+    outcome,
+)
 from meshproxy.policies.outlier_detection import IN_SERVICE, PROBATION, Host, OutlierDetection
 from meshproxy.policies.retry import Retry
 from meshproxy.policies.retry_budget import RetryBudget
@@ -178,11 +185,7 @@ class Endpoint:
         result = outcome(status, grpc_status, code)
         host, detection, breaker = self.host, self.detection, self.breaker
         if result == NOTHING:
-            if detection is not None:
-                detection.given_up(host, began=began)
-            if breaker is not None:
-                breaker.given_up(began)
-            return
+            return self._learn_nothing(code, seconds, began)
         now = self._environment.now()
         if self._measuring:
             if result in (GATEWAY_ERROR, LOCAL_FAILURE) or is_overload(status, grpc_status):
@@ -197,6 +200,16 @@ class Endpoint:
                 breaker.failed(began, now)
             else:
                 breaker.succeeded(seconds, began, now)
+        return None
+
+    def _learn_nothing(self, code: str, seconds: float, began: float) -> None:
+        """It was no fault of the endpoint's; a probe is given back."""
+        if code == SHED and self._measuring:
+            observe(self, max(seconds, FAILED), self._environment.now())
+        if self.detection is not None:
+            self.detection.given_up(self.host, began=began)
+        if self.breaker is not None:
+            self.breaker.given_up(began)
 
     # As configured --------------------------------------------------------------------------------
 
@@ -582,9 +595,9 @@ class Cluster:
             gauges.concurrency(name, int(self.shedding.limit), self.shedding.active)
 
 
-def check_balancing(spec: ClusterSpec) -> None:
+def check_policies(spec: ClusterSpec) -> None:
     """
-    Find what is wrong with how a cluster is balanced, before it has to be obeyed.
+    Find what is wrong with how a cluster is balanced or checked, before it has to be obeyed.
 
     Raises:
         ContractError: Something is.
@@ -594,6 +607,10 @@ def check_balancing(spec: ClusterSpec) -> None:
         _session(spec)
     except ContractError as error:
         raise ContractError(f"cluster/{spec.name} {error.path}", error.reason) from None
+    check = spec.health_check
+    if check is not None and check.type == "grpc" and not spec.mtls and spec.protocol == "http1":
+        why = "grpc needs protocol http2"  # between sidecars, the far one knows what its app speaks
+        raise ContractError(f"cluster/{spec.name} health_check.type", why)
 
 
 def _hash_key(spec: ClusterSpec) -> HashKey | None:

@@ -17,11 +17,12 @@ from typing import Any, Protocol, cast
 
 from meshproxy.codec import grpc
 from meshproxy.contract.policies import HealthCheckSpec
+from meshproxy.contract.resources import ClusterSpec
 from meshproxy.exchange import Exchange, Upstream
 from meshproxy.message import Fields, RequestHead, ResponseHead, field
 from meshproxy.policies import health
 from meshproxy.policies.health import Health
-from meshproxy.policies.outcome import NOTHING, outcome
+from meshproxy.policies.outcome import NOTHING, SHED, outcome, shed
 from meshproxy.relay import Relay
 from meshproxy.relay import Upstream as Way
 from meshproxy.telemetry.metrics import Metrics
@@ -56,10 +57,12 @@ class Endpoint(Protocol):
     What is checked.
 
     Attributes:
+        cluster: With `mtls`, who answers has proved to be a mesh proxy.
         healthy: What we find.
         name: ``address:port``.
     """
 
+    cluster: ClusterSpec
     healthy: bool
     name: str
 
@@ -183,6 +186,7 @@ class _Get:
         self._check = check
         self._upstream: Upstream | None = None
         self._status = 0
+        self._shed = False
         self.head = self._head()
 
     def _head(self) -> RequestHead:
@@ -213,12 +217,19 @@ class _Get:
 
     def on_response_head(self, head: ResponseHead) -> None:
         self._status = head.status
+        self._shed = self._endpoint.cluster.mtls and shed(head.mesh_fields)
 
     def on_response_data(self, data: bytes, last: bool = False) -> None:  # noqa: ARG002
         if last:
             self.on_response_end(None)
 
-    def on_response_end(self, trailers: Fields | None) -> None:  # noqa: ARG002
+    def on_response_end(self, trailers: Fields | None) -> None:
+        if self._shed:  # busy is not ill: without it, the others would have even more to do
+            self._check.on_no_answer(self, SHED)
+        else:
+            self._learn(trailers)
+
+    def _learn(self, trailers: Fields | None) -> None:  # noqa: ARG002 - gRPC has its status there
         good = health.is_good(self._spec, self._status)
         self._check.on_answer(self, why=f"status {self._status}", good=good)
 
@@ -263,7 +274,7 @@ class _Call(_Get):
             self._answer += data
         super().on_response_data(data, last)
 
-    def on_response_end(self, trailers: Fields | None) -> None:
+    def _learn(self, trailers: Fields | None) -> None:
         if trailers is not None:
             self._grpc_status = grpc.status_of(trailers) or self._grpc_status
         serving = health.is_serving(self._answer)

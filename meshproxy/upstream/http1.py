@@ -244,7 +244,8 @@ class Http1Connection(Connection):
 
     def _give_back(self) -> None:
         """The response is complete; is the connection fit for another request?"""
-        self._keep()
+        if self._discarding is not None:
+            self._keep()
         if self._response_paused:
             self._response_paused = False
             self.resume_reading()

@@ -154,7 +154,10 @@ class Http2Stream(Stream):
             self._hear_end()
         if exchange is not None:
             exchange.on_response_data(data, last)
-        self.took(len(data))
+        if self._paused:
+            self.took(len(data))
+        else:  # `took`, without the call
+            self._link.session.acknowledge(self.id, len(data))
 
     def on_response_end(self, trailers: Fields | None) -> None:
         exchange = self.exchange
@@ -295,7 +298,10 @@ class Http2Connection(Link):
     def lend(self, exchange: Exchange) -> bool:
         """Give the exchange a stream; return False when there is no room for one."""
         transport = self.transport
-        if transport is None or self._retired or transport.is_closing() or self.session.room <= 0:
+        session = self.session  # `room`, without the calls
+        if transport is None or self._retired or transport.is_closing():
+            return False
+        if session.going_away or session.closed or len(session.streams) >= session.admitted:
             return False
         stream = Http2Stream(self)
         stream.exchange = exchange

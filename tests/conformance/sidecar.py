@@ -18,10 +18,10 @@ from tests.helpers.ports import free_port
 
 
 def sidecar_before(
-    directory: Path, app: int, settings: dict[str, Any] | None = None
+    directory: Path, app: int, settings: dict[str, Any] | None = None, *, port: int | None = None
 ) -> tuple[Sidecar, int]:
     """Return a sidecar, not started, and the port that leads through it to the app."""
-    port = free_port()
+    port = port or free_port()
     route = RouteSpec(name="all", backends=(BackendSpec(cluster="app"),))
     endpoint = EndpointSpec(address="127.0.0.1", port=app)
     listener = ListenerSpec(

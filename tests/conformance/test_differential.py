@@ -11,7 +11,9 @@ def test_our_column_says_what_the_vectors_say() -> None:
     assert found is not None
     rows = {
         kind: (int(count), int(ours))
-        for kind, count, ours in re.findall(r"^\| ([^*|]+?) \| (\d+) \| (\d+) \|", found[0], re.MULTILINE)
+        for kind, count, ours in re.findall(
+            r"^\| ([^*|]+?) \| (\d+) \| (\d+) \|", found[0], re.MULTILINE
+        )
     }
     expected = {
         kind: (len(group), sum(map(must_refuse, group)))

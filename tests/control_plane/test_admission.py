@@ -1,6 +1,7 @@
 """Connections that ask for nothing are closed; others are not."""
 
 import asyncio
+import logging
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -67,3 +68,16 @@ async def test_a_request_under_way_may_last(tmp_path: Path) -> None:
         writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         assert (await reader.read()).endswith(b"here")
         writer.close()
+
+
+async def test_nonsense_is_answered_and_not_written_down(caplog: pytest.LogCaptureFixture) -> None:
+    """Else anybody could fill the log, a traceback at a time."""
+    async with port() as number, asyncio.timeout(5):
+        for said in (b"\x16\x03\x01\x02\r\n\r\n", b"GET / HTTP/1.1\r\nContent-Length: x\r\n\r\n"):
+            reader, writer = await asyncio.open_connection("127.0.0.1", number)
+            writer.write(said)
+            assert (await reader.read()).startswith(b"HTTP/1.0 400 ")
+            writer.close()
+    assert caplog.text == ""
+    logging.getLogger("aiohttp.server").error("ours", exc_info=ValueError("x"))
+    assert "ours" in caplog.text

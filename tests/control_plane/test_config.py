@@ -33,6 +33,18 @@ def test_an_authority_and_a_cluster_of_ones_own(tmp_path: Path) -> None:
     assert read.kubernetes.token.is_absolute()
 
 
+def test_with_tls_the_api_may_be_reached_from_elsewhere(tmp_path: Path) -> None:
+    """And whoever has a certificate that is listed needs no token."""
+    path = tmp_path / "c.yaml"
+    path.write_text(
+        "state: s\nfiles: [f]\napi: {port: 1, address: 0.0.0.0}\n"
+        "access: {tls: true, hosts: [mesh.example], operators: [spiffe://mesh.local/ns/a/sa/b]}\n"
+    )
+    read = config.read(path)
+    assert read.access.operators == ("spiffe://mesh.local/ns/a/sa/b",)
+    assert read.access.hosts == ("mesh.example",)
+
+
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
@@ -43,6 +55,17 @@ def test_an_authority_and_a_cluster_of_ones_own(tmp_path: Path) -> None:
         ({"api": {"address": ""}}, "api.*: Expected|missing required field `port`"),
         ({"log_level": "loud"}, "log_level: Invalid enum value 'loud'"),
         ({"stat": 1}, "unknown field `stat`"),
+        ({"api": {"port": 1, "address": "0.0.0.0"}}, "api.address: expected a loopback address"),
+        ({"api": {"port": 1, "address": "mesh.example"}}, "api.address: expected a loopback"),
+        (
+            {"access": {"operators": ["spiffe://a/ns/b/sa/c"]}},
+            "access.operators: certificates need access.tls",
+        ),
+        (
+            {"access": {"tls": True, "viewers": ["spiffe://a/b", "me"]}},
+            r"access.viewers\[1\]: .*'me'",
+        ),
+        ({"access": {"tls": True, "viewer": []}}, "unknown field `viewer`"),
         (
             {"authority": {"root": "r", "key": "k"}},
             "authority.*missing required field `certificate`",

@@ -311,7 +311,7 @@ async def test_certificate_is_renewed_with_the_certificate(tmp_path: Path) -> No
             pause=pause,
         )
         async with sidecar.running():
-            await until(lambda: sidecar.client.connected)
+            await until(lambda: sidecar.client.connected and WORKLOAD in plane.discovery.proxies)
             await until(lambda: plane.discovery.proxies[WORKLOAD].state is State.SYNCED)
             await napping.wait()
             contexts = sidecar.certificates.server, sidecar.certificates.client

@@ -9,11 +9,13 @@ def test_the_page_shows_states_and_counts() -> None:
     states = {"SYNCED": 2, "STALE": 0}
     metrics.watch_proxies(lambda: states)
     metrics.signings.labels("signed").inc()
+    metrics.api_refused("origin")
     states["STALE"] = 1
     page = generate_latest(metrics.registry).decode()
     assert 'mesh_proxies{state="SYNCED"} 2.0' in page
     assert 'mesh_proxies{state="STALE"} 1.0' in page
     assert 'mesh_signings_total{result="signed"} 1.0' in page
+    assert 'mesh_api_refusals_total{reason="origin"} 1.0' in page
 
 
 def test_the_authority_is_shown() -> None:

@@ -11,7 +11,10 @@ import aiohttp
 import pytest
 from msgspec import structs
 
-from control_plane.config import Config, Listen, OwnAuthority
+from control_plane.cli.client import Client
+from control_plane.cli.context import Context
+from control_plane.cli.errors import CommandError
+from control_plane.config import ApiAccess, Config, Listen, OwnAuthority
 from control_plane.plane import Plane, StartError
 from control_plane.snapshots import State
 from meshproxy import private_file
@@ -70,6 +73,49 @@ async def running(plane: Plane) -> AsyncIterator[aiohttp.ClientSession]:
     finally:
         stop.set()
         await task
+
+
+async def test_over_tls_certificates_of_listed_identities_are_as_good_as_tokens(
+    tmp_path: Path,
+) -> None:
+    """meshctl acts with one, another may only look, a third nothing; revoked, it is over at once."""
+    (tmp_path / "mesh.yaml").write_text(MESH)
+    alice, bob, eve = (SpiffeId.of("mesh.local", "people", who) for who in ("alice", "bob", "eve"))
+    access = ApiAccess(tls=True, operators=(str(alice),), viewers=(str(bob),))
+    plane = Plane(structs.replace(settings(tmp_path), access=access))
+    (tmp_path / "roots.pem").write_text("".join(plane._authority.roots()))
+
+    def client(who: SpiffeId, plane_is: str = "mesh-system/sa/control-plane") -> Client:
+        path = tmp_path / f"{who.path.rpartition('/')[2]}.pem"
+        key, signed = plane._authority.issue(who, timedelta(hours=1))
+        private_file.write(path, (key + signed.chain).encode())
+        assert plane.ports is not None
+        return Client(
+            Context(
+                api=f"https://127.0.0.1:{plane.ports[1]}",
+                certificate=str(path),
+                roots=str(tmp_path / "roots.pem"),
+                identity=f"spiffe://mesh.local/ns/{plane_is}",
+            )
+        )
+
+    async def refused(who: SpiffeId, verb: str, *words: object, plane_is: str = "") -> str:
+        asked = client(who, plane_is) if plane_is else client(who)
+        with pytest.raises(CommandError) as caught:
+            await asyncio.to_thread(getattr(asked, verb), *words)
+        return str(caught.value)
+
+    issue = ("/api/v1/tokens", {"workload": "default/catalog-v1"})
+    async with running(plane):
+        answer = await asyncio.to_thread(client(alice).post, *issue)
+        assert answer["identity"] == CATALOG
+        assert (await asyncio.to_thread(client(bob).get, "/api/v1/status"))["revision"] == 1
+        assert "role operate" in await refused(bob, "post", *issue)
+        assert "does not accept" in await refused(eve, "get", "/api/v1/status")
+        impostor = await refused(alice, "get", "/api/v1/status", plane_is="x/sa/y")
+        assert "expected spiffe://mesh.local/ns/x/sa/y" in impostor
+        plane._revocations.revoke(alice, "gone")
+        assert "does not accept" in await refused(alice, "get", "/api/v1/status")
 
 
 async def test_a_file_becomes_what_a_proxy_obeys(tmp_path: Path) -> None:

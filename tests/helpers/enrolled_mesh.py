@@ -107,12 +107,15 @@ class EnrolledMesh:
         plane: The control plane.
     """
 
-    def __init__(self, directory: Path, lifetime: int, apps: dict[int, int]) -> None:
+    def __init__(
+        self, directory: Path, lifetime: int, apps: dict[int, int], log_level: str = "info"
+    ) -> None:
         (directory / "mesh.yaml").write_text(MESH.replace("LIFETIME", f"{lifetime}s"))
         self.doors = {service.partition(":")[0]: free_port() for service in SERVICES}
         self.inbound = {port: free_port() for port in apps}
         self.admin = {name: free_port() for name in ("door", "app")}
         self._mayfly_port = free_port()
+        self._log_level = log_level
         placements = Placements(
             workloads={
                 "default/door": Placement(
@@ -231,7 +234,11 @@ class EnrolledMesh:
         with (self.directory / f"{name}.log").open("ab") as log:
             self._sidecars.append(
                 subprocess.Popen(
-                    [sys.executable, "-m", "meshproxy", "run", "--bootstrap", str(path)], stderr=log
+                    [
+                        *(sys.executable, "-m", "meshproxy", "run", "--bootstrap", str(path)),
+                        *("--log-level", self._log_level),
+                    ],
+                    stderr=log,
                 )
             )
 
@@ -291,7 +298,9 @@ class EnrolledMesh:
 
 
 @contextlib.asynccontextmanager
-async def enrolled_mesh(directory: Path, lifetime: int) -> AsyncIterator[EnrolledMesh]:
+async def enrolled_mesh(
+    directory: Path, lifetime: int, log_level: str = "info"
+) -> AsyncIterator[EnrolledMesh]:
     """Run it all."""
     server = grpc.aio.server()
     server.add_generic_rpc_handlers((_Talk(),))
@@ -303,7 +312,7 @@ async def enrolled_mesh(directory: Path, lifetime: int) -> AsyncIterator[Enrolle
             await asyncio.start_server(_echo, "127.0.0.1", 0) as lines,
         ):
             apps = {8080: web.port, 9000: calls, 7000: lines.sockets[0].getsockname()[1]}
-            async with EnrolledMesh(directory, lifetime, apps).running() as mesh:
+            async with EnrolledMesh(directory, lifetime, apps, log_level).running() as mesh:
                 yield mesh
     finally:
         await server.stop(0)

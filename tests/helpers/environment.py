@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 from weakref import WeakSet
 
+from meshproxy.downstream.admission import Admission
 from meshproxy.downstream.sockets import Sockets
 from meshproxy.exchange import Exchange
 from meshproxy.policies.load_balancing.tokens import Tokens
@@ -50,6 +51,7 @@ class Environment:
         self.client_context: ssl.SSLContext | None = None
         self.trunk_context: ssl.SSLContext | None = None
         self.sockets = Sockets()
+        self.admission = Admission(1000, 0)
         self.drain_seconds = 5.0
         self.revoked: frozenset[str] = frozenset()
         self.denials = Denials(self.now, self.wall)

@@ -76,17 +76,27 @@ class Sidecar:
         until_ready(self.admin, self.process, self.log)
 
     def launch(
-        self, *arguments: str, program: Sequence[str] = ("-m", "meshproxy")
+        self,
+        *arguments: str,
+        program: Sequence[str] = ("-m", "meshproxy"),
+        before: Sequence[str] = (),
+        **how: Any,
     ) -> "subprocess.Popen[bytes]":
-        """Start a process, and wait for nothing."""
+        """
+        Start a process, and wait for nothing.
+
+        Args:
+            before: A command that starts it.
+            how: More for `Popen`.
+        """
         self._bootstrap.write_text(json.dumps(self.settings))
         with (self.directory / "log").open("ab") as log:
             return subprocess.Popen(
                 [
-                    *(sys.executable, *program, "run"),
+                    *(*before, sys.executable, *program, "run"),
                     *("--bootstrap", str(self._bootstrap), *arguments),
                 ],
-                stderr=log,
+                **{"stderr": log, **how},
             )
 
     def restart(self) -> None:

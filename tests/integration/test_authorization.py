@@ -74,8 +74,9 @@ async def test_no_spelling_of_a_denied_path_reaches_the_app(tmp_path: Path) -> N
             assert response.status in (400, 403), spelling
         assert app.requests == []
         assert (await get(it.door, "/public")).status == 200
-        denials = await asyncio.to_thread(it.b.log)
-        assert "rule 'admin' of AuthorizationPolicy default/deny" in denials
+        async with asyncio.timeout(10):
+            while "rule 'admin' of AuthorizationPolicy default/deny" not in it.b.log():
+                await asyncio.sleep(0.02)
         metrics = await asyncio.to_thread(it.b.metrics)
         assert 'mesh_authorization_denied_total{policy="default/deny"}' in metrics
 
@@ -87,7 +88,9 @@ async def test_a_denied_caller_learns_nothing(tmp_path: Path) -> None:
         assert response.status == 403
         assert response.header("x-mesh-refusal") == "access-denied"
         number = response.body.split(b"denial ")[1].split(b")")[0].decode()
-        assert number in await asyncio.to_thread(it.b.log)
+        async with asyncio.timeout(10):  # the log is written by a thread of its own
+            while number not in await asyncio.to_thread(it.b.log):
+                await asyncio.sleep(0.02)
         for secret in (b"catalog", b"default", b"rule", b"/admin"):
             assert secret not in response.body
 

@@ -47,12 +47,16 @@ def snapshot(
     cluster: ClusterSpec,
     weights: Sequence[int] = (),
     session: SessionPersistenceSpec | None = None,
+    priorities: Sequence[int] = (),
     **listener: Any,
 ) -> Snapshot:
     """Return a mesh of one service, whose endpoints are plain apps."""
+    none: Sequence[int] = [0] * len(ports)
     endpoints = tuple(
-        EndpointSpec(address="127.0.0.1", port=port, weight=weight)
-        for port, weight in zip(ports, weights or [1] * len(ports), strict=True)
+        EndpointSpec(address="127.0.0.1", port=port, weight=weight, priority=priority)
+        for port, weight, priority in zip(
+            ports, weights or [1] * len(ports), priorities or none, strict=True
+        )
     )
     route = RouteSpec(name="all", backends=(BackendSpec(cluster="shop"),), session=session)
     rule = TcpRuleSpec(name="all", backends=(TcpBackendSpec(cluster="shop"),))
@@ -125,11 +129,13 @@ class Shop:
 @asynccontextmanager
 async def shop(directory: Path, weights: Sequence[int] = (), **cluster: Any) -> AsyncIterator[Shop]:
     session = cluster.pop("rule_session", None)
+    priorities = cluster.pop("priorities", ())
     it = Shop(free_port())
     await it.open()
     ports = [app.port for app in it.apps]
     spec = ClusterSpec(name="shop", **cluster)
-    async with sidecar(directory, snapshot(it.door, ports, spec, weights, session)):
+    config = snapshot(it.door, ports, spec, weights, session, priorities)
+    async with sidecar(directory, config):
         try:
             yield it
         finally:
@@ -148,6 +154,16 @@ async def test_a_slow_endpoint_gets_less(tmp_path: Path) -> None:
         counts = Counter([await it.ask(client) for _ in range(60)])
         assert counts[2] <= 6
         assert counts[0] + counts[1] >= 54
+
+
+async def test_what_is_near_goes_first(tmp_path: Path) -> None:
+    """As long as it is there; then the next zone, with not a request lost and no panic."""
+    async with shop(tmp_path, priorities=(0, 1, 1)) as it, httpx.AsyncClient() as client:
+        assert {await it.ask(client) for _ in range(20)} == {0}
+        await it.stops[0].aclose()
+        for writer in it.apps[0].writers:
+            writer.close()
+        assert {await it.ask(client) for _ in range(40)} == {1, 2}
 
 
 async def test_round_robin_counts(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ def test_a_start_that_fails_says_once_why_and_where(tmp_path: Path) -> None:
     """One line with the whole path, nothing about stopping; exit code 1."""
     (tmp_path / "bootstrap.yaml").write_text(BOOTSTRAP)
     done = subprocess.run(
-        [sys.executable, "-m", "meshproxy", "run", "--bootstrap", "bootstrap.yaml"],
+        [sys.executable, "-m", "meshproxy", "run", "--allow-root", "--bootstrap", "bootstrap.yaml"],
         cwd=tmp_path,
         env={"PYTHONPATH": str(Path(__file__).parents[2])},
         capture_output=True,

@@ -16,7 +16,14 @@ from msgspec.structs import replace
 from prometheus_client.parser import text_string_to_metric_families
 
 from meshproxy.contract.matching import IdentityMatchSpec, MatchSpec, ValueMatchSpec
-from meshproxy.contract.policies import FaultSpec, MirrorSpec, RateLimitSpec, SheddingSpec
+from meshproxy.contract.policies import (
+    CircuitBreakerSpec,
+    FaultSpec,
+    HealthCheckSpec,
+    MirrorSpec,
+    RateLimitSpec,
+    SheddingSpec,
+)
 from meshproxy.contract.resources import ClusterSpec, EndpointSpec, EndpointsSpec, Snapshot
 from meshproxy.policies.mirroring import HELD_EACH
 from tests.helpers.client import Response, connect, get
@@ -503,3 +510,86 @@ async def test_a_call_to_a_busy_app(tmp_path: Path) -> None:
         assert await first == b"first"
         assert await call(b"third") == b"third"
     await server.stop(0)
+
+
+async def test_a_busy_app_is_not_taken_for_a_broken_one(tmp_path: Path) -> None:
+    """Neither breaker nor health checks hold it against an endpoint that its sidecar sheds load."""
+    release = asyncio.Event()
+
+    async def stuck(conversation: Conversation) -> None:
+        if b"/check" not in conversation.request_line:
+            await release.wait()
+        await conversation.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+    watched = app(
+        breaker=CircuitBreakerSpec(min_requests=3),
+        health_check=HealthCheckSpec(interval=50, timeout=50, unhealthy=1, path="/check"),
+    )
+    busy = app(shedding=SheddingSpec(adaptive=False, initial=1))
+    async with (
+        origin(stuck) as it,
+        pair(tmp_path, it.port, change_a=watched, change_b=busy) as mesh,
+    ):
+        first = asyncio.create_task(get(mesh.door))
+        async with asyncio.timeout(20):
+            while not any(head.startswith(b"GET / ") for head in it.requests):
+                await asyncio.sleep(0.01)
+                if first.done():  # a check was there just then
+                    first = asyncio.create_task(get(mesh.door))
+        [before] = await asyncio.to_thread(mesh.a.get, "/clusters")
+        assert {await order(mesh, "default") for _ in range(10)} == {503}
+        async with asyncio.timeout(20):  # until some checks have been turned away, too
+            while True:
+                shed = await figures(mesh.b, "mesh_shed_requests_total", "criticality")
+                if shed[("default",)] >= 13:
+                    break
+                await asyncio.sleep(0.05)
+        [after] = await asyncio.to_thread(mesh.a.get, "/clusters")
+        told = [(one["breaker"]["state"], one["endpoints"][0]["state"]) for one in (before, after)]
+        assert told == [("closed", "in-service")] * 2
+        release.set()
+        assert (await first).status == 200
+
+
+async def test_workers_share_what_an_app_can_bear(tmp_path: Path) -> None:
+    """Whichever of them gets the requests: together never more than the limit reaches the app."""
+    release = asyncio.Event()
+
+    async def stuck(conversation: Conversation) -> None:
+        await release.wait()
+        await conversation.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+    busy = app(shedding=SheddingSpec(adaptive=False, initial=8, default_criticality="critical"))
+    async with (
+        origin(stuck) as it,
+        pair(tmp_path, it.port, change_b=busy, settings={"workers": 2}) as mesh,
+    ):
+        guests = [asyncio.create_task(order(mesh, "critical")) for _ in range(40)]
+        async with asyncio.timeout(30):
+            # Those who are turned away hear of it at once; the others are with the app.
+            while sum(guest.done() for guest in guests) + len(it.requests) < len(guests):
+                await asyncio.sleep(0.02)
+        assert 4 <= len(it.requests) <= 8
+        release.set()
+        statuses = Counter(await asyncio.gather(*guests))
+        assert statuses[200] == len(it.requests)
+        shed = await figures(mesh.b, "mesh_shed_requests_total", "criticality")
+        assert shed == {("critical",): statuses[503]}
+
+
+async def test_workers_copy_what_each_of_them_gets(tmp_path: Path) -> None:
+    """Every request once, and the counts of both together."""
+    async with origin(hello) as it, origin(hello) as shadow:
+        settings = {"workers": 2}
+        async with pair(
+            tmp_path, it.port, change_a=mirrored(shadow.port), settings=settings
+        ) as mesh:
+            answers = await asyncio.gather(*(get(mesh.door) for _ in range(40)))
+            assert {answer.status for answer in answers} == {200}
+            await until(
+                mesh.a,
+                "mesh_mirrored_requests_total",
+                {("default/shadow-0", "2xx"): 40},
+                *MIRRORED,
+            )
+        assert len(it.requests) == len(shadow.requests) == 40

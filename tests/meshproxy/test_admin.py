@@ -1,10 +1,14 @@
 """The admin pages, as an operator, a probe, Prometheus and a hostile web page see them."""
 
 import asyncio
+import contextlib
+import stat
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
+from control_plane.cli.client import request
 from meshproxy import admin as admin_module
 from meshproxy.admin import Admin, as_json
 from meshproxy.contract.resources import ClusterSpec
@@ -39,6 +43,8 @@ async def test_pages(port: int) -> None:
     assert (metrics.status, metrics.body) == (200, b"mesh 1\n")
     assert (metrics.header("content-type") or "").startswith("text/plain; version=0.0.4")
     assert metrics.header("x-content-type-options") == "nosniff"
+    assert metrics.header("cache-control") == "no-store"
+    assert "frame-ancestors 'none'" in (metrics.header("content-security-policy") or "")
     assert (await get(port, "/healthz/ready", LOCAL)).status == 503
     config = await get(port, "/config", LOCAL)
     assert config.header("content-type") == "application/json"
@@ -76,6 +82,85 @@ async def test_the_pages_can_only_be_read(port: int, method: str) -> None:
                 f"{method} /metrics HTTP/1.1\r\nHost: {LOCAL}\r\nContent-Length: 3\r\n\r\nabc".encode()
             )
             assert (await client.response()).status == 405
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ("Origin: http://localhost", 200),
+        ("Origin: https://localhost", 403),
+        ("Origin: http://evil.example", 403),
+        ("Origin: null", 403),
+        ("Origin: http://localhost\r\nOrigin: http://evil.example", 403),
+        ("Sec-Fetch-Site: same-origin", 200),
+        ("Sec-Fetch-Site: none", 200),
+        ("Sec-Fetch-Site: cross-site", 403),
+        ("Sec-Fetch-Site: same-site", 403),
+    ],
+)
+async def test_other_web_sites_are_not_served(
+    port: int, admin: Admin, headers: str, status: int
+) -> None:
+    """A browser connects to loopback for any page; it says for which."""
+    done: list[str] = []
+
+    def drain() -> tuple[int, bytes]:
+        done.append("drained")
+        return 200, b""
+
+    admin.action("/drain", drain)
+    async with connect(port) as client:
+        for line in ("GET /metrics", "POST /drain"):
+            await client.send(f"{line} HTTP/1.1\r\nHost: {LOCAL}\r\n{headers}\r\n\r\n".encode())
+            assert (await client.response()).status == status
+    assert done == (["drained"] if status == 200 else [])
+
+
+async def test_what_can_be_done_is_done_by_post_alone(port: int, admin: Admin) -> None:
+    """A link, a prefetch or a scrape changes nothing; nor does a POST to a page."""
+    done: list[str] = []
+
+    def drain() -> tuple[int, bytes]:
+        done.append("drained")
+        return 202, b"draining\n"
+
+    statuses = []
+    async with connect(port) as client:
+        for line in ("POST /drain", "GET /drain", "PUT /drain", "POST /config", "POST /drain?now"):
+            await client.send(f"{line} HTTP/1.1\r\nHost: {LOCAL}\r\n\r\n".encode())
+            statuses.append((await client.response()).status)
+            admin.action("/drain", drain)  # the first came before
+    assert statuses == [405, 405, 405, 405, 202]
+    assert done == ["drained"]
+
+
+async def test_who_holds_many_connections_keeps_nobody_out(port: int) -> None:
+    """The oldest has to go."""
+    async with contextlib.AsyncExitStack() as stack:
+        first = await stack.enter_async_context(connect(port))
+        await first.send(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert (await first.response()).status == 200
+        for _ in range(admin_module.MOST_VISITS):
+            other = await stack.enter_async_context(connect(port))
+            await other.send(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert (await other.response()).status == 200
+        assert await first.rest() == b""
+
+
+async def test_a_unix_socket_is_for_the_proxys_own_user(admin: Admin, tmp_path: Path) -> None:
+    """Pages are served there as anywhere; and what a dead process has left is no obstacle."""
+    path = tmp_path / "admin.sock"
+    listen((str(path), 0))[0].close()
+    admin.page("/metrics", "text", lambda: (200, b"mesh 1\n"))
+    await admin.start(listen((str(path), 0)))
+
+    status, body = await asyncio.to_thread(request, f"unix:{path}", "GET", "/metrics")
+
+    assert (status, body) == (200, b"mesh 1\n")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    with pytest.raises(OSError, match="in use"):
+        listen((str(path), 0))
+    admin.close()
 
 
 async def test_head_has_no_body(port: int) -> None:

@@ -28,6 +28,7 @@ from meshproxy.policies.load_balancing.hash_key import HashKey
 from meshproxy.policies.load_balancing.session import Session
 from meshproxy.policies.load_balancing.tokens import Tokens
 from meshproxy.policies.load_shedding import LoadShedding
+from meshproxy.policies.loop_detection import LoopDetection
 from meshproxy.policies.mirroring import Load
 from meshproxy.policies.propagation import Propagation
 from meshproxy.policies.retry import Retry
@@ -220,6 +221,7 @@ class FakeCaller:
         self.surroundings = FakeSurroundings()
         self.identity_field: Field | None = None
         self.guard: FakeGuard | None = None
+        self.loops = LoopDetection("outbound", self.workload)
         self.virtual_host: VirtualHost[Cluster] | None = host
         self.authorities: Authorities[Cluster] = Authorities([])
         self.places: set[bytes] = set()
@@ -513,7 +515,8 @@ def test_filters_change_what_the_endpoint_and_the_client_see() -> None:
     scene.exchange.on_response_head(ResponseHead(200, [], length=0))
 
     assert head.path == b"/new/x"
-    assert [f[0] for f in head.fields] == [b"x-stamp", b"x-forwarded-client-cert"]
+    names = [f[0] for f in head.fields]
+    assert names == [b"x-mesh-via", b"x-stamp", b"x-forwarded-client-cert"]
     [answer] = [call[1] for call in scene.client.heard if call[0] == "send_head"]
     assert [f[0] for f in answer.fields] == [b"x-stamp"]
 
@@ -1485,6 +1488,7 @@ def test_a_call_has_what_is_left_to_the_request_it_is_made_for() -> None:
     sidecar.outbound.first.lend()
     said = {name: value for name, value, _ in went.fields if name.startswith(b"x-mesh-")}
     assert said == {
+        b"x-mesh-via": sidecar.outbound.caller.loops.name,
         b"x-mesh-deadline-ms": b"750",
         b"x-mesh-attempt": b"2",
         b"x-mesh-criticality": b"sheddable",
@@ -1704,3 +1708,14 @@ def test_who_may_ask_is_answered() -> None:
     scene.caller.guard = FakeGuard(None)
     scene.ask()
     assert scene.exchange.endpoint is not None
+
+
+def test_a_request_that_goes_in_a_circle_is_refused() -> None:
+    """After a few turns, and before anybody is asked again."""
+    scene = Scene()
+    mark = field(b"x-mesh-via", b", ".join([scene.caller.loops.name] * 3))
+    head = RequestHead(b"GET", b"catalog", b"/", [])
+    head.mesh_fields = [mark]
+    scene.exchange.on_request_head(head)
+    assert scene.caller.surroundings.refusals == ["loop"]
+    assert scene.first.active == scene.second.active == 0

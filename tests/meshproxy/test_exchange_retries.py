@@ -7,6 +7,7 @@ from meshproxy.contract.resources import BackendSpec, RouteSpec
 from meshproxy.message import CHUNKED, Field, RequestHead, ResponseHead, field, value_of
 from meshproxy.policies.limits import Limit
 from meshproxy.policies.retry_budget import RetryBudget
+from meshproxy.refusal import refusal
 from meshproxy.timer_wheel import TICK
 from tests.helpers.recorder import Recorder
 from tests.meshproxy.test_exchange import GRPC_HEAD, OK, Scene
@@ -92,7 +93,7 @@ def test_the_last_answer_is_passed_on() -> None:
     assert scene.client.heard[0] == ("send_head", head)
     assert scene.retries == ["503", "503"]
     assert scene.skipped == []
-    assert scene.caller.counted == [("all", "default/catalog", "v1", 503, "-")]
+    assert scene.caller.counted == [("all", "default/catalog", "v1", 503, "URX")]
     assert scene.at_rest()
 
 
@@ -189,6 +190,69 @@ def test_what_the_next_proxy_could_not_deliver_goes_elsewhere(mtls: bool) -> Non
     scene.refuse_as_mesh(b"connect-failed")
     assert scene.retries == (["503"] if mtls else [])
     assert (scene.client.words == []) == mtls
+
+
+ORDER = field(b"Idempotency-Key", b"1")
+
+
+@pytest.mark.parametrize(
+    ("method", "fields", "code"),
+    [(b"POST", [ORDER], "retry-failed"), (b"GET", [], "connect-failed")],
+)
+@pytest.mark.parametrize("answered", [True, False])
+def test_what_may_have_been_executed_is_never_called_not_executed(
+    method: bytes, fields: list[Field], code: str, answered: bool
+) -> None:
+    """A 503 of ours would have the client repeat it; what is idempotent may be repeated anyway."""
+    scene = Retrying(RetrySpec(codes=(503,), conditions=("reset",), attempts=2))
+    scene.exchange.on_request_head(RequestHead(method, b"catalog", b"/", fields))
+    scene.first.lend()
+    if answered:
+        scene.answer(503)
+    else:
+        scene.exchange.on_response_reset("upstream-closed", reused=False)
+    scene.caller.surroundings.tick()
+    scene.second.waiting.pop().on_upstream_failed("connect-failed")
+
+    assert scene.caller.surroundings.refusals == [code]
+    assert scene.status == refusal(code).status
+    assert scene.at_rest()
+
+
+def test_what_the_next_proxy_did_not_deliver_was_not_executed() -> None:
+    """It has proved that, so the last refusal is the whole truth."""
+    scene = Retrying(RetrySpec(attempts=2))
+    scene.ask(b"POST")
+    scene.first.lend()
+    scene.refuse_as_mesh(b"connect-failed")
+    scene.caller.surroundings.tick()
+    scene.second.waiting.pop().on_upstream_failed("connect-timeout")
+    assert scene.caller.surroundings.refusals == ["connect-timeout"]
+
+
+# Load shedding ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mtls", [True, False])
+@pytest.mark.parametrize("codes", [(), (503,)])
+def test_who_sheds_load_has_not_failed(codes: tuple[int, ...], mtls: bool) -> None:
+    """Where it has proved to be a mesh proxy, and whether or not another one is asked."""
+    scene = Retrying(RetrySpec(codes=codes), mtls=mtls)
+    scene.ask()
+    scene.first.lend()
+    scene.refuse_as_mesh(b"overloaded")
+    if not codes:
+        scene.exchange.on_response_end(None)
+    assert [(judged[0], judged[2]) for judged in scene.first.judged] == [
+        (503, "overloaded" if mtls else "")
+    ]
+    if codes:
+        scene.caller.surroundings.tick()
+        scene.second.lend()
+        scene.exchange.on_response_head(OK)
+        scene.exchange.on_response_data(b"ok", True)
+        assert [judged[:3] for judged in scene.second.judged] == [(200, None, "")]
+    assert scene.at_rest()
 
 
 # gRPC ---------------------------------------------------------------------------------------------

@@ -1,7 +1,5 @@
 """Two attempts of one exchange at once: the first answer wins, the other leaves no trace."""
 
-from typing import Any
-
 import pytest
 
 from meshproxy.contract.policies import HedgeSpec, RetryBudgetSpec, RetrySpec
@@ -286,17 +284,34 @@ def test_where_a_second_attempt_is() -> None:
     """Limits of an endpoint ask that, as of any retry: there until it ends, whoever has it by then."""
     scene = Hedging()
     scene.ask_slowly()
-    attempt: Any = scene.second.waiting[0]
-    assert (attempt.attempts, attempt.endpoint) == (2, scene.second)
+    attempt = scene.second.waiting[0]
+    told = [(attempt.attempts, attempt.endpoint)]
     scene.second.lend()
     attempt.on_response_head(OK)
-    before: Any = attempt.endpoint
-    assert before is scene.second
+    told.append((attempt.attempts, attempt.endpoint))
     attempt.on_response_data(b"ok", True)
-    assert attempt.endpoint is None
+    told.append((attempt.attempts, attempt.endpoint))
+    assert told == [(2, scene.second), (2, scene.second), (2, None)]
 
     scene = Hedging()
     scene.ask_slowly()
     attempt = scene.second.waiting[0]
     scene.exchange.on_response_head(OK)
     assert attempt.endpoint is None
+
+
+@pytest.mark.parametrize("first_fails_first", [True, False])
+def test_what_either_attempt_may_have_executed_counts(first_fails_first: bool) -> None:
+    """That the other one was not delivered does not make it undone."""
+    scene = Hedging(RetrySpec(hedge=HedgeSpec(), attempts=2, any_method=True))
+    scene.ask_slowly(b"POST")
+    attempt = scene.second.waiting[0]
+    if first_fails_first:
+        scene.exchange.on_response_reset("upstream-reset", reused=False)
+        scene.second.waiting.pop().on_upstream_failed("connect-failed")
+    else:
+        scene.second.lend()
+        attempt.on_response_reset("upstream-reset", reused=False)
+        scene.exchange.on_response_reset("stream-refused", reused=False)
+    assert scene.caller.surroundings.refusals == ["retry-failed"]
+    assert scene.at_rest()

@@ -37,6 +37,7 @@ class Cluster:
 
     def __init__(self, endpoint: Endpoint | None) -> None:
         self.mirrors = Load()
+        self.mtls = True
         self.requests = Limit("requests")
         self._endpoint = endpoint
 
@@ -266,3 +267,15 @@ def test_half_a_request_is_given_up() -> None:
     scene.mirror.on_request_data(b"all", True)
     scene.mirror.on_original_ended()
     assert not scene.mirror.done
+
+
+def test_a_copy_that_is_turned_away_says_nothing_about_the_endpoint() -> None:
+    """Copies are the first to be turned away when their app is busy."""
+    scene = Scene(length=None)
+    scene.lend()
+    head = ResponseHead(503, [], length=0)
+    head.mesh_fields = [field(b"x-mesh-refusal", b"overloaded")]
+    scene.mirror.on_response_head(head)
+    scene.mirror.on_response_end(None)
+    scene.over("5xx")
+    assert scene.endpoint.judged == [(503, None, "overloaded")]

@@ -1,11 +1,19 @@
 """What others choose stays on its line."""
 
+import ast
 import logging
+import re
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from meshproxy.one_line import OneLineFormatter, one_line
+from meshproxy.one_line import OURS, OneLineFormatter, log_to_standard_error, one_line
+
+ROOT = Path(__file__).parent.parent.parent
 
 
 @pytest.mark.parametrize(
@@ -22,11 +30,7 @@ def test_what_is_not_printable_is_escaped(text: str, shown: str) -> None:
 
 
 def test_a_record_cannot_pose_as_two() -> None:
-    """A message with a line feed is one line; the traceback of a mistake keeps its lines."""
-    try:
-        raise ValueError("x")
-    except ValueError:
-        failure = sys.exc_info()
+    """A message with a line feed is one line."""
     make = logging.getLogger("mesh").makeRecord
     plain = make("mesh", logging.INFO, "", 0, "field %s", ("a\nERROR forged",), None)
     assert OneLineFormatter().format(plain).endswith(r"INFO mesh: field a\nERROR forged")
@@ -35,5 +39,105 @@ def test_a_record_cannot_pose_as_two() -> None:
         .format(plain)
         .endswith(r"INFO worker 2 mesh: field a\nERROR forged")
     )
-    broken = make("mesh", logging.ERROR, "", 0, "failed", (), failure)
-    assert "\nTraceback (most recent call last):\n" in OneLineFormatter().format(broken)
+
+
+def test_a_traceback_cannot_pose_as_records() -> None:
+    """It keeps its lines, indented; also those that a peer has got into the exception's message."""
+    try:
+        raise ValueError("x\n2026-01-01 00:00:00,000 INFO mesh: forged\r\x1b[2J")
+    except ValueError:
+        failure = sys.exc_info()
+    make = logging.getLogger("mesh").makeRecord
+    broken = make("mesh", logging.ERROR, "", 0, "failed", (), failure, sinfo="a\nb")
+    first, *more = OneLineFormatter().format(broken).split("\n")
+    assert first.endswith("ERROR mesh: failed")
+    assert more[0] == "    Traceback (most recent call last):"
+    assert all(line.startswith("    ") and line.isprintable() for line in more)
+
+
+_RECORD = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} [A-Z]+ worker 1 [\w.]+: .*")
+_LEVELS = {"debug", "info", "warning", "error", "exception", "critical"}
+
+
+def log_calls() -> Iterator[tuple[str, ast.Call]]:
+    """Yield every call of a logger in our two packages, and where it is."""
+    for package in ("meshproxy", "control_plane"):
+        for path in sorted((ROOT / package).rglob("*.py")):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if (
+                    isinstance(node, ast.Call)
+                    and isinstance(node.func, ast.Attribute)
+                    and node.func.attr in _LEVELS
+                    and re.search(r"\b_?log\b|getLogger|audit_log", ast.unparse(node.func.value))
+                ):
+                    yield f"{path.relative_to(ROOT)}:{node.lineno}", node
+
+
+CALLS = list(log_calls())
+TEXTS = [
+    call.args[0].value
+    for _, call in CALLS
+    if isinstance(call.args[0], ast.Constant) and isinstance(call.args[0].value, str)
+]
+HOSTILE = st.one_of(
+    st.text(),
+    st.text(alphabet="\r\n\x1b[2J\x85\u2028\u202e\0\"'\\% :").map(
+        lambda text: f"{text}2026-01-01 00:00:00,000 CRITICAL worker 1 mesh: forged{text}"
+    ),
+    st.binary().map(lambda data: data.decode("latin-1")),
+    st.binary().map(lambda data: data.decode("utf-8", "surrogateescape")),
+)
+
+
+def test_the_log_calls_are_found() -> None:
+    """Else the next tests would prove nothing."""
+    assert len(CALLS) > 70
+    assert len(TEXTS) > 70
+
+
+@given(st.sampled_from(TEXTS), st.data())
+def test_every_log_call_makes_one_line_whatever_it_is_given(text: str, data: st.DataObject) -> None:
+    """Each text of ours, with names, paths, SNI, reasons that somebody else has chosen."""
+    arguments = tuple(
+        data.draw(HOSTILE) if kind in "sr" else data.draw(st.integers(0, 1 << 40))
+        for kind in re.findall(r"%[-+ 0#]*[\d.]*([a-z])", text)
+    )
+    record = logging.getLogger("mesh").makeRecord(
+        "mesh.x", logging.INFO, "", 0, text, arguments, None
+    )
+    line = OneLineFormatter("worker 1 ").format(record)
+    assert _RECORD.fullmatch(line)
+    assert line.isprintable()
+    assert len(line.splitlines()) == 1
+
+
+@pytest.mark.parametrize(("place", "call"), CALLS, ids=[place for place, _ in CALLS])
+def test_no_log_call_is_handed_a_secret(place: str, call: ast.Call) -> None:
+    """By the names of what is handed over; a text that was made elsewhere must be one argument."""
+    assert not isinstance(call.args[0], ast.JoinedStr), f"{place}: hand values over as arguments"
+    for argument in call.args[1:]:
+        words = {
+            name.lower()
+            for node in ast.walk(argument)
+            if (name := getattr(node, "attr", getattr(node, "id", None))) is not None
+        }
+        secret = re.compile(r"token$|secret|password|authorization|(^|_)key$|headers|fields|cookie")
+        found = [word for word in words if secret.search(word)]
+        assert not found, f"{place} logs {found}"
+
+
+def test_debug_is_for_our_own_loggers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A library that logs what it sends would log join tokens and the configuration."""
+    root = logging.getLogger()
+    monkeypatch.setattr(root, "handlers", [])
+    monkeypatch.setattr(root, "level", logging.WARNING)
+    before = {name: logging.getLogger(name).level for name in OURS}
+    try:
+        log_to_standard_error("debug")
+        assert logging.getLogger("meshproxy.upstream").isEnabledFor(logging.DEBUG)
+        assert logging.getLogger("control_plane.discovery").isEnabledFor(logging.DEBUG)
+        for library in ("websockets.client", "aiohttp.web", "asyncio"):
+            assert not logging.getLogger(library).isEnabledFor(logging.DEBUG)
+    finally:
+        for name, level in before.items():
+            logging.getLogger(name).setLevel(level)

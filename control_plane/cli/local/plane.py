@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import control_plane
+from control_plane.access import OPERATE_TOKEN, VIEW_TOKEN
 from control_plane.cli.client import Client
 from control_plane.cli.context import Context
 from control_plane.cli.errors import CommandError
@@ -22,7 +23,6 @@ from control_plane.cli.local.rundir import RunDirectory
 
 NAME = "control-plane"
 ACCOUNT = "ns/mesh-system/sa/control-plane"
-OPERATOR_TOKEN = "operator.token"
 GRACE = 5.0
 START_WITHIN = 30.0
 TOKEN_WITHIN = 5.0
@@ -78,7 +78,8 @@ class LocalControlPlane:
         )
         self.context = Context(
             api=f"http://{ADDRESS}:{self.api}",
-            token_file=str(self.state / OPERATOR_TOKEN),
+            token_file=str(self.state / OPERATE_TOKEN),
+            view_token_file=str(self.state / VIEW_TOKEN),
             run_dir=str(directory.path),
             pid=os.getpid(),
         )
@@ -160,7 +161,7 @@ class LocalControlPlane:
         path = self._directory.control_plane
         self._directory.write(path, json.dumps(config, indent=2).encode())
         return Command(
-            own_program("control_plane", "run", "--config", str(path)),
+            own_program("control_plane", "run", "--config", str(path), "--allow-root"),
             own_environment(os.environ),
             self._directory.path,
         )

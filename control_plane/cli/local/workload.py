@@ -157,7 +157,7 @@ class LocalWorkload:
         path = self._directory.bootstrap(name)
         self._directory.write(path, json.dumps(bootstrap, indent=2).encode())
         return Command(
-            own_program("meshproxy", "run", "--bootstrap", str(path)),
+            own_program("meshproxy", "run", "--bootstrap", str(path), "--allow-root"),
             own_environment(os.environ),
             self._directory.path,
             self.namespace,

@@ -28,6 +28,7 @@ class Api:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self.address = f"127.0.0.1:{self._server.server_port}"
         (folder / "token").write_text(TOKEN)
+        (folder / "token").chmod(0o600)
         self.context = folder / "context.json"
         self.context.write_text(
             json.dumps(

@@ -4,10 +4,12 @@ import socket
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from control_plane.cli.client import Client, NotFoundError, UnreachableError, request
-from control_plane.cli.context import read
+from control_plane.cli.context import Context, read
 from control_plane.cli.errors import CommandError
+from meshproxy import private_file
 from tests.control_plane.cli.conftest import Api
 
 
@@ -26,6 +28,39 @@ def test_it_posts_json(api: Api) -> None:
 
     assert Client(read(api.context)).post("/tokens", {"workload": "a"}) == {"token": "t"}
     assert api.posted == {"/tokens": {"workload": "a"}}
+
+
+def test_questions_are_asked_with_the_viewers_token(api: Api, tmp_path: Path) -> None:
+    """The operator's travels only with orders; a context without it is good for questions alone."""
+    private_file.write(tmp_path / "view", b"view")
+    context = read(api.context)
+    api.answers = {"/thing": (200, {})}
+    both = Client(structs.replace(context, view_token_file=str(tmp_path / "view")))
+    viewer = Client(
+        structs.replace(context, view_token_file=str(tmp_path / "view"), token_file=None)
+    )
+
+    both.post("/thing", {})
+    with pytest.raises(CommandError, match=r"/view\): who are you"):  # this API knows one token
+        both.get("/thing")
+    with pytest.raises(CommandError, match="none was sent"):
+        viewer.post("/thing", {})
+
+
+def test_a_token_that_others_can_read_is_not_sent(api: Api, tmp_path: Path) -> None:
+    """It would be nobody's secret."""
+    (tmp_path / "token").chmod(0o644)
+
+    with pytest.raises(CommandError, match="has mode 0644, expected 0600"):
+        Client(read(api.context)).get("/thing")
+
+
+def test_files_for_tls_that_cannot_be_used_are_named(tmp_path: Path) -> None:
+    """Before anything is sent."""
+    context = Context(api="https://127.0.0.1:1", roots=str(tmp_path / "roots.pem"), identity="x")
+
+    with pytest.raises(CommandError, match=rf"cannot use {tmp_path}/roots\.pem: .*No such file"):
+        Client(context).get("/thing")
 
 
 def test_a_wrong_token_is_said(api: Api, tmp_path: Path) -> None:

@@ -37,6 +37,23 @@ def test_the_first_of_the_list_wins(tmp_path: Path) -> None:
     assert find(None, {}, deep, home).api == "home"
 
 
+def test_a_context_that_others_may_write_is_refused(tmp_path: Path) -> None:
+    """They could have the operator's token sent to themselves."""
+    path = context(tmp_path / "context.json", "http://127.0.0.1:1")
+    path.chmod(0o620)
+
+    with pytest.raises(CommandError, match=r"mode 0620: others could .* chmod 0600"):
+        find(str(path), {}, tmp_path, tmp_path)
+
+
+def test_https_needs_to_know_whom_to_believe(tmp_path: Path) -> None:
+    """Roots and identity; without them anybody could be the control plane."""
+    path = context(tmp_path / "context.json", "https://127.0.0.1:1")
+
+    with pytest.raises(CommandError, match="roots is missing"):
+        find(str(path), {}, tmp_path, tmp_path)
+
+
 def test_a_context_of_somebody_else_says_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -210,3 +210,6 @@ def test_as_json_everything_is_written_out() -> None:
     assert first["virtual_host"] == "default/a:80"
     assert (first["retry"], first["faults"]) == (None, [])
     assert [one["rate_limits"] for one in found["virtual_hosts"]] == [[], []]
+    assert [one["authorization"] for one in found["virtual_hosts"]] == [[], []]
+    assert {one["name"] for one in found["tcp_routes"]} == {"default/a:80", "inbound:8080"}
+    assert found["mtls"] == {"inbound:8080": "strict"}

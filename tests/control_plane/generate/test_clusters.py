@@ -116,6 +116,14 @@ def test_a_backend_of_a_grpc_route_speaks_http2(said: str, protocol: str) -> Non
     assert plain["default/w:80"].protocol == protocol
 
 
+@pytest.mark.parametrize(("said", "checked"), [("grpc", True), ("", False)])
+def test_who_speaks_no_http2_is_not_asked_in_grpc(said: str, checked: bool) -> None:
+    """All of its endpoints would seem to be ill; that it is not asked is a finding."""
+    check = policy("p", "healthCheck: {grpc: {}}", target="w")
+    made = clusters(service("w", app_protocol=said), check)["default/w:80"]
+    assert (made.health_check is not None) == checked
+
+
 def test_connections_need_clusters_too() -> None:
     """Those of a TCPRoute, and of a port that may be anything."""
     split = tcp_route("r", "a", "b", "c", "missing")

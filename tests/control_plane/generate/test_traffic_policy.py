@@ -29,7 +29,7 @@ CLUSTER = ClusterSpec(name="default/a:80")
 def made(sections: str) -> ClusterSpec:
     resource = source(policy("p", sections)).resource
     assert isinstance(resource, TrafficPolicy)
-    cluster = at_callers(CLUSTER, resource.spec)
+    cluster = at_callers(CLUSTER, resource.spec, "http2")
     assert wire.decode(wire.encode(cluster), ClusterSpec) == cluster  # within the contract's bounds
     return cluster
 

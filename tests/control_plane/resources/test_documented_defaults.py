@@ -15,7 +15,8 @@ from control_plane.resources.policies import (
     TrafficPolicySpec,
 )
 
-TEXT = (Path(__file__).parents[3] / "docs" / "traffic-policy.md").read_text()
+DOCUMENT = Path(__file__).parents[3] / "docs" / "traffic-policy.md"
+TEXT = DOCUMENT.read_text()
 ROW = re.compile(r"^\| `([^`]+)` \| (?:`([^`]*)`|(-|required)) \|", re.MULTILINE)
 DESCRIBED_ELSEWHERE = (HTTPRouteMatch, From)
 MODELS: dict[str, Any] = {
@@ -92,3 +93,16 @@ def test_what_is_off_until_it_is_there_says_so() -> None:
         (line,) = re.findall(rf"^## {section}\n\n(.*)$", TEXT, re.MULTILINE)
         is_kind = section in ("RateLimitPolicy", "FaultInjection")
         assert line.startswith("*Off.*") == (section not in on and not is_kind), section
+
+
+def test_the_theory_calls_fields_what_people_write() -> None:
+    """Names of the contract between control plane and proxy would be refused in a policy."""
+    theory = DOCUMENT.with_name("resilience.md").read_text()
+    names = set(re.findall(r"`([a-z]+(?:_[a-z0-9]+)+)`", theory))
+    told_by_clusters = {"latency_ms", "min_rtt_ms"}
+    bootstrap = {"session_secret"}
+    counters = {"circuit_breaker_transitions", "outlier_ejections", "retries_skipped", "overflows"}
+    ours = {name for name in names if not name.startswith("mesh_")}
+    assert ours <= told_by_clusters | bootstrap | counters
+    algorithms = ("peak-ewma", "least-request", "round-robin", "ring-hash")
+    assert not [name for name in algorithms if f"`{name}`" in theory]

@@ -1,4 +1,6 @@
-from tests.helpers.mesh import policy, service, state
+import pytest
+
+from tests.helpers.mesh import policy, route, service, state, tcp_route
 
 OLD = ", creationTimestamp: '2020-01-01T00:00:00Z'"
 PORTS = service("a").replace("{port: 80,", "{port: 80, name: web,")
@@ -60,3 +62,45 @@ def test_other_kinds_never_conflict() -> None:
     limit = "rules: [{requests: 1}]"
     kind = "RateLimitPolicy"
     assert found(service("a"), policy("p", limit, kind=kind), policy("q", limit, kind=kind)) == []
+
+
+LIMIT = "rules: [{requests: 1}]"
+
+
+@pytest.mark.parametrize("kind", ["RateLimitPolicy", "FaultInjection"])
+def test_what_is_about_requests_needs_requests(kind: str) -> None:
+    """On a port of opaque connections it would do nothing, and nobody would know."""
+    rules = LIMIT if kind == "RateLimitPolicy" else "rules: [{abort: {httpStatus: 503}}]"
+    (only,) = found(service("a", app_protocol="redis"), policy("p", rules, kind=kind))
+    assert only.endswith(
+        "spec.targetRefs[0]: Accepted=False (Invalid): port 80 of Service default/a takes opaque "
+        "connections; this kind is about requests of HTTP"
+    )
+    (only,) = found(
+        service("a"), service("b"), tcp_route("r", "a", "b"), policy("p", rules, kind=kind)
+    )
+    assert "port 80 of Service default/a takes opaque connections" in only
+    assert found(service("a"), policy("p", rules, kind=kind)) == []
+    both = PORTS.replace("{port: 80,", "{port: 81, name: db, appProtocol: redis}, {port: 80,")
+    assert found(both, policy("p", rules, kind=kind)) == []
+    (only,) = found(both, policy("p", rules, kind=kind, section="db"))
+    assert "port 81" in only
+
+
+@pytest.mark.parametrize(
+    ("said", "route_kind", "checked"),
+    [("", "", False), ("http", "", False), ("grpc", "", True), ("", "GRPCRoute", True)],
+)
+def test_grpc_health_needs_http2(said: str, route_kind: str, checked: bool) -> None:
+    """Asked in HTTP/1.1, every endpoint would seem to be ill."""
+    texts = [service("a", app_protocol=said), policy("p", "healthCheck: {grpc: {}}")]
+    if route_kind:
+        texts.append(route("r", "a", "[{backendRefs: [{name: a, port: 80}]}]", kind=route_kind))
+    told = found(*texts)
+    assert (told == []) == checked
+    if not checked:
+        assert told[0].endswith(
+            "spec.healthCheck.grpc: Accepted=False (Invalid): port 80 of Service default/a is spoken "
+            "to in HTTP/1.1, so it is not checked: gRPC needs HTTP/2 (appProtocol: grpc on the "
+            "Service's port)"
+        )

@@ -150,7 +150,7 @@ OF_RETRIES = (
     ),
     Row(
         "answers 503 always, GET", "status=503", "503",
-        method="GET", executed=3, counts={"retries 503": 2},
+        method="GET", executed=3, flag="URX", counts={"retries 503": 2},
     ),
     Row(
         "answers 503 once, GET, in chunks", "status=503 first=1 framing=chunked size=5000", "200",
@@ -187,7 +187,7 @@ OF_RETRIES = (
     ),
     Row(
         "answers UNAVAILABLE in the head always", "grpc=14 only", "14",
-        lanes=GRPC_ONLY, executed=3, counts={"retries grpc-14": 2},
+        lanes=GRPC_ONLY, executed=3, flag="URX", counts={"retries grpc-14": 2},
     ),
     Row("answers UNAVAILABLE after a message", "grpc=14 first=1", "14", lanes=GRPC_ONLY),
 )  # fmt: skip
@@ -346,7 +346,7 @@ OF_DURATION = (
 
 OUTLIERS = Policy(
     "outliers",
-    "`outlierDetection: {consecutiveLocalFailures: 1}`: who fails is not asked for a while.",
+    "`outlierDetection: {consecutiveLocalOriginFailures: 1}`: who fails is not asked for a while.",
     cluster={"outliers": OutlierSpec(consecutive_local_failures=1)},
 )
 OF_OUTLIERS = (
@@ -375,7 +375,7 @@ OF_ABORT = (Row("nothing, but that is meant", "", "fault-injected", executed=0),
 
 DELAY = Policy(
     "delay",
-    "A FaultInjection with `delay: {duration: 5s}`, and `timeouts: {request: 1s}`.",
+    "A FaultInjection with `delay: {fixedDelay: 5s}`, and `timeouts: {request: 1s}`.",
     route={
         "faults": (FaultSpec(name="delay", delay=5_000, delay_percent=100),),
         "request_timeout": 1_000,

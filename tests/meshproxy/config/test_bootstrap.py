@@ -92,6 +92,15 @@ def test_for_another_process(tmp_path: Path) -> None:
     assert bootstrap.decode(bootstrap.encode(read)) == read
 
 
+def test_the_admin_pages_may_have_a_unix_socket(tmp_path: Path) -> None:
+    """Relative to the file as every path; on loopback, and read only, by default."""
+    admin = bootstrap.read(written(tmp_path, {**GOOD, "admin": {"socket": "a.sock"}})).admin
+    assert (admin.place, str(admin)) == ((f"{tmp_path}/a.sock", 0), f"unix:{tmp_path}/a.sock")
+    default = bootstrap.read(written(tmp_path, GOOD)).admin
+    assert str(default).startswith("127.0.0.1:")
+    assert default.drain is False
+
+
 def test_the_command_line_has_the_last_word_on_workers(tmp_path: Path) -> None:
     """Within the same bounds."""
     read = bootstrap.read(written(tmp_path, {**GOOD, "workers": 4}))

@@ -357,6 +357,51 @@ async def test_strict_ends_those_who_speak_plaintext(
             assert (await safe.response()).status == 500
 
 
+async def test_who_speaks_plaintext_is_counted(environment: Environment, mutual: Mutual) -> None:
+    """Where mutual TLS could have been spoken: who is open, who came, who was refused."""
+
+    def plaintext() -> dict[str, float]:
+        text = environment.metrics.render(0.0).decode()
+        return {
+            line.partition(" ")[0].removeprefix("mesh_plaintext_connections_"): float(
+                line.split()[1]
+            )
+            for line in text.splitlines()
+            if line.startswith("mesh_plaintext_connections_") and "_created" not in line
+        }
+
+    who = 'client="127.0.0.1",port="80"'
+    async with listening(environment, "permissive") as listener:
+        context = mutual.client()
+        port = listener.spec.port
+        async with connect(port) as plain, connect(port, ssl=context, server_hostname=""):
+            await plain.send(GET)
+            await plain.response()
+            assert plaintext() == {
+                f'total{{{who},verdict="accepted"}}': 1,
+                f"active{{{who}}}": 1,
+            }
+        await until(lambda: listener.connections == 0)
+        assert plaintext()[f"active{{{who}}}"] == 0
+    assert environment.metrics.connection("downstream", "inbound").active == 0
+    async with listening(environment, "strict") as listener, connect(listener.spec.port) as client:
+        await client.send(GET)
+        assert (await client.response()).status == 403
+    assert plaintext()[f'total{{{who},verdict="refused"}}'] == 1
+
+
+@pytest.mark.parametrize(("mtls", "direction"), [("disabled", "inbound"), ("disabled", "outbound")])
+async def test_plaintext_without_a_choice_is_not_counted(
+    environment: Environment, mtls: str, direction: str
+) -> None:
+    """Of a mesh without certificates, and of the app's own calls."""
+    async with listening(environment, mtls, direction) as listener:
+        async with connect(listener.spec.port) as client:
+            await client.send(GET)
+            await client.response()
+        assert b"mesh_plaintext_connections_total{" not in environment.metrics.render(0.0)
+
+
 async def test_draining_refuses_new_connections_and_forgets_itself(
     environment: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -135,3 +136,15 @@ def test_both_families_side_by_side() -> None:
     for sock in opened:
         sock.close()
     assert len(opened) == 2
+
+
+def test_a_file_in_the_place_of_a_unix_socket_is_left_alone(tmp_path: Path) -> None:
+    """Only a socket that nobody listens on is taken away."""
+    path = tmp_path / "admin.sock"
+    path.write_text("precious")
+
+    with pytest.raises(OSError, match="in use"):
+        listen((str(path), 0))
+    assert path.read_text() == "precious"
+    with pytest.raises(OSError, match="No such file"):
+        listen((str(tmp_path / "nowhere" / "admin.sock"), 0))

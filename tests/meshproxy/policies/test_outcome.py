@@ -2,6 +2,7 @@
 
 import pytest
 
+from meshproxy.message import field
 from meshproxy.policies.outcome import (
     GATEWAY_ERROR,
     LOCAL_FAILURE,
@@ -9,6 +10,7 @@ from meshproxy.policies.outcome import (
     SERVER_ERROR,
     SUCCESS,
     outcome,
+    shed,
 )
 from meshproxy.refusal import REFUSALS
 
@@ -46,6 +48,14 @@ def test_every_code_of_a_failed_attempt_is_known() -> None:
     }  # fmt: skip
     assert ours == {
         "downstream-closed", "overflow", "not-ready", "fields-too-large", "body-timeout",
-        "upgrade-not-supported",
+        "upgrade-not-supported", "overloaded",
     }  # fmt: skip
     assert outcome(200, "0", "upstream-closed") == LOCAL_FAILURE
+
+
+def test_who_sheds_load_says_so() -> None:
+    """In a field of the mesh, like any refusal."""
+    assert shed([field(b"x-mesh-refusal", b"overloaded")])
+    assert not shed([field(b"x-mesh-refusal", b"connect-failed")])
+    assert not shed([])
+    assert not shed(None)

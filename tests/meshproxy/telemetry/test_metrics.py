@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from meshproxy import __version__
-from meshproxy.telemetry.metrics import BOUNDS, OVERFLOW, Metrics, RequestSeries
+from meshproxy.telemetry.metrics import BOUNDS, MOST_CLIENTS, OVERFLOW, Metrics, RequestSeries
 
 LABELS = ("outbound", "default/web", "default/catalog", "v1", "HTTPRoute/default/catalog/0", "h1")
 NAMED = {
@@ -238,3 +238,54 @@ def test_prometheus_client_is_loaded_by_the_first_scrape_only() -> None:
         "assert 'prometheus_client' in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=30)
+
+
+# Who speaks plaintext -----------------------------------------------------------------------------
+
+
+def test_plaintext_is_counted_by_port_and_client() -> None:
+    """Accepted and refused apart; of the accepted, how many are open."""
+    metrics = Metrics()
+    first = metrics.plaintext_opened("8080", "10.0.0.1")
+    metrics.plaintext_opened("8080", "10.0.0.1")
+    metrics.plaintext_closed(*first)
+    metrics.plaintext_refused("8080", "10.0.0.1")
+    rendered = Rendered(metrics)
+    named = {"port": "8080", "client": "10.0.0.1"}
+    total = "mesh_plaintext_connections_total"
+    assert rendered.value(total, **named, verdict="accepted") == 2
+    assert rendered.value(total, **named, verdict="refused") == 1
+    assert rendered.value("mesh_plaintext_connections_active", **named) == 1
+
+
+def test_plaintext_clients_beyond_the_cap() -> None:
+    """Whoever comes from many addresses fills one series, not our memory; what is open stays right."""
+    metrics = Metrics()
+    labels = [metrics.plaintext_opened("80", f"10.0.0.{n}") for n in range(MOST_CLIENTS + 3)]
+    metrics.plaintext_opened("80", "10.0.0.0")
+    for one in labels:
+        metrics.plaintext_closed(*one)
+    rendered = Rendered(metrics)
+    assert len(list(rendered.named("mesh_plaintext_connections_active"))) == MOST_CLIENTS + 1
+    more = {"port": OVERFLOW, "client": OVERFLOW}
+    name = "mesh_plaintext_connections_total"
+    assert rendered.value(name, **more, verdict="accepted") == 3
+    assert rendered.value("mesh_plaintext_connections_active", **more) == 0
+    active = "mesh_plaintext_connections_active"
+    assert rendered.value(active, port="80", client="10.0.0.0") == 1
+
+
+def test_plaintext_of_a_process_that_died() -> None:
+    """Its connections are closed, whoever counts on."""
+    dead, metrics = Metrics(), Metrics()
+    dead.plaintext_opened("80", "10.0.0.1")
+    dead.plaintext_refused("80", "10.0.0.2")
+    metrics.add(dead.counts())
+    named = {"port": "80", "client": "10.0.0.1"}
+    assert Rendered(metrics).value("mesh_plaintext_connections_active", **named) == 1
+    metrics = Metrics()
+    metrics.add(dead.counts().of_the_dead())
+    rendered = Rendered(metrics)
+    assert rendered.value("mesh_plaintext_connections_active", **named) == 0
+    name = "mesh_plaintext_connections_total"
+    assert rendered.value(name, **named, verdict="accepted") == 1

@@ -12,6 +12,7 @@ from msgspec import structs
 from meshproxy.contract.policies import (
     CircuitBreakerSpec,
     HashKeySpec,
+    HealthCheckSpec,
     LimitsSpec,
     LoadBalancingSpec,
     OutlierSpec,
@@ -27,7 +28,7 @@ from meshproxy.mirror import Mirror
 from meshproxy.policies.load_balancing.tokens import Tokens
 from meshproxy.policies.outlier_detection import EJECTED, IN_SERVICE, PROBATION
 from meshproxy.telemetry.gauges import Gauges
-from meshproxy.upstream.cluster import Cluster, Endpoint, check_balancing
+from meshproxy.upstream.cluster import Cluster, Endpoint, check_policies
 from tests.helpers.environment import Environment
 from tests.helpers.recorder import Recorder
 
@@ -137,6 +138,7 @@ HTTP_OK = (200, None, "")
         ((200, "14", ""), 0.001, 1.0),
         ((0, None, "connect-failed"), 0.0, 1.0),
         ((0, None, "downstream-closed"), 0.0, 0.0),
+        ((503, None, "overloaded"), 0.001, 1.0),
         ((0, None, ""), 0.004, 0.004),
     ],
 )
@@ -252,12 +254,16 @@ async def test_sessions_are_resumed_with_who_is_in_service(cluster: Cluster) -> 
             {"session": SessionPersistenceSpec(name="a b")},
             "cluster/catalog session.name: expected the name of a cookie, got 'a b'",
         ),
+        (
+            {"health_check": HealthCheckSpec(type="grpc")},
+            "cluster/catalog health_check.type: grpc needs protocol http2",
+        ),
     ],
 )
 def test_what_cannot_be_obeyed(options: dict[str, Any], message: str) -> None:
     """Is found before anything is changed."""
     with pytest.raises(ContractError, match=message):
-        check_balancing(ClusterSpec(name="catalog", **options))
+        check_policies(ClusterSpec(name="catalog", **options))
 
 
 async def test_shedding_comes_and_goes_with_the_spec(cluster: Cluster) -> None:
@@ -412,6 +418,7 @@ async def test_nobody_to_call_is_another_matter() -> None:
         ((503, None, ""), EJECTED, 1),
         ((0, None, "upstream-reset"), IN_SERVICE, 1),
         ((0, None, "downstream-closed"), IN_SERVICE, 0),
+        ((503, None, "overloaded"), IN_SERVICE, 0),
     ],
 )
 async def test_who_judges_is_told(
@@ -423,7 +430,7 @@ async def test_who_judges_is_told(
     assert scene.first.host.state == state
     assert scene.cluster.breaker is not None
     told = scene.cluster.breaker.statistics(scene.time)
-    given_up = how[2] == "downstream-closed"
+    given_up = how[2] in ("downstream-closed", "overloaded")
     assert (told["requests"], told["failed"]) == (0 if given_up else 1, failed)
     scene.cluster.close()
 

@@ -45,7 +45,10 @@ def main(program: str, file: str) -> None:
     if program == "control_plane":
         place, handler = said["api"], ControlPlane
         handler.proxies = Path(said["state"], "proxies.json")
-        Path(said["state"], "operator.token").write_text("secret")
+        for name in ("operator.token", "viewer.token"):
+            token = Path(said["state"], name)
+            token.touch(0o600)
+            token.write_text("secret")
     else:
         place, handler = said["admin"], Sidecar
     HTTPServer((place["address"], place["port"]), handler).serve_forever()

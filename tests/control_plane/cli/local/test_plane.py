@@ -39,7 +39,7 @@ async def test_it_is_told_where_everything_is(tmp_path: Path) -> None:
     await plane.process.stop()
     directory.release()
 
-    assert command.arguments[-2:] == ("--config", str(directory.control_plane))
+    assert command.arguments[-3:-1] == ("--config", str(directory.control_plane))
     assert config == {
         "state": str(tmp_path / "state" / "td" / "control-plane"),
         "files": [str(Path.cwd() / "mesh")],

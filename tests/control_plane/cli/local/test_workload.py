@@ -60,7 +60,10 @@ async def test_the_bootstrap_says_who_and_where(
     command = await shop._prepare_sidecar()
     said = json.loads((tmp_path / "bootstrap" / "default" / "shop.json").read_text())
 
-    assert command.arguments[-2:] == ("--bootstrap", str(tmp_path / "bootstrap/default/shop.json"))
+    assert command.arguments[-3:-1] == (
+        "--bootstrap",
+        str(tmp_path / "bootstrap/default/shop.json"),
+    )
     assert said.pop("control_plane")["token"] is None
     assert said == {
         "workload": "default/shop",

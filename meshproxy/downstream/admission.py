@@ -1,0 +1,116 @@
+"""
+Admission: how many connections this process takes, and when it has no memory for more.
+
+Each connection costs descriptors and memory before it has asked for anything, so a flood of them has
+to be stopped where they are accepted.  Two bounds, both per process:
+
+* **Connections.**  By default as many as descriptors allow when each needs a second one upstream, and
+  some are left for the admin pages, the control plane and files.  One listener may have four fifths
+  of them, so that a flood from outside leaves room for the app's own calls, and the other way round.
+* **Memory.**  What a connection holds is bounded (see `docs/limits.md`), but their sum is more than a
+  small container has.  So above a share of the container's memory (its control group says how
+  much that is), nobody is taken who was not there before.  It is the memory of the whole process that
+  counts, as the kernel sees it: a sum of our own would forget half.
+
+Who comes when it is full is told so, if it speaks HTTP, and is reset otherwise (see `Listener`).
+Nothing is remembered: as soon as there is room again, the next one is served.
+"""
+
+import resource
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, Protocol
+from weakref import WeakSet
+
+RESERVED: Final = 64
+"""Descriptors that are for nobody's connections."""
+
+MOST: Final = 20_000
+"""Connections, however many descriptors there are: idle ones cost some 10 KiB each."""
+
+SHARE: Final = 0.8
+"""Of all connections, for one listener; of the container's memory, for the process."""
+
+LOOK: Final = 0.25
+"""Seconds for which a look at the memory holds."""
+
+_PAGE: Final = resource.getpagesize()
+_GROUPS: Final = (
+    Path("/sys/fs/cgroup/memory.max"),
+    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+)
+_NO_LIMIT: Final = 1 << 60  # what version 1 says is near 2^63
+
+
+class Listener(Protocol):
+    """What has connections."""
+
+    @property
+    def connections(self) -> int: ...
+
+
+class Admission:
+    """
+    Attributes:
+        connections: As many as there may be.
+        memory: Bytes that the process may take; 0 for any number.
+    """
+
+    def __init__(
+        self,
+        connections: int | None = None,
+        memory: int | None = None,
+        *,
+        workers: int = 1,
+        now: Callable[[], float] = lambda: 0.0,
+        resident: Callable[[], int] | None = None,
+    ) -> None:
+        """Take the bounds that are given, and find out the others."""
+        possible = most_connections(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+        self.connections = min(connections or MOST, possible)
+        self.memory = int(SHARE * container_memory() / workers) if memory is None else memory
+        self._listeners: WeakSet[Listener] = WeakSet()
+        self._now = now
+        self._resident = resident or resident_memory
+        self._looked = -LOOK
+        self._full = False
+
+    def join(self, listener: Listener) -> None:
+        """Count its connections, for as long as it exists."""
+        self._listeners.add(listener)
+
+    def room(self, listener: Listener) -> int:
+        """Return how many more connections this listener may take now."""
+        if self.memory and self._out_of_memory():
+            return 0
+        everywhere = self.connections - sum(other.connections for other in self._listeners)
+        return min(everywhere, int(self.connections * SHARE) - listener.connections)
+
+    def _out_of_memory(self) -> bool:
+        now = self._now()
+        if now - self._looked >= LOOK:
+            self._looked = now
+            self._full = self._resident() > self.memory
+        return self._full
+
+
+def most_connections(descriptors: int) -> int:
+    """Return how many connections so many descriptors allow."""
+    return max((descriptors - RESERVED) // 2, 1)
+
+
+def resident_memory() -> int:
+    """Return what the process takes of the machine's memory."""
+    return int(Path("/proc/self/statm").read_bytes().split()[1]) * _PAGE
+
+
+def container_memory() -> int:
+    """Return what our control group may take; 0 where nobody has set a limit."""
+    for path in _GROUPS:
+        try:
+            said = path.read_text().strip()
+        except OSError:
+            continue
+        if said.isdigit() and int(said) < _NO_LIMIT:
+            return int(said)
+    return 0
