@@ -187,6 +187,11 @@ async def test_a_policy_holds_for_the_next_request_of_an_open_connection(tmp_pat
             await becomes(200)
             mesh.write("policy.yaml", reading("DENY"))
             await becomes(403)
+            denied = await get(mesh.door())
+            number = denied.body.split(b"denial ")[1].split(b")")[0].decode()
+            told = await asyncio.to_thread(mesh.meshctl, "explain", number)
+            assert told.returncode == 0, told.stderr
+            assert "default/reading" in told.stdout
             mesh.write("policy.yaml", reading("ALLOW"))
             await becomes(200)
             mesh.write("policy.yaml", reading("ALLOW", "notMethods"))
