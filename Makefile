@@ -19,7 +19,7 @@ PIP     := $(BIN)/python -m pip --disable-pip-version-check --no-input
 
 export PYTHONUNBUFFERED := 1
 .NOTPARALLEL:
-.PHONY: help demo test lint format types unit bench bench-peers bench-quick \
+.PHONY: help demo test fuzz lint format types unit bench bench-peers bench-quick \
 	lesson-cascade lesson-availability lesson-retry-storm audit sbom audit-tools lock clean venv \
 	runtime dev
 .DEFAULT_GOAL := help
@@ -50,6 +50,9 @@ types: dev ## Check types, strictly
 unit: dev ## All tests (ARGS go to pytest)
 	@echo '== pytest'
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
+
+fuzz: dev ## Fuzz all that reads what others say (FUZZ_EXAMPLES=20000 for each target)
+	@FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-20000} $(BIN)/python -m pytest tests/fuzz --timeout=0 $(ARGS)
 
 format: dev ## Put the code in its format, mend what can be mended
 	@$(BIN)/python -m ruff format .

@@ -7,6 +7,7 @@ The admin pages: what an operator, a probe or Prometheus may ask one proxy.
     /config          the snapshot in force
     /clusters        clusters, endpoints, their connections
     /certs           the proxy's certificate and the roots it trusts: facts, never a key
+    /denials?id=…    who was denied what and by which rule, by the id that the caller was told
     POST /drain      drain and end, as on SIGTERM; only where the bootstrap says `admin.drain`
 
 Nothing else can be done here, and no page shows a key, a token or a secret.
@@ -25,6 +26,7 @@ from collections.abc import Callable, Sequence
 from ipaddress import ip_address
 from math import inf
 from typing import Final
+from urllib.parse import parse_qs
 
 from meshproxy.contract import wire
 from meshproxy.downstream.http1 import Http1Connection
@@ -37,6 +39,9 @@ SWEEP = 5.0
 
 Page = Callable[[], tuple[int, bytes]]
 """Makes a page: its status and body."""
+
+Finding = Callable[[str], tuple[int, bytes]]
+"""The same, of what has this id, or all without one."""
 
 _TYPES: Final = {
     "json": field(b"Content-Type", b"application/json"),
@@ -67,6 +72,7 @@ class Admin:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._pages: dict[bytes, tuple[str, Page]] = {}
+        self._findings: dict[bytes, Finding] = {}
         self._slow: set[bytes] = set()
         self._actions: dict[bytes, Page] = {}
         self._connections: dict[Http1Connection | ClientTunnel, None] = {}  # oldest first
@@ -79,6 +85,11 @@ class Admin:
         self._pages[path.encode()] = (kind, make)
         if slow:
             self._slow.add(path.encode())
+
+    def finding(self, path: str, find: Finding, *, slow: bool = False) -> None:
+        """Offer a page of JSON in which one looks something up: ``?id=…``."""
+        self.page(path, "json", lambda: find(""), slow=slow)
+        self._findings[path.encode()] = find
 
     def action(self, path: str, act: Page) -> None:
         """Offer something to be done, by POST."""
@@ -138,7 +149,10 @@ class Admin:
             index = b"".join(b"%s\n" % path for path in sorted(self._pages))
             return (200 if head.path == b"/" else 404), "text", index
         kind, make = page
-        status, body = make()
+        if path in self._findings:
+            status, body = self._findings[path](_id_in(head.path))
+        else:
+            status, body = make()
         return status, kind, body
 
     # The owner of connections ---------------------------------------------------------------------
@@ -160,6 +174,11 @@ class Admin:
         for connection in [c for c in self._connections if c.deadline < now < inf]:
             connection.expire()
         self._sweep = self._loop.call_later(SWEEP, self._on_sweep)
+
+
+def _id_in(target: bytes) -> str:
+    found = parse_qs(target.partition(b"?")[2].decode("latin-1")).get("id", [""])
+    return found[0]
 
 
 def _is_local_or_literal(authority: bytes) -> bool:

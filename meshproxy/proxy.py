@@ -275,6 +275,8 @@ class Proxy:
         # Workers have to be asked, which a page can only wait for in a thread.
         page("/clusters", "json", self._page_clusters, slow=self._bootstrap.workers > 1)
         page("/certs", "json", lambda: (200, as_json(self._certificates.described())))
+        workers = self._bootstrap.workers > 1
+        self._admin.finding("/denials", self._page_denials, slow=workers)
         if self._bootstrap.admin.drain:
             self._admin.action("/drain", self._drain_by_admin)
 
@@ -304,6 +306,9 @@ class Proxy:
 
     def _page_config(self) -> tuple[int, bytes]:
         return 200, as_json(without_secrets(self._snapshot))
+
+    def _page_denials(self, number: str) -> tuple[int, bytes]:
+        return 200, as_json(self._traffic.denials(number))
 
     def _page_clusters(self) -> tuple[int, bytes]:
         return 200, as_json(self._traffic.clusters())

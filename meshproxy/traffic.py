@@ -212,6 +212,10 @@ class Traffic:
         """Return clusters, endpoints and their connections."""
         return [cluster.statistics() for cluster in self.mesh.clusters.values()]
 
+    def denials(self, number: str) -> list[dict[str, Any]]:
+        """Return what was denied, the newest first; of one id, if it is given."""
+        return self.environment.denials.found(number)
+
     def _sweep(self) -> None:
         environment = self.environment
         now = environment.now()

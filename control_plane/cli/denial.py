@@ -72,7 +72,9 @@ def _asked(admin: str, number: str) -> list[dict[str, Any]] | None:
     """Return what one sidecar remembers; None where it gives no answer."""
     try:
         status, body = request(admin, "GET", f"/denials?id={number}", timeout=TIMEOUT)
-        found = json.loads(body) if status == 200 else []
+        if status != 200:
+            return None
+        found = json.loads(body)
     except (UnreachableError, ValueError):
         return None
     listed: Iterable[Any] = found.get("denials", ()) if isinstance(found, dict) else found

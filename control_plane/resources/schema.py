@@ -68,7 +68,7 @@ def _walk(node: Node, info: inspect.Type, path: Path, report: Report) -> Any:
 def _annotated(node: Node, info: inspect.Metadata, path: Path, report: Report) -> Any:
     """A text with a grammar: of those, durations are in so many kinds that they are read here."""
     if not isinstance(node, Scalar) or not isinstance(node.value, str):
-        report(path, node.line, f"{_said(node)}, {duration.EXPECTED}{_advice(node, info.type)}")
+        report(path, node.line, f"{_said(node)}, {duration.EXPECTED}{_unit_advice(node)}")
         return _MISSING
     if wrong := duration.problem(node.value, (info.extra or {})["duration"]):
         report(path, node.line, wrong)
@@ -232,6 +232,17 @@ def _advice(node: Node, info: inspect.Type) -> str:
     )
     if wants_text and isinstance(node, Scalar) and isinstance(node.value, bool | int | float):
         return f": write it in quotes, {_quoted(node.text)}"
+    return ""
+
+
+def _unit_advice(node: Node) -> str:
+    """A bare ``5`` where a duration is wanted: quotes alone would not mend it, a unit does."""
+    if (
+        isinstance(node, Scalar)
+        and isinstance(node.value, int)
+        and not isinstance(node.value, bool)
+    ):
+        return f": say the unit, {node.text}s or {node.text}ms"
     return ""
 
 

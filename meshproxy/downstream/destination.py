@@ -203,8 +203,8 @@ class Destination:
     """
 
     __slots__ = (
-        "__weakref__", "_callers", "app_port", "authorities", "direction", "environment",
-        "first_speaker", "hop", "loops", "mtls", "places", "port", "protocol", "tcp_route",
+        "__weakref__", "_callers", "app_port", "authorities", "direction", "environment", "first_speaker", "hop",
+        "loops", "mtls", "places", "port", "protocol", "tcp_route",
         "virtual_host",
     )  # fmt: skip
 

@@ -276,6 +276,11 @@ class Http1Connection(Connection):
             self.write(b"\r\n")
         else:
             self.write(data)
+            if last and not self._request_open:  # `send_end` after most answers, without the call
+                self.exchange = None
+                self._response_open = False
+                self._turn()
+                return
         if last:
             self.send_end(None)
 

@@ -60,6 +60,8 @@ from .orders import (
     Open,
     Order,
     Prepare,
+    Recall,
+    Recalled,
     Retreat,
 )
 
@@ -417,6 +419,21 @@ class Crew:
 
         await self._each(describe(member) for member in self._ready)
         return sorted(described, key=lambda cluster: (cluster["name"], cluster["worker"]))
+
+    def denials(self, number: str) -> list[dict[str, Any]]:
+        """Return what any worker has denied.  From another thread than the loop's."""
+        return asyncio.run_coroutine_threadsafe(self._recall(number), self._loop).result()
+
+    async def _recall(self, number: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = []
+
+        async def recall(member: Member) -> None:
+            answer = await member.ask(Recall(number=number))
+            if isinstance(answer, Recalled):
+                found.extend(answer.denials)
+
+        await self._each(recall(member) for member in self._ready)
+        return sorted(found, key=lambda denial: -denial["at"])
 
     # Drain and stop -------------------------------------------------------------------------------
 

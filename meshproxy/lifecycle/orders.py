@@ -72,6 +72,12 @@ class Describe(Spec, frozen=True, kw_only=True, tag="describe", tag_field="type"
     """How are your clusters?"""
 
 
+class Recall(Spec, frozen=True, kw_only=True, tag="recall", tag_field="type"):
+    """Whom have you denied what? `number` is what the caller was told; empty for all."""
+
+    number: str
+
+
 class Retreat(Spec, frozen=True, kw_only=True, tag="retreat", tag_field="type"):
     """Accept no more."""
 
@@ -86,7 +92,7 @@ class Hurry(Spec, frozen=True, kw_only=True, tag="hurry", tag_field="type"):
 
 Order = (
     Begin | Believe | Hand | Prepare | Commit | Discard | Open | Count | Describe
-    | Retreat | Drain | Hurry
+    | Recall | Retreat | Drain | Hurry
 )  # fmt: skip
 
 # From a worker --------------------------------------------------------------------------------
@@ -111,4 +117,8 @@ class Described(Spec, frozen=True, kw_only=True, tag="described", tag_field="typ
     clusters: list[dict[str, Any]]
 
 
-Answer = Done | Failed | Counted | Described
+class Recalled(Spec, frozen=True, kw_only=True, tag="recalled", tag_field="type"):
+    denials: list[dict[str, Any]]
+
+
+Answer = Done | Failed | Counted | Described | Recalled

@@ -40,6 +40,8 @@ from .orders import (
     Open,
     Order,
     Prepare,
+    Recall,
+    Recalled,
     Retreat,
 )
 
@@ -107,6 +109,8 @@ class Worker:
                 return Counted(counts=self._traffic.counted().counts())
             case Describe():
                 return Described(clusters=self._traffic.clusters())
+            case Recall():
+                return Recalled(denials=self._traffic.denials(order.number))
             case Open():
                 await self._traffic.open()
             case Retreat():

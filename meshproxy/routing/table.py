@@ -276,7 +276,11 @@ class VirtualHost(Generic[C]):
                 if cut in lengths:
                     places = prefixes.get(path[:cut])
                     if places is not None:
-                        found = _first(places, head, found)
+                        first = places[0]
+                        if not first[1].match.conditions and (found is None or first[0] < found[0]):
+                            found = first  # as nearly always: `_first`, without the call
+                        else:
+                            found = _first(places, head, found)
                 cut = path.find(b"/", cut + 1, end)
             if len(path) in lengths and path in prefixes:
                 found = _first(prefixes[path], head, found)

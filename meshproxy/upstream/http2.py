@@ -151,7 +151,12 @@ class Http2Stream(Stream):
     def on_response_data(self, data: bytes, last: bool = False) -> None:
         exchange = self.exchange
         if last:
-            self._hear_end()
+            if self.finished and not self.tunnel:  # `_hear_end`, without the call
+                self.ended = True
+                self.exchange = None
+                self._link.served += 1
+            else:
+                self._hear_end()
         if exchange is not None:
             exchange.on_response_data(data, last)
         if self._paused:

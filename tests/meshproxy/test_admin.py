@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import stat
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -222,3 +223,14 @@ async def test_no_more_listening(port: int, admin: Admin) -> None:
         assert (await client.response()).status == 200
         with pytest.raises(ConnectionRefusedError):
             await get(port, "/metrics", LOCAL)
+
+
+async def test_looking_something_up(port: int, admin: Admin) -> None:
+    """By its id, or all of it; a page that has nothing to look up takes no notice of a query."""
+    admin.finding("/denials", lambda number: (200, as_json([number])))
+    for query, number in (
+        ("", ""), ("?id=12ab", "12ab"), ("?id=%31", "1"), ("?other=1", ""), ("?id=a&id=b", "a"),
+    ):  # fmt: skip
+        response = await get(port, f"/denials{query}", host="localhost")
+        assert json.loads(response.body) == [number]
+    assert (await get(port, "/metrics?id=1", host="localhost")).body == b"mesh 1\n"

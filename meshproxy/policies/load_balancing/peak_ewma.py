@@ -88,7 +88,8 @@ class PeakEwma(TwoChoices[E]):
     def pick(self, avoid: E | None, key: int | None = None) -> E | None:  # noqa: ARG002
         endpoints = self._level
         if endpoints is None or avoid is not None:
-            return self.draw(avoid)
+            # Beside an app there is nobody else; and `draw` would be a call.
+            return self._endpoints[0] if self._count == 1 else self.draw(avoid)
         # As nearly always.  One random number is enough for both draws: what is behind the point
         # says nothing about what is before.
         point = self._random() * self._count

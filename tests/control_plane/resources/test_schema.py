@@ -68,7 +68,10 @@ def test_what_fits(text: str) -> None:
         ),
         (
             "{text: a, wait: 5}",
-            '1 wait: "5" is an integer, expected a duration such as 1h30m, 10s or',
+            (
+                '1 wait: "5" is an integer, expected a duration such as 1h30m, 10s or 250ms: '
+                "say the unit, 5s or 5ms"
+            ),
         ),
         (
             "{text: a, wait: []}",

@@ -78,6 +78,7 @@ async def test_all_serve(tmp_path: Path, place: Place) -> None:
         assert min(counts) > 5
         assert len(crew.sockets[place]) == 2
         assert await asyncio.to_thread(crew.clusters) == []
+        assert await asyncio.to_thread(crew.denials, "") == []
 
 
 async def test_all_obey_or_nobody(tmp_path: Path, place: Place) -> None:

@@ -18,6 +18,8 @@ from meshproxy.lifecycle.orders import (
     Hand,
     Order,
     Prepare,
+    Recall,
+    Recalled,
 )
 from meshproxy.telemetry.counts import Counts
 
@@ -33,6 +35,8 @@ from meshproxy.telemetry.counts import Counts
         (Answer, Failed(path="listener/a port", reason="taken")),
         (Answer, Counted(counts=Counts(connections=[("a", "b", 1, 0)]))),
         (Answer, Described(clusters=[{"name": "a"}])),
+        (Order, Recall(number="12ab")),
+        (Answer, Recalled(denials=[{"id": "12ab", "at": 1.5}])),
     ],
 )
 def test_there_and_back(kind: Any, message: Any) -> None:

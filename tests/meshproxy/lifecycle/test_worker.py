@@ -32,6 +32,8 @@ from meshproxy.lifecycle.orders import (
     Open,
     Order,
     Prepare,
+    Recall,
+    Recalled,
     Retreat,
 )
 from meshproxy.lifecycle.worker import Worker, work
@@ -103,6 +105,7 @@ async def test_it_serves_on_the_socket_it_was_handed(worker: Worker, place: Plac
     assert isinstance(counted, Counted)
     assert counted.counts.requests[0].outcomes == [(500, "NC", 1)]
     assert described == Described(clusters=[])
+    assert await obey(worker, Recall(number="")) == [Recalled(denials=[])]
     assert await obey(worker, Retreat()) == [Done()]
     with pytest.raises(ConnectionRefusedError):
         await get(place[1])
