@@ -41,7 +41,7 @@ class OperationSpec(Spec, frozen=True, kw_only=True):
 
     Attributes:
         hosts: Authorities, in lower case; without a port they mean any.
-        methods: Of HTTP, case-sensitive.
+        methods: Of HTTP; one in small letters is denied like its capitals, and allowed like both.
         paths: Without the query.  Also templates: ``{*}`` stands for one segment, ``{**}`` at the
             end for any rest.  gRPC's are ``/package.Service/Method``.
     """
