@@ -40,7 +40,7 @@ from meshproxy.policies.load_balancing.hash_key import HashKey
 from meshproxy.policies.load_balancing.session import Session
 from meshproxy.policies.load_balancing.tokens import Tokens
 from meshproxy.policies.load_shedding import LoadShedding
-from meshproxy.policies.loop_detection import LoopDetection
+from meshproxy.policies.loop_detection import VIA, LoopDetection
 from meshproxy.policies.outcome import REFUSAL, SHED, shed
 from meshproxy.policies.propagation import NOTHING, Context, Propagation
 from meshproxy.policies.rate_limit import Refused
@@ -458,7 +458,8 @@ class Exchange:
         caller = self.caller
         if caller.guard is not None and self._stopped(caller.guard, head):
             return None
-        mark = caller.loops.mark(head.mesh_fields)
+        said, loops = head.mesh_fields, caller.loops
+        mark = loops.first if said is None else loops.mark(said)
         if mark is None:
             return self.refuse("loop")
         head.fields.append(mark)
@@ -491,7 +492,7 @@ class Exchange:
         budget.requests += 1
         if (
             head.trace_fields is not None
-            or head.mesh_fields is not None
+            or (said is not None and (len(said) > 1 or said[0][0] != VIA))
             or self.surroundings.propagation.by_id
         ):
             self._join(head)

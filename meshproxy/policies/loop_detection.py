@@ -26,11 +26,10 @@ Anybody may send the field: all that can be had by it is to be refused.
 Called from: `Exchange.on_request_head`.
 """
 
-from collections.abc import Sequence
 from hashlib import blake2b
 from typing import Final
 
-from meshproxy.message import Field, field, value_of
+from meshproxy.message import Field, Fields, field, value_of
 
 VIA: Final = b"x-mesh-via"
 
@@ -40,6 +39,9 @@ PASSES: Final = 3
 HOPS: Final = 32
 """Proxies on a request's way, over all apps that hand the field on."""
 
+_REMEMBERED: Final = 256
+_LONGEST: Final = HOPS * len(b"01234567, ")
+
 
 class LoopDetection:
     """
@@ -47,26 +49,35 @@ class LoopDetection:
 
     Attributes:
         name: Of this place, as the others see it.
+        first: What a request goes on with that brings nothing.
     """
 
-    __slots__ = ("_first", "name")
+    __slots__ = ("_made", "first", "name")
 
     def __init__(self, direction: str, workload: str) -> None:
         place = f"{direction} of {workload}".encode()
         self.name = blake2b(place, digest_size=4).hexdigest().encode()
-        self._first = field(VIA, self.name)
+        self.first = field(VIA, self.name)
+        self._made: dict[bytes, Field | None] = {}  # what comes is nearly always the same
 
-    def mark(self, said: Sequence[Field] | None) -> Field | None:
+    def mark(self, said: Fields) -> Field | None:
         """
         Return the field that a request goes on with, or None for one that goes in a circle.
 
         Args:
             said: What it brought of fields that only a mesh proxy may set.
         """
-        before = None if said is None else value_of(list(said), VIA)
+        before = said[0][1] if len(said) == 1 and said[0][0] == VIA else value_of(said, VIA)
         if before is None:
-            return self._first
+            return self.first
+        made = self._made
+        if before in made:
+            return made[before]
+        if len(made) >= _REMEMBERED:
+            made.clear()  # others choose what is remembered, so it is little
         names = before.split(b", ", HOPS)
-        if len(names) >= HOPS or names.count(self.name) >= PASSES:
-            return None
-        return field(VIA, b"%b, %b" % (before, self.name))
+        circles = len(names) >= HOPS or names.count(self.name) >= PASSES
+        mark = None if circles else field(VIA, b"%b, %b" % (before, self.name))
+        if len(before) <= _LONGEST:
+            made[before] = mark
+        return mark

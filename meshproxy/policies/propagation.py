@@ -57,6 +57,7 @@ ATTEMPT: Final = b"x-mesh-attempt"
 CRITICALITY: Final = b"x-mesh-criticality"
 SPENT: Final = b"x-mesh-spent"
 
+_SAID: Final = frozenset({DEADLINE, ATTEMPT, CRITICALITY, SPENT})
 CRITICALITIES: Final = {name.encode(): name for name in ("critical", "default", "sheddable")}
 """Most important first."""
 _RANKS: Final = {name: rank for rank, name in enumerate(CRITICALITIES.values())}
@@ -150,6 +151,8 @@ NOTHING: Final[Context[Any]] = Context()
 
 def read(mesh_fields: Fields, now: float) -> Context[Any]:
     """Return what a mesh proxy has said; what is not valid is as if it had not been said."""
+    if not any(one[0] in _SAID for one in mesh_fields):
+        return NOTHING
     context: Context[Any] = Context()
     for name, value, _line in mesh_fields:
         if name == DEADLINE:

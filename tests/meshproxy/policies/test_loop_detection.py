@@ -9,7 +9,7 @@ def test_each_place_writes_its_name_behind_the_others() -> None:
     """Inbound and outbound of one workload are two places."""
     a = LoopDetection("outbound", "default/storefront")
     b = LoopDetection("inbound", "default/catalog")
-    first = a.mark(None)
+    first = a.mark([])
     assert first == field(VIA, a.name)
     second = b.mark([first])
     assert second == field(VIA, a.name + b", " + b.name)
@@ -25,7 +25,7 @@ def test_a_circle_is_found_after_a_few_turns() -> None:
         turns = 0
         while True:
             for place in circle:
-                mark = place.mark(None if mark is None else [mark])
+                mark = place.mark([] if mark is None else [mark])
                 if mark is None:
                     break
             if mark is None:
@@ -39,7 +39,7 @@ def test_a_way_has_an_end() -> None:
     places = [LoopDetection("inbound", f"default/a{number}") for number in range(HOPS + 1)]
     mark: Field | None = None
     for place in places[:HOPS]:
-        mark = place.mark(None if mark is None else [mark])
+        mark = place.mark([] if mark is None else [mark])
         assert mark is not None
     assert mark is not None
     assert places[HOPS].mark([mark]) is None
