@@ -71,6 +71,9 @@ DELAYED: Final = "DI"
 EXHAUSTED: Final = "URX"
 """Envoy's flag of an answer that is passed on because all tries are used up."""
 
+WORTH_TELLING: Final = 0.05
+"""Share of what is left of a deadline: who has spent less is not the one to blame."""
+
 _LATER: Final = field(b"Retry-After", b"%d" % load_shedding.RETRY_AFTER)
 _FINE: Final = (None, grpc.NO_STATUS, "0")
 """What the head of an answer may say of its gRPC status when nothing is wrong so far."""
@@ -462,7 +465,6 @@ class Exchange:
         mark = loops.first if said is None else loops.mark(said)
         if mark is None:
             return self.refuse("loop")
-        head.fields.append(mark)
         virtual_host = caller.virtual_host or caller.authorities.find(head.authority)
         route = None if virtual_host is None else virtual_host.find(head)
         if route is None:
@@ -485,6 +487,8 @@ class Exchange:
         if backend.cluster.sticky or route.session is not None:
             self._bind(head, route)
         cluster = self.cluster
+        if cluster.mtls:  # an app would not know what to make of it
+            head.fields.append(mark)
         self.retry = cluster.retry if route.retry is None else route.retry
         budget = cluster.budget  # a method of its own would be a call more per request
         if self.started >= budget.turn:
@@ -778,11 +782,12 @@ class Exchange:
             propagation.put(fields, propagation.criticality_field(context.criticality))
 
     def _tell_spender(self, now: float) -> None:
-        """Of the time that is spent already, somebody has had the most."""
+        """Of the time that is spent already, somebody has had the most; of little, nobody is told."""
         context, begun = self.context, self.started
         if context.started < begun:
             begun = context.started
-        if now - begun >= LEAST or context.spent >= LEAST:
+        worth = (self.deadline - begun) * WORTH_TELLING
+        if now - begun >= worth or context.spent >= worth:
             name, took = deadline.spender(self._spenders(now))
             if name:
                 propagation.put(self.head.fields, propagation.spent_field(name, took))

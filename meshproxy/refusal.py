@@ -48,7 +48,7 @@ _TABLE = (
     Refusal("no-route", 404, 12, "NR", False, "No route matches this request."),
     Refusal("misdirected", 421, 14, "NR", False, "The tunnel was asked for another place than the one it leads to."),
     Refusal("unknown-destination", 502, 12, "NR", False, "This address is no service of the mesh, and others are not to be called."),
-    Refusal("loop", 508, 12, "NR", False, "The request goes in a circle: it has come by here too often."),
+    Refusal("loop", 508, 12, "NR", False, "The request goes in a circle."),
     Refusal("unresolved-backend", 500, 14, "NC", False, "The route points to a backend that does not exist."),
     Refusal("not-ready", 503, 14, "NC", False, "The proxy has no configuration or no certificate yet."),
     # Whether it may pass

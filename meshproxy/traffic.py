@@ -76,6 +76,7 @@ class Environment:
         self.random: Callable[[], float] = random.random
         self.timers: TimerWheel[Any] = TimerWheel(self.now, self.loop.call_later)
         self.revoked: frozenset[str] = frozenset()
+        self.listening: frozenset[tuple[str, int]] = frozenset()
         self.pools: WeakSet[Pool] = WeakSet()
         self.denials = Denials(self.now, self.wall)
         self._certificates = certificates

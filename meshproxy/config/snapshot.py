@@ -126,6 +126,7 @@ class Mesh:
     def commit(self, prepared: Prepared) -> None:
         """Obey what was prepared; nothing here can fail."""
         snapshot, hosts = prepared.snapshot, prepared.hosts
+        self._environment.listening = _places_of(prepared.listeners.values())
         before, self._environment.revoked = self._environment.revoked, self._revoked(snapshot)
         if prepared.secret != self._secret:
             self._secret = prepared.secret
@@ -334,6 +335,17 @@ class Mesh:
             listener.close()
         for cluster in self.clusters.values():
             cluster.close()
+
+
+def _places_of(listeners: Iterable[Listener]) -> frozenset[tuple[str, int]]:
+    """Return where connections come to us; those at any address also over the loopback."""
+    found: set[tuple[str, int]] = set()
+    for listener in listeners:
+        address, port = listener.spec.address, listener.spec.port
+        found.add((address, port))
+        if address in ("0.0.0.0", "::"):
+            found |= {("127.0.0.1", port), ("::1", port)}
+    return frozenset(found)
 
 
 def _by_name(destinations: Iterable[Destination]) -> dict[bytes, Destination]:

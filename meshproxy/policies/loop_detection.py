@@ -16,10 +16,10 @@ names, refuses the request: 508, `loop`.
 **Not `Via`**, whose work this is (RFC 9110 section 7.6.3): an app that sees one may answer otherwise.
 nginx, by default, compresses nothing for a request with Via.  Envoy sends none for such reasons.
 
-**Not at the first return.**  The hop to the app carries the field, too, for a port of a proxy may be
-taken for an app's by mistake; so an app that copies all fields of a request into the calls that it
-makes hands it on, and may call, in good faith, a service that calls it back.  A circle is found a few
-turns later, which costs nothing.
+**Not at the first return.**  Services may call one another back in good faith, and a request that is
+passed on by an app as it came may bring the field again.  A circle is found a few turns later, which
+costs nothing.  Apps are not told: a port of our own that is taken for an app's is known without it
+(`upstream/pool.py`).
 
 Anybody may send the field: all that can be had by it is to be refused.
 

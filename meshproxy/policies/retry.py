@@ -70,7 +70,7 @@ IDEMPOTENCY_KEY: Final = b"idempotency-key"
 RETRY_AFTER: Final = b"retry-after"
 
 HOPELESS: Final = frozenset(
-    {"overflow", "circuit-open", "not-ready", "fields-too-large", "upgrade-not-supported"}
+    {"overflow", "circuit-open", "not-ready", "fields-too-large", "upgrade-not-supported", "loop"}
 )
 _UNREACHED: Final = frozenset(
     {b"connect-failed", b"connect-timeout", b"handshake-failed", b"stream-refused"}

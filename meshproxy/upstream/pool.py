@@ -55,6 +55,7 @@ class Environment(Protocol):
     Attributes:
         revoked: Identities that are denied, whatever certificate they show.
         pools: All that there are, also of endpoints that have left but still serve.
+        listening: Addresses and ports of our own.
     """
 
     loop: asyncio.AbstractEventLoop
@@ -64,6 +65,7 @@ class Environment(Protocol):
     trust_domain: str
     revoked: frozenset[str]
     pools: "WeakSet[Pool]"
+    listening: frozenset[tuple[str, int]]
 
     @property
     def client_context(self) -> ssl.SSLContext | None: ...
@@ -253,12 +255,19 @@ class Pool:
                 wanted = limits.connections.room
         return wanted or (0 if self._connections or self._dials else 1)
 
+    def _leads_back(self) -> bool:
+        """Say whether this is a port of our own, taken for that of an app by mistake."""
+        place = (self.endpoint.address, self.endpoint.port)
+        return not self.cluster.mtls and place in self._environment.listening
+
     async def _dial(self) -> None:
         connection: Http1Connection | Http2Connection | None = None
         code = ""
         try:
             if not self.waiting:  # served by a connection that came back in the meantime
                 return
+            if self._leads_back():
+                raise DialError("loop")
             connection = await self._connect()
         except DialError as error:
             code = str(error)

@@ -54,6 +54,7 @@ class Environment:
         self.admission = Admission(1000, 0)
         self.drain_seconds = 5.0
         self.revoked: frozenset[str] = frozenset()
+        self.listening: frozenset[tuple[str, int]] = frozenset()
         self.denials = Denials(self.now, self.wall)
         self.pools: WeakSet[Pool] = WeakSet()
         self.refusals: list[tuple[str, str]] = []

@@ -516,7 +516,7 @@ def test_filters_change_what_the_endpoint_and_the_client_see() -> None:
 
     assert head.path == b"/new/x"
     names = [f[0] for f in head.fields]
-    assert names == [b"x-mesh-via", b"x-stamp", b"x-forwarded-client-cert"]
+    assert names == [b"x-stamp", b"x-forwarded-client-cert"]
     [answer] = [call[1] for call in scene.client.heard if call[0] == "send_head"]
     assert [f[0] for f in answer.fields] == [b"x-stamp"]
 
@@ -1488,7 +1488,6 @@ def test_a_call_has_what_is_left_to_the_request_it_is_made_for() -> None:
     sidecar.outbound.first.lend()
     said = {name: value for name, value, _ in went.fields if name.startswith(b"x-mesh-")}
     assert said == {
-        b"x-mesh-via": sidecar.outbound.caller.loops.name,
         b"x-mesh-deadline-ms": b"750",
         b"x-mesh-attempt": b"2",
         b"x-mesh-criticality": b"sheddable",
