@@ -46,10 +46,10 @@ types: dev ## Check types, strictly
 	@$(BIN)/python -m mypy
 
 # The tests of a file that start real processes stay on one worker (tests/conftest.py), so that at
-# most two files compete for the machine; everything else fills the gaps.
+# most four files compete for the machine, most of them waiting; everything else fills the gaps.
 unit: dev ## All tests (ARGS go to pytest)
 	@echo '== pytest'
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
+	@$(BIN)/python -m pytest -n 4 --dist loadgroup $(ARGS)
 
 fuzz: dev ## Fuzz all that reads what others say (FUZZ_EXAMPLES=20000 for each target)
 	@FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-20000} $(BIN)/python -m pytest tests/fuzz --timeout=0 $(ARGS)
