@@ -16,15 +16,15 @@ import difflib
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from control_plane.cli.arguments import Verbs, add_context, add_output, add_watch, client_of
 from control_plane.cli.client import Client, UnreachableError
 from control_plane.cli.errors import NO, OK, CommandError
-from control_plane.cli.output import age, fitted, moment, redrawing, show, table, terminal_width
+from control_plane.cli.output import age, fitted, moment, show, shown, table, terminal_width
 
 Facts = dict[str, Any]
-EVERY = 2.0
 LOOK = 0.5
 """Seconds between two looks at a rotation."""
 PATIENCE = 60.0
@@ -89,13 +89,8 @@ def _add_context(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Show the certificates, once or again and again."""
     client = client_of(arguments)
-    while True:
-        if not arguments.watch:
-            _show(client, arguments.output)
-            return OK
-        with redrawing():
-            _show(client, arguments.output)
-        time.sleep(EVERY)
+    shown(partial(_show, client, arguments.output), watch=arguments.watch)
+    return OK
 
 
 def _show(client: Client, output: str) -> None:

@@ -10,13 +10,16 @@ import math
 import re
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
 from meshproxy.one_line import one_line
 
+WATCH_EVERY = 2.0
+"""Seconds between two showings of a `--watch`."""
 GAP = "   "
 NARROW = "  "
 """Between the columns of tables that are to fit a terminal."""
@@ -165,6 +168,15 @@ def redrawing() -> Iterator[None]:
     else:
         yield
         print(flush=True)
+
+
+def shown(view: Callable[[], None], *, watch: bool) -> None:
+    """Show a view once, or again and again until interrupted."""
+    while watch:
+        with redrawing():
+            view()
+        time.sleep(WATCH_EVERY)
+    view()
 
 
 def age(seconds: float | None) -> str:

@@ -9,6 +9,7 @@ serves with what it has.  APP is the process beside it, where `meshctl up` runs 
 import argparse
 import time
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from control_plane.cli import processes
@@ -21,14 +22,13 @@ from control_plane.cli.arguments import (
 )
 from control_plane.cli.client import Client
 from control_plane.cli.errors import OK
-from control_plane.cli.output import age, fitted, printable, redrawing, show, table, terminal_width
+from control_plane.cli.output import age, fitted, printable, show, shown, table, terminal_width
 
 HEADERS = ("PROXY", "STATE", "APP", "VERSION", "LAST ACK", "CERTIFICATE", "ADMIN", "IDENTITY")
 WIDE = (
     "PROXY", "STATE", "APP", "SENT", "ACKNOWLEDGED", "LAST ACK", "CERTIFICATE", "BUILD", "ADMIN",
     "IDENTITY", "REASON",
 )  # fmt: skip
-EVERY = 2.0
 
 
 def register(verbs: "Verbs[argparse.ArgumentParser]") -> None:
@@ -48,13 +48,8 @@ def register(verbs: "Verbs[argparse.ArgumentParser]") -> None:
 def run(arguments: argparse.Namespace) -> int:
     """List the proxies, once or again and again."""
     client = client_of(arguments)
-    while True:
-        if not arguments.watch:
-            _show(client, arguments.output)
-            return OK
-        with redrawing():
-            _show(client, arguments.output)
-        time.sleep(EVERY)
+    shown(partial(_show, client, arguments.output), watch=arguments.watch)
+    return OK
 
 
 def _show(client: Client, output: str) -> None:

@@ -5,7 +5,17 @@ import json
 import pytest
 import yaml
 
-from control_plane.cli.output import age, dated, fitted, percent, printable, redrawing, show, table
+from control_plane.cli.output import (
+    age,
+    dated,
+    fitted,
+    percent,
+    printable,
+    redrawing,
+    show,
+    shown,
+    table,
+)
 
 
 def test_columns_are_aligned_and_countable() -> None:
@@ -112,3 +122,20 @@ def test_an_identity_shows_its_end() -> None:
     assert fitted(("NAME", "IDENTITY"), rows, None) == table(("NAME", "IDENTITY"), rows)
     assert fitted(("NAME", "IDENTITY"), rows, 20).splitlines()[1] == "shop  …fault/sa/shop"
     assert fitted(("NAME", "IDENTITY"), rows, 10).splitlines() == ["NAME", "shop"]
+
+
+def test_a_view_is_shown_until_it_is_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With `--watch` again and again; without, once."""
+    seen: list[int] = []
+    shown(lambda: seen.append(1), watch=False)
+    assert seen == [1]
+    monkeypatch.setattr("control_plane.cli.output.WATCH_EVERY", 0.0)
+
+    def third_time() -> None:
+        seen.append(2)
+        if len(seen) == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        shown(third_time, watch=True)
+    assert seen == [1, 2, 2, 2]
