@@ -34,6 +34,7 @@ from meshproxy.backoff import Backoff
 from meshproxy.contract.discovery import SigningAnswer
 
 from . import signing_request, tls, x509
+from .signing_request import KeyAndRequest
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +80,7 @@ class Certificates:
         clock: Callable[[], float] = time.time,
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
         draw: Callable[[], float] = random.random,
+        make: Callable[[], Awaitable[KeyAndRequest]] = signing_request.make,
     ) -> None:
         self.identity = identity
         self.roots = ""
@@ -90,6 +92,7 @@ class Certificates:
         self._clock = clock
         self._pause = pause
         self._draw = draw
+        self._make = make
         self._certificate: Path | None = None
         self._key: Path | None = None
         self._facts: x509.Facts | None = None
@@ -361,7 +364,7 @@ class Certificates:
                 backoff.reset()
 
     async def _renew(self, sign: Sign) -> None:
-        pair = await self._first_pair() if not self.ready else await signing_request.make()
+        pair = await self._first_pair() if not self.ready else await self._make()
         answer = await sign(pair.csr)
         try:
             self.install(pair.key, answer)
@@ -372,14 +375,14 @@ class Certificates:
         left = self.not_after - self._clock()
         log.info("certificate of %s received, good for %.0f s", self.identity, left)
 
-    async def _first_pair(self) -> signing_request.KeyAndRequest:
+    async def _first_pair(self) -> KeyAndRequest:
         """Return what an earlier run, or attempt, has asked with; or a pair that is kept for the next."""
         if self._state is None:
-            return await signing_request.make()
+            return await self._make()
         path = private_file.directory(self._state) / _PENDING_FILE
         if (kept := private_file.read(path)) is not None:
             return signing_request.parse(kept)
-        pair = await signing_request.make()
+        pair = await self._make()
         private_file.write(path, (pair.key + pair.csr).encode("ascii"))
         return pair
 
