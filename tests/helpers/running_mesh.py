@@ -171,7 +171,7 @@ class RunningMesh:
                     return
             if time.monotonic() > deadline:
                 raise AssertionError(f"waited {patience} s for {what}:\n{self.output()[-4000:]}")
-            time.sleep(0.02)
+            time.sleep(0.05)
 
     def synced(self) -> bool:
         proxies = self.api("/api/v1/proxies")
