@@ -584,18 +584,20 @@ class Exchange:
     def _join(self, head: RequestHead) -> None:
         """Which work is the request part of, and what was allowed to that?"""
         table = self.surroundings.propagation
-        said, traced = head.mesh_fields, head.trace_fields or ()
+        said, traced = head.mesh_fields, head.trace_fields
         if self.caller.direction == "inbound":
             if said is not None and self.caller.identity_field is not None:
                 self.context = propagation.read(said, self.started)
-            ids, line = propagation.trace_of(traced) if traced else ((), b"")
+            if traced is None:
+                return
+            ids, line = propagation.trace_of(traced)
             if ids:
                 self.joined = self.context = context = self.context.own()
                 context.started = self.started
                 table.enter(context, ids, line)
             return
         if table.by_id:
-            found = table.find(*propagation.trace_of(traced))
+            found = table.find(*propagation.trace_of(traced or ()))
             if found is not None:
                 found.calls.add(self)
                 self.joined = self.context = found
@@ -643,10 +645,8 @@ class Exchange:
         # `head.mesh_fields` stay behind: what claims to come from a mesh proxy is made anew.
         if self.caller.identity_field is not None:
             head.fields.append(self.caller.identity_field)
-            if head.mesh_fields is not None:
-                mark = mirroring.mark_of(head.mesh_fields)
-                if mark is not None:
-                    head.fields.append(mark)
+            if self.context.mirrored:
+                head.fields.append(mirroring.MARK)
 
     def admit(self) -> None:
         """Let the app have the request, if it can bear one more; and others a copy of it."""
@@ -760,10 +760,9 @@ class Exchange:
         if timeouts.of_attempt != inf:
             self.attempt_due = now + timeouts.attempt
             self.answer_due = now + timeouts.answer
-            # As a rule the timer that was set in the beginning comes before that.
-            due = now + timeouts.of_attempt
-            if timeouts.of_attempt < FAR and (self.timer is None or self.due > due):
-                self._arm(due)
+            # As a rule the timer that was set in the beginning comes before that, or the look does.
+            if timeouts.of_attempt < FAR or self.timer is not None:
+                self._arm(now + timeouts.of_attempt)
         if self.deadline != inf:
             if self.grpc_status is None:
                 one = propagation.deadline_field(self.deadline - now)
@@ -773,7 +772,9 @@ class Exchange:
                     propagation.put(fields, one)
             elif now - self.started >= NOTICEABLE:
                 propagation.put(fields, grpc.timeout_field(self.deadline - now))
-            if self.caller.direction == "outbound":
+            if self.caller.direction == "outbound" and (
+                now - self.started >= LEAST or context is not NOTHING
+            ):
                 self._tell_spender(now)
         attempt = context.attempt + self.attempts - 1
         if attempt > 1:

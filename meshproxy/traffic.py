@@ -25,6 +25,7 @@ from meshproxy.downstream.admission import Admission
 from meshproxy.downstream.sockets import Place, Sockets
 from meshproxy.exchange import Exchange
 from meshproxy.identity.certificates import Certificates
+from meshproxy.policies.deadline import LOOK
 from meshproxy.policies.load_balancing.tokens import Tokens
 from meshproxy.policies.propagation import Propagation
 from meshproxy.telemetry.denials import Denials
@@ -159,11 +160,13 @@ class Traffic:
         self._obeyed = False
         self._hurried = False
         self._sweeping: asyncio.TimerHandle | None = None
+        self._looking: asyncio.TimerHandle | None = None
 
     # Start ----------------------------------------------------------------------------------------
 
     async def start(self) -> None:
         self._sweep()
+        self._look()
 
     def hold(self) -> None:
         """Accept nothing before `open`: another process still serves these ports."""
@@ -221,9 +224,15 @@ class Traffic:
         environment = self.environment
         now = environment.now()
         self.mesh.sweep(now)
-        for exchange in list(environment.exchanges):
-            exchange.on_look(now)
         self._sweeping = environment.loop.call_later(SWEEP, self._sweep)
+
+    def _look(self) -> None:
+        """Set the timer of the exchanges that are still under way (`policies/deadline.py`)."""
+        environment = self.environment
+        now = environment.now()
+        for exchange in [one for one in environment.exchanges if one.timer is None]:
+            exchange.on_look(now)
+        self._looking = environment.loop.call_later(LOOK, self._look)
 
     # Drain and stop -------------------------------------------------------------------------------
 
@@ -254,6 +263,7 @@ class Traffic:
 
     async def close(self) -> None:
         """End everything."""
-        if self._sweeping is not None:
-            self._sweeping.cancel()
+        for timer in (self._sweeping, self._looking):
+            if timer is not None:
+                timer.cancel()
         self.mesh.close()

@@ -21,7 +21,7 @@ from meshproxy.contract.resources import (
 )
 from meshproxy.exchange import HOLD_LIMIT, NOTICEABLE, Caller, Cluster, Endpoint, Exchange, Series
 from meshproxy.message import CHUNKED, TUNNEL, Field, RequestHead, ResponseHead, field, value_of
-from meshproxy.policies.deadline import NO_TIMEOUTS, compiled
+from meshproxy.policies.deadline import LOOK, NO_TIMEOUTS, compiled
 from meshproxy.policies.hedging import Latencies
 from meshproxy.policies.limits import Limit
 from meshproxy.policies.load_balancing.hash_key import HashKey
@@ -179,7 +179,10 @@ class FakeSurroundings:
         self.cancellations.append(service)
 
     def sleep(self, seconds: float) -> None:
-        """Let time pass, and deadlines with it."""
+        """Let time pass, and deadlines with it; first, somebody looks at all exchanges."""
+        if seconds >= LOOK:
+            for exchange in [one for one in self.exchanges if hasattr(one, "head")]:
+                exchange.on_look(self.time)
         self.time += seconds
         ticks, self.ticks = self.ticks, []
         for tick in ticks:
