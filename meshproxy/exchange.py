@@ -494,12 +494,12 @@ class Exchange:
         if self.started >= budget.turn:
             budget.roll(self.started)
         budget.requests += 1
-        if (
-            head.trace_fields is not None
-            or (said is not None and (len(said) > 1 or said[0][0] != VIA))
-            or self.surroundings.propagation.by_id
+        if head.trace_fields is not None or (
+            said is not None and (len(said) > 1 or said[0][0] != VIA)
         ):
             self._join(head)
+        elif self.surroundings.propagation.by_id and caller.direction == "outbound":
+            self.surroundings.propagation.unknown += 1  # it does not even say of which trace it is
         injected = None
         if route.faults is not None:
             call = self.grpc_status is not None
@@ -597,7 +597,7 @@ class Exchange:
                 table.enter(context, ids, line)
             return
         if table.by_id:
-            found = table.find(*propagation.trace_of(traced or ()))
+            found = table.find(*propagation.trace_of(traced or ()))  # `()`: counted as unknown
             if found is not None:
                 found.calls.add(self)
                 self.joined = self.context = found
@@ -613,14 +613,16 @@ class Exchange:
         if self.grpc_status is not None:
             allowed = self._limit_call(head, allowed)
         self.deadline = allowed
-        if self.joined is context and self.caller.direction == "inbound":
+        if self.joined is not None and self.caller.direction == "inbound":
             context.deadline = allowed  # of the calls that will be made for it
         left = allowed - started
+        if left >= FAR and not (timeouts.soon or context.gone):  # as nearly always
+            return False
         if left < LEAST:
             self._refuse_late()
         elif context.gone:
             self.refuse("caller-gone")
-        elif left < FAR or timeouts.soon:
+        else:
             # That of an attempt may begin later: then there is nothing yet when the timer comes.
             self._arm(started + min(left, timeouts.first))
         return self.done
@@ -650,18 +652,18 @@ class Exchange:
 
     def admit(self) -> None:
         """Let the app have the request, if it can bear one more; and others a copy of it."""
-        shedding, surroundings = self.cluster.shedding, self.surroundings
+        shedding = self.cluster.shedding
         if shedding is not None:
-            now = self.started if self.flag is not DELAYED else surroundings.now()
+            now = self.started if self.flag is not DELAYED else self.surroundings.now()
             turned_away = shedding.admit(self.context.criticality, now)
             if turned_away is not None:
-                surroundings.shed(self.cluster.service, turned_away)
+                self.surroundings.shed(self.cluster.service, turned_away)
                 return self.refuse("overloaded", f"its criticality is {turned_away}", (_LATER,))
             self.shedding, self.admitted = shedding, now
-        route = self._route
-        if route is not None and route.mirroring is not None and self.head.length != TUNNEL:
-            clusters = route.mirroring.draw(surroundings.random)
-            if clusters:
+        mirroring = None if self._route is None else self._route.mirroring
+        if mirroring is not None:
+            clusters = mirroring.draw(self.surroundings.random)
+            if clusters and self.head.length != TUNNEL:
                 self._mirror(clusters)
         return self.begin_attempt()
 
@@ -755,23 +757,25 @@ class Exchange:
 
     def _pass_on(self) -> None:
         """Tell who comes next what it should know of the whole that this is part of."""
-        fields, context, now = self.head.fields, self.context, self.surroundings.now()
-        timeouts = self.timeouts
+        now, timeouts = self.surroundings.now(), self.timeouts
         if timeouts.of_attempt != inf:
             self.attempt_due = now + timeouts.attempt
             self.answer_due = now + timeouts.answer
             # As a rule the timer that was set in the beginning comes before that, or the look does.
             if timeouts.of_attempt < FAR or self.timer is not None:
                 self._arm(now + timeouts.of_attempt)
-        if self.deadline != inf:
+        fields, context, deadline_ = self.head.fields, self.context, self.deadline
+        if deadline_ != inf:
             if self.grpc_status is None:
-                one = propagation.deadline_field(self.deadline - now)
+                one = propagation.deadline_field(deadline_ - now)
                 if self.attempts == 1:  # codecs set such fields apart: nobody has said it before us
                     fields.append(one)
+                    if context is NOTHING and now - self.started < LEAST:
+                        return  # nor is there more to say
                 else:
                     propagation.put(fields, one)
             elif now - self.started >= NOTICEABLE:
-                propagation.put(fields, grpc.timeout_field(self.deadline - now))
+                propagation.put(fields, grpc.timeout_field(deadline_ - now))
             if self.caller.direction == "outbound" and (
                 now - self.started >= LEAST or context is not NOTHING
             ):
