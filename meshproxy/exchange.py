@@ -62,6 +62,12 @@ from meshproxy.routing.table import Route, VirtualHost
 HOLD_LIMIT: Final = 64 * 1024
 """Bytes of a request's body that are held while nobody takes them; then the client waits."""
 
+LARGE: Final = 512 * 1024
+"""Bytes of a body that is worth a connection of its own (`upstream/bulk.py`)."""
+
+LASTING: Final = 2
+"""How many requests by a route, after one with a large answer, are taken for such, too."""
+
 NOTICEABLE: Final = 0.001
 """Seconds: below that, a `grpc-timeout` is passed on as it came."""
 
@@ -167,6 +173,9 @@ class Endpoint(Protocol):
 
     def acquire(self, exchange: "Exchange") -> None:
         """Answer with `on_upstream_ready` or `on_upstream_failed`, now or later."""
+
+    def acquire_apart(self, exchange: "Exchange") -> None:
+        """As `acquire`, for a large body: it need not share a connection with others."""
 
     def forget(self, exchange: "Exchange") -> None:
         """The exchange no longer waits."""
@@ -728,7 +737,12 @@ class Exchange:
             delay = cluster.latencies.delay(self.retry.hedge)
             if delay is not None:
                 self.surroundings.later(delay, self.on_hedge_due)
-        return endpoint.acquire(self)
+        length, route = self.head.length, self._route
+        if length is None:  # no body; but what is asked for may be as large as it was before
+            large = route is not None and route.heavy > 0 and self.grpc_status is None
+        else:
+            large = length >= LARGE
+        return endpoint.acquire_apart(self) if large else endpoint.acquire(self)
 
     def on_upstream_ready(self, upstream: Upstream) -> None:
         """A connection is ours: say all that the client has said so far."""
@@ -755,7 +769,7 @@ class Exchange:
         elif self.request_paused:
             self._resume_request()
 
-    def _pass_on(self) -> None:
+    def _pass_on(self) -> None:  # noqa: C901 - see above
         """Tell who comes next what it should know of the whole that this is part of."""
         now, timeouts = self.surroundings.now(), self.timeouts
         if timeouts.of_attempt != inf:
@@ -900,9 +914,14 @@ class Exchange:
         if head.mesh_fields is not None and self.caller.direction == "outbound":
             # The next sidecar's refusal.  Inbound, an app has said so, who is no mesh proxy.
             head.fields += head.mesh_fields
-        route = self._route
-        if route is not None and route.response_headers is not None:
-            head.fields = route.response_headers.apply(head.fields)
+        length, route = head.length, self._route
+        if route is not None:
+            if length is not None and length >= LARGE:
+                route.heavy = LASTING
+            elif route.heavy:
+                route.heavy -= 1
+            if route.response_headers is not None:
+                head.fields = route.response_headers.apply(head.fields)
         if self.backend.response_headers is not None:
             head.fields = self.backend.response_headers.apply(head.fields)
         if self.answer_fields is not None:

@@ -95,6 +95,10 @@ class Environment:
     def trunk_context(self) -> ssl.SSLContext | None:
         return self._certificates.trunk
 
+    @property
+    def bulk_context(self) -> ssl.SSLContext | None:
+        return self._certificates.bulk
+
     def later(self, seconds: float, callback: Callable[[], None]) -> None:
         self.loop.call_later(seconds, callback)
 

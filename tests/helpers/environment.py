@@ -28,7 +28,7 @@ async def until(condition: Callable[[], object], seconds: float = 5.0) -> None:
 class Environment:
     """
     Attributes:
-        server_context, client_context, trunk_context: None until the test sets them: no certificate yet.
+        server_context, client_context, trunk_context, bulk_context: None until the test sets them: no certificate yet.
     """
 
     def __init__(self) -> None:
@@ -50,6 +50,7 @@ class Environment:
         self.server_context: ssl.SSLContext | None = None
         self.client_context: ssl.SSLContext | None = None
         self.trunk_context: ssl.SSLContext | None = None
+        self.bulk_context: ssl.SSLContext | None = None
         self.sockets = Sockets()
         self.admission = Admission(1000, 0)
         self.drain_seconds = 5.0

@@ -58,10 +58,15 @@ class FakeEndpoint:
 
     def __init__(self, name: str = "127.0.0.1:1") -> None:
         self.active = 0
+        self.apart = 0
         self.name = name
         self.version = "v1"
         self.waiting: list[Exchange] = []
         self.judged: list[tuple[int, str | None, str, float]] = []
+
+    def acquire_apart(self, exchange: Exchange) -> None:
+        self.apart += 1
+        self.acquire(exchange)
 
     def acquire(self, exchange: Exchange) -> None:
         self.waiting.append(exchange)
