@@ -19,7 +19,17 @@ from meshproxy.contract.resources import (
     RouteSpec,
     VirtualHostSpec,
 )
-from meshproxy.exchange import HOLD_LIMIT, NOTICEABLE, Caller, Cluster, Endpoint, Exchange, Series
+from meshproxy.exchange import (
+    HOLD_LIMIT,
+    LARGE,
+    LASTING,
+    NOTICEABLE,
+    Caller,
+    Cluster,
+    Endpoint,
+    Exchange,
+    Series,
+)
 from meshproxy.message import CHUNKED, TUNNEL, Field, RequestHead, ResponseHead, field, value_of
 from meshproxy.policies.deadline import LOOK, NO_TIMEOUTS, compiled
 from meshproxy.policies.hedging import Latencies
@@ -1726,3 +1736,40 @@ def test_a_request_that_goes_in_a_circle_is_refused() -> None:
     scene.exchange.on_request_head(head)
     assert scene.caller.surroundings.refusals == ["loop"]
     assert scene.first.active == scene.second.active == 0
+
+
+# Large bodies -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("length", "apart"), [(None, 0), (0, 0), (LARGE - 1, 0), (LARGE, 1), (CHUNKED, 0), (TUNNEL, 0)]
+)
+def test_a_large_body_may_go_apart(length: int | None, apart: int) -> None:
+    """As its length announces it."""
+    scene = Scene()
+    scene.ask(b"POST", length=length)
+    assert scene.first.apart + scene.second.apart == apart
+
+
+def test_after_a_large_answer_the_next_requests_may_go_apart() -> None:
+    """By that route, until answers are small again; calls of gRPC never."""
+
+    def ask(length: int, *, call: bool = False) -> int:
+        scene.first.apart = scene.second.apart = 0
+        scene.exchange = Exchange(scene.client, cast("Caller", scene.caller))
+        if call:
+            scene.call()
+        else:
+            scene.ask()
+        [waiting] = [one for one in (scene.first, scene.second) if one.waiting]
+        waiting.lend()
+        scene.exchange.on_response_head(ResponseHead(200, [], length))
+        scene.exchange.on_response_end(None)
+        return scene.first.apart + scene.second.apart
+
+    scene = Scene()
+    scene.exchange.on_request_reset()
+    assert ask(LARGE) == 0
+    assert ask(LARGE) == 1
+    assert ask(LARGE, call=True) == 0
+    assert [ask(1) for _ in range(LASTING + 2)] == [1] * LASTING + [0, 0]
