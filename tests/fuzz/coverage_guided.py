@@ -64,7 +64,7 @@ def _fuzz(name: str, corpus: Path, seconds: int, again: Path | None) -> int:
         folder.mkdir(parents=True, exist_ok=True)
     for number, seed in enumerate(target.seeds):
         (kept / f"seed-{number}").write_bytes(seed)
-    words = corpus / "tokens"
+    words = corpus / "dictionary.txt"
     words.write_text("".join('"' + "".join(f"\\x{b:02x}" for b in word) + '"\n' for word in TOKENS))
     options = [
         *(f"-max_len={LARGEST}", f"-timeout={HANG}", f"-rss_limit_mb={MEGABYTES}"),

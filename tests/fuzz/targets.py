@@ -29,6 +29,12 @@ from meshproxy.codec.http2 import ServerSession
 from meshproxy.codec.sniff import may_become_http, sniff, sniff_greeting
 from meshproxy.config import strict_yaml
 from meshproxy.contract import wire
+from meshproxy.contract.authorization import (
+    AuthorizationRuleSpec,
+    AuthorizationSpec,
+    FactSpec,
+    OperationSpec,
+)
 from meshproxy.contract.discovery import Ack, Hello, Nack, SigningAnswer, SigningRequest, Update
 from meshproxy.contract.resources import Snapshot
 from meshproxy.contract.spiffe import SpiffeError, SpiffeId
@@ -36,6 +42,7 @@ from meshproxy.contract.wire import ContractError
 from meshproxy.identity import x509
 from meshproxy.message import CHUNKED, Fields, RequestHead, field
 from meshproxy.policies import propagation
+from meshproxy.policies.authorization import Authorization, Source
 from meshproxy.policies.jwt import InvalidToken, Jwt
 from meshproxy.policies.load_balancing.cookies import cookie_of
 from meshproxy.policies.load_balancing.tokens import Tokens
@@ -371,6 +378,35 @@ def paths(data: bytes) -> None:
     if found is not None:
         assert found[0] == data.partition(b"?")[0]
         assert len(found) == len(set(found))
+
+
+POLICIES: Final = [
+    AuthorizationSpec(name="shop/deny", action="deny", rules=(AuthorizationRuleSpec(
+        operations=(OperationSpec(paths=("/admin*", "/users/{*}/keys"), hosts=("*.shop", "10.0.0.1:*")),)),)),
+    AuthorizationSpec(name="shop/allow", action="allow", rules=(AuthorizationRuleSpec(
+        operations=(OperationSpec(not_methods=("DELETE",), not_paths=("/private/{**}",)),),
+        facts=(FactSpec(kind="header", name="X-Role", not_values=("root", "*admin")), FactSpec(kind="header", name="host", values=("*",)))),)),
+]  # fmt: skip
+STANDING: Final = Authorization(POLICIES).standing(Source.of("spiffe://a/ns/b/sa/c", "10.0.0.7"))
+
+
+@target(
+    [
+        b"GET|catalog.shop|/admin/../x|user",
+        b"delete|10.0.0.1:80|/users/a%2fb/keys|root",
+        b"GET|[::1|/private/a|\xff, admin",
+    ]
+)
+def judgements(data: bytes) -> None:
+    """Whatever is asked is judged, and plainly denied things are denied."""
+    method, authority, path, role = (*data.split(b"|", 3), b"", b"", b"", b"")[:4]
+    fields = [field(name, value) for name in (b"X-Role", b"x_role") for value in role.split(b"|")]
+    verdict = STANDING.judge(RequestHead(method, authority, path, fields))
+    if verdict.allowed:
+        assert method.upper() != b"DELETE"
+        assert not path.startswith(b"/private/")
+        assert b"root" not in role.split(b"|")
+        assert not (path.startswith(b"/admin") and authority.lower().endswith(b".shop"))
 
 
 @target([b"A.example.", b"a.example:80", b"[::1]:80", b"[::ffff:1.2.3.4]", b"a:065", b"[", b":80"])
