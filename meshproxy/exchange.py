@@ -1149,6 +1149,20 @@ class Exchange:
             self.surroundings.cancelled(self.cluster.service)
             self._break_off("caller-gone")
 
+    @property
+    def lasting(self) -> bool:
+        """Whether it may go on for long, and say much more: a tunnel, or a stream of gRPC."""
+        if self.grpc_status is not None:
+            return bool(self.status) or not self.request_ended
+        return bool(self.tunnel) or (self.head.length == TUNNEL and not self.status)
+
+    def on_forbidden(self, number: str) -> None:
+        """A policy has come that does not allow what this goes on with."""
+        if self.status:
+            return self._break_off("access-denied", f"denial {number}")
+        self._give_up_attempt("downstream-closed")
+        return self._refuse(refusal("access-denied"), "", hop=f"denial {number}")
+
     def _break_off(self, code: str, detail: str = "") -> None:
         """End the exchange from here: the answer will not come in time, or nobody needs it."""
         # An endpoint that has begun to answer is not slow: how long that takes, the request decides.

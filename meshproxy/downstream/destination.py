@@ -249,6 +249,7 @@ class Destination:
         tcp_route: TcpRoute[RelayCluster] | None = None,
     ) -> None:
         """Be what this configuration says from now on."""
+        before = self.authorization
         self.port = spec.port
         self.protocol = spec.protocol
         self.mtls = spec.mtls
@@ -257,6 +258,25 @@ class Destination:
         self.tcp_route = tcp_route
         for caller in self._callers.values():
             caller.obey()
+        now = self.authorization
+        if now is not None and (before is None or now.specs != before.specs):
+            self._end_forbidden()
+
+    def _end_forbidden(self) -> None:
+        """
+        Other policies hold: end the streams that have no next request, and that they forbid.
+
+        All exchanges of the process are looked through: that is rare, and keeping a list for each
+        caller would be work for every request.
+        """
+        callers = self._callers.values()
+        guards = {id(caller): caller.guard for caller in callers if caller.guard is not None}
+        for exchange in [one for one in self.environment.exchanges if one.lasting]:
+            guard = guards.get(id(exchange.caller))
+            if guard is None or exchange.done:
+                continue
+            if number := guard.forbids(exchange.head, exchange.downstream):
+                exchange.on_forbidden(number)
 
     @property
     def authorization(self) -> Authorization | None:

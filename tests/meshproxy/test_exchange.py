@@ -1441,6 +1441,69 @@ def test_a_tunnel_has_limits_where_somebody_wants_them(limit: str, flag: str) ->
     assert scene.at_rest()
 
 
+def test_what_is_forbidden_meanwhile_is_torn() -> None:
+    """A tunnel is reset on both sides; it is counted as denied, and its endpoint is not to blame."""
+    scene = limited()
+    stream = tunnel_of(scene)
+    assert scene.exchange.lasting
+    scene.exchange.on_forbidden("5f0c")
+    assert (scene.client.words[-1], stream.words[-1]) == ("reset", "reset")
+    assert scene.caller.counted == [("all", "default/catalog", "v1", 101, "UAEX")]
+    assert [code for _, _, code, _ in scene.first.judged] == [""]  # when it opened
+    assert scene.at_rest()
+
+
+def test_a_switch_that_is_forbidden_before_its_answer_is_refused() -> None:
+    """With the number, and nothing else; the endpoint has not failed."""
+    scene = limited()
+    head = RequestHead(b"GET", b"catalog", b"/", [], TUNNEL)
+    head.upgrade = b"websocket"
+    scene.exchange.on_request_head(head)
+    stream = scene.first.lend()
+    assert scene.exchange.lasting
+    scene.exchange.on_forbidden("5f0c")
+    assert (scene.status, stream.words[-1]) == (403, "reset")
+    said = body_of(scene)
+    assert said == b"Access denied. (access-denied, UAEX; denial 5f0c after attempt 1)\n"
+    assert [code for _, _, code, _ in scene.first.judged] == ["downstream-closed"]
+    assert scene.at_rest()
+
+
+def test_a_stream_of_grpc_that_is_forbidden_ends_with_its_status() -> None:
+    """Once it has begun to answer, the status comes last; over HTTP/2 that is still possible."""
+    scene = limited(protocol="http2")
+    scene.call()
+    scene.exchange.on_request_data(b"one")
+    scene.first.lend()
+    assert scene.exchange.lasting
+    scene.exchange.on_response_head(ResponseHead(200, []))
+    scene.exchange.on_forbidden("5f0c")
+    [trailers] = [call[1] for call in scene.client.heard if call[0] == "send_end"]
+    assert [(name, value) for name, value, _ in trailers] == [
+        (b"grpc-status", b"7"),
+        (b"grpc-message", b"access-denied: Access denied: denial 5f0c."),
+    ]
+    assert scene.at_rest()
+
+
+def test_what_is_one_request_is_no_lasting_stream() -> None:
+    """It was allowed when it was made, and is answered."""
+    scene = limited()
+    scene.ask()
+    assert not scene.exchange.lasting
+    scene.first.lend()
+    scene.exchange.on_response_head(OK)
+    assert not scene.exchange.lasting
+    called = limited(protocol="http2")
+    called.call()
+    called.exchange.on_request_end(None)
+    assert not called.exchange.lasting
+    declined = Switching()
+    declined.first.lend()
+    declined.exchange.on_response_head(OK)
+    assert not declined.exchange.lasting
+
+
 def test_no_further_attempt_is_made_for_nobody() -> None:
     """When the time has passed before the next attempt begins, it does not begin."""
     scene = limited(request=30.0)
