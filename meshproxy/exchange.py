@@ -44,6 +44,7 @@ from meshproxy.policies.loop_detection import VIA, LoopDetection
 from meshproxy.policies.outcome import REFUSAL, SHED, shed
 from meshproxy.policies.propagation import NOTHING, Context, Propagation
 from meshproxy.policies.rate_limit import Refused
+from meshproxy.policies.replay import ReplayMemory
 from meshproxy.policies.retry import (
     ASKED,
     IDEMPOTENT,
@@ -83,6 +84,7 @@ _RETRYING: Final = 1  # there are some, so it counts as one of `Cluster.retries`
 _DENIED: Final = 2  # there was no room for one
 _DOUBTFUL: Final = 4  # one has failed that may have been executed, and should not be twice
 _SHED: Final = 8  # the last one was turned away by a proved peer, whose app had enough to do
+_NO_ROOM: Final = 16  # the body is not kept for one: other bodies fill the memory for that
 
 # Has the exchange become a tunnel?
 _NO_TUNNEL: Final = 0
@@ -263,6 +265,7 @@ class Surroundings(Protocol):
         exchanges: Those that are under way; a draining proxy waits until there are none.
         timers: One for all deadlines.
         propagation: Which outbound calls are made for which inbound requests.
+        replay: What bodies take up that are kept for another attempt.
         tunnels: How many of them have switched protocols.
         tokens: Of persistent sessions; None where there are none.
     """
@@ -271,6 +274,7 @@ class Surroundings(Protocol):
     tunnels: int
     tokens: Tokens | None
     propagation: "Propagation[Exchange]"
+    replay: ReplayMemory
     now: Callable[[], float]
     random: Callable[[], float]
 
@@ -425,7 +429,7 @@ class Exchange:
         self.shedding: LoadShedding | None = None
         self.mirrors: list[Mirror] | None = None
         # The request so far
-        self.body: list[bytes] | None = []  # None: too large to be sent a second time
+        self.body: list[bytes] | None = []  # None: too much to be kept and sent a second time
         self.body_size = 0
         self.trailers: Fields | None = None
         self.request_ended = False
@@ -742,8 +746,8 @@ class Exchange:
         if self.body and self.head.length != TUNNEL:
             for data in self.body:
                 upstream.send_data(data)
-            if self.body_size > self.retry.replay_limit:
-                self.body = None
+            if self.body_size > self.retry.uncounted:
+                self._keep(self.body)
         if self.request_ended and self.head.length not in (None, TUNNEL):
             upstream.send_end(self.trailers)
         if self.downstream.blocked:
@@ -834,12 +838,21 @@ class Exchange:
         self.moved = True
         upstream = self.upstream
         if upstream is not None:
-            if self.body_size > self.retry.replay_limit:
-                self.body = None
+            if self.body_size > self.retry.uncounted and body is not None:
+                self._keep(body)
             upstream.send_data(data, last)
         elif self.body_size > HOLD_LIMIT and not self.request_paused:
             self.request_paused = True  # nobody takes it yet: the client waits, not our memory
             self.downstream.pause_request()
+
+    def _keep(self, body: list[bytes]) -> None:
+        """Keep what has been sent of a body for another attempt, if there is room for so much."""
+        if self.body_size > self.retry.replay_limit:
+            self.body = None
+            return
+        self.body = self.surroundings.replay.keep(body, self.body_size)
+        if self.body is None:
+            self.retrying |= _NO_ROOM
 
     def _hold_early(self, early: list[bytes], data: bytes) -> None:
         """
@@ -1241,6 +1254,8 @@ class Exchange:
                 return True
         if why_not in ("budget", "overflow"):
             self.retrying |= _DENIED
+        elif why_not == "body-too-large" and self.retrying & _NO_ROOM:
+            why_not = "replay-memory"
         if why_not != "attempts":
             surroundings.retry_skipped(cluster.service, why_not)
         elif self.attempts > 1:  # it has had all that it was promised

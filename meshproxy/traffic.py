@@ -27,6 +27,7 @@ from meshproxy.exchange import Exchange
 from meshproxy.identity.certificates import Certificates
 from meshproxy.policies.load_balancing.tokens import Tokens
 from meshproxy.policies.propagation import Propagation
+from meshproxy.policies.replay import ReplayMemory
 from meshproxy.telemetry.denials import Denials
 from meshproxy.telemetry.gauges import Gauges
 from meshproxy.telemetry.metrics import ConnectionSeries, Metrics
@@ -65,6 +66,7 @@ class Environment:
             workers=bootstrap.workers,
             now=time.monotonic,
         )
+        self.replay = ReplayMemory(bootstrap.limits.replay, self.admission.out_of_memory)
         self.metrics = metrics
         self.sockets = sockets
         self.exchanges: set[Exchange] = set()
@@ -202,6 +204,7 @@ class Traffic:
         """Return what was counted."""
         self._metrics.tunnels = self.environment.tunnels
         gauges = Gauges()
+        gauges.replay(self.environment.replay.held)
         for cluster in list(self.mesh.clusters.values()):
             cluster.gauge(gauges)
         self._metrics.gauges = gauges

@@ -31,6 +31,7 @@ from meshproxy.policies.load_shedding import LoadShedding
 from meshproxy.policies.loop_detection import LoopDetection
 from meshproxy.policies.mirroring import Load
 from meshproxy.policies.propagation import Propagation
+from meshproxy.policies.replay import ReplayMemory
 from meshproxy.policies.retry import Retry
 from meshproxy.policies.retry_budget import RetryBudget
 from meshproxy.refusal import REFUSALS, refusal
@@ -128,6 +129,7 @@ class FakeSurroundings:
         self.tunnels = 0
         self.tokens: Tokens | None = None
         self.propagation: Propagation[Exchange] = Propagation()
+        self.replay = ReplayMemory(1 << 20)
         self.cancellations: list[str] = []
         self.time = 100.0
         self.now: Callable[[], float] = lambda: self.time

@@ -138,6 +138,74 @@ def test_a_body_above_the_replay_limit_is_sent_once(limit: int, tried_again: boo
     assert scene.skipped == ([] if tried_again else ["body-too-large"])
 
 
+def large(scene: Retrying, size: int = 10_000) -> None:
+    """Ask with a body that is counted where it is kept, and let the attempt begin."""
+    scene.ask(b"PUT", length=size)
+    scene.first.lend()
+    scene.exchange.on_request_data(b"x" * (size - 1))
+    scene.exchange.on_request_data(b"y", True)
+
+
+def test_a_body_for_which_there_is_no_memory_is_sent_once() -> None:
+    """It goes to the service as ever; that it is not sent again has a name of its own."""
+    scene = Retrying(CODES)
+    scene.caller.surroundings.replay.most = 9_999
+    large(scene)
+    assert scene.caller.surroundings.replay.held == 0
+    scene.answer(503)
+    assert scene.status == 503
+    assert scene.skipped == ["replay-memory"]
+
+
+def test_a_body_that_waited_for_its_endpoint_is_counted_when_it_is_sent() -> None:
+    """Nobody has taken it until then, so it cannot be let go of."""
+    for most, held in ((10_000, 10_000), (9_999, 0)):
+        scene = Retrying(CODES)
+        replay = scene.caller.surroundings.replay
+        replay.most = most
+        scene.ask(b"PUT", length=10_000)
+        scene.exchange.on_request_data(b"x" * 10_000, True)
+        assert replay.held == 0
+        stream = scene.first.lend()
+        assert stream.words == ["send_head", "send_data", "send_end"]
+        assert replay.held == held
+
+
+def test_a_small_body_is_not_counted() -> None:
+    """It is kept all the same."""
+    scene = Retrying(CODES)
+    scene.caller.surroundings.replay.most = 0
+    large(scene, 4096)
+    scene.answer(503)
+    assert scene.retries == ["503"]
+
+
+@pytest.mark.parametrize("end", ["answered", "client gone", "too large", "failed", "late"])
+def test_whatever_ends_a_request_gives_back_what_was_kept_for_it(end: str) -> None:
+    """With the head of its answer at the latest: nothing is tried again after that."""
+    scene = Retrying(RetrySpec(codes=(503,), conditions=("reset",), replay_limit=20_000))
+    replay = scene.caller.surroundings.replay
+    scene.ask(b"PUT", length=30_000)
+    scene.first.lend()
+    scene.exchange.on_request_data(b"x" * 10_000)
+    assert replay.held == 10_000
+    scene.answer(503)
+    scene.caller.surroundings.tick()
+    assert replay.held == 10_000
+    scene.second.lend()
+    if end == "answered":
+        scene.exchange.on_response_head(OK)
+    elif end == "client gone":
+        scene.exchange.on_request_reset()
+    elif end == "too large":
+        scene.exchange.on_request_data(b"y" * 10_001)
+    elif end == "failed":
+        scene.exchange.on_response_reset("upstream-protocol-error", reused=False)
+    else:
+        scene.exchange.on_cause_gone()
+    assert replay.held == 0
+
+
 @pytest.mark.parametrize(
     ("method", "key", "tried_again"),
     [(b"POST", False, False), (b"POST", True, True), (b"PUT", False, True)],
