@@ -36,6 +36,7 @@ from meshproxy.policies.fault_injection import Injected
 from meshproxy.policies.hedging import Latencies
 from meshproxy.policies.limits import Limit
 from meshproxy.policies.load_balancing.affinity import Affinity
+from meshproxy.policies.load_balancing.another import another
 from meshproxy.policies.load_balancing.hash_key import HashKey
 from meshproxy.policies.load_balancing.session import Session
 from meshproxy.policies.load_balancing.tokens import Tokens
@@ -227,7 +228,7 @@ class Cluster(Protocol):
     def hash_key(self) -> HashKey | None: ...
     @property
     def session(self) -> Session | None: ...
-    def pick(self, avoid: Endpoint | None, key: int | None) -> Endpoint | None: ...
+    def pick(self, avoid: tuple[Endpoint, ...] | None, key: int | None) -> Endpoint | None: ...
     def resume(self, wanted: bytes, tokens: Tokens) -> Endpoint | None:
         """Return the endpoint that a token means, if it may be called."""
 
@@ -382,7 +383,6 @@ class Exchange:
         "joined",
         "mirrors",
         "moved",
-        "previous",
         "protocol",
         "request_ended",
         "request_paused",
@@ -397,6 +397,7 @@ class Exchange:
         "timeouts",
         "timer",
         "trailers",
+        "tried",
         "tunnel",
         "upstream",
     )
@@ -439,7 +440,7 @@ class Exchange:
         self.attempt_due = inf  # the end of its answer
         self.answer_due = inf  # its head
         self.endpoint: Endpoint | None = None
-        self.previous: Endpoint | None = None  # of the last attempt that ended: avoided, counted
+        self.tried: tuple[Endpoint, ...] | None = None  # of attempts that ended, the last one last
         self.seconds = 0.0  # from `began` to the head of its answer
         self.upstream: UpstreamTunnel | None = None
         self.second: SecondAttempt | None = None  # beside it, where the policy hedges
@@ -714,12 +715,13 @@ class Exchange:
         affinity = self.affinity
         if requests.count >= requests.ceiling and not cluster.admits(requests):
             endpoint = None
+        elif self.tried is not None:
+            key = None if affinity is None else affinity.key
+            endpoint, self.tried = another(cluster.pick, self.tried, key)
         elif affinity is None:
-            endpoint = cluster.pick(self.previous, None)
-        elif affinity.endpoint is None or self.previous is not None:
-            endpoint = cluster.pick(self.previous, affinity.key)
+            endpoint = cluster.pick(None, None)
         else:
-            endpoint = affinity.endpoint
+            endpoint = affinity.endpoint or cluster.pick(None, affinity.key)
         if endpoint is None:
             return self.refuse(*cluster.refusal(requests))
         requests.count += 1
@@ -1315,7 +1317,7 @@ class Exchange:
         if not self.request_ended or self._objection(ASKED) or requests.count >= requests.ceiling:
             return
         affinity = self.affinity
-        endpoint = cluster.pick(first, None if affinity is None else affinity.key)
+        endpoint = cluster.pick((first,), None if affinity is None else affinity.key)
         if endpoint is None or endpoint is first:
             return
         now = surroundings.now()
@@ -1359,16 +1361,12 @@ class Exchange:
             second.upstream.pause_response()
         self.on_response_head(head)
 
-    def on_second_failed(
-        self, second: SecondAttempt, code: str, *, sent: bool, reused: bool
-    ) -> None:
+    def on_second_failed(self, code: str, *, sent: bool, reused: bool) -> None:
         """The second attempt has come to nothing."""
-        endpoint = second.endpoint
         self._end_second(0, self.grpc_status, code, 0.0)
         if sent:
             self._doubt()
         if self.endpoint is None:  # nor has the first
-            self.previous = cast("Endpoint", endpoint)
             self._retry_or_refuse(code, sent=sent, reused=reused)
 
     def _end_race(self) -> None:
@@ -1380,6 +1378,7 @@ class Exchange:
     def _end_second(self, status: int, grpc_status: str | None, code: str, seconds: float) -> None:
         second, self.second = self.second, None
         if second is not None:
+            self.tried = (*(self.tried or ()), cast("Endpoint", second.endpoint))
             self.cluster.requests.count -= 1
             second.end(status, grpc_status, code, seconds)
 
@@ -1437,7 +1436,7 @@ class Exchange:
         if endpoint is not None:
             endpoint.active -= 1
             self.cluster.requests.count -= 1
-            self.previous = endpoint
+            self.tried = (*(self.tried or ()), endpoint)
             self.endpoint = None
             if not self.tunnel:  # that was judged when it opened
                 endpoint.judge(status, self.grpc_status, code, self.seconds, self.began)
@@ -1467,8 +1466,8 @@ class Exchange:
             if not self.tunnel:
                 code = SHED if self.retrying & _SHED else ""
                 endpoint.judge(self.status, self.grpc_status, code, self.seconds, self.began)
-        else:
-            endpoint = self.previous
+        elif self.tried is not None:
+            endpoint = self.tried[-1]
         self.body = None
         if self.retrying & _RETRYING:
             self.cluster.retries.count -= 1

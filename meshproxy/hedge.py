@@ -55,9 +55,7 @@ class First(Protocol):
     def body(self) -> Sequence[bytes] | None: ...
     def on_second_ready(self) -> None: ...
     def on_second_answer(self, second: "SecondAttempt", head: ResponseHead) -> None: ...
-    def on_second_failed(
-        self, second: "SecondAttempt", code: str, *, sent: bool, reused: bool
-    ) -> None: ...
+    def on_second_failed(self, code: str, *, sent: bool, reused: bool) -> None: ...
     def on_response_informational(self, head: ResponseHead) -> None: ...
     def on_response_data(self, data: bytes, last: bool = False) -> None: ...
     def on_response_end(self, trailers: Fields | None) -> None: ...
@@ -119,7 +117,7 @@ class SecondAttempt:
 
     def on_upstream_failed(self, code: str) -> None:
         """No connection could be had."""
-        self._first.on_second_failed(self, code, sent=False, reused=False)
+        self._first.on_second_failed(code, sent=False, reused=False)
 
     # The answer -----------------------------------------------------------------------------------
 
@@ -143,7 +141,7 @@ class SecondAttempt:
             self._first.on_response_reset(code, reused=reused)
         else:
             sent = refusal(code).processed
-            self._first.on_second_failed(self, code, sent=sent, reused=reused)
+            self._first.on_second_failed(code, sent=sent, reused=reused)
 
     def on_upstream_blocked(self) -> None:
         """The rest waits in the connection: the client has nothing more to say."""

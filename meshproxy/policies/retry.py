@@ -45,7 +45,7 @@ Limits, each but the first with a name under which a retry that was not made is 
 
 Between tries passes a random time up to `backoff`, doubled with each try up to `max_backoff` (full
 jitter: who failed together does not come back together), on top of what `Retry-After` asks for.
-The next try prefers another endpoint.
+The next try goes to an endpoint that was not tried yet, if there is one.
 
 Called from: `Exchange.on_upstream_failed`, `on_response_head`, `on_response_reset`, `on_due`.
 """

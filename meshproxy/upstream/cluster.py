@@ -464,20 +464,20 @@ class Cluster:
     def _pick_on_probation(
         self,
         pick: Callable[[Any, int | None], Endpoint | None],
-        avoid: Endpoint | None,
+        avoid: tuple[Endpoint, ...] | None,
         key: int | None,
     ) -> Endpoint | None:
         """Pick while somebody is on probation: of whom one request at a time is asked."""
         chosen = pick(avoid, key)
         if chosen is None or self._may_have_one_more(chosen):
             return chosen
-        other = pick(chosen, key)
+        other = pick((*(avoid or ()), chosen), key)
         if other is not None and other is not chosen and self._may_have_one_more(other):
             return other
-        for endpoint in self.available:
-            if endpoint.host.state is IN_SERVICE and endpoint.weight:
-                return endpoint
-        return chosen  # there is nobody else: better one more than none
+        sure = [one for one in self.available if one.host.state is IN_SERVICE and one.weight]
+        untried = [one for one in sure if avoid is None or one not in avoid]
+        # Where there is nobody else: better one more than none.
+        return next(iter(untried or sure), chosen)
 
     def _may_have_one_more(self, endpoint: Endpoint) -> bool:
         detection = endpoint.detection

@@ -1,6 +1,6 @@
 """One request and its response, told with recorders in place of connections."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from math import inf
 from typing import Any, cast
 
@@ -107,9 +107,9 @@ class FakeCluster:
         named = {tokens.id_of(endpoint.name): endpoint for endpoint in self.endpoints}
         return named.get(wanted)
 
-    def pick(self, avoid: Endpoint | None, key: int | None) -> Endpoint | None:
+    def pick(self, avoid: Collection[object] | None, key: int | None) -> Endpoint | None:
         self.keys.append(key)
-        others = [endpoint for endpoint in self.endpoints if endpoint is not avoid]
+        others = [one for one in self.endpoints if one not in (avoid or ())]
         return next(iter(others or self.endpoints), None)
 
     def admits(self, limit: Limit) -> bool:

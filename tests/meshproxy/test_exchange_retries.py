@@ -10,7 +10,7 @@ from meshproxy.policies.retry_budget import RetryBudget
 from meshproxy.refusal import refusal
 from meshproxy.timer_wheel import TICK
 from tests.helpers.recorder import Recorder
-from tests.meshproxy.test_exchange import GRPC_HEAD, OK, Scene
+from tests.meshproxy.test_exchange import GRPC_HEAD, OK, FakeEndpoint, Scene
 
 ATTEMPT = b"x-mesh-attempt"
 RETRIED = b"x-mesh-retried"
@@ -366,6 +366,26 @@ def test_a_retry_that_would_come_too_late_is_not_made() -> None:
     scene.answer(200, *GRPC_HEAD, field(b"grpc-status", b"14"))
     assert scene.skipped == ["deadline"]
     assert scene.client.words == ["send_head"]
+
+
+# Where --------------------------------------------------------------------------------------------
+
+
+def test_further_attempts_go_to_who_was_not_tried_yet() -> None:
+    """With three endpoints the third attempt goes to the third, not back to the first."""
+    scene = Retrying(RetrySpec(codes=(503,), attempts=5))
+    endpoints = [FakeEndpoint(f"127.0.0.1:{port}") for port in (1, 2, 3)]
+    scene.cluster.endpoints = scene.cluster.available = tuple(endpoints)
+    scene.ask()
+    asked = []
+    for _ in range(5):
+        [endpoint] = [one for one in endpoints if one.waiting]
+        asked.append(endpoint.name[-1])
+        endpoint.lend()
+        scene.answer(503)
+        scene.caller.surroundings.tick()
+    assert asked == ["1", "2", "3", "1", "2"]
+    assert scene.status == 503
 
 
 # When ---------------------------------------------------------------------------------------------
