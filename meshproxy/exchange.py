@@ -86,6 +86,7 @@ _DENIED: Final = 2  # there was no room for one
 _DOUBTFUL: Final = 4  # one has failed that may have been executed, and should not be twice
 _SHED: Final = 8  # the last one was turned away by a proved peer, whose app had enough to do
 _NO_ROOM: Final = 16  # the body is not kept for one: other bodies fill the memory for that
+_UNSENT: Final = 32  # so often: attempts that ended before anything was sent; the highest bits
 
 # Has the exchange become a tunnel?
 _NO_TUNNEL: Final = 0
@@ -723,6 +724,7 @@ class Exchange:
         else:
             endpoint = affinity.endpoint or cluster.pick(None, affinity.key)
         if endpoint is None:
+            self.retrying += _UNSENT
             return self.refuse(*cluster.refusal(requests))
         requests.count += 1
         endpoint.active += 1
@@ -813,6 +815,7 @@ class Exchange:
 
     def on_upstream_failed(self, code: str) -> None:
         """No connection could be had; nothing of the request was sent."""
+        self.retrying += _UNSENT
         self._end_attempt(code)
         self._retry_or_refuse(code, sent=False, reused=False)
 
@@ -1203,6 +1206,7 @@ class Exchange:
             upstream.reset()
         elif self.endpoint is not None:
             self.endpoint.forget(self)
+            self.retrying += _UNSENT
         self._end_attempt(code)
 
     def _give_up_second(self) -> None:
@@ -1380,6 +1384,8 @@ class Exchange:
         if second is not None:
             self.tried = (*(self.tried or ()), cast("Endpoint", second.endpoint))
             self.cluster.requests.count -= 1
+            if not second.sent:
+                self.retrying += _UNSENT
             second.end(status, grpc_status, code, seconds)
 
     def refuse(self, code: str, detail: str = "", more: Sequence[Field] = ()) -> None:
@@ -1394,7 +1400,8 @@ class Exchange:
             why,
             self.head,
             hop=hop or self.caller.hop,
-            attempt=self.attempts,
+            attempts=self.attempts,
+            sent=self.attempts - self.retrying // _UNSENT,
             detail=detail,
             more=more,
         )

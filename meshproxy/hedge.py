@@ -69,10 +69,11 @@ class SecondAttempt:
     Attributes:
         attempts: More than one, whichever it is: to the limits of its endpoint, a retry.
         began: When its endpoint was picked.
+        sent: The request was said, or begun to be.
         won: It is the exchange's only attempt now.
     """
 
-    __slots__ = ("_endpoint", "_first", "began", "upstream", "won")
+    __slots__ = ("_endpoint", "_first", "began", "sent", "upstream", "won")
 
     attempts = 2
 
@@ -81,6 +82,7 @@ class SecondAttempt:
         self._endpoint: Endpoint | None = endpoint
         self.began = began
         self.upstream: Upstream | None = None
+        self.sent = False
         self.won = False
 
     def __repr__(self) -> str:
@@ -108,6 +110,7 @@ class SecondAttempt:
         """A connection is ours: say all of the request."""
         first = self._first
         self.upstream = upstream
+        self.sent = True
         first.on_second_ready()
         upstream.send_head(first.head)
         for data in first.body or ():

@@ -241,7 +241,9 @@ class Http1Connection(Connection):
             # Answered in full before the body went wrong: a second answer would be one to nothing.
             self._linger()
             return
-        head, body = local_reply(refusal(error.code), None, hop=self._owner.hop, attempt=0)
+        # Of half a body, an unknown part was sent.
+        sent = 0 if exchange is None else None
+        head, body = local_reply(refusal(error.code), None, hop=self._owner.hop, sent=sent)
         self.write(encode_response_head(head, close=True) + body)
         self._linger()
 

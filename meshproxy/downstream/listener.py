@@ -352,7 +352,7 @@ class Listener:
     async def _say(self, sock: socket.socket, code: str) -> None:
         """Refuse a request of HTTP/1 of which nothing has been read."""
         with contextlib.suppress(OSError):
-            head, body = local_reply(refusal(code), None, hop=self.hop, attempt=0)
+            head, body = local_reply(refusal(code), None, hop=self.hop)
             sock.send(encode_response_head(head, close=True) + body)
             sock.shutdown(socket.SHUT_WR)
             # Closing with unread bytes would send RST, which can destroy the answer.

@@ -298,6 +298,50 @@ def test_what_the_next_proxy_did_not_deliver_was_not_executed() -> None:
     assert scene.caller.surroundings.refusals == ["connect-timeout"]
 
 
+def told(scene: Retrying) -> str:
+    """Return how often the refusal says that the request was sent."""
+    [body] = [call[1] for call in scene.client.heard if call[0] == "send_data"]
+    return str(body.decode().rpartition(", ")[2].removesuffix(")\n"))
+
+
+def test_a_refusal_tells_how_often_the_request_was_sent() -> None:
+    """Attempts that found nobody, no connection, or no time for one have sent nothing."""
+    spec = RetrySpec(conditions=("reset",), attempts=3)
+    nobody = Retrying(spec)
+    nobody.cluster.endpoints = ()
+    nobody.ask()
+    assert told(nobody) == "not sent"
+
+    failed = Retrying(spec)
+    failed.ask()
+    for endpoint in (failed.first, failed.second, failed.first):
+        endpoint.waiting.pop().on_upstream_failed("connect-failed")
+        failed.caller.surroundings.tick()
+    assert told(failed) == "not sent in 3 attempts"
+
+    mixed = Retrying(spec)
+    mixed.ask()
+    mixed.first.lend()
+    mixed.exchange.on_response_reset("upstream-closed", reused=False)
+    mixed.caller.surroundings.tick()
+    mixed.second.waiting.pop().on_upstream_failed("connect-failed")
+    mixed.caller.surroundings.tick()
+    mixed.first.lend()
+    mixed.exchange.on_response_reset("upstream-closed", reused=False)
+    assert told(mixed) == "sent 2 times in 3 attempts"
+
+    waiting = Retrying(spec)
+    waiting.ask()
+    waiting.exchange.on_cause_gone()
+    assert told(waiting) == "not sent"
+
+    sent = Retrying(RetrySpec(attempts=1))
+    sent.ask()
+    sent.first.lend()
+    sent.exchange.on_cause_gone()
+    assert told(sent) == "sent once"
+
+
 # Load shedding ------------------------------------------------------------------------------------
 
 

@@ -134,6 +134,18 @@ def test_when_both_have_failed_a_third_is_asked(first_fails_first: bool) -> None
     assert third.waiting == [scene.exchange]
 
 
+@pytest.mark.parametrize(("lent", "told"), [(True, b"sent 2 times)"), (False, b"sent once in 2")])
+def test_a_refusal_counts_the_second_attempt_where_it_was_sent(lent: bool, told: bytes) -> None:
+    """As it counts the first."""
+    scene = Hedging()
+    scene.ask_slowly()
+    if lent:
+        scene.second.lend()
+    scene.exchange.on_cause_gone()
+    [body] = [call[1] for call in scene.client.heard if call[0] == "send_data"]
+    assert told in body
+
+
 def test_if_both_fail_that_is_a_failure() -> None:
     """Retried, where the policy has it so and tries are left; else the client is told."""
     scene = Hedging()
