@@ -95,7 +95,7 @@ async def test_a_rotation_outlives_its_control_plane(tmp_path: Path) -> None:
         assert (await asyncio.to_thread(rotation))["phase"] == "renewing"
         assert (await get(mesh.door())).status == 200
 
-        back = await asyncio.to_thread(mesh.meshctl, "certs", "rotate-root", "--abort", "--no-wait")
+        back = await asyncio.to_thread(mesh.meshctl, "certs", "rotate-root", "--abort")
         assert back.returncode == 0
         assert "the old one signs again" in back.stdout
         assert (await asyncio.to_thread(rotation))["aborted"] is True
