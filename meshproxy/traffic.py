@@ -60,6 +60,7 @@ class Environment:
         self.identity = bootstrap.identity
         self.trust_domain = SpiffeId.parse(bootstrap.identity).trust_domain
         self.drain_seconds = bootstrap.drain_seconds
+        self.half_closing = bootstrap.half_closing_clients
         self.admission = Admission(
             bootstrap.limits.connections,
             bootstrap.limits.memory,

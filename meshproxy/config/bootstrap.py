@@ -107,6 +107,8 @@ class Bootstrap(_Part, frozen=True, kw_only=True):
         state: Directory, mode 0700, for key, certificate and the last snapshot.
         workers: Processes that serve traffic; with more than one, a further one leads them.
         limits: Of connections, memory, and what is kept for retries.
+        half_closing_clients: A client of HTTP/1.1 in plaintext that ends its half of the connection
+            still gets its answer; otherwise it has gone (`docs/decisions/0025`).
         drain_seconds: How long requests may go on after SIGTERM or after a hot restart.
     """
 
@@ -117,6 +119,7 @@ class Bootstrap(_Part, frozen=True, kw_only=True):
     admin: Admin = Admin()
     workers: Workers = 1
     drain_seconds: Annotated[float, Meta(ge=0, le=3600)] = 10.0
+    half_closing_clients: bool = False
     limits: Limits = Limits()
     control_plane: ControlPlane | None = None
     static: Static | None = None

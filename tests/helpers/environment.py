@@ -55,6 +55,7 @@ class Environment:
         self.sockets = Sockets()
         self.admission = Admission(1000, 0)
         self.drain_seconds = 5.0
+        self.half_closing = False
         self.revoked: frozenset[str] = frozenset()
         self.listening: frozenset[tuple[str, int]] = frozenset()
         self.denials = Denials(self.now, self.wall)
