@@ -36,6 +36,7 @@ from meshproxy.policies.fault_injection import Injected
 from meshproxy.policies.hedging import Latencies
 from meshproxy.policies.limits import Limit
 from meshproxy.policies.load_balancing.affinity import Affinity
+from meshproxy.policies.load_balancing.another import another
 from meshproxy.policies.load_balancing.hash_key import HashKey
 from meshproxy.policies.load_balancing.session import Session
 from meshproxy.policies.load_balancing.tokens import Tokens
@@ -44,6 +45,7 @@ from meshproxy.policies.loop_detection import VIA, LoopDetection
 from meshproxy.policies.outcome import REFUSAL, SHED, shed
 from meshproxy.policies.propagation import NOTHING, Context, Propagation
 from meshproxy.policies.rate_limit import Refused
+from meshproxy.policies.replay import ReplayMemory
 from meshproxy.policies.retry import (
     ASKED,
     IDEMPOTENT,
@@ -89,6 +91,8 @@ _RETRYING: Final = 1  # there are some, so it counts as one of `Cluster.retries`
 _DENIED: Final = 2  # there was no room for one
 _DOUBTFUL: Final = 4  # one has failed that may have been executed, and should not be twice
 _SHED: Final = 8  # the last one was turned away by a proved peer, whose app had enough to do
+_NO_ROOM: Final = 16  # the body is not kept for one: other bodies fill the memory for that
+_UNSENT: Final = 32  # so often: attempts that ended before anything was sent; the highest bits
 
 # Has the exchange become a tunnel?
 _NO_TUNNEL: Final = 0
@@ -234,7 +238,7 @@ class Cluster(Protocol):
     def hash_key(self) -> HashKey | None: ...
     @property
     def session(self) -> Session | None: ...
-    def pick(self, avoid: Endpoint | None, key: int | None) -> Endpoint | None: ...
+    def pick(self, avoid: tuple[Endpoint, ...] | None, key: int | None) -> Endpoint | None: ...
     def resume(self, wanted: bytes, tokens: Tokens) -> Endpoint | None:
         """Return the endpoint that a token means, if it may be called."""
 
@@ -272,6 +276,7 @@ class Surroundings(Protocol):
         exchanges: Those that are under way; a draining proxy waits until there are none.
         timers: One for all deadlines.
         propagation: Which outbound calls are made for which inbound requests.
+        replay: What bodies take up that are kept for another attempt.
         tunnels: How many of them have switched protocols.
         tokens: Of persistent sessions; None where there are none.
     """
@@ -280,6 +285,7 @@ class Surroundings(Protocol):
     tunnels: int
     tokens: Tokens | None
     propagation: "Propagation[Exchange]"
+    replay: ReplayMemory
     now: Callable[[], float]
     random: Callable[[], float]
 
@@ -387,7 +393,6 @@ class Exchange:
         "joined",
         "mirrors",
         "moved",
-        "previous",
         "protocol",
         "request_ended",
         "request_paused",
@@ -402,6 +407,7 @@ class Exchange:
         "timeouts",
         "timer",
         "trailers",
+        "tried",
         "tunnel",
         "upstream",
     )
@@ -434,7 +440,7 @@ class Exchange:
         self.shedding: LoadShedding | None = None
         self.mirrors: list[Mirror] | None = None
         # The request so far
-        self.body: list[bytes] | None = []  # None: too large to be sent a second time
+        self.body: list[bytes] | None = []  # None: too much to be kept and sent a second time
         self.body_size = 0
         self.trailers: Fields | None = None
         self.request_ended = False
@@ -444,7 +450,7 @@ class Exchange:
         self.attempt_due = inf  # the end of its answer
         self.answer_due = inf  # its head
         self.endpoint: Endpoint | None = None
-        self.previous: Endpoint | None = None  # of the last attempt that ended: avoided, counted
+        self.tried: tuple[Endpoint, ...] | None = None  # of attempts that ended, the last one last
         self.seconds = 0.0  # from `began` to the head of its answer
         self.upstream: UpstreamTunnel | None = None
         self.second: SecondAttempt | None = None  # beside it, where the policy hedges
@@ -721,13 +727,15 @@ class Exchange:
         affinity = self.affinity
         if requests.count >= requests.ceiling and not cluster.admits(requests):
             endpoint = None
+        elif self.tried is not None:
+            key = None if affinity is None else affinity.key
+            endpoint, self.tried = another(cluster.pick, self.tried, key)
         elif affinity is None:
-            endpoint = cluster.pick(self.previous, None)
-        elif affinity.endpoint is None or self.previous is not None:
-            endpoint = cluster.pick(self.previous, affinity.key)
+            endpoint = cluster.pick(None, None)
         else:
-            endpoint = affinity.endpoint
+            endpoint = affinity.endpoint or cluster.pick(None, affinity.key)
         if endpoint is None:
+            self.retrying += _UNSENT
             return self.refuse(*cluster.refusal(requests))
         requests.count += 1
         endpoint.active += 1
@@ -758,8 +766,8 @@ class Exchange:
         if self.body and self.head.length != TUNNEL:
             for data in self.body:
                 upstream.send_data(data)
-            if self.body_size > self.retry.replay_limit:
-                self.body = None
+            if self.body_size > self.retry.uncounted:
+                self._keep(self.body)
         if self.request_ended and self.head.length not in (None, TUNNEL):
             upstream.send_end(self.trailers)
         if self.downstream.blocked:
@@ -826,6 +834,7 @@ class Exchange:
 
     def on_upstream_failed(self, code: str) -> None:
         """No connection could be had; nothing of the request was sent."""
+        self.retrying += _UNSENT
         self._end_attempt(code)
         self._retry_or_refuse(code, sent=False, reused=False)
 
@@ -853,12 +862,21 @@ class Exchange:
         self.moved = True
         upstream = self.upstream
         if upstream is not None:
-            if self.body_size > self.retry.replay_limit:
-                self.body = None
+            if self.body_size > self.retry.uncounted and body is not None:
+                self._keep(body)
             upstream.send_data(data, last)
         elif self.body_size > HOLD_LIMIT and not self.request_paused:
             self.request_paused = True  # nobody takes it yet: the client waits, not our memory
             self.downstream.pause_request()
+
+    def _keep(self, body: list[bytes]) -> None:
+        """Keep what has been sent of a body for another attempt, if there is room for so much."""
+        if self.body_size > self.retry.replay_limit:
+            self.body = None
+            return
+        self.body = self.surroundings.replay.keep(body, self.body_size)
+        if self.body is None:
+            self.retrying |= _NO_ROOM
 
     def _hold_early(self, early: list[bytes], data: bytes) -> None:
         """
@@ -1226,6 +1244,7 @@ class Exchange:
             upstream.reset()
         elif self.endpoint is not None:
             self.endpoint.forget(self)
+            self.retrying += _UNSENT
         self._end_attempt(code)
 
     def _give_up_second(self) -> None:
@@ -1279,6 +1298,8 @@ class Exchange:
                 return True
         if why_not in ("budget", "overflow"):
             self.retrying |= _DENIED
+        elif why_not == "body-too-large" and self.retrying & _NO_ROOM:
+            why_not = "replay-memory"
         if why_not != "attempts":
             surroundings.retry_skipped(cluster.service, why_not)
         elif self.attempts > 1:  # it has had all that it was promised
@@ -1338,7 +1359,7 @@ class Exchange:
         if not self.request_ended or self._objection(ASKED) or requests.count >= requests.ceiling:
             return
         affinity = self.affinity
-        endpoint = cluster.pick(first, None if affinity is None else affinity.key)
+        endpoint = cluster.pick((first,), None if affinity is None else affinity.key)
         if endpoint is None or endpoint is first:
             return
         now = surroundings.now()
@@ -1382,16 +1403,12 @@ class Exchange:
             second.upstream.pause_response()
         self.on_response_head(head)
 
-    def on_second_failed(
-        self, second: SecondAttempt, code: str, *, sent: bool, reused: bool
-    ) -> None:
+    def on_second_failed(self, code: str, *, sent: bool, reused: bool) -> None:
         """The second attempt has come to nothing."""
-        endpoint = second.endpoint
         self._end_second(0, self.grpc_status, code, 0.0)
         if sent:
             self._doubt()
         if self.endpoint is None:  # nor has the first
-            self.previous = cast("Endpoint", endpoint)
             self._retry_or_refuse(code, sent=sent, reused=reused)
 
     def _end_race(self) -> None:
@@ -1403,7 +1420,10 @@ class Exchange:
     def _end_second(self, status: int, grpc_status: str | None, code: str, seconds: float) -> None:
         second, self.second = self.second, None
         if second is not None:
+            self.tried = (*(self.tried or ()), cast("Endpoint", second.endpoint))
             self.cluster.requests.count -= 1
+            if not second.sent:
+                self.retrying += _UNSENT
             second.end(status, grpc_status, code, seconds)
 
     def refuse(self, code: str, detail: str = "", more: Sequence[Field] = ()) -> None:
@@ -1418,7 +1438,8 @@ class Exchange:
             why,
             self.head,
             hop=hop or self.caller.hop,
-            attempt=self.attempts,
+            attempts=self.attempts,
+            sent=self.attempts - self.retrying // _UNSENT,
             detail=detail,
             more=more,
         )
@@ -1460,7 +1481,7 @@ class Exchange:
         if endpoint is not None:
             endpoint.active -= 1
             self.cluster.requests.count -= 1
-            self.previous = endpoint
+            self.tried = (*(self.tried or ()), endpoint)
             self.endpoint = None
             if not self.tunnel:  # that was judged when it opened
                 endpoint.judge(status, self.grpc_status, code, self.seconds, self.began)
@@ -1490,8 +1511,8 @@ class Exchange:
             if not self.tunnel:
                 code = SHED if self.retrying & _SHED else ""
                 endpoint.judge(self.status, self.grpc_status, code, self.seconds, self.began)
-        else:
-            endpoint = self.previous
+        elif self.tried is not None:
+            endpoint = self.tried[-1]
         self.body = None
         if self.retrying & _RETRYING:
             self.cluster.retries.count -= 1

@@ -28,6 +28,7 @@ from meshproxy.identity.certificates import Certificates
 from meshproxy.policies.deadline import LOOK
 from meshproxy.policies.load_balancing.tokens import Tokens
 from meshproxy.policies.propagation import Propagation
+from meshproxy.policies.replay import ReplayMemory
 from meshproxy.telemetry.denials import Denials
 from meshproxy.telemetry.gauges import Gauges
 from meshproxy.telemetry.metrics import ConnectionSeries, Metrics
@@ -60,12 +61,14 @@ class Environment:
         self.identity = bootstrap.identity
         self.trust_domain = SpiffeId.parse(bootstrap.identity).trust_domain
         self.drain_seconds = bootstrap.drain_seconds
+        self.half_closing = bootstrap.half_closing_clients
         self.admission = Admission(
             bootstrap.limits.connections,
             bootstrap.limits.memory,
             workers=bootstrap.workers,
             now=time.monotonic,
         )
+        self.replay = ReplayMemory(bootstrap.limits.replay, self.admission.out_of_memory)
         self.metrics = metrics
         self.sockets = sockets
         self.exchanges: set[Exchange] = set()
@@ -209,6 +212,7 @@ class Traffic:
         """Return what was counted."""
         self._metrics.tunnels = self.environment.tunnels
         gauges = Gauges()
+        gauges.replay(self.environment.replay.held)
         for cluster in list(self.mesh.clusters.values()):
             cluster.gauge(gauges)
         self._metrics.gauges = gauges

@@ -8,7 +8,7 @@ connections and counters; those that left finish what they have and take nothing
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from math import ceil, inf
 from typing import Any, Protocol
@@ -349,6 +349,7 @@ class Cluster:
         mtls: Its endpoints prove to be mesh proxies.
         pick: Chooses the endpoint for an attempt: `Balancer.pick` among those that are available.
         retry: Of routes that say nothing.
+        revoked: Identities of endpoints that are left out, because those are all they could prove.
         session: Of routes that have none of their own.
         shedding: Of an app: how many requests it is given at once; None for all that come.
         mirrors: What copies of other clusters' requests take up.
@@ -356,9 +357,9 @@ class Cluster:
     """
 
     __slots__ = (
-        "_availability", "_balancing", "_environment", "_named", "_warming", "available",
+        "_availability", "_balancing", "_cut_off", "_environment", "_named", "_warming", "available",
         "breaker", "budget", "connections", "endpoints", "hash_key", "latencies", "limits",
-        "mirrors", "mtls", "pick", "requests", "retries", "retry", "service", "session", "shedding",
+        "mirrors", "mtls", "pick", "requests", "retries", "retry", "revoked", "service", "session", "shedding",
         "spec", "sticky", "timeouts",
     )  # fmt: skip
 
@@ -371,6 +372,8 @@ class Cluster:
         self.latencies = Latencies()
         self.timeouts = deadline.of_cluster(spec)
         self.endpoints: Sequence[Endpoint] = ()
+        self.revoked: tuple[str, ...] = ()
+        self._cut_off = False  # and that is why nobody can be called
         self.shedding: LoadShedding | None = None
         self.mirrors = Load()
         self.available: tuple[Endpoint, ...] = ()
@@ -395,8 +398,17 @@ class Cluster:
     def __repr__(self) -> str:
         return f"<Cluster {self.spec.name} {list(self.endpoints)}>"
 
-    def adopt(self, spec: ClusterSpec, endpoints: Sequence[EndpointSpec]) -> None:
-        """Obey a new spec: what stayed keeps its connections and counters."""
+    def adopt(
+        self, spec: ClusterSpec, endpoints: Sequence[EndpointSpec], revoked: Iterable[str] = ()
+    ) -> None:
+        """
+        Obey a new spec: what stayed keeps its connections and counters.
+
+        Args:
+            spec: Of the cluster.
+            endpoints: Those that may be called.
+            revoked: Identities of those that may not.
+        """
         staying = {}
         if _wire(spec) == _wire(self.spec):
             staying = {_server(endpoint.spec): endpoint for endpoint in self.endpoints}
@@ -438,8 +450,18 @@ class Cluster:
         changed = changed or (spec.outliers, spec.health_check) != other_policies
         self.limits.adopt(spec.limits)
         self._watch(spec)
+        self._tell_revoked(tuple(sorted(set(revoked))))
         if changed:
             self._restate()
+
+    def _tell_revoked(self, revoked: tuple[str, ...]) -> None:
+        """Note, and log when it changes, whether nobody is left because of revoked identities."""
+        before, self._cut_off = self._cut_off, bool(revoked) and not self.endpoints
+        self.revoked = revoked
+        if self._cut_off and not before:
+            log.warning("%s: cannot be called: %s revoked", self.spec.name, _all_of(revoked))
+        elif before and not self._cut_off:
+            log.info("%s: is not cut off any more", self.spec.name)
 
     def _watch(self, spec: ClusterSpec) -> None:
         """Have those who judge know whom, and endpoints by whom they are judged."""
@@ -489,20 +511,20 @@ class Cluster:
     def _pick_on_probation(
         self,
         pick: Callable[[Any, int | None], Endpoint | None],
-        avoid: Endpoint | None,
+        avoid: tuple[Endpoint, ...] | None,
         key: int | None,
     ) -> Endpoint | None:
         """Pick while somebody is on probation: of whom one request at a time is asked."""
         chosen = pick(avoid, key)
         if chosen is None or self._may_have_one_more(chosen):
             return chosen
-        other = pick(chosen, key)
+        other = pick((*(avoid or ()), chosen), key)
         if other is not None and other is not chosen and self._may_have_one_more(other):
             return other
-        for endpoint in self.available:
-            if endpoint.host.state is IN_SERVICE and endpoint.weight:
-                return endpoint
-        return chosen  # there is nobody else: better one more than none
+        sure = [one for one in self.available if one.host.state is IN_SERVICE and one.weight]
+        untried = [one for one in sure if avoid is None or one not in avoid]
+        # Where there is nobody else: better one more than none.
+        return next(iter(untried or sure), chosen)
 
     def _may_have_one_more(self, endpoint: Endpoint) -> bool:
         detection = endpoint.detection
@@ -550,6 +572,8 @@ class Cluster:
         if limit.full:
             self._environment.metrics.overflowed(self.spec.name, "cluster", limit.name)
             return "overflow", limit.name, []
+        if self._cut_off:
+            return "identity-revoked", ", ".join(self.revoked), []
         breaker = self.breaker
         if breaker is None or breaker.state == CLOSED or not self.available:
             return "no-healthy-endpoint", "", []
@@ -595,6 +619,7 @@ class Cluster:
             "mtls": self.spec.mtls,
             "retry_budget": self.budget.statistics(self._environment.now()),
             "mirrored": self.mirrors.active,
+            **({"revoked": self.revoked} if self.revoked else {}),
             **({} if self.shedding is None else {"shedding": self.shedding.statistics()}),
             "balancing": self.spec.balancing.algorithm,
             "breaker": breaker and breaker.statistics(self._environment.now()),
@@ -618,6 +643,10 @@ class Cluster:
                 gauges.remaining(name, limit.name, limit.room)
         if self.shedding is not None:
             gauges.concurrency(name, int(self.shedding.limit), self.shedding.active)
+
+
+def _all_of(identities: Sequence[str]) -> str:
+    return f"{', '.join(identities)} {'is' if len(identities) == 1 else 'are'}"
 
 
 def check_policies(spec: ClusterSpec) -> None:

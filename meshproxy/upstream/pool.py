@@ -372,7 +372,7 @@ class Pool:
                 return None
             self._warn(f"proved to be {proved}, which is revoked")
             self._environment.handshake_failed("identity-revoked")
-            return "peer-identity-mismatch"
+            return "identity-revoked"
         wanted = " or ".join(expected) or "nobody"
         self._warn(f"proved to be {proved or 'nobody'}, expected {wanted}")
         self._environment.handshake_failed("peer-identity-mismatch")

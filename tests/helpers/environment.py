@@ -12,6 +12,7 @@ from meshproxy.downstream.sockets import Sockets
 from meshproxy.exchange import Exchange
 from meshproxy.policies.load_balancing.tokens import Tokens
 from meshproxy.policies.propagation import Propagation
+from meshproxy.policies.replay import ReplayMemory
 from meshproxy.telemetry.denials import Denials
 from meshproxy.telemetry.metrics import ConnectionSeries, Metrics
 from meshproxy.timer_wheel import TimerWheel
@@ -43,6 +44,7 @@ class Environment:
         self.tunnels = 0
         self.tokens: Tokens | None = None
         self.propagation: Propagation[Exchange] = Propagation()
+        self.replay = ReplayMemory(1 << 20)
         self.now: Callable[[], float] = time.monotonic
         self.wall: Callable[[], float] = time.time
         self.random: Callable[[], float] = lambda: 0.5
@@ -54,6 +56,7 @@ class Environment:
         self.sockets = Sockets()
         self.admission = Admission(1000, 0)
         self.drain_seconds = 5.0
+        self.half_closing = False
         self.revoked: frozenset[str] = frozenset()
         self.listening: frozenset[tuple[str, int]] = frozenset()
         self.denials = Denials(self.now, self.wall)

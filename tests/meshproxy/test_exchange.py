@@ -1,6 +1,6 @@
 """One request and its response, told with recorders in place of connections."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from math import inf
 from typing import Any, cast
 
@@ -41,6 +41,7 @@ from meshproxy.policies.load_shedding import LoadShedding
 from meshproxy.policies.loop_detection import LoopDetection
 from meshproxy.policies.mirroring import Load
 from meshproxy.policies.propagation import Propagation
+from meshproxy.policies.replay import ReplayMemory
 from meshproxy.policies.retry import Retry
 from meshproxy.policies.retry_budget import RetryBudget
 from meshproxy.refusal import REFUSALS, refusal
@@ -121,9 +122,9 @@ class FakeCluster:
         named = {tokens.id_of(endpoint.name): endpoint for endpoint in self.endpoints}
         return named.get(wanted)
 
-    def pick(self, avoid: Endpoint | None, key: int | None) -> Endpoint | None:
+    def pick(self, avoid: Collection[object] | None, key: int | None) -> Endpoint | None:
         self.keys.append(key)
-        others = [endpoint for endpoint in self.endpoints if endpoint is not avoid]
+        others = [one for one in self.endpoints if one not in (avoid or ())]
         return next(iter(others or self.endpoints), None)
 
     def admits(self, limit: Limit) -> bool:
@@ -143,6 +144,7 @@ class FakeSurroundings:
         self.tunnels = 0
         self.tokens: Tokens | None = None
         self.propagation: Propagation[Exchange] = Propagation()
+        self.replay = ReplayMemory(1 << 20)
         self.cancellations: list[str] = []
         self.time = 100.0
         self.now: Callable[[], float] = lambda: self.time
