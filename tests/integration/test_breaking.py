@@ -33,6 +33,9 @@ from meshproxy.contract.resources import (
     VirtualHostSpec,
 )
 from tests.helpers.client import Response, connect, get
+from tests.helpers.fault_matrix.clients import Request, ask
+from tests.helpers.fault_matrix.mesh import Case, FaultMesh
+from tests.helpers.fault_matrix.row import LANES, WAYS, Policy
 from tests.helpers.fault_server.connection import reset
 from tests.helpers.origin import Conversation, Origin, hello, origin
 from tests.helpers.pair import Pair, Sidecar
@@ -418,6 +421,46 @@ async def test_checks_take_an_endpoint_out_and_bring_it_back(tmp_path: Path, kin
                 if kind == "http":
                     assert b"GET /health HTTP/1.1" in late.requests[0]
                 assert await scene.metric("mesh_health_checks_total", result="healthy") > 0
+
+
+async def test_checks_over_each_protocol_bring_an_endpoint_back(tmp_path: Path) -> None:
+    """Who says that it is ill gets nothing; when it is well it gets its share, also through a sidecar."""
+    checks: dict[Any, dict[str, Any]] = {"http": {"path": "/health"}, "grpc": {}}
+    cases = {
+        Case(f"{kind}-{lane}-{way}", lane, way, kind, "ill"): Policy(
+            kind, "", cluster={
+                "health_check": HealthCheckSpec(
+                    type=kind, interval=300, timeout=5_000, healthy=1, unhealthy=1, **how
+                ),
+                "balancing": LoadBalancingSpec(algorithm="round-robin"),
+            },
+        )
+        for kind, how in checks.items()
+        for lane in LANES if (kind, lane) != ("grpc", "http1")
+        for way in WAYS
+    }  # fmt: skip
+    names = [case.name for case in cases]
+
+    async def elsewhere(mesh: FaultMesh, count: int) -> dict[str, int]:
+        mesh.server.forget()
+        for case in cases:
+            request = Request("POST", case.name, {"x-id": case.name})
+            seen = await ask(case.lane, mesh.port, [request] * count, None)
+            assert seen.text in ("0", "200")
+        told = mesh.server.counts()
+        assert told.executed == dict.fromkeys(names, count)
+        return {name: told.elsewhere.get(name, 0) for name in names}
+
+    mesh = FaultMesh(tmp_path, cases)
+    await asyncio.to_thread(mesh.__enter__)
+    try:
+        await came(lambda: mesh.state_of_second(names) == dict.fromkeys(names, "unhealthy"))
+        assert await elsewhere(mesh, 6) == dict.fromkeys(names, 0)
+        mesh.server.heal()
+        await came(lambda: mesh.state_of_second(names) == dict.fromkeys(names, "in-service"))
+        assert await elsewhere(mesh, 6) == dict.fromkeys(names, 3)
+    finally:
+        await asyncio.to_thread(mesh.__exit__)
 
 
 # After a hot restart ------------------------------------------------------------------------------

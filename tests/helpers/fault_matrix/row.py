@@ -15,6 +15,7 @@ Lane = Literal["http1", "http2", "grpc"]
 LANES: tuple[Lane, ...] = get_args(Lane)
 Way = Literal["alone", "pair"]
 """Through one sidecar, or two (`mesh.py`)."""
+WAYS: tuple[Way, ...] = get_args(Way)
 
 Second = Literal["nobody", "twin", "ill"]
 """Another endpoint of a service: where nobody listens, or one of the server's (`fault_server/control.py`)."""
@@ -51,7 +52,7 @@ class Policy:
         """Through how many sidecars it is tried."""
         if self.peer:
             return ("alone",)
-        return ("pair",) if self.inbound else get_args(Way)
+        return ("pair",) if self.inbound else WAYS
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ class Row:
     elsewhere: Collection[int] = ()
     awaits: str = ""
     keeps: str = ""
-    ways: tuple[Way, ...] = get_args(Way)
+    ways: tuple[Way, ...] = WAYS
     abandoned: int = 0
     body: int = 0
     fields: Mapping[str, str] = field(default_factory=dict)

@@ -631,6 +631,18 @@ OF_ROUND_ROBIN = (
     ),
 )  # fmt: skip
 
+RANDOM = Policy(
+    "random",
+    "`loadBalancing: {algorithm: Random}`: any.",
+    cluster={"balancing": LoadBalancingSpec(algorithm="random")},
+)
+OF_RANDOM = (
+    Row(
+        "nothing: the 41st request, about half of them at each of two endpoints", "", "200",
+        before=("",) * 40, second="twin", elsewhere=range(4, 38),  # beyond: once in 10 million
+    ),
+)  # fmt: skip
+
 LEAST_REQUEST = Policy(
     "least request",
     "`loadBalancing: {algorithm: LeastRequest}`: who is at work is spared.",
@@ -682,6 +694,7 @@ MATRIX: tuple[tuple[Policy, tuple[Row, ...]], ...] = (
     (MAGLEV, OF_HASHING),
     (RING_HASH, OF_HASHING),
     (BALANCED_ROUND_ROBIN, OF_ROUND_ROBIN),
+    (RANDOM, OF_RANDOM),
     (LEAST_REQUEST, OF_LEAST_REQUEST),
     (PEAK_EWMA, OF_PEAK_EWMA),
 )
