@@ -1578,6 +1578,31 @@ def test_a_call_has_what_is_left_to_the_request_it_is_made_for() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("told", "took", "passed_on"),
+    [
+        (b"", 0.04, None),
+        (b"", 0.06, b"default/storefront=60"),
+        (b"default/edge=40", 0.01, None),
+        (b"default/edge=60", 0.01, b"default/edge=60"),
+        (b"default/edge=60", 0.125, b"default/storefront=125"),
+    ],
+)
+def test_who_took_a_twentieth_is_told_on_and_who_took_less_is_not(
+    told: bytes, took: float, passed_on: bytes | None
+) -> None:
+    """Of what was left of the deadline: by the app beside us, or by somebody before it."""
+    sidecar = Sidecar()
+    said = [(b"x-mesh-deadline-ms", b"1000")]
+    sidecar.receive(*said, *([(b"x-mesh-spent", told)] if told else []))
+    sidecar.inbound.first.lend()
+    sidecar.surroundings.time += took
+    sidecar.outbound.exchange = sidecar.another_call()
+    went = sidecar.call()
+    sidecar.outbound.first.lend()
+    assert value_of(went.fields, b"x-mesh-spent") == passed_on
+
+
 def test_of_a_stranger_nothing_is_believed() -> None:
     """Whoever has not proved to be of the mesh neither limits nor favours a request."""
     sidecar = Sidecar()
