@@ -40,6 +40,7 @@ from meshproxy.policies.outcome import (
 from meshproxy.policies.outlier_detection import IN_SERVICE, PROBATION, Host, OutlierDetection
 from meshproxy.policies.retry import Retry
 from meshproxy.policies.retry_budget import RetryBudget
+from meshproxy.policies.stalled_bodies import StalledBodies
 from meshproxy.relay import Relay
 from meshproxy.telemetry.gauges import Gauges
 from meshproxy.telemetry.metrics import Metrics
@@ -327,6 +328,7 @@ class Cluster:
         session: Of routes that have none of their own.
         shedding: Of an app: how many requests it is given at once; None for all that come.
         mirrors: What copies of other clusters' requests take up.
+        stalled: Finds requests that hold places and do not come.
         sticky: There is a `hash_key` or a `session`.
     """
 
@@ -334,7 +336,7 @@ class Cluster:
         "_availability", "_balancing", "_environment", "_named", "_warming", "available",
         "breaker", "budget", "connections", "endpoints", "hash_key", "latencies", "limits",
         "mirrors", "mtls", "pick", "requests", "retries", "retry", "service", "session", "shedding",
-        "spec", "sticky", "timeouts",
+        "spec", "stalled", "sticky", "timeouts",
     )  # fmt: skip
 
     def __init__(self, spec: ClusterSpec, environment: Environment) -> None:
@@ -348,6 +350,7 @@ class Cluster:
         self.endpoints: Sequence[Endpoint] = ()
         self.shedding: LoadShedding | None = None
         self.mirrors = Load()
+        self.stalled = StalledBodies()
         self.available: tuple[Endpoint, ...] = ()
         self.limits = Limits(spec.limits)
         self.connections = self.limits.connections
