@@ -44,6 +44,7 @@ from meshproxy.policies.propagation import Propagation
 from meshproxy.policies.replay import ReplayMemory
 from meshproxy.policies.retry import Retry
 from meshproxy.policies.retry_budget import RetryBudget
+from meshproxy.policies.stalled_bodies import StalledBodies
 from meshproxy.refusal import REFUSALS, refusal
 from meshproxy.routing.table import Authorities, VirtualHost, compile_virtual_host
 from meshproxy.timer_wheel import TICK, TimerWheel
@@ -106,6 +107,7 @@ class FakeCluster:
         self.endpoints = endpoints
         self.available = endpoints
         self.mirrors = Load()
+        self.stalled = StalledBodies()
         self.requests = Limit("requests")
         self.retries = Limit("retries")
         self.mtls = False
