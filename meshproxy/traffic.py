@@ -22,6 +22,7 @@ from meshproxy.config.snapshot import Mesh, Prepared
 from meshproxy.contract.resources import Snapshot
 from meshproxy.contract.spiffe import SpiffeId
 from meshproxy.downstream.admission import Admission
+from meshproxy.downstream.handshakes import Handshakes
 from meshproxy.downstream.sockets import Place, Sockets
 from meshproxy.exchange import Exchange
 from meshproxy.identity.certificates import Certificates
@@ -62,9 +63,11 @@ class Environment:
         self.admission = Admission(
             bootstrap.limits.connections,
             bootstrap.limits.memory,
+            bootstrap.limits.accept_rate,
             workers=bootstrap.workers,
             now=time.monotonic,
         )
+        self.handshakes = Handshakes(self.loop)
         self.metrics = metrics
         self.sockets = sockets
         self.exchanges: set[Exchange] = set()

@@ -88,10 +88,12 @@ class Limits(_Part, frozen=True, kw_only=True):
         connections: From clients; what descriptors allow, where nothing is said, or less than that.
         memory: Bytes of the process above which no connection is accepted; 0 for any number.
             Four fifths of what the container has, where nothing is said.
+        accept_rate: Connections that one listener may take in a second; 0 for any number.
     """
 
     connections: Annotated[int, Meta(ge=1, le=1_000_000)] | None = None
     memory: Annotated[int, Meta(ge=0)] | None = None
+    accept_rate: Annotated[float, Meta(ge=0, le=1_000_000)] = 0.0
 
 
 class Bootstrap(_Part, frozen=True, kw_only=True):

@@ -54,12 +54,14 @@ class Admission:
     Attributes:
         connections: As many as there may be.
         memory: Bytes that the process may take; 0 for any number.
+        accept_rate: Connections that one listener may take in a second; 0 for any number.
     """
 
     def __init__(
         self,
         connections: int | None = None,
         memory: int | None = None,
+        accept_rate: float = 0.0,
         *,
         workers: int = 1,
         now: Callable[[], float] = lambda: 0.0,
@@ -69,6 +71,7 @@ class Admission:
         possible = most_connections(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
         self.connections = min(connections or MOST, possible)
         self.memory = int(SHARE * container_memory() / workers) if memory is None else memory
+        self.accept_rate = accept_rate / workers
         self._listeners: WeakSet[Listener] = WeakSet()
         self._now = now
         self._resident = resident or resident_memory
@@ -81,12 +84,16 @@ class Admission:
 
     def room(self, listener: Listener) -> int:
         """Return how many more connections this listener may take now."""
-        if self.memory and self._out_of_memory():
+        if self.short_of_memory:
             return 0
         everywhere = self.connections - sum(other.connections for other in self._listeners)
         return min(everywhere, int(self.connections * SHARE) - listener.connections)
 
-    def _out_of_memory(self) -> bool:
+    @property
+    def short_of_memory(self) -> bool:
+        """The process takes more than it may."""
+        if not self.memory:
+            return False
         now = self._now()
         if now - self._looked >= LOOK:
             self._looked = now

@@ -34,6 +34,7 @@ from meshproxy.telemetry.metrics import GrpcLabels, Metrics
 
 from .admission import Admission
 from .guard import Guard
+from .handshakes import Handshakes
 from .sockets import Sockets
 
 PLAINTEXT = "plaintext"
@@ -53,6 +54,7 @@ class Environment(Surroundings, Protocol):
         sockets: Where listening sockets come from.
         drain_seconds: How long who is idle may stay when no more connections are accepted.
         admission: How many connections there may be.
+        handshakes: Whose turn it is to begin one.
         revoked: Identities that are denied, whatever certificate they show.
         denials: Who was denied what.
     """
@@ -66,6 +68,7 @@ class Environment(Surroundings, Protocol):
     sockets: Sockets
     drain_seconds: float
     admission: Admission
+    handshakes: Handshakes
     revoked: frozenset[str]
     denials: Denials
     wall: Callable[[], float]
