@@ -21,8 +21,9 @@ from meshproxy.config.bootstrap import Bootstrap
 from meshproxy.config.snapshot import Mesh, Prepared
 from meshproxy.contract.resources import Snapshot
 from meshproxy.contract.spiffe import SpiffeId
-from meshproxy.downstream.admission import Admission
+from meshproxy.downstream.admission import Admission, resident_memory
 from meshproxy.downstream.handshakes import Handshakes
+from meshproxy.downstream.relief import Relief
 from meshproxy.downstream.sockets import Place, Sockets
 from meshproxy.exchange import Exchange
 from meshproxy.identity.certificates import Certificates
@@ -38,6 +39,9 @@ log = logging.getLogger("meshproxy")
 
 SWEEP = 5.0
 """Seconds between two looks at connections that nobody needs any more."""
+
+MEMORY_LOOK = 0.5
+"""Seconds between two looks at how much memory is in use."""
 
 DRAIN_LOOK = 0.05
 """Seconds between two looks at whether all requests have finished."""
@@ -162,11 +166,15 @@ class Traffic:
         self._obeyed = False
         self._hurried = False
         self._sweeping: asyncio.TimerHandle | None = None
+        self._relief = Relief(self.environment.admission, self.environment.refused)
+        self._relieving: asyncio.TimerHandle | None = None
 
     # Start ----------------------------------------------------------------------------------------
 
     async def start(self) -> None:
         self._sweep()
+        if self.environment.admission.memory:
+            self._look_at_memory()
 
     def hold(self) -> None:
         """Accept nothing before `open`: another process still serves these ports."""
@@ -207,6 +215,8 @@ class Traffic:
         gauges = Gauges()
         for cluster in list(self.mesh.clusters.values()):
             cluster.gauge(gauges)
+        admission = self.environment.admission
+        gauges.memory(resident_memory(), admission.memory)
         self._metrics.gauges = gauges
         table = self.environment.propagation
         self._metrics.propagated(table.found, table.ambiguous, table.unknown)
@@ -227,6 +237,11 @@ class Traffic:
         for exchange in list(environment.exchanges):
             exchange.on_look(now)
         self._sweeping = environment.loop.call_later(SWEEP, self._sweep)
+
+    def _look_at_memory(self) -> None:
+        environment = self.environment
+        self._relief.look(environment.now())
+        self._relieving = environment.loop.call_later(MEMORY_LOOK, self._look_at_memory)
 
     # Drain and stop -------------------------------------------------------------------------------
 
@@ -257,6 +272,7 @@ class Traffic:
 
     async def close(self) -> None:
         """End everything."""
-        if self._sweeping is not None:
-            self._sweeping.cancel()
+        for timer in (self._sweeping, self._relieving):
+            if timer is not None:
+                timer.cancel()
         self.mesh.close()

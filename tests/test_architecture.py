@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 RINGS = (
     (
         "message", "refusal", "contract", "backoff", "confinement", "interpreter", "log_writer",
-        "one_line", "private_file",
+        "malloc", "one_line", "private_file",
     ),
     ("codec", "routing", "policies"),
     ("local_reply",),

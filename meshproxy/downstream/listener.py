@@ -14,7 +14,7 @@ import logging
 import socket
 import ssl
 import struct
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from functools import partial
 from typing import Any, Final, NamedTuple
 
@@ -129,6 +129,16 @@ class Listener:
     def connections(self) -> int:
         """How many are open, those still greeting included."""
         return len(self._connections) + len(self._greeting)
+
+    @property
+    def direction(self) -> str:
+        """Relative to the app beside us."""
+        return self.spec.direction
+
+    @property
+    def accepted(self) -> Iterable[Accepted]:
+        """Those that are not greeting any more."""
+        return self._connections
 
     # Opening --------------------------------------------------------------------------------------
 
