@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from meshproxy import __version__, malloc
+from meshproxy import __version__, descriptors, malloc
 from meshproxy.confinement import confine, warning_of_root
 from meshproxy.interpreter import advice
 from meshproxy.one_line import log_to_standard_error, one_line
@@ -110,6 +110,7 @@ def _run(path: Path, takeover: "Takeover", workers: int | None) -> int:
     if warning := advice(sys.version_info[:3]):
         logging.getLogger("meshproxy").warning(warning)
     malloc.tune()
+    descriptors.set_aside()
     import asyncio
 
     import uvloop

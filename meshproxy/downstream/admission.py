@@ -18,8 +18,10 @@ Who comes when it is full is told so, if it speaks HTTP, and is reset otherwise 
 Nothing is remembered: as soon as there is room again, the next one is served.
 """
 
+import os
 import resource
 from collections.abc import Callable, Iterable
+from functools import cache
 from pathlib import Path
 from typing import Final, Protocol
 from weakref import WeakSet
@@ -125,7 +127,13 @@ def most_connections(descriptors: int) -> int:
 
 def resident_memory() -> int:
     """Return what the process takes of the machine's memory."""
-    return int(Path("/proc/self/statm").read_bytes().split()[1]) * _PAGE
+    return int(os.pread(_statm(), 100, 0).split()[1]) * _PAGE
+
+
+@cache
+def _statm() -> int:
+    # Kept open: what memory is short of must be known when descriptors are short, too.
+    return os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
 
 
 def container_memory() -> int:
