@@ -1217,6 +1217,15 @@ class Exchange:
         self._give_up_attempt("downstream-closed")
         return self._refuse(refusal("access-denied"), "", hop=f"denial {number}")
 
+    def on_memory_short(self) -> None:
+        """The process is short of memory, and nothing of this has moved for longer than of others."""
+        if self.done:
+            return
+        begun = self.status
+        self._break_off("memory-pressure")
+        if begun:
+            self.downstream.reset()  # a last word would wait behind all the rest
+
     def _break_off(self, code: str, detail: str = "") -> None:
         """End the exchange from here: the answer will not come in time, or nobody needs it."""
         # An endpoint that has begun to answer is not slow: how long that takes, the request decides.

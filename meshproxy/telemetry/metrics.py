@@ -186,6 +186,7 @@ class Metrics:
         self._tcp: dict[TcpKey, TcpSeries] = {}
         self._connections: dict[tuple[str, str], ConnectionSeries] = {}
         self._refusals = _Counter(2, 256)
+        self._connections_refused = _Counter(2, 32)
         self._grpc_ended = _Counter(5, max_series)
         self._handshake_failures = _Counter(2, 64)
         self._retries = _Counter(2, max_series)
@@ -241,6 +242,10 @@ class Metrics:
     def refused(self, direction: str, code: str) -> None:
         """Count a response that the proxy made itself; `code` is one of `refusal.py`."""
         self._refusals.add(direction, code)
+
+    def connection_refused(self, direction: str, reason: str) -> None:
+        """Count a connection that was not taken; `reason` is one of `downstream.listener.REASONS`."""
+        self._connections_refused.add(direction, reason)
 
     def grpc_ended(self, labels: GrpcLabels) -> None:
         """Count a gRPC call by its status, which is not that of HTTP."""
@@ -625,6 +630,12 @@ class Metrics:
                 "Connections without mutual TLS to ports that can have it: who would not pass STRICT.",
                 ("port", "client", "verdict"),
                 self._plaintext,
+            ),
+            (
+                "mesh_connections_refused",
+                "Connections that were not taken because this proxy is overloaded, by what of.",
+                ("direction", "reason"),
+                self._connections_refused,
             ),
             (
                 "mesh_tls_handshake_failures",
