@@ -29,6 +29,7 @@ from meshproxy.policies.load_balancing.tokens import Tokens
 from meshproxy.policies.propagation import Propagation
 from meshproxy.telemetry.denials import Denials
 from meshproxy.telemetry.gauges import Gauges
+from meshproxy.telemetry.loop_lag import Heartbeat
 from meshproxy.telemetry.metrics import ConnectionSeries, Metrics
 from meshproxy.timer_wheel import TimerWheel
 from meshproxy.upstream.pool import Pool
@@ -159,11 +160,14 @@ class Traffic:
         self._obeyed = False
         self._hurried = False
         self._sweeping: asyncio.TimerHandle | None = None
+        environment = self.environment
+        self._heart = Heartbeat(metrics.loop_lag, environment.now, environment.loop.call_later)
 
     # Start ----------------------------------------------------------------------------------------
 
     async def start(self) -> None:
         self._sweep()
+        self._heart.start()
 
     def hold(self) -> None:
         """Accept nothing before `open`: another process still serves these ports."""
@@ -256,4 +260,5 @@ class Traffic:
         """End everything."""
         if self._sweeping is not None:
             self._sweeping.cancel()
+        self._heart.stop()
         self.mesh.close()
