@@ -21,7 +21,12 @@ class StartError(Exception):
 
 
 class Process:
-    """One running program; what it says goes to `log`."""
+    """
+    One running program; what it says goes to `log`.
+
+    Attributes:
+        admin: Port of a sidecar's own pages; 0 for other programs.
+    """
 
     def __init__(
         self,
@@ -33,6 +38,7 @@ class Process:
     ) -> None:
         self.name = name
         self.log = log
+        self.admin = 0
         with log.open("wb") as out:
             try:
                 self._popen = subprocess.Popen(

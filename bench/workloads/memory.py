@@ -62,5 +62,6 @@ WORKLOADS = (
         _held,
         needs=("wrk",),
         warm_up=False,
+        own=True,
     ),
 )
