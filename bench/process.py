@@ -62,14 +62,14 @@ class Process:
     def running(self) -> bool:
         return self._popen.poll() is None
 
-    def until(self, what: str, holds: Callable[[], bool]) -> None:
+    def until(self, what: str, holds: Callable[[], bool], patience: float = STARTING) -> None:
         """
         Wait until `holds`.
 
         Raises:
             StartError: The program has ended before that, or takes too long.
         """
-        deadline = time.monotonic() + STARTING
+        deadline = time.monotonic() + patience
         while not holds():
             if not self.running:
                 raise StartError(f"{self.name} ended with {self._popen.poll()}:\n{self.tail()}")

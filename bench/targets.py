@@ -57,7 +57,7 @@ TARGETS: Final = (
     Target("tcp-connect", "rate", 3.0, 4.0, at_least=True),
     Target("tcp-ping", "cpu_us", 0.8, 0.5),
     Target("handshake", "cpu_us", 2.8 if _SLOW else 2.2, 1.5),
-    Target("memory", "fresh_mb", 0.65, 0.5),
+    Target("memory", "connected_mb", 0.65, 0.5),
     Target("memory", "idle_mb", 0.6, 0.35),
     Target("start", "ms", 2.0, 1.0),
     Target("armed", "cpu_us", 1.15, 1.10, base="ours-bare"),
