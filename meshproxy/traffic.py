@@ -33,6 +33,7 @@ from meshproxy.policies.propagation import Propagation
 from meshproxy.policies.replay import ReplayMemory
 from meshproxy.telemetry.denials import Denials
 from meshproxy.telemetry.gauges import Gauges
+from meshproxy.telemetry.loop_lag import Heartbeat
 from meshproxy.telemetry.metrics import ConnectionSeries, Metrics
 from meshproxy.timer_wheel import TimerWheel
 from meshproxy.upstream.pool import Pool
@@ -177,6 +178,8 @@ class Traffic:
         self._looking: asyncio.TimerHandle | None = None
         self._relief = Relief(self.environment.admission, self.environment.refused)
         self._relieving: asyncio.TimerHandle | None = None
+        environment = self.environment
+        self._heart = Heartbeat(metrics.loop_lag, environment.now, environment.loop.call_later)
 
     # Start ----------------------------------------------------------------------------------------
 
@@ -185,6 +188,7 @@ class Traffic:
         self._look()
         if self.environment.admission.memory:
             self._look_at_memory()
+        self._heart.start()
 
     def hold(self) -> None:
         """Accept nothing before `open`: another process still serves these ports."""
@@ -292,4 +296,5 @@ class Traffic:
         for timer in (self._sweeping, self._looking, self._relieving):
             if timer is not None:
                 timer.cancel()
+        self._heart.stop()
         self.mesh.close()
