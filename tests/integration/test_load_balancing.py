@@ -32,6 +32,9 @@ from meshproxy.contract.resources import (
     TrustSpec,
     VirtualHostSpec,
 )
+from tests.helpers.fault_matrix.clients import Request, ask
+from tests.helpers.fault_matrix.mesh import Case, FaultMesh
+from tests.helpers.fault_matrix.row import Lane, Policy
 from tests.helpers.origin import Conversation, Origin, origin
 from tests.helpers.pair import DOMAIN, Sidecar
 from tests.helpers.ports import free_port
@@ -270,6 +273,22 @@ async def test_old_connections_are_replaced(tmp_path: Path) -> None:
         async with asyncio.timeout(20):
             while sum(app.connections for app in it.apps) < 6:
                 await it.ask(client)
+
+
+@pytest.mark.parametrize("lane", ["http2", "grpc"])
+async def test_old_connections_of_streams_are_replaced(tmp_path: Path, lane: Lane) -> None:
+    """Without a request noticing, also where one connection could have taken them all."""
+    case = Case("aging", lane, "pair", "age")
+    mesh = FaultMesh(tmp_path, {case: Policy("age", "", cluster={"max_connection_age": 50})})
+    await asyncio.to_thread(mesh.__enter__)
+    try:
+        request = Request("POST", case.name, {"x-id": "a"})
+        async with asyncio.timeout(20):
+            while await asyncio.to_thread(mesh.opened) < 5:
+                seen = await ask(lane, mesh.port, [request] * 5, None)
+                assert seen.text in ("0", "200")
+    finally:
+        await asyncio.to_thread(mesh.__exit__)
 
 
 # Other protocols ------------------------------------------------------------------------------------

@@ -262,6 +262,23 @@ OF_BREAKER = (
     ),
 )  # fmt: skip
 
+SLOW_CALLS = Policy(
+    "slow calls",
+    "`circuitBreaker: {minRequests: 3, failurePercent: 0, slowCallPercent: 50, slowCallThreshold: 300ms}`:"
+    " slowness is a failure, too.",
+    cluster={
+        "breaker": CircuitBreakerSpec(
+            min_requests=3, failure_percent=None, slow_percent=50.0, slow_threshold=300
+        )
+    },
+)
+OF_SLOW_CALLS = (
+    Row(
+        "three have been slow", "", "circuit-open",
+        before=("late=600",) * 3, executed=0, counts={"circuit_breaker_transitions open": 1},
+    ),
+)  # fmt: skip
+
 LIMITS = Policy(
     "limits",
     "`limits: {maxRequests: 1}`: no more than so much goes on at once.",
@@ -271,6 +288,18 @@ OF_LIMITS = (
     Row(
         "another request is under way", "", "overflow",
         beside="at=head do=stall", executed=0, counts={"overflows requests/cluster": 1},
+    ),
+)  # fmt: skip
+
+ENDPOINT_LIMITS = Policy(
+    "endpoint limits",
+    "`limits: {perEndpoint: {maxRequests: 1}}`: the same for each endpoint.",
+    cluster={"endpoint_limits": LimitsSpec(connections=1024, pending=1024, requests=1)},
+)
+OF_ENDPOINT_LIMITS = (
+    Row(
+        "another request is under way at the only one", "", "overflow",
+        beside="at=head do=stall", executed=0, counts={"overflows requests/endpoint": 1},
     ),
 )  # fmt: skip
 
@@ -360,6 +389,28 @@ OF_OUTLIERS = (
         "nobody listens at one of two endpoints: the 21st request", "", "200",
         before=("",) * 20, second="nobody",
         counts={"retries connect-failed": 1, "outlier_ejections consecutive-local-failures": 1},
+    ),
+)  # fmt: skip
+
+SERVER_ERRORS = Policy(
+    "server errors",
+    "`outlierDetection: {consecutive5xxErrors: 1}` and `loadBalancing: {algorithm: RoundRobin}`:"
+    " a 500 is one, where that is wanted.",
+    cluster={
+        "outliers": OutlierSpec(consecutive_5xx=1),
+        "balancing": LoadBalancingSpec(algorithm="round-robin"),
+    },
+)
+OF_SERVER_ERRORS = (
+    Row(
+        "one of two endpoints answers 500: the 21st request", "status=500 twin", "200",
+        lanes={"grpc": None}, before=("status=500 twin",) * 20, second="twin", elsewhere=(1,),
+        counts={"outlier_ejections consecutive-5xx": 1},
+    ),
+    Row(
+        "one of two endpoints answers UNKNOWN: the 21st call", "grpc=2 twin", "200",
+        lanes=GRPC_ONLY, before=("grpc=2 twin",) * 20, second="twin", elsewhere=(1,),
+        counts={"outlier_ejections consecutive-5xx": 1},
     ),
 )  # fmt: skip
 
@@ -676,8 +727,11 @@ MATRIX: tuple[tuple[Policy, tuple[Row, ...]], ...] = (
     (IDLE, OF_IDLE),
     (DURATION, OF_DURATION),
     (BREAKER, OF_BREAKER),
+    (SLOW_CALLS, OF_SLOW_CALLS),
     (LIMITS, OF_LIMITS),
+    (ENDPOINT_LIMITS, OF_ENDPOINT_LIMITS),
     (OUTLIERS, OF_OUTLIERS),
+    (SERVER_ERRORS, OF_SERVER_ERRORS),
     (RATE_LIMIT, OF_RATE_LIMIT),
     (ABORT, OF_ABORT),
     (DELAY, OF_DELAY),
