@@ -319,6 +319,7 @@ async def test_a_failing_service_is_left_alone_until_it_is_well(tmp_path: Path) 
                 name = "mesh_circuit_breaker_transitions_total"
                 assert await scene.metric(name, state=state) == 1
             assert "circuit breaker open: 5 of 5 requests failed" in scene.sidecar.log()
+            assert "circuit breaker half-open" in scene.sidecar.log()
             assert "circuit breaker closed" in scene.sidecar.log()
 
 

@@ -193,6 +193,26 @@ async def test_the_same_user_the_same_endpoint(tmp_path: Path, algorithm: str) -
         assert set(seen[0]) == {0, 1, 2}
 
 
+@pytest.mark.parametrize(
+    ("source", "spread"), [("query", True), ("address", True), ("identity", False)]
+)
+async def test_the_same_key_the_same_endpoint(tmp_path: Path, source: Any, spread: bool) -> None:
+    """By a query parameter and by the client's address; by identity, all that our one app asks."""
+    key = HashKeySpec(source=source, name="user" if source == "query" else "")
+    async with shop(tmp_path, balancing=hashed(key)) as it:
+        seen = []
+        for _ in range(2):
+            numbers = []
+            for number in range(1, 21):
+                address = f"127.0.0.{number if source == 'address' else 1}"
+                transport = httpx.AsyncHTTPTransport(local_address=address)
+                async with httpx.AsyncClient(transport=transport) as client:
+                    numbers.append(await it.ask(client, f"?user={number}"))
+            seen.append(numbers)
+        assert seen[0] == seen[1]
+        assert len(set(seen[0])) == (3 if spread else 1)
+
+
 async def test_a_client_without_the_cookie_gets_one(tmp_path: Path) -> None:
     """And stays from then on; another client is somebody else."""
     balancing = hashed(HashKeySpec(source="cookie", name="user", cookie_ttl=3_600_000))

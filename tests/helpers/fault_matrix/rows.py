@@ -215,6 +215,34 @@ OF_RETRIED_TIMEOUTS = (
     ),
 )  # fmt: skip
 
+PER_TRY = Policy(
+    "per try",
+    "`retry: {perTryTimeout: 1s, retryOn: [timeout, reset, 5xx]}`: each try has so much time to begin its answer.",
+    route={
+        "retry": RetrySpec(per_try_timeout=1_000, conditions=("timeout", "reset", "5xx")),
+    },
+    timed=True,
+)
+OF_PER_TRY = (
+    Row(
+        "stalls before the answer, once, GET", "at=head do=stall first=1", "200",
+        method="GET", executed=2, abandoned=1, counts={"retries attempt-timeout": 1},
+    ),
+    Row("the answer's body is slow", "at=body pace=10 size=150", "200"),
+    Row(
+        "reset before the answer, once, GET", "at=head do=reset first=1", "200",
+        method="GET", executed=2, counts={"retries upstream-closed": 1},
+    ),
+    Row(
+        "reset before the answer, once, POST", "at=head do=reset first=1", "upstream-closed",
+        counts={"retries_skipped not-idempotent": 1},
+    ),
+    Row(
+        "answers 500, once, GET", "status=500 first=1", "200",
+        method="GET", executed=2, counts={"retries 500": 1},
+    ),
+)  # fmt: skip
+
 BUDGET = Policy(
     "budget",
     "`retryConstraint: {budget: {percent: 0}, minRetryRate: {count: 1, interval: 1h}}`: one, and no more.",
@@ -721,6 +749,7 @@ MATRIX: tuple[tuple[Policy, tuple[Row, ...]], ...] = (
     (DEFAULTS, OF_DEFAULTS),
     (RETRIES, OF_RETRIES),
     (RETRIED_TIMEOUTS, OF_RETRIED_TIMEOUTS),
+    (PER_TRY, OF_PER_TRY),
     (BUDGET, OF_BUDGET),
     (TIMEOUT, OF_TIMEOUT),
     (ATTEMPT_TIMEOUT, OF_ATTEMPT_TIMEOUT),
