@@ -218,15 +218,19 @@ async def test_the_last_app_stops_when_the_time_has_passed(tmp_path: Path) -> No
             await it.gone.wait()
 
 
-async def test_when_the_client_goes_the_last_app_hears_of_it(tmp_path: Path) -> None:
-    """No deadline anywhere: the client resets its connection, and hop by hop the work is cancelled."""
+@pytest.mark.parametrize("how", ["resets", "closes"])
+async def test_when_the_client_goes_the_last_app_hears_of_it(tmp_path: Path, how: str) -> None:
+    """No deadline anywhere: the client ends its connection, and hop by hop the work is cancelled."""
     async with chained(tmp_path) as it:
         it.stalls = True
         async with connect(it.door) as client:
             await client.send(b"GET / HTTP/1.1\r\nHost: cart\r\n" + TRACE.encode() + b"\r\n")
             async with asyncio.timeout(10):
                 await it.arrived.wait()
-            leave(client)
+            if how == "resets":
+                leave(client)
+            else:
+                client.writer.close()
         async with asyncio.timeout(10):
             await it.gone.wait()
             answer = await it.relayed.get()
