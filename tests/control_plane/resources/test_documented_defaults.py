@@ -14,6 +14,7 @@ from control_plane.resources.policies import (
     RateLimitPolicySpec,
     TrafficPolicySpec,
 )
+from meshproxy.config.bootstrap import Bootstrap
 from meshproxy.telemetry.metrics import Metrics
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "traffic-policy.md"
@@ -118,8 +119,10 @@ FIELD = re.compile(r"`([a-z]\w*(?:\[\])?(?:\.\w+(?:\[\])?)*)(?:: [^`]*)?`")
 
 
 def written() -> set[str]:
-    """Return the paths of all fields that people can write in a policy, and of what they are part of."""
-    paths = {f"{section}.{name}" for section in MODELS for name in documented_of(section)}
+    """Return the paths of all fields of policies and bootstraps, and of what they are part of."""
+    paths = set(defaults(Bootstrap)) | {
+        f"{section}.{name}" for section in MODELS for name in documented_of(section)
+    }
     paths |= {part for path in paths for part in parents(path)}
     return paths | set(MODELS)
 
