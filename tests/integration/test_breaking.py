@@ -253,7 +253,7 @@ async def test_statistics_eject_who_fails_more_than_the_others(
 
     by_share: dict[str, Any] = {"failure_percent": 30.0}
     spec = OutlierSpec(
-        consecutive_gateway_errors=None, interval=300, min_hosts=4, min_requests=10,
+        consecutive_gateway_errors=None, interval=1_000, min_hosts=4, min_requests=4,
         stdev_factor=1_000,
         **by_share if statistic == "failure-percentage" else {"success_rate": True},
     )  # fmt: skip
@@ -261,7 +261,7 @@ async def test_statistics_eject_who_fails_more_than_the_others(
         with Scene(tmp_path, [app.port for app in apps], outliers=spec) as scene:
 
             async def ejected() -> bool:
-                await scene.statuses(60)
+                await scene.statuses(8)
                 return await scene.states() == ["in-service"] * 3 + ["ejected"]
 
             await scene.until(ejected)
