@@ -55,6 +55,7 @@ class Environment(Surroundings, Protocol):
         sockets: Where listening sockets come from.
         drain_seconds: How long who is idle may stay when no more connections are accepted.
         admission: How many connections there may be.
+        half_closing: Clients that say no more may still listen.
         handshakes: Whose turn it is to begin one.
         revoked: Identities that are denied, whatever certificate they show.
         denials: Who was denied what.
@@ -69,6 +70,7 @@ class Environment(Surroundings, Protocol):
     sockets: Sockets
     drain_seconds: float
     admission: Admission
+    half_closing: bool
     handshakes: Handshakes
     revoked: frozenset[str]
     denials: Denials
@@ -258,16 +260,39 @@ class Destination:
         tcp_route: TcpRoute[RelayCluster] | None = None,
     ) -> None:
         """Be what this configuration says from now on."""
+        before = self.authorization
         self.port = spec.port
         self.protocol = spec.protocol
         self.mtls = spec.mtls
         self.virtual_host = virtual_host
         self.authorities = authorities
         self.tcp_route = tcp_route
-        for caller in list(self._callers.values()):
+        for caller in self._everybody():
             caller.obey()
-        if self._stranger is not None:
-            self._stranger.obey()
+        now = self.authorization
+        if now is not None and (before is None or now.specs != before.specs):
+            self._end_forbidden()
+
+    def _end_forbidden(self) -> None:
+        """
+        Other policies hold: end the streams that have no next request, and that they forbid.
+
+        All exchanges of the process are looked through: that is rare, and keeping a list for each
+        caller would be work for every request.
+        """
+        callers = self._everybody()
+        guards = {id(caller): caller.guard for caller in callers if caller.guard is not None}
+        for exchange in [one for one in self.environment.exchanges if one.lasting]:
+            guard = guards.get(id(exchange.caller))
+            if guard is None or exchange.done:
+                continue
+            if number := guard.forbids(exchange.head, exchange.downstream):
+                exchange.on_forbidden(number)
+
+    def _everybody(self) -> list[Caller]:
+        """Return all who call."""
+        callers = list(self._callers.values())
+        return callers if self._stranger is None else [*callers, self._stranger]
 
     @property
     def authorization(self) -> Authorization | None:

@@ -102,6 +102,13 @@ async def _echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 class EnrolledMesh:
     """
+    Args:
+        directory: Where everything lies.
+        lifetime: Of certificates, in seconds.
+        apps: By port of the workload, that of its app.
+        log_level: Of the sidecars.
+        settings: More for their bootstraps.
+
     Attributes:
         doors: By service, the port at the door's sidecar that leads to it.
         context: File that tells `meshctl` where the control plane is.
@@ -115,7 +122,9 @@ class EnrolledMesh:
         apps: dict[int, int],
         log_level: str = "info",
         environments: Mapping[str, Mapping[str, str]] | None = None,
+        settings: dict[str, Any] | None = None,
     ) -> None:
+        self._settings = settings or {}
         (directory / "mesh.yaml").write_text(MESH.replace("LIFETIME", f"{lifetime}s"))
         self.doors = {service.partition(":")[0]: free_port() for service in SERVICES}
         self.inbound = {port: free_port() for port in apps}
@@ -239,7 +248,7 @@ class EnrolledMesh:
         )
 
     def _start(self, name: str) -> None:
-        settings = self.settings(name)
+        settings = self.settings(name) | self._settings
         settings["admin"]["port"] = self.admin[name]
         path = self.directory / f"{name}.json"
         path.write_text(json.dumps(settings))
@@ -288,12 +297,16 @@ class EnrolledMesh:
 
         return run
 
-    async def _ask(self) -> None:
+    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Open a connection of the mayfly's to the app's sidecar."""
         context = tls.client_context(self._file, None, self.mayfly.roots)
         context.set_alpn_protocols([tls.ALPN_HTTP1])
-        reader, writer = await asyncio.open_connection(
+        return await asyncio.open_connection(
             "127.0.0.1", self.inbound[8080], ssl=context, server_hostname=""
         )
+
+    async def _ask(self) -> None:
+        reader, writer = await self.connect()
         try:
             found = tls.peer_identity(writer.transport, "test.mesh")
             assert found == APP, found
@@ -316,6 +329,7 @@ async def enrolled_mesh(
     lifetime: int,
     log_level: str = "info",
     environments: Mapping[str, Mapping[str, str]] | None = None,
+    **settings: Any,
 ) -> AsyncIterator[EnrolledMesh]:
     """Run it all; `environments` are more variables for a sidecar's process, by its name."""
     server = grpc.aio.server()
@@ -328,9 +342,8 @@ async def enrolled_mesh(
             await asyncio.start_server(_echo, "127.0.0.1", 0) as lines,
         ):
             apps = {8080: web.port, 9000: calls, 7000: lines.sockets[0].getsockname()[1]}
-            async with EnrolledMesh(
-                directory, lifetime, apps, log_level, environments
-            ).running() as mesh:
+            made = EnrolledMesh(directory, lifetime, apps, log_level, environments, settings)
+            async with made.running() as mesh:
                 yield mesh
     finally:
         await server.stop(0)
