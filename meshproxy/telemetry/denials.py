@@ -18,6 +18,8 @@ from typing import Any, Final, NamedTuple
 log = logging.getLogger("meshproxy.authorization")
 
 KEPT: Final = 1_000
+LONGEST: Final = 512
+"""Characters that are kept of anything that a caller chooses: a thousand paths may be 16 MB long."""
 LINES_PER_SECOND: Final = 10
 
 
@@ -69,6 +71,7 @@ class Denials:
         reason: str = "",
     ) -> str:
         """Remember and log a denial; return its id."""
+        method, authority, path, reason = map(_shortened, (method, authority, path, reason))
         denial = Denial(
             token_hex(8), self._wall(), source, method, authority, path, policy, rule, reason
         )
@@ -97,3 +100,7 @@ class Denials:
         log.warning(
             "denied %s: %r of %s: %s", denial.id, what, denial.source or "an unknown caller", why
         )
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= LONGEST else text[:LONGEST] + "…"

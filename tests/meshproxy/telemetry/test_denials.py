@@ -2,7 +2,7 @@ import logging
 
 import pytest
 
-from meshproxy.telemetry.denials import KEPT, LINES_PER_SECOND, Denials
+from meshproxy.telemetry.denials import KEPT, LINES_PER_SECOND, LONGEST, Denials
 
 
 class Clock:
@@ -54,3 +54,13 @@ def test_the_log_has_the_rule_but_not_every_line(caplog: pytest.LogCaptureFixtur
     clock.seconds += 1
     denials.note("")
     assert caplog.messages[-2:][0] == "6 more were denied in the meantime"
+
+
+def test_long_words_of_a_caller_are_cut(caplog: pytest.LogCaptureFixture) -> None:
+    """A thousand paths of 16 KiB would be 16 MB, of anybody's choice."""
+    denials = Denials(lambda: 0.0, lambda: 0.0)
+    number = denials.note("", method="M" * 9000, authority="a" * 9000, path="/" + "p" * 16000)
+    [found] = denials.found(number)
+    assert found["path"] == "/" + "p" * (LONGEST - 1) + "…"
+    assert len(found["method"]) == len(found["authority"]) == LONGEST + 1
+    assert len(caplog.text) < 4 * LONGEST
