@@ -12,6 +12,7 @@ import msgspec
 from . import document, schema
 from .document import Mapping, Node, Scalar
 from .finding import Finding, Path, dotted
+from .meant import nearest
 from .model import KINDS, Resource
 
 NOT_YET = frozenset(
@@ -135,7 +136,7 @@ def _model(node: Mapping, file: str, findings: list[Finding]) -> type[Resource] 
     elif kind in NOT_YET:
         report("kind", f"{kind} is not supported yet, expected one of {', '.join(sorted(kinds))}")
     elif kind not in kinds:
-        report("kind", f'"{kind}" is not a kind of resource, {schema.nearest(kind, kinds)}')
+        report("kind", f'"{kind}" is not a kind of resource, {nearest(kind, kinds)}')
     elif not version:
         report("apiVersion", f"is missing, expected {kinds[kind][0]}")
     else:
