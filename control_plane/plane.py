@@ -133,6 +133,7 @@ class Plane:
             tokens=self._tokens,
             metrics=self._metrics,
             revoked=self._revocations,
+            revocations=lambda: self._revocations.entries,
             parts=[
                 CertificatesApi(
                     authority=self._authority,

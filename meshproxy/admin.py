@@ -67,6 +67,7 @@ class Admin:
     """
 
     draining = False
+    half_closing = True  # a page that is made in a thread is no work to be cancelled
     hop = "admin"
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:

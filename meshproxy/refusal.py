@@ -61,6 +61,7 @@ _TABLE = (
     Refusal("overloaded", 503, 14, "OM", False, "The service has as many requests as it can work on."),
     # Getting there
     Refusal("no-healthy-endpoint", 503, 14, "UH", False, "The service has no endpoint that can be called."),
+    Refusal("identity-revoked", 503, 14, "UH", False, "The identity of the service has been revoked."),
     Refusal("circuit-open", 503, 14, "UO", False, "The service has failed too often and is left alone for a while."),
     Refusal("overflow", 503, 14, "UO", False, "As much goes on with the service as may go on at once."),
     Refusal("connect-failed", 503, 14, "UF", False, "No connection to the endpoint could be made."),

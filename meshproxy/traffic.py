@@ -25,8 +25,10 @@ from meshproxy.downstream.admission import Admission
 from meshproxy.downstream.sockets import Place, Sockets
 from meshproxy.exchange import Exchange
 from meshproxy.identity.certificates import Certificates
+from meshproxy.policies.deadline import LOOK
 from meshproxy.policies.load_balancing.tokens import Tokens
 from meshproxy.policies.propagation import Propagation
+from meshproxy.policies.replay import ReplayMemory
 from meshproxy.telemetry.denials import Denials
 from meshproxy.telemetry.gauges import Gauges
 from meshproxy.telemetry.metrics import ConnectionSeries, Metrics
@@ -59,12 +61,14 @@ class Environment:
         self.identity = bootstrap.identity
         self.trust_domain = SpiffeId.parse(bootstrap.identity).trust_domain
         self.drain_seconds = bootstrap.drain_seconds
+        self.half_closing = bootstrap.half_closing_clients
         self.admission = Admission(
             bootstrap.limits.connections,
             bootstrap.limits.memory,
             workers=bootstrap.workers,
             now=time.monotonic,
         )
+        self.replay = ReplayMemory(bootstrap.limits.replay, self.admission.out_of_memory)
         self.metrics = metrics
         self.sockets = sockets
         self.exchanges: set[Exchange] = set()
@@ -93,6 +97,10 @@ class Environment:
     @property
     def trunk_context(self) -> ssl.SSLContext | None:
         return self._certificates.trunk
+
+    @property
+    def bulk_context(self) -> ssl.SSLContext | None:
+        return self._certificates.bulk
 
     def later(self, seconds: float, callback: Callable[[], None]) -> None:
         self.loop.call_later(seconds, callback)
@@ -159,11 +167,13 @@ class Traffic:
         self._obeyed = False
         self._hurried = False
         self._sweeping: asyncio.TimerHandle | None = None
+        self._looking: asyncio.TimerHandle | None = None
 
     # Start ----------------------------------------------------------------------------------------
 
     async def start(self) -> None:
         self._sweep()
+        self._look()
 
     def hold(self) -> None:
         """Accept nothing before `open`: another process still serves these ports."""
@@ -202,6 +212,7 @@ class Traffic:
         """Return what was counted."""
         self._metrics.tunnels = self.environment.tunnels
         gauges = Gauges()
+        gauges.replay(self.environment.replay.held)
         for cluster in list(self.mesh.clusters.values()):
             cluster.gauge(gauges)
         self._metrics.gauges = gauges
@@ -221,9 +232,15 @@ class Traffic:
         environment = self.environment
         now = environment.now()
         self.mesh.sweep(now)
-        for exchange in list(environment.exchanges):
-            exchange.on_look(now)
         self._sweeping = environment.loop.call_later(SWEEP, self._sweep)
+
+    def _look(self) -> None:
+        """Set the timer of the exchanges that are still under way (`policies/deadline.py`)."""
+        environment = self.environment
+        now = environment.now()
+        for exchange in [one for one in environment.exchanges if one.timer is None]:
+            exchange.on_look(now)
+        self._looking = environment.loop.call_later(LOOK, self._look)
 
     # Drain and stop -------------------------------------------------------------------------------
 
@@ -254,6 +271,7 @@ class Traffic:
 
     async def close(self) -> None:
         """End everything."""
-        if self._sweeping is not None:
-            self._sweeping.cancel()
+        for timer in (self._sweeping, self._looking):
+            if timer is not None:
+                timer.cancel()
         self.mesh.close()

@@ -81,12 +81,15 @@ class Admission:
 
     def room(self, listener: Listener) -> int:
         """Return how many more connections this listener may take now."""
-        if self.memory and self._out_of_memory():
+        if self.out_of_memory():
             return 0
         everywhere = self.connections - sum(other.connections for other in self._listeners)
         return min(everywhere, int(self.connections * SHARE) - listener.connections)
 
-    def _out_of_memory(self) -> bool:
+    def out_of_memory(self) -> bool:
+        """Say whether the process takes more than it may."""
+        if not self.memory:
+            return False
         now = self._now()
         if now - self._looked >= LOOK:
             self._looked = now

@@ -53,6 +53,7 @@ class Environment(Surroundings, Protocol):
         sockets: Where listening sockets come from.
         drain_seconds: How long who is idle may stay when no more connections are accepted.
         admission: How many connections there may be.
+        half_closing: Clients that say no more may still listen.
         revoked: Identities that are denied, whatever certificate they show.
         denials: Who was denied what.
     """
@@ -66,6 +67,7 @@ class Environment(Surroundings, Protocol):
     sockets: Sockets
     drain_seconds: float
     admission: Admission
+    half_closing: bool
     revoked: frozenset[str]
     denials: Denials
     wall: Callable[[], float]

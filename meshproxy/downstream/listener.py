@@ -90,6 +90,7 @@ class Listener:
     Attributes:
         destination: What its connections are meant for.
         draining: No new connections; the open ones end with their current or next request.
+        half_closing: Clients of HTTP/1.1 that say no more may still listen.
         sockets: What it accepts from; none before `bind` and after `drain`.
     """
 
@@ -99,6 +100,7 @@ class Listener:
         self.destination = Destination(environment, spec)
         self.hop = self.destination.hop
         self.draining = False
+        self.half_closing = environment.half_closing
         self._captured: Captured | None = None
         self._loop = environment.loop
         self.sockets: list[socket.socket] = []
@@ -352,7 +354,7 @@ class Listener:
     async def _say(self, sock: socket.socket, code: str) -> None:
         """Refuse a request of HTTP/1 of which nothing has been read."""
         with contextlib.suppress(OSError):
-            head, body = local_reply(refusal(code), None, hop=self.hop, attempt=0)
+            head, body = local_reply(refusal(code), None, hop=self.hop)
             sock.send(encode_response_head(head, close=True) + body)
             sock.shutdown(socket.SHUT_WR)
             # Closing with unread bytes would send RST, which can destroy the answer.

@@ -26,6 +26,7 @@ _FAMILIES: Final = {
         "Retries that the budget of a cluster has room for now.",
         ("cluster",),
     ),
+    "mesh_replay_bytes": ("Bytes of request bodies that are kept for another attempt.", ()),
     "mesh_endpoints": (
         "Endpoints of a cluster by what is known about them (added up over workers).",
         ("cluster", "state"),
@@ -65,6 +66,10 @@ class Gauges:
     def retries(self, cluster: str, left: int) -> None:
         """Note how many retries may be made."""
         self._add("mesh_retry_budget_left", (cluster,), left)
+
+    def replay(self, held: int) -> None:
+        """Note how many bytes are kept for another attempt."""
+        self._add("mesh_replay_bytes", (), held)
 
     def endpoints(self, cluster: str, states: dict[str, int], *, panicking: bool) -> None:
         """Note how many endpoints are in which state."""

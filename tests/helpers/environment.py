@@ -12,6 +12,7 @@ from meshproxy.downstream.sockets import Sockets
 from meshproxy.exchange import Exchange
 from meshproxy.policies.load_balancing.tokens import Tokens
 from meshproxy.policies.propagation import Propagation
+from meshproxy.policies.replay import ReplayMemory
 from meshproxy.telemetry.denials import Denials
 from meshproxy.telemetry.metrics import ConnectionSeries, Metrics
 from meshproxy.timer_wheel import TimerWheel
@@ -28,7 +29,7 @@ async def until(condition: Callable[[], object], seconds: float = 5.0) -> None:
 class Environment:
     """
     Attributes:
-        server_context, client_context, trunk_context: None until the test sets them: no certificate yet.
+        server_context, client_context, trunk_context, bulk_context: None until the test sets them: no certificate yet.
     """
 
     def __init__(self) -> None:
@@ -43,6 +44,7 @@ class Environment:
         self.tunnels = 0
         self.tokens: Tokens | None = None
         self.propagation: Propagation[Exchange] = Propagation()
+        self.replay = ReplayMemory(1 << 20)
         self.now: Callable[[], float] = time.monotonic
         self.wall: Callable[[], float] = time.time
         self.random: Callable[[], float] = lambda: 0.5
@@ -50,9 +52,11 @@ class Environment:
         self.server_context: ssl.SSLContext | None = None
         self.client_context: ssl.SSLContext | None = None
         self.trunk_context: ssl.SSLContext | None = None
+        self.bulk_context: ssl.SSLContext | None = None
         self.sockets = Sockets()
         self.admission = Admission(1000, 0)
         self.drain_seconds = 5.0
+        self.half_closing = False
         self.revoked: frozenset[str] = frozenset()
         self.listening: frozenset[tuple[str, int]] = frozenset()
         self.denials = Denials(self.now, self.wall)

@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,9 +21,11 @@ Through = Callable[[Answer], "asyncio.Future[tuple[Pair, Origin]]"]
 
 
 @asynccontextmanager
-async def mesh(directory: Path, answer: Answer) -> AsyncIterator[tuple[Pair, Origin]]:
+async def mesh(
+    directory: Path, answer: Answer, settings: dict[str, Any] | None = None
+) -> AsyncIterator[tuple[Pair, Origin]]:
     async with origin(answer) as app:
-        pair = Pair(directory, app.port)
+        pair = Pair(directory, app.port, settings=settings)
         await asyncio.to_thread(pair.__enter__)
         try:
             yield pair, app
@@ -198,12 +201,36 @@ async def test_an_early_answer_reaches_a_client_that_still_talks(tmp_path: Path)
                 assert (await client.response()).status == 413
 
 
-async def test_a_half_closed_client_still_gets_its_answer(tmp_path: Path) -> None:
-    """`printf … | nc -N` sends FIN right behind the request and listens on."""
-    async with mesh(tmp_path, hello) as (pair, _), connect(pair.outbound) as client:
-        client.writer.write(b"GET /half HTTP/1.1\r\nHost: catalog\r\n\r\n")
-        client.writer.write_eof()
-        assert (await client.rest()).endswith(b"/half 0")
+@pytest.mark.parametrize("half_closing", [False, True])
+async def test_a_client_that_ends_its_half(tmp_path: Path, half_closing: bool) -> None:
+    """
+    `printf … | nc -N` sends FIN right behind the request and listens on; who closes its socket sends
+    the same.  It is believed to have gone, and the app hears of it, but where the setting says that
+    there are such clients.
+    """
+    arrived, gone, listens = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def stall(conversation: Conversation) -> None:
+        arrived.set()
+        if half_closing:
+            await listens.wait()
+            await hello(conversation)
+        elif not await conversation.reader.read():
+            gone.set()
+
+    async with mesh(tmp_path, stall, {"half_closing_clients": half_closing}) as (pair, _):
+        async with connect(pair.outbound) as client:
+            client.writer.write(b"GET /half HTTP/1.1\r\nHost: catalog\r\n\r\n")
+            async with asyncio.timeout(10):
+                if not half_closing:
+                    await arrived.wait()
+                client.writer.write_eof()
+                await arrived.wait()
+                listens.set()
+                if not half_closing:
+                    await gone.wait()
+            rest = await client.rest()
+        assert rest.endswith(b"/half 0") if half_closing else rest == b""
 
 
 async def test_an_app_that_closes_idle_connections_costs_no_request(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """One request and its response, told with recorders in place of connections."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from math import inf
 from typing import Any, cast
 
@@ -19,9 +19,19 @@ from meshproxy.contract.resources import (
     RouteSpec,
     VirtualHostSpec,
 )
-from meshproxy.exchange import HOLD_LIMIT, NOTICEABLE, Caller, Cluster, Endpoint, Exchange, Series
+from meshproxy.exchange import (
+    HOLD_LIMIT,
+    LARGE,
+    LASTING,
+    NOTICEABLE,
+    Caller,
+    Cluster,
+    Endpoint,
+    Exchange,
+    Series,
+)
 from meshproxy.message import CHUNKED, TUNNEL, Field, RequestHead, ResponseHead, field, value_of
-from meshproxy.policies.deadline import NO_TIMEOUTS, compiled
+from meshproxy.policies.deadline import LOOK, NO_TIMEOUTS, compiled
 from meshproxy.policies.hedging import Latencies
 from meshproxy.policies.limits import Limit
 from meshproxy.policies.load_balancing.hash_key import HashKey
@@ -31,6 +41,7 @@ from meshproxy.policies.load_shedding import LoadShedding
 from meshproxy.policies.loop_detection import LoopDetection
 from meshproxy.policies.mirroring import Load
 from meshproxy.policies.propagation import Propagation
+from meshproxy.policies.replay import ReplayMemory
 from meshproxy.policies.retry import Retry
 from meshproxy.policies.retry_budget import RetryBudget
 from meshproxy.refusal import REFUSALS, refusal
@@ -58,10 +69,15 @@ class FakeEndpoint:
 
     def __init__(self, name: str = "127.0.0.1:1") -> None:
         self.active = 0
+        self.apart = 0
         self.name = name
         self.version = "v1"
         self.waiting: list[Exchange] = []
         self.judged: list[tuple[int, str | None, str, float]] = []
+
+    def acquire_apart(self, exchange: Exchange) -> None:
+        self.apart += 1
+        self.acquire(exchange)
 
     def acquire(self, exchange: Exchange) -> None:
         self.waiting.append(exchange)
@@ -106,9 +122,9 @@ class FakeCluster:
         named = {tokens.id_of(endpoint.name): endpoint for endpoint in self.endpoints}
         return named.get(wanted)
 
-    def pick(self, avoid: Endpoint | None, key: int | None) -> Endpoint | None:
+    def pick(self, avoid: Collection[object] | None, key: int | None) -> Endpoint | None:
         self.keys.append(key)
-        others = [endpoint for endpoint in self.endpoints if endpoint is not avoid]
+        others = [one for one in self.endpoints if one not in (avoid or ())]
         return next(iter(others or self.endpoints), None)
 
     def admits(self, limit: Limit) -> bool:
@@ -128,6 +144,7 @@ class FakeSurroundings:
         self.tunnels = 0
         self.tokens: Tokens | None = None
         self.propagation: Propagation[Exchange] = Propagation()
+        self.replay = ReplayMemory(1 << 20)
         self.cancellations: list[str] = []
         self.time = 100.0
         self.now: Callable[[], float] = lambda: self.time
@@ -179,7 +196,10 @@ class FakeSurroundings:
         self.cancellations.append(service)
 
     def sleep(self, seconds: float) -> None:
-        """Let time pass, and deadlines with it."""
+        """Let time pass, and deadlines with it; first, somebody looks at all exchanges."""
+        if seconds >= LOOK:
+            for exchange in [one for one in self.exchanges if hasattr(one, "head")]:
+                exchange.on_look(self.time)
         self.time += seconds
         ticks, self.ticks = self.ticks, []
         for tick in ticks:
@@ -1558,6 +1578,31 @@ def test_a_call_has_what_is_left_to_the_request_it_is_made_for() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("told", "took", "passed_on"),
+    [
+        (b"", 0.04, None),
+        (b"", 0.06, b"default/storefront=60"),
+        (b"default/edge=40", 0.01, None),
+        (b"default/edge=60", 0.01, b"default/edge=60"),
+        (b"default/edge=60", 0.125, b"default/storefront=125"),
+    ],
+)
+def test_who_took_a_twentieth_is_told_on_and_who_took_less_is_not(
+    told: bytes, took: float, passed_on: bytes | None
+) -> None:
+    """Of what was left of the deadline: by the app beside us, or by somebody before it."""
+    sidecar = Sidecar()
+    said = [(b"x-mesh-deadline-ms", b"1000")]
+    sidecar.receive(*said, *([(b"x-mesh-spent", told)] if told else []))
+    sidecar.inbound.first.lend()
+    sidecar.surroundings.time += took
+    sidecar.outbound.exchange = sidecar.another_call()
+    went = sidecar.call()
+    sidecar.outbound.first.lend()
+    assert value_of(went.fields, b"x-mesh-spent") == passed_on
+
+
 def test_of_a_stranger_nothing_is_believed() -> None:
     """Whoever has not proved to be of the mesh neither limits nor favours a request."""
     sidecar = Sidecar()
@@ -1781,3 +1826,40 @@ def test_a_request_that_goes_in_a_circle_is_refused() -> None:
     scene.exchange.on_request_head(head)
     assert scene.caller.surroundings.refusals == ["loop"]
     assert scene.first.active == scene.second.active == 0
+
+
+# Large bodies -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("length", "apart"), [(None, 0), (0, 0), (LARGE - 1, 0), (LARGE, 1), (CHUNKED, 0), (TUNNEL, 0)]
+)
+def test_a_large_body_may_go_apart(length: int | None, apart: int) -> None:
+    """As its length announces it."""
+    scene = Scene()
+    scene.ask(b"POST", length=length)
+    assert scene.first.apart + scene.second.apart == apart
+
+
+def test_after_a_large_answer_the_next_requests_may_go_apart() -> None:
+    """By that route, until answers are small again; calls of gRPC never."""
+
+    def ask(length: int, *, call: bool = False) -> int:
+        scene.first.apart = scene.second.apart = 0
+        scene.exchange = Exchange(scene.client, cast("Caller", scene.caller))
+        if call:
+            scene.call()
+        else:
+            scene.ask()
+        [waiting] = [one for one in (scene.first, scene.second) if one.waiting]
+        waiting.lend()
+        scene.exchange.on_response_head(ResponseHead(200, [], length))
+        scene.exchange.on_response_end(None)
+        return scene.first.apart + scene.second.apart
+
+    scene = Scene()
+    scene.exchange.on_request_reset()
+    assert ask(LARGE) == 0
+    assert ask(LARGE) == 1
+    assert ask(LARGE, call=True) == 0
+    assert [ask(1) for _ in range(LASTING + 2)] == [1] * LASTING + [0, 0]

@@ -370,7 +370,7 @@ async def test_a_revoked_peer_is_cut_off_and_not_called_again(
     [exchange] = ask(pool)
     await until(lambda: exchange.over)
 
-    assert exchange.failure == "peer-identity-mismatch"
+    assert exchange.failure == "identity-revoked"
     assert environment.handshakes == ["identity-revoked"]
     assert len(peer.heard) == heard
     server.close()
