@@ -40,7 +40,7 @@ def process_of(mesh: EnrolledMesh, port: int) -> int:
     """Return the process of the app's sidecar that has the connection from that port."""
     for process in psutil.Process().children(recursive=True):
         for connection in process.net_connections("tcp"):
-            ends = connection.laddr.port, connection.raddr.port if connection.raddr else 0
+            ends = connection.laddr.port, getattr(connection.raddr, "port", 0)
             if ends == (mesh.inbound[8080], port):
                 return process.pid
     raise AssertionError(f"nobody has the connection from port {port}")
