@@ -57,6 +57,7 @@ from meshproxy.policies.retry import (
     retry_after,
 )
 from meshproxy.policies.retry_budget import RetryBudget
+from meshproxy.policies.stalled_bodies import StalledBodies
 from meshproxy.refusal import Refusal, refusal
 from meshproxy.routing.split import Backend
 from meshproxy.routing.table import Route, VirtualHost
@@ -208,6 +209,7 @@ class Cluster(Protocol):
         available: Those that may be called.
         shedding: How many requests the app is given at once; None for all.
         mirrors: What copies of other clusters' requests take up.
+        stalled: Finds requests that hold places and do not come.
         sticky: It has a `hash_key` or a `session`.
         hash_key: What requests are hashed by; None where none is used.
         session: Of routes that have none of their own.
@@ -223,6 +225,7 @@ class Cluster(Protocol):
     service: str
     shedding: LoadShedding | None
     mirrors: mirroring.Load
+    stalled: StalledBodies
     sticky: bool
     requests: Limit
     retries: Limit
@@ -360,7 +363,7 @@ class Exchange:
         answer_fields: What the answer tells beyond what the endpoint says; None for nothing.
         mirrors: Copies of the request; None for none.
         shedding: Has let the request in, and must hear of its end; None where nobody must.
-        admitted: When that was.
+        admitted: When that was, or when the last of its body came; infinite when it is answered.
         deadline: When nobody waits for the answer any more; infinite where nobody has said.
         due: When the timer comes: no later than the first limit can be broken.
         moved: Something of the request or its answer has passed since somebody last looked.
@@ -670,7 +673,10 @@ class Exchange:
         shedding = self.cluster.shedding
         if shedding is not None:
             now = self.started if self.flag is not DELAYED else self.surroundings.now()
-            turned_away = shedding.admit(self.context.criticality, now)
+            matters, source = self.context.criticality, self.caller.source
+            turned_away = shedding.admit(matters, now, source)
+            if turned_away is not None and self._clear_places():
+                turned_away = shedding.admit(matters, now, source)
             if turned_away is not None:
                 self.surroundings.shed(self.cluster.service, turned_away)
                 return self.refuse("overloaded", f"its criticality is {turned_away}", (_LATER,))
@@ -725,7 +731,7 @@ class Exchange:
         cluster = self.cluster
         requests = cluster.requests
         affinity = self.affinity
-        if requests.count >= requests.ceiling and not cluster.admits(requests):
+        if requests.count >= requests.ceiling and not self._is_admitted(requests):
             endpoint = None
         elif self.tried is not None:
             key = None if affinity is None else affinity.key
@@ -751,6 +757,27 @@ class Exchange:
         else:
             large = length >= LARGE
         return endpoint.acquire_apart(self) if large else endpoint.acquire(self)
+
+    def _is_admitted(self, requests: Limit) -> bool:
+        admits = self.cluster.admits
+        return admits(requests) or (self._clear_places() and admits(requests))
+
+    def _clear_places(self) -> bool:
+        """There is no room: take the places of those whose bodies do not come; say whether any did."""
+        cluster, surroundings = self.cluster, self.surroundings
+        now = surroundings.now()
+        if not cluster.stalled.look(now):
+            return False
+        served = [
+            one
+            for one in surroundings.exchanges
+            if one.endpoint is not None and one.cluster is cluster
+        ]
+        stalled = cluster.stalled.among(served, now)
+        for one in stalled:
+            if not one.done:  # the end of one may have been that of another
+                one._break_off("body-timeout")  # noqa: SLF001 - one of ours
+        return bool(stalled)
 
     def on_upstream_ready(self, upstream: Upstream) -> None:
         """A connection is ours: say all that the client has said so far."""
@@ -849,6 +876,8 @@ class Exchange:
                 self.on_request_end(None)
                 return
             self.request_ended = True
+            if self.shedding is not None:
+                self._hand_over()
         if self.mirrors is not None:
             for mirror in self.mirrors:
                 mirror.on_request_data(data, last)
@@ -878,6 +907,11 @@ class Exchange:
         if self.body is None:
             self.retrying |= _NO_ROOM
 
+    def _hand_over(self) -> None:
+        """From now on it is the app that takes its time: a slow client's says nothing about it."""
+        if self.admitted < inf:
+            self.admitted = self.surroundings.now()
+
     def _hold_early(self, early: list[bytes], data: bytes) -> None:
         """
         Keep what the client says in another protocol before anybody has switched to it.
@@ -900,6 +934,8 @@ class Exchange:
             trailers = None  # RFC 9113 section 8.5: a tunnel has data and an end, nothing else
         self.request_ended = True
         self.trailers = trailers
+        if self.shedding is not None:
+            self._hand_over()
         if self.mirrors is not None:
             for mirror in self.mirrors:
                 mirror.on_request_end(trailers)
@@ -1180,6 +1216,15 @@ class Exchange:
             return self._break_off("access-denied", f"denial {number}")
         self._give_up_attempt("downstream-closed")
         return self._refuse(refusal("access-denied"), "", hop=f"denial {number}")
+
+    def on_memory_short(self) -> None:
+        """The process is short of memory, and nothing of this has moved for longer than of others."""
+        if self.done:
+            return
+        begun = self.status
+        self._break_off("memory-pressure")
+        if begun:
+            self.downstream.reset()  # a last word would wait behind all the rest
 
     def _break_off(self, code: str, detail: str = "") -> None:
         """End the exchange from here: the answer will not come in time, or nobody needs it."""
@@ -1497,9 +1542,9 @@ class Exchange:
     def _leave(self, shedding: LoadShedding, now: float) -> None:
         """The app works on this request no more."""
         self.shedding = None
-        if self.admitted < inf:
+        if self.admitted < inf and self.request_ended:
             shedding.given_up(now - self.admitted, now)
-        shedding.release(now)
+        shedding.release(now, self.caller.source)
 
     def _finish(self, flag: str) -> None:  # noqa: C901 - a part is a call
         self.done = True

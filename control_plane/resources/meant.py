@@ -12,6 +12,8 @@ from collections.abc import Iterable, Iterator
 
 from msgspec import Struct, inspect
 
+LONGEST = 100
+"""Characters of what may be a known word, misspelt: to compare takes time."""
 DEEPEST = 3
 MOST = 3
 SLIP, CLOSE = 0.85, 0.8
@@ -20,7 +22,7 @@ SLIP, CLOSE = 0.85, 0.8
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """Return a clause that names what was probably meant, or lists what there is."""
-    known = sorted(known)
+    known, word = sorted(known), word[:LONGEST]
     found = _same(word, known) or next(iter(_alike(word, known)), None)
     if found:
         return f'did you mean "{found}"?'
@@ -29,7 +31,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 def nearest_field(word: str, info: inspect.StructType) -> str:
     """The same for a field: those below count, too, where they have that very name or nearly so."""
-    names = [field.encode_name for field in info.fields]
+    names, word = [field.encode_name for field in info.fields], word[:LONGEST]
     if _same(word, names):
         return nearest(word, names)
     below = _ways_below(info.cls)
@@ -54,7 +56,7 @@ def _name(way: str) -> str:
     return way.rpartition(".")[2].lower()
 
 
-@functools.cache  # a file may have thousands of unknown fields
+@functools.cache
 def _ways_below(model: type[Struct]) -> tuple[str, ...]:
     """Return the ways to all fields below those of a model, the shortest first."""
     info = inspect.type_info(model)

@@ -24,8 +24,6 @@ from .model import IGNORED
 Report = Callable[[Path, int, str], None]
 """Called with the path, the line and the message of each mismatch."""
 
-GUESSES = 20
-"""Unknown fields of one mapping for which it is said what was probably meant."""
 
 _MISSING: Any = object()
 _type_info = functools.cache(inspect.type_info)
@@ -74,15 +72,12 @@ def _struct(node: Node, info: inspect.StructType, path: Path, report: Report) ->
     fields = {field.encode_name: field for field in info.fields}
     ignored = IGNORED.get(info.cls, frozenset())
     data: dict[str, Any] = {}
-    unknown = 0
     for key, child in node.items.items():
         if key in ignored:
             continue
         field = fields.get(key)
         if field is None:
-            unknown += 1  # to guess takes a while, and who has hundreds did not mistype one
-            meant = f", {nearest_field(key, info)}" if unknown <= GUESSES else ""
-            report((*path, key), node.key_lines[key], f"unknown field{meant}")
+            report((*path, key), node.key_lines[key], f"unknown field, {nearest_field(key, info)}")
         elif _is_null(child) and not field.required:
             continue
         else:

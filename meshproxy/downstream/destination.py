@@ -34,6 +34,7 @@ from meshproxy.telemetry.metrics import GrpcLabels, Metrics
 
 from .admission import Admission
 from .guard import Guard
+from .handshakes import Handshakes
 from .sockets import Sockets
 
 PLAINTEXT = "plaintext"
@@ -54,6 +55,7 @@ class Environment(Surroundings, Protocol):
         drain_seconds: How long who is idle may stay when no more connections are accepted.
         admission: How many connections there may be.
         half_closing: Clients that say no more may still listen.
+        handshakes: Whose turn it is to begin one.
         revoked: Identities that are denied, whatever certificate they show.
         denials: Who was denied what.
     """
@@ -68,6 +70,7 @@ class Environment(Surroundings, Protocol):
     drain_seconds: float
     admission: Admission
     half_closing: bool
+    handshakes: Handshakes
     revoked: frozenset[str]
     denials: Denials
     wall: Callable[[], float]

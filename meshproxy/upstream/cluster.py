@@ -40,6 +40,7 @@ from meshproxy.policies.outcome import (
 from meshproxy.policies.outlier_detection import IN_SERVICE, PROBATION, Host, OutlierDetection
 from meshproxy.policies.retry import Retry
 from meshproxy.policies.retry_budget import RetryBudget
+from meshproxy.policies.stalled_bodies import StalledBodies
 from meshproxy.relay import Relay
 from meshproxy.telemetry.gauges import Gauges
 from meshproxy.telemetry.metrics import Metrics
@@ -353,14 +354,15 @@ class Cluster:
         session: Of routes that have none of their own.
         shedding: Of an app: how many requests it is given at once; None for all that come.
         mirrors: What copies of other clusters' requests take up.
+        stalled: Finds requests that hold places and do not come.
         sticky: There is a `hash_key` or a `session`.
     """
 
     __slots__ = (
         "_availability", "_balancing", "_cut_off", "_environment", "_named", "_warming", "available",
         "breaker", "budget", "connections", "endpoints", "hash_key", "latencies", "limits",
-        "mirrors", "mtls", "pick", "requests", "retries", "retry", "revoked", "service", "session", "shedding",
-        "spec", "sticky", "timeouts",
+        "mirrors", "mtls", "pick", "requests", "retries", "retry", "revoked", "service", "session",
+        "shedding", "spec", "stalled", "sticky", "timeouts",
     )  # fmt: skip
 
     def __init__(self, spec: ClusterSpec, environment: Environment) -> None:
@@ -376,6 +378,7 @@ class Cluster:
         self._cut_off = False  # and that is why nobody can be called
         self.shedding: LoadShedding | None = None
         self.mirrors = Load()
+        self.stalled = StalledBodies()
         self.available: tuple[Endpoint, ...] = ()
         self.limits = Limits(spec.limits)
         self.connections = self.limits.connections

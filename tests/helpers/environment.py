@@ -8,6 +8,7 @@ from typing import Any
 from weakref import WeakSet
 
 from meshproxy.downstream.admission import Admission
+from meshproxy.downstream.handshakes import Handshakes
 from meshproxy.downstream.sockets import Sockets
 from meshproxy.exchange import Exchange
 from meshproxy.policies.load_balancing.tokens import Tokens
@@ -55,6 +56,7 @@ class Environment:
         self.bulk_context: ssl.SSLContext | None = None
         self.sockets = Sockets()
         self.admission = Admission(1000, 0)
+        self.handshakes = Handshakes(self.loop)
         self.drain_seconds = 5.0
         self.half_closing = False
         self.revoked: frozenset[str] = frozenset()
@@ -62,7 +64,7 @@ class Environment:
         self.denials = Denials(self.now, self.wall)
         self.pools: WeakSet[Pool] = WeakSet()
         self.refusals: list[tuple[str, str]] = []
-        self.handshakes: list[str] = []
+        self.failed_handshakes: list[str] = []
 
     def later(self, seconds: float, callback: Callable[[], None]) -> None:
         self.loop.call_later(seconds, callback)
@@ -101,4 +103,4 @@ class Environment:
         return self.metrics.connection("upstream", direction)
 
     def handshake_failed(self, reason: str) -> None:
-        self.handshakes.append(reason)
+        self.failed_handshakes.append(reason)

@@ -44,6 +44,7 @@ from meshproxy.policies.propagation import Propagation
 from meshproxy.policies.replay import ReplayMemory
 from meshproxy.policies.retry import Retry
 from meshproxy.policies.retry_budget import RetryBudget
+from meshproxy.policies.stalled_bodies import StalledBodies
 from meshproxy.refusal import REFUSALS, refusal
 from meshproxy.routing.table import Authorities, VirtualHost, compile_virtual_host
 from meshproxy.timer_wheel import TICK, TimerWheel
@@ -106,6 +107,7 @@ class FakeCluster:
         self.endpoints = endpoints
         self.available = endpoints
         self.mirrors = Load()
+        self.stalled = StalledBodies()
         self.requests = Limit("requests")
         self.retries = Limit("retries")
         self.mtls = False
@@ -1826,6 +1828,33 @@ def test_a_request_that_goes_in_a_circle_is_refused() -> None:
     scene.exchange.on_request_head(head)
     assert scene.caller.surroundings.refusals == ["loop"]
     assert scene.first.active == scene.second.active == 0
+
+
+def test_when_memory_is_short_an_answer_is_torn() -> None:
+    """Nobody may take what there is of it for all; once is enough."""
+    scene = Scene()
+    scene.ask()
+    scene.first.lend()
+    scene.exchange.on_response_head(OK)
+    scene.exchange.on_response_data(b"x")
+    scene.exchange.on_memory_short()
+    scene.exchange.on_memory_short()
+    assert scene.client.words[-1] == "reset"
+    assert scene.caller.surroundings.refusals == ["memory-pressure"]
+    assert scene.caller.counted == [("all", "default/catalog", "v1", 200, "OM")]
+    assert scene.at_rest()
+
+
+def test_when_memory_is_short_and_nothing_is_answered_it_is_said() -> None:
+    """Of an upload that its app does not take; it may have been executed."""
+    scene = Scene()
+    scene.ask(b"PUT", length=10)
+    scene.first.lend()
+    scene.exchange.on_request_data(b"x")
+    scene.exchange.on_memory_short()
+    assert scene.status == 502
+    assert scene.caller.surroundings.refusals == ["memory-pressure"]
+    assert scene.at_rest()
 
 
 # Large bodies -------------------------------------------------------------------------------------

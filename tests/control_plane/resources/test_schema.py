@@ -7,7 +7,7 @@ from control_plane.resources import model
 from control_plane.resources.document import read
 from control_plane.resources.fields import Duration, Period
 from control_plane.resources.finding import dotted
-from control_plane.resources.schema import GUESSES, walk
+from control_plane.resources.schema import walk
 from tests.helpers.mesh import messages
 
 
@@ -146,11 +146,3 @@ def test_output_of_kubectl_is_accepted() -> None:
     """
     assert messages(text) == []
     assert model.IGNORED
-
-
-def test_not_all_of_many_unknown_fields_are_guessed_at() -> None:
-    """Each is reported all the same."""
-    fields = "\n".join(f"  naem{number}: 1" for number in range(50))
-    found = messages(f"apiVersion: v1\nkind: Service\nmetadata:\n  name: a\n{fields}\nspec: {{}}")
-    assert sum("unknown field" in one for one in found) == 50
-    assert sum("did you mean" in one for one in found) == GUESSES
