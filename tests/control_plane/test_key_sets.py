@@ -7,7 +7,7 @@ import ssl
 import stat
 import warnings
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -215,6 +215,40 @@ async def test_what_is_no_key_set_changes_nothing(
             server.serve(key_set(OLD))
             await until(lambda: not list(sets.findings()))
         assert set(server.asked) == {"/keys"}
+
+
+@pytest.mark.parametrize(
+    ("piece", "said"),
+    [(b" ", "was not answered within 0.5 s"), (b" " * 65536, "larger than 1 MiB")],
+)
+async def test_an_answer_without_an_end_is_given_up(
+    piece: bytes, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Drop by drop it takes the time that there is, at full speed the room; others do not wait for it."""
+    monkeypatch.setattr("control_plane.key_sets.WITHIN", 0.5)
+
+    async def endless(request: web.Request) -> web.StreamResponse:
+        answer = web.StreamResponse()
+        await answer.prepare(request)
+        with suppress(ConnectionError):
+            while True:
+                await answer.write(piece)
+                await asyncio.sleep(0.01)
+        return answer
+
+    async with serving(endless) as host, issuer() as server:
+        mesh = state(
+            policy(f"jwksUri: 'http://{host}/keys'", f"'{host}', '{server.host}'").replace(
+                "jwtRules: [", f"jwtRules: [{{issuer: good, jwksUri: 'http://{server.host}/k'}}, "
+            ),
+            tmp_path,
+        )
+        sets = key_sets(tmp_path)
+        sets.follow(mesh)
+        async with running(sets):
+            await until(lambda: ("default/users", "good") in sets.known)
+            await until(lambda: any(said in finding.message for finding in sets.findings()))
+            assert NAME not in sets.known
 
 
 async def test_a_redirect_to_another_host_reaches_nobody(tmp_path: Path) -> None:
