@@ -239,8 +239,8 @@ async def test_a_policy_holds_for_the_next_request_of_an_open_connection(tmp_pat
             mesh.write("policy.yaml", reading("AUDIT"))
             await becomes(200)
             await becomes(200)  # the first may be one that was already allowed
-            told = "would be denied: 'GET catalog/' of spiffe://test.mesh/ns/default/sa/door"
-            await asyncio.to_thread(mesh.until, lambda: told in mesh.output(), "the audit's line")
+            line = "would be denied: 'GET catalog/' of spiffe://test.mesh/ns/default/sa/door"
+            await asyncio.to_thread(mesh.until, lambda: line in mesh.output(), "the audit's line")
             mesh.write("policy.yaml", reading("DENY").replace("DENY", "PERMIT"))
             await asyncio.to_thread(
                 mesh.until, lambda: len(mesh.api("/api/v1/status")["findings"]) == 1, "a finding"
