@@ -133,10 +133,6 @@ class Caller:
             standing = None if authorization is None else _standing(self.identity, authorization)
             if jwt is not None or (standing is not None and not standing.free):
                 self.guard = Guard(destination.environment, self.source, standing, jwt)
-        if self.guard is not None:
-            for relay in list(self.relays):
-                if self.guard.stop_connection(relay.downstream):
-                    relay.forbid()
 
     def new_series(self, route: str, service: str, version: str, protocol: str) -> Series:
         """Return what counts requests that share all this; `series` remembers it."""
@@ -275,13 +271,17 @@ class Destination:
 
     def _end_forbidden(self) -> None:
         """
-        Other policies hold: end the streams that have no next request, and that they forbid.
+        Other policies hold: end what has no next request, and is forbidden by them.
 
         All exchanges of the process are looked through: that is rare, and keeping a list for each
         caller would be work for every request.
         """
         callers = self._everybody()
         guards = {id(caller): caller.guard for caller in callers if caller.guard is not None}
+        for relay in [relay for caller in callers for relay in caller.relays]:
+            guard = guards.get(id(relay.caller))
+            if guard is not None and guard.stop_connection(relay.downstream):
+                relay.forbid()
         for exchange in [one for one in self.environment.exchanges if one.lasting]:
             guard = guards.get(id(exchange.caller))
             if guard is None or exchange.done:

@@ -2,6 +2,7 @@ import logging
 
 import pytest
 
+from meshproxy.message import RequestHead
 from meshproxy.telemetry.denials import KEPT, LINES_PER_SECOND, LONGEST, Denials
 
 
@@ -64,3 +65,27 @@ def test_long_words_of_a_caller_are_cut(caplog: pytest.LogCaptureFixture) -> Non
     assert found["path"] == "/" + "p" * (LONGEST - 1) + "…"
     assert len(found["method"]) == len(found["authority"]) == LONGEST + 1
     assert len(caplog.text) < 4 * LONGEST
+
+
+def test_what_would_have_been_denied_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """With caller and rule, without the query; a few lines a second, which are not those of denials."""
+    caplog.set_level(logging.WARNING, "meshproxy.authorization")
+    clock = Clock()
+    denials = Denials(clock, clock)
+    head = RequestHead(b"GET", b"shop", b"/admin\x1b?key=secret", [])
+    denials.audit("spiffe://a/b", "x/y", "r", head)
+    denials.audit("", "x/y", "0", None)
+    of = "AUDIT AuthorizationPolicy x/y"
+    assert caplog.messages == [
+        f"would be denied: 'GET shop/admin\\x1b' of spiffe://a/b: rule 'r' of {of}",
+        f"would be denied: 'connection' of an unknown caller: rule '0' of {of}",
+    ]
+    for _ in range(LINES_PER_SECOND):
+        denials.audit("", "x/y", "r", head)
+    assert len(caplog.messages) == LINES_PER_SECOND
+    number = denials.note("")
+    assert number in caplog.messages[-1]
+    clock.seconds += 1
+    denials.audit("", "x/y", "r", None)
+    assert caplog.messages[-2] == "2 more would have been denied in the meantime"
+    assert [one["id"] for one in denials.found()] == [number]
