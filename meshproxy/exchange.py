@@ -904,7 +904,7 @@ class Exchange:
         if (head.status >= 400 or self.grpc_status not in _FINE) and self._ask_again(head):
             return
         if self.shedding is not None:
-            self.shedding.answered(head.status, self.grpc_status, now - self.admitted, now)
+            self.shedding.answered(head.status, self.grpc_status, self.admitted, now)
             self.admitted = inf
         if self.retry.hedge is not None:
             self._end_race()
@@ -1460,8 +1460,8 @@ class Exchange:
         """The app works on this request no more."""
         self.shedding = None
         if self.admitted < inf:
-            shedding.given_up(now - self.admitted, now)
-        shedding.release(now)
+            shedding.given_up(self.admitted, now)
+        shedding.release()
 
     def _finish(self, flag: str) -> None:  # noqa: C901 - a part is a call
         self.done = True

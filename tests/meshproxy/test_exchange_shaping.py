@@ -13,7 +13,7 @@ from meshproxy.contract.resources import (
     VirtualHostSpec,
 )
 from meshproxy.message import TUNNEL, Field, RequestHead, ResponseHead, field, value_of
-from meshproxy.policies.load_shedding import LoadShedding
+from meshproxy.policies.load_shedding import MEASURE_SAMPLES, LoadShedding
 from meshproxy.policies.mirroring import MARK
 from meshproxy.routing.table import compile_virtual_host
 from tests.meshproxy.test_exchange import FakeCluster, FakeEndpoint, Scene
@@ -369,7 +369,7 @@ def test_a_conversation_leaves_the_count() -> None:
 def test_latency_is_that_of_the_head() -> None:
     """A client that reads slowly does not make the app look slow."""
     scene = Loaded(adaptive=True)
-    for _ in range(25):
+    for _ in range(MEASURE_SAMPLES):
         one = Loaded(adaptive=True)
         one.cluster.shedding = scene.app
         one.ask()
