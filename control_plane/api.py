@@ -138,7 +138,11 @@ class Api:
         workload = f"{request.match_info['namespace']}/{request.match_info['name']}"
         snapshot = self._snapshot_for(workload)
         if snapshot is None:
-            return answers.refuse(404, f"There is no snapshot for {workload}: no such workload.")
+            return answers.refuse(
+                404,
+                f"There is no snapshot for {workload} now: no such workload, or it waits for the"
+                " keys of a new issuer (`meshctl status` says so).",
+            )
         return answers.say(without_secrets(snapshot))
 
     async def _roots(self, _request: web.Request) -> web.Response:

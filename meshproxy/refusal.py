@@ -77,6 +77,7 @@ _TABLE = (
     Refusal("retry-failed", 502, 14, "URX", True, "One attempt failed that may have been executed, and a further one could not be made."),
     Refusal("attempt-timeout", 504, 4, "UT", True, "The endpoint did not answer in the time that one attempt has."),
     Refusal("stream-idle", 504, 4, "SI", True, "Nothing of the request or its answer has moved for too long."),
+    Refusal("memory-pressure", 502, 8, "OM", True, "This proxy was short of memory, and nothing of this had moved for longer than of others."),
     Refusal("duration-exceeded", 504, 4, "UMSDR", True, "Request and answer together took longer than is allowed."),
     Refusal("deadline-exceeded", 504, 4, "UT", True, "The time that the caller allowed has passed."),
     # Across the app

@@ -503,11 +503,18 @@ class Relay:
 
     def forbid(self) -> None:
         """A policy has come that does not allow this connection any more."""
+        self._end("access-denied")
+
+    def on_memory_short(self) -> None:
+        """The process is short of memory, and nothing of this has moved for longer than of others."""
+        self._end("memory-pressure")
+
+    def _end(self, code: str) -> None:
         if self.done:
             return
         if self.upstream is None and self.endpoint is not None:
             self.endpoint.disconnect(self)
-        self._break_off("access-denied")
+        self._break_off(code)
 
     def _break_off(self, code: str) -> None:
         """Reset both sides: neither may take this for an end."""

@@ -91,11 +91,13 @@ class Limits(_Part, frozen=True, kw_only=True):
             Four fifths of what the container has, where nothing is said.
         replay: Bytes of all request bodies that are kept for another attempt; beyond, requests
             are sent once.
+        accept_rate: Connections that one listener may take in a second; 0 for any number.
     """
 
     connections: Annotated[int, Meta(ge=1, le=1_000_000)] | None = None
     memory: Annotated[int, Meta(ge=0)] | None = None
     replay: Annotated[int, Meta(ge=0)] = MOST
+    accept_rate: Annotated[float, Meta(ge=0, le=1_000_000)] = 0.0
 
 
 class Bootstrap(_Part, frozen=True, kw_only=True):

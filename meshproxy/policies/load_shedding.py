@@ -17,6 +17,12 @@ it grows: in each window in which a request was turned away, who is less critica
 quarter of its share, and gets it back, little by little, in windows in which none was.  So
 whatever is critical is served before anything else, as long as the app can bear that alone.
 
+**Who says so of everything.**  The word of a peer costs it nothing, so one that calls all it sends
+critical would have the app to itself.  It keeps its word as long as nobody else has to suffer from
+it.  But when somebody is turned away who has no more than half of the places, while one identity has
+more than that, then what that one sends is sheddable while it has so many (and for `GREEDY`
+seconds after the last such case).  An identity that is alone, or within its half, does not notice.
+
 **How many.**  A fixed limit, or one that is found by the gradient of latency (as Envoy's adaptive
 concurrency and Netflix's concurrency-limits do), with the time until the answer's head:
 
@@ -128,6 +134,9 @@ AGAIN: Final = 10.0
 FALLEN: Final = 0.75
 """What the latency must have come down to, when the limit was halved for it."""
 
+GREEDY: Final = 10.0
+"""Seconds for which one identity's word does not count, after somebody was turned away for it."""
+
 FAILED: Final = 500
 """Statuses from here on say nothing of how fast the app works."""
 
@@ -149,10 +158,10 @@ class LoadShedding:
     """
 
     __slots__ = (
-        "_adaptive", "_began_calm", "_calm", "_default", "_default_share", "_deviation",
-        "_fallen_from", "_flat", "_high", "_limits", "_max", "_measure_at", "_measured", "_min",
-        "_random", "_share_at", "_sheddable_share", "_stuck", "_turned_away", "_window",
-        "_window_began", "active", "limit", "measuring", "min_rtt",
+        "_adaptive", "_began_calm", "_calm", "_crowded", "_default", "_default_share", "_deviation",
+        "_fallen_from", "_flat", "_greedy", "_greedy_until", "_held", "_high", "_limits", "_max",
+        "_measure_at", "_measured", "_min", "_random", "_share_at", "_sheddable_share", "_stuck",
+        "_turned_away", "_window", "_window_began", "active", "limit", "measuring", "min_rtt",
     )  # fmt: skip
 
     def __init__(self, spec: SheddingSpec, random: Callable[[], float], *, parts: int = 1) -> None:
@@ -169,6 +178,10 @@ class LoadShedding:
         self._default_share, self._sheddable_share = DEFAULT_SHARE, SHEDDABLE_SHARE
         self._share_at = 0.0
         self._turned_away: set[str] = set()
+        self._held: dict[str, int] = {}  # places, by identity
+        self._crowded = False  # somebody was turned away who has not most of them
+        self._greedy: str | None = None  # who has, and says too much
+        self._greedy_until = 0.0
         self._high = 0  # most at once in this window
         self._window = Mean()  # of this window's samples
         self._window_began = 0.0
@@ -210,22 +223,29 @@ class LoadShedding:
 
     # One request ----------------------------------------------------------------------------------
 
-    def admit(self, criticality: str | None, now: float) -> str | None:
+    def admit(self, criticality: str | None, now: float, source: str = "") -> str | None:
         """
         Let a request in, and return None; or return as what it was turned away.
 
         Args:
             criticality: One of `contract.Criticality`, or None where it says nothing.
             now: On our clock.
+            source: Identity of who asks; all without one are one.
         """
         kind = criticality or self._default
         if self._adaptive and now >= self._measure_at and not self.measuring:
             self._measure(now)
         if now >= self._share_at:
             self._share_out(now)
+        held = self._held.get(source, 0)
+        if source == self._greedy and held * 2 > self.active:
+            kind = "sheddable"
         if self.active >= self._limits[kind]:
             self._turned_away.add(kind)
+            if held * 2 <= self.active:
+                self._crowded = True
             return kind
+        self._held[source] = held + 1
         self.active = active = self.active + 1
         if active > self._high:
             self._high = active
@@ -243,6 +263,13 @@ class LoadShedding:
         self._default_share = min(ordinary, DEFAULT_SHARE)
         self._sheddable_share = min(least, SHEDDABLE_SHARE)
         turned.clear()
+        if self._crowded:
+            self._crowded = False
+            for identity, held in self._held.items():
+                if held * 2 > self.active:  # at most one
+                    self._greedy, self._greedy_until = identity, now + GREEDY
+        if now >= self._greedy_until:
+            self._greedy = None
         self._set_limits()
 
     def answered(self, status: int, grpc_status: str | None, began: float, now: float) -> None:
@@ -267,9 +294,24 @@ class LoadShedding:
         else:
             self._began_calm.discard(began)
 
-    def release(self) -> None:
+    def handed_over(self, then: float, now: float) -> None:
+        """Take a request for one that was let in now: its client had not said all of it before."""
+        if then in self._began_calm:
+            self._began_calm.discard(then)
+            self._began_calm.add(now)
+
+    def forget(self, began: float) -> None:
+        """Expect no answer to a request that was let in then."""
+        self._began_calm.discard(began)
+
+    def release(self, source: str = "") -> None:
         """A request that was let in has ended."""
         self.active -= 1
+        held = self._held[source] - 1
+        if held:
+            self._held[source] = held
+        else:
+            del self._held[source]
 
     # The limit ------------------------------------------------------------------------------------
 

@@ -36,6 +36,11 @@ _FAMILIES: Final = {
         ("cluster",),
     ),
     "mesh_concurrency_active": ("Requests that such an app has now.", ("cluster",)),
+    "mesh_memory_resident_bytes": ("Memory that is in use.", ()),
+    "mesh_memory_limit_bytes": (
+        "That above which new connections are refused; 0 for any number.",
+        (),
+    ),
     "mesh_cluster_panic": (
         "1 while all endpoints of a cluster are used because too few are in service.",
         ("cluster",),
@@ -81,6 +86,11 @@ class Gauges:
         """Note how many requests an app is given at once, and how many it has."""
         self._add("mesh_concurrency_limit", (cluster,), limit)
         self._add("mesh_concurrency_active", (cluster,), active)
+
+    def memory(self, resident: int, limit: int) -> None:
+        """Note how much of its memory the process uses."""
+        self._add("mesh_memory_resident_bytes", (), resident)
+        self._add("mesh_memory_limit_bytes", (), limit)
 
     def _add(self, name: str, labels: tuple[str, ...], value: int) -> None:
         key = (name, labels)

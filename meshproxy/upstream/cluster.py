@@ -40,12 +40,14 @@ from meshproxy.policies.outcome import (
 from meshproxy.policies.outlier_detection import IN_SERVICE, PROBATION, Host, OutlierDetection
 from meshproxy.policies.retry import Retry
 from meshproxy.policies.retry_budget import RetryBudget
+from meshproxy.policies.stalled_bodies import StalledBodies
 from meshproxy.relay import Relay
 from meshproxy.telemetry.gauges import Gauges
 from meshproxy.telemetry.metrics import Metrics
 
 from . import pool
 from .availability import Availability
+from .bulk import BulkPool
 from .health_check import HealthCheck
 from .tcp import Sockets
 from .trunk import TrunkPool
@@ -80,8 +82,10 @@ class Endpoint:
     """
 
     __slots__ = (
+        "_bulk",
         "_check",
         "_environment",
+        "_limited",
         "_measuring",
         "_opaque",
         "_retrying",
@@ -129,7 +133,9 @@ class Endpoint:
         self.limits = Limits(cluster.endpoint_limits)
         self._retrying: set[Exchange] = set()  # those known to, where they are limited
         self.pool = pool.Pool(cluster, spec, environment, self.limits, shared)
-        self._opaque: TrunkPool | Sockets | None = None  # made when first needed: most never are
+        # Made when first needed: most never are.
+        self._bulk: BulkPool | None = None
+        self._opaque: TrunkPool | Sockets | None = None
         # The pool's own methods: delegates would be one call more per request.
         self.acquire = self.pool.acquire
         self.forget = self.pool.forget
@@ -219,7 +225,7 @@ class Endpoint:
         self.spec = spec
         self.weight, self.priority, self.version = spec.weight, spec.priority, spec.version
         self._measuring = cluster.balancing.algorithm == "peak-ewma"
-        for connections in (self.pool, self._opaque):
+        for connections in (self.pool, self._bulk, self._opaque):
             if connections is not None:
                 connections.cluster, connections.endpoint = cluster, spec
         self._obey_limits()
@@ -227,23 +233,41 @@ class Endpoint:
     def _obey_limits(self) -> None:
         spec = self.cluster.endpoint_limits
         self.limits.adopt(spec)
-        limited = spec.requests is not None or spec.retries is not None
+        self._limited = spec.requests is not None or spec.retries is not None
         # A call more per request, for who asks for it.
-        self.acquire = self._acquire_below_limits if limited else self.pool.acquire
+        self.acquire = self._acquire_below_limits if self._limited else self.pool.acquire
+
+    def acquire_apart(self, exchange: Exchange) -> None:
+        """As `acquire`, for a large body: it need not share a connection with others."""
+        if not self.cluster.mtls:  # an app's connections are not shared
+            return self.acquire(exchange)
+        if self._bulk is None:
+            pool = self.pool
+            self._bulk = BulkPool(pool.cluster, pool.endpoint, self._environment, *pool.limits)
+        if self._limited and self._overflows(exchange):
+            return None
+        return None if self._bulk.lend(exchange) else self.pool.acquire(exchange)
 
     def _acquire_below_limits(self, exchange: Exchange) -> None:
+        if not self._overflows(exchange):
+            self.pool.acquire(exchange)
+
+    def _overflows(self, exchange: Exchange) -> bool:
+        """Say whether one of the endpoint's limits forbids the attempt; then it has been told so."""
         limits, name = self.limits, self.cluster.name
         if self.active > limits.requests.most:  # it has been counted already
             self._environment.metrics.overflowed(name, "endpoint", limits.requests.name)
-            return exchange.on_upstream_failed("overflow")
+            exchange.on_upstream_failed("overflow")
+            return True
         if exchange.attempts > 1 and limits.retries.most != UNLIMITED:
             still = {one for one in self._retrying if one.endpoint is self and one is not exchange}
             self._retrying = still
             if len(still) >= limits.retries.most:
                 self._environment.metrics.overflowed(name, "endpoint", limits.retries.name)
-                return exchange.on_upstream_failed("overflow")
+                exchange.on_upstream_failed("overflow")
+                return True
             still.add(exchange)
-        return self.pool.acquire(exchange)
+        return False
 
     def check(self, spec: HealthCheckSpec | None, changed: Callable[[], None]) -> None:
         """Have its health checked as `spec` says; `changed` is called when that has an effect."""
@@ -261,24 +285,24 @@ class Endpoint:
             self._check = None
 
     def sweep(self, now: float) -> None:
-        self.pool.sweep(now)
-        if isinstance(self._opaque, TrunkPool):
-            self._opaque.sweep(now)
+        for connections in (self.pool, self._bulk, self._opaque):
+            if isinstance(connections, pool.Pool):
+                connections.sweep(now)
 
     def retire(self) -> None:
         """Keep nothing that is not in use; how that goes concerns nobody any more."""
         self.breaker = self.detection = None
         self._check_no_more()
-        self.pool.retire()
-        if isinstance(self._opaque, TrunkPool):
-            self._opaque.retire()
+        for connections in (self.pool, self._bulk, self._opaque):
+            if isinstance(connections, pool.Pool):
+                connections.retire()
 
     def close(self) -> None:
         """End everything now."""
         self._check_no_more()
-        self.pool.close()
-        if self._opaque is not None:
-            self._opaque.close()
+        for connections in (self.pool, self._bulk, self._opaque):
+            if connections is not None:
+                connections.close()
 
     def statistics(self) -> dict[str, Any]:
         """Return its state, for `/clusters`."""
@@ -294,6 +318,8 @@ class Endpoint:
             "latency_ms": round(self.latency * 1000, 3),
             **self.pool.statistics(),
         }
+        if self._bulk is not None:
+            statistics["bulk"] = self._bulk.statistics()
         if opaque is not None:
             statistics["trunks" if self.cluster.mtls else "tcp"] = opaque.statistics()
         return statistics
@@ -328,14 +354,15 @@ class Cluster:
         session: Of routes that have none of their own.
         shedding: Of an app: how many requests it is given at once; None for all that come.
         mirrors: What copies of other clusters' requests take up.
+        stalled: Finds requests that hold places and do not come.
         sticky: There is a `hash_key` or a `session`.
     """
 
     __slots__ = (
         "_availability", "_balancing", "_cut_off", "_environment", "_named", "_warming", "available",
         "breaker", "budget", "connections", "endpoints", "hash_key", "latencies", "limits",
-        "mirrors", "mtls", "pick", "requests", "retries", "retry", "revoked", "service", "session", "shedding",
-        "spec", "sticky", "timeouts",
+        "mirrors", "mtls", "pick", "requests", "retries", "retry", "revoked", "service", "session",
+        "shedding", "spec", "stalled", "sticky", "timeouts",
     )  # fmt: skip
 
     def __init__(self, spec: ClusterSpec, environment: Environment) -> None:
@@ -351,6 +378,7 @@ class Cluster:
         self._cut_off = False  # and that is why nobody can be called
         self.shedding: LoadShedding | None = None
         self.mirrors = Load()
+        self.stalled = StalledBodies()
         self.available: tuple[Endpoint, ...] = ()
         self.limits = Limits(spec.limits)
         self.connections = self.limits.connections

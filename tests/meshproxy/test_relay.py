@@ -539,3 +539,13 @@ def test_a_policy_that_comes_while_an_endpoint_is_dialled() -> None:
     scene.relay.forbid()
     assert not any(endpoint.waiting for endpoint in scene.endpoints)
     assert scene.client.words[-1] == "reset"
+
+
+def test_when_memory_is_short_both_ends_are_reset() -> None:
+    """Once, and with a flag of its own."""
+    scene = Scene()
+    side = scene.connect()
+    scene.relay.on_memory_short()
+    scene.relay.on_memory_short()
+    assert (side.words[-1], scene.client.words[-1]) == ("reset", "reset")
+    assert scene.series.flags == {"OM": 1}

@@ -118,6 +118,7 @@ async def test_somebody_goes_round_the_exchanges_that_last(tmp_path: Path) -> No
     """Limits that are far away are armed then, so no exchange may be left out."""
     subject = traffic(tmp_path)
     lasting: Any = Recorder()
+    lasting.timer = None
     subject.environment.exchanges.add(lasting)
     await subject.start()
     assert lasting.words == ["on_look"]
