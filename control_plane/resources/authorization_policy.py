@@ -127,7 +127,7 @@ def _paths(path: Path, texts: Sequence[str]) -> Problems:
         # A rule that allows wants all readings of a request's path to be named: it would be dead.
         if not text.startswith("/"):
             continue
-        for other in (*readings(text.encode()), quote(text, safe=_AS_SENT).encode()):
+        for other in (*(readings(text.encode()) or ()), quote(text, safe=_AS_SENT).encode()):
             if not named.match(other):
                 also = other.decode(errors="replace")
                 message = f'"{text}" can also be read as "{also}", expected that beside it'

@@ -20,7 +20,6 @@ NOT_YET = frozenset(
         "Gateway",
         "GatewayClass",
         "ListenerSet",
-        "ReferenceGrant",
         "UDPRoute",
     }
 )
@@ -145,6 +144,9 @@ def _model(node: Mapping, file: str, findings: list[Finding]) -> type[Resource] 
         kinds.setdefault(known_kind, []).append(known_version)
     if not kind:
         report("kind", f"is missing, expected one of {', '.join(sorted(kinds))}")
+    elif kind == "ReferenceGrant":  # decision 0029
+        message = "ReferenceGrant is not read: routes of a mesh lead to the Services of other "
+        report("kind", f"{message}namespaces without one (GEP-1294), so leave it out")
     elif kind in NOT_YET:
         report("kind", f"{kind} is not supported yet, expected one of {', '.join(sorted(kinds))}")
     elif kind not in kinds:

@@ -111,7 +111,7 @@ DENIED: Final = Verdict(allowed=False)
 class Authorization:
     """The policies of one port of a workload."""
 
-    __slots__ = ("_allow", "_audit", "_deny", "by_address")
+    __slots__ = ("_allow", "_audit", "_deny", "by_address", "specs")
 
     def __init__(self, specs: Sequence[AuthorizationSpec], where: str = "") -> None:
         """
@@ -122,6 +122,7 @@ class Authorization:
         Raises:
             ContractError: A pattern, template or address block is wrong.
         """
+        self.specs = tuple(specs)
         self._deny: list[_Rule] = []
         self._audit: list[_Rule] = []
         self._allow: list[_Rule] | None = None
@@ -266,7 +267,7 @@ class _Left:
     def matches(
         self,
         head: RequestHead,
-        paths: Sequence[bytes],
+        paths: Sequence[bytes] | None,
         claims: Claims | None,
         over: Quantifier,
     ) -> bool:
@@ -275,7 +276,10 @@ class _Left:
             return False
         if self._operations:
             asked = [one for one in self._operations if one.takes(head, over)]
-            if not over(any(one.covers(path) for one in asked) for path in paths):
+            if paths is None:  # it may mean any
+                if not any(over is any or not one.by_path for one in asked):
+                    return False
+            elif not over(any(one.covers(path) for one in asked) for path in paths):
                 return False
         return all(fact.matches(head, claims, over) for fact in self._facts)
 
@@ -378,6 +382,7 @@ class _Subject:
 class _Operation:
     """
     Attributes:
+        by_path: It asks for the path.
         empty: It asks nothing.
     """
 
@@ -389,8 +394,8 @@ class _Operation:
         self._methods = _Either(spec.methods, spec.not_methods, where, "methods")
         self._paths = Paths(spec.paths, f"{where}.paths") if spec.paths else None
         self._not_paths = Paths(spec.not_paths, f"{where}.not_paths") if spec.not_paths else None
-        by_path = self._paths is not None or self._not_paths is not None
-        self.empty = self._hosts.empty and self._methods.empty and not by_path
+        self.by_path = self._paths is not None or self._not_paths is not None
+        self.empty = self._hosts.empty and self._methods.empty and not self.by_path
 
     def takes(self, head: RequestHead, over: Quantifier) -> bool:
         """Say whether host and method are meant."""

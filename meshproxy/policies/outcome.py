@@ -72,6 +72,7 @@ _NOT_ITS_FAULT: Final = frozenset(
         "not-ready",  # our certificate
         "fields-too-large",  # the client's head
         "body-timeout",  # the client's body
+        "memory-pressure",  # ours, and slow clients'
         "upgrade-not-supported",  # what the client asked for
         SHED,  # the peer's, not the app's
         HURRIED,
@@ -82,7 +83,12 @@ _NOT_ITS_FAULT: Final = frozenset(
 BREAKS: Final = frozenset({"upstream-closed", "upstream-reset"})
 """What an endpoint, or a proxy before it, makes of a request that it will not hear to its end."""
 
-_EXCUSES: Final = {b"overloaded": SHED, b"overflow": SHED, b"body-timeout": "body-timeout"}
+_EXCUSES: Final = {
+    b"overloaded": SHED,
+    b"overflow": SHED,
+    b"body-timeout": "body-timeout",
+    b"memory-pressure": "memory-pressure",
+}
 _LATE: Final = "4"
 
 

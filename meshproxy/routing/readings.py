@@ -10,14 +10,25 @@ for all servers only moves the hole, and rewriting paths breaks signatures over 
 So we choose none.  A rule that *denies* applies when **any** reading matches; one that *allows*
 applies only when **all** do.  Whatever the server makes of the path, it is one that was judged.
 
-The readings are the path as sent, and the normal form (RFC 3986 section 6.2.2: escapes of unreserved
-characters decoded, dot segments removed; runs of slashes merged) of what is left under each
-combination of what servers do beyond that: decode ``%2F`` and ``%5C``, take a backslash for a slash, drop
-``;parameters``, decode once more.  Nearly every path has nothing of all this, and one reading.
+Servers differ in what they do, and in what they leave: one decodes and does not look at dots (WSGI:
+``/%61dmin/../x`` is below ``/admin/`` there), another removes dots and leaves ``//`` (browsers' rule, in
+Node.js: ``/x/../admin//../y`` likewise).  So each step below is taken or not, one after the other:
+
+1) drop ``;parameters``;
+2) remove dot segments (RFC 3986 section 5.2.4), the escaped ones too or not;
+3) decode: escapes of unreserved characters (section 6.2.2), of separators too, all of them once, or
+   again and again; then take overlong UTF-8 for what it hides;
+4) end at what is a NUL, `?` or `#` by now;
+5) drop parameters that were escaped;
+6) take a backslash for a slash;
+7) merge runs of slashes, remove dot segments, or both, in either order.
+
+Nearly every path has nothing of all this, and one reading.  One of which there are too many is made to
+have them, and judged in none.
 """
 
 import re
-from itertools import product
+from collections.abc import Callable, Iterable
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
@@ -28,14 +39,22 @@ _UNRESERVED: Final = re.compile(
 _SLASHES: Final = re.compile(rb"//+")
 _PARAMETERS: Final = re.compile(rb";[^/]*")
 _SEPARATOR: Final = re.compile(rb"%2[Ff]|%5[Cc]")
+_OVERLONG: Final = re.compile(
+    rb"(?:\xf0\x80[\x80\x81]|\xe0[\x80\x81]|[\xc0\xc1])[\x80-\xbf]"
+)  # of ASCII
+_ENDS: Final = (re.compile(rb"\0"), re.compile(rb"[?#]"), re.compile(rb"[\0?#]"))
 _MOST_DECODINGS: Final = 4
-_PARAMETERS_GO: Final = (None, "before", "after")
-"""They are dropped never, before escapes are decoded, or after."""
+_MOST_BYTES: Final = 128 * 1024
+"""Of all readings together: what nobody needs, and what costs less than a few milliseconds."""
+
+_Step = Callable[[bytes], Iterable[bytes]]
 
 
-def readings(target: bytes) -> tuple[bytes, ...]:
+def readings(target: bytes) -> tuple[bytes, ...] | None:
     """
     Return the paths that `target` may mean to a server, without the query; each once.
+
+    None if there are more than anybody has a use for.
 
     Args:
         target: Path and query in origin form.
@@ -44,47 +63,95 @@ def readings(target: bytes) -> tuple[bytes, ...]:
     if _AMBIGUOUS.search(path) is None:
         return (path,)
     found = {path: None}  # in order, each once
-    lower = path.lower()
-    ways = product(
-        (False, True) if b"%" in path else (False,),
-        (False, True) if b"%2f" in lower or b"%5c" in lower else (False,),
-        (False, True) if b"\\" in path or b"5c" in lower else (False,),
-        _PARAMETERS_GO if b";" in path or b"3b" in lower else (None,),
-    )
-    for decode, separators, backslashes, parameters in ways:
-        found[_read(path, decode, separators, backslashes, parameters)] = None
+    for step in _STEPS if b"%" in path else _STEPS_WITHOUT_ESCAPES:
+        for before in tuple(found):
+            for after in step(before):
+                found[after] = None
+        if len(found) * len(path) > _MOST_BYTES:
+            return None
     return tuple(found)
 
 
-def _read(
-    path: bytes, decode: bool, separators: bool, backslashes: bool, parameters: str | None
-) -> bytes:
-    if parameters == "before":
-        path = _PARAMETERS.sub(b"", path)
-    path = _UNRESERVED.sub(_decoded, path)
-    if separators:
-        path = _SEPARATOR.sub(_decoded, path)
-    if decode:
-        for _ in range(_MOST_DECODINGS):
-            once = unquote_to_bytes(path)
-            if once == path:
-                break
-            path = once
-    if parameters == "after":
-        path = _PARAMETERS.sub(b"", path)
-    if backslashes:
-        path = path.replace(b"\\", b"/")
-    return _without_dots(_SLASHES.sub(b"/", path))
+def _parameters_dropped(path: bytes) -> Iterable[bytes]:
+    if b";" in path:
+        yield _PARAMETERS.sub(b"", path)
 
 
-def _decoded(escape: "re.Match[bytes]") -> bytes:
+def _dots_removed(path: bytes) -> Iterable[bytes]:
+    if b"/." in path:
+        yield _without_dots(path)
+    plain = _UNRESERVED.sub(_unescaped, path)
+    if plain != path and b"/." in plain:
+        yield _without_dots(plain)
+
+
+def _decoded(path: bytes) -> Iterable[bytes]:
+    plain = _UNRESERVED.sub(_unescaped, path)
+    yield plain
+    if b"%" not in plain:
+        return
+    yield _SEPARATOR.sub(_unescaped, plain)
+    once = every = unquote_to_bytes(path)
+    yield once
+    for _ in range(_MOST_DECODINGS - 1):
+        if b"%" not in every:
+            break
+        every = unquote_to_bytes(every)
+    yield every
+
+
+def _overlong_taken(path: bytes) -> Iterable[bytes]:
+    if not path.isascii():
+        yield _OVERLONG.sub(_hidden, path)
+
+
+def _ended(path: bytes) -> Iterable[bytes]:
+    for end in _ENDS:
+        yield end.split(path, maxsplit=1)[0]
+
+
+def _backslashes_turned(path: bytes) -> Iterable[bytes]:
+    if b"\\" in path:
+        yield path.replace(b"\\", b"/")
+
+
+def _normalized(path: bytes) -> Iterable[bytes]:
+    if b"//" in path:
+        merged = _SLASHES.sub(b"/", path)
+        yield merged
+        if b"/." in path:
+            yield _without_dots(merged)
+            without = _without_dots(path)
+            yield without
+            yield _SLASHES.sub(b"/", without)
+    elif b"/." in path:
+        yield _without_dots(path)
+
+
+_STEPS: Final[tuple[_Step, ...]] = (
+    _parameters_dropped,
+    _dots_removed,
+    _decoded,
+    _overlong_taken,
+    _ended,
+    _parameters_dropped,
+    _backslashes_turned,
+    _normalized,
+)
+_STEPS_WITHOUT_ESCAPES: Final = (_parameters_dropped, _backslashes_turned, _normalized)
+
+
+def _unescaped(escape: "re.Match[bytes]") -> bytes:
     return unquote_to_bytes(escape.group())
+
+
+def _hidden(overlong: "re.Match[bytes]") -> bytes:
+    *_, high, low = overlong.group()
+    return bytes([(high & 1) << 6 | low & 0x3F])
 
 
 def _without_dots(path: bytes) -> bytes:
     """Remove dot segments (RFC 3986 section 5.2.4)."""
-    if b"/." not in path:
-        return path
     kept: list[bytes] = []
     segments = path.split(b"/")[1:]
     for segment in segments:

@@ -5,13 +5,14 @@ Whatever the frame, the peer gets GOAWAY(ENHANCE_YOUR_CALM) after a bounded amou
 connection closes, and what a well-behaved client does in bulk is none of it.
 """
 
+import struct
 from collections.abc import Callable
 
 import pytest
 from hyperframe.frame import ContinuationFrame, HeadersFrame, PriorityFrame
 
 from meshproxy.codec.budget import PEER, STRANGER
-from meshproxy.message import CHUNKED, ResponseHead
+from meshproxy.message import CHUNKED, ResponseHead, field
 from tests.helpers.http2 import GET, POST, Heard, of
 from tests.meshproxy.downstream.test_http2 import Scene
 
@@ -71,6 +72,36 @@ FLOODS: list[Flood] = [
 ]  # fmt: skip
 
 
+def raw(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
+    return struct.pack(">LBL", len(payload) << 8 | kind, flags, stream) + payload
+
+
+def on_open_stream(frame: bytes) -> Flood:
+    """Return a flood of one frame on stream 1, which a first request has opened."""
+
+    def flood(scene: Scene, number: int) -> bytes:
+        return (scene.client.headers(1, POST, end=False) if number == 0 else b"") + frame
+
+    return flood
+
+
+# What costs us less than that, and serves nobody either: the library counts some of it.
+IDLE_TALK: dict[str, Flood] = {
+    "answers to PINGs that nobody sent": lambda scene, number: raw(6, 1, 0, b"12345678"),
+    "acknowledgements of SETTINGS that nobody sent": lambda scene, number: raw(4, 1, 0),
+    "empty SETTINGS": lambda scene, number: raw(4, 0, 0),
+    "SETTINGS that nobody knows": lambda scene, number: raw(4, 0, 0, b"\0\x99\0\0\0\1" * 100),
+    "tables that grow and shrink": lambda scene, number: scene.client.settings(s1=number % 2 * 4096),
+    "DATA that is all padding": on_open_stream(raw(0, 8, 1, b"\x03\0\0\0")),
+    "WINDOW_UPDATE of a stream": on_open_stream(raw(8, 0, 1, b"\0\0\0\1")),
+    "frames that nobody knows": lambda scene, number: raw(0xFE, 0, 0, b"12345678"),
+    "frames that nobody knows, of a stream": on_open_stream(raw(0xFE, 0, 1)),
+    "PRIORITY_UPDATE": lambda scene, number: raw(16, 0, 0, struct.pack(">L", 2 * number + 1) + b"u=1"),
+    "ALTSVC, which is for clients": lambda scene, number: raw(10, 0, 0, b"\0\0"),
+    "ORIGIN, which is for clients": lambda scene, number: raw(12, 0, 0),
+}  # fmt: skip
+
+
 def sweep(scene: Scene, flood: Flood, most: int, at_once: int) -> tuple[int, list[Heard]]:
     """Send until the connection closes; return how many were sent and what came back."""
     heard: list[Heard] = []
@@ -107,6 +138,44 @@ def test_a_peer_is_stopped_too(flood: Flood) -> None:
     sent, _ = sweep(scene, flood, 20_000, 250)
     assert sent <= PEER.torn[0] * 1.1 + 250
     assert scene.transport.state == "closing"
+
+
+@pytest.mark.parametrize("talk", IDLE_TALK)
+def test_idle_talk_has_an_end(talk: str) -> None:
+    """After some ten thousand frames, and what is answered is no more than was said."""
+    scene = Scene(STRANGER)
+    sent, heard = sweep(scene, IDLE_TALK[talk], 20_000, 50)
+    assert sent < 20_000
+    assert len(heard) <= sent
+    assert scene.transport.state != "open"
+
+
+def test_what_crosses_a_reset_is_neither_kept_nor_answered() -> None:
+    """Frames of a stream that has ended: RFC 9113 section 5.1 has them ignored, and that is all."""
+    scene = Scene(STRANGER)
+    client = scene.client
+    scene.arrive(client.headers(1, POST, end=False) + client.reset(1))
+    scene.hear()
+    for frame in (raw(0, 0, 1), client.window(1, 1), client.reset(1)):
+        scene.arrive(frame * 1000)
+    assert scene.hear() == []
+    assert scene.exchanges[0].words == ["on_request_head", "on_request_reset"]
+
+
+def test_a_table_as_large_as_a_client_likes() -> None:
+    """Whatever it allows, our side remembers no more than the 4,096 bytes of RFC 9113."""
+    scene = Scene(STRANGER)
+    decoder = scene.client._decoder
+    decoder.max_allowed_table_size = 1 << 30
+    scene.arrive(scene.client.settings(s1=1 << 30))
+    for number in range(50):
+        scene.arrive(scene.client.headers(2 * number + 1, GET))
+        answer = ResponseHead(200, [field(b"X-%d" % number, b"v" * 900)], 0)
+        scene.streams[-1].send_head(answer)
+        scene.streams[-1].send_end(None)
+        scene.hear()
+    assert len(scene.exchanges) == 50
+    assert 0 < decoder.header_table._current_size <= 4096
 
 
 def test_all_in_one_read() -> None:

@@ -38,6 +38,7 @@ class Sidecar:
 
     Attributes:
         settings: More of its bootstrap; what is changed counts for the next process.
+        arguments: More for its command line; likewise.
         process: The one that was started last.
         relieved: Those that it, or others before it, took over from.
     """
@@ -68,6 +69,7 @@ class Sidecar:
             "static": static,
             **(settings or {}),
         }
+        self.arguments: tuple[str, ...] = ()
         self.process: subprocess.Popen[bytes]
         self.relieved: list[subprocess.Popen[bytes]] = []
 
@@ -94,7 +96,7 @@ class Sidecar:
             return subprocess.Popen(
                 [
                     *(*before, sys.executable, *program, "run"),
-                    *("--bootstrap", str(self._bootstrap), *arguments),
+                    *("--bootstrap", str(self._bootstrap), *self.arguments, *arguments),
                 ],
                 **{"stderr": log, **how},
             )

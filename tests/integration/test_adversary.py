@@ -3,11 +3,13 @@
 import asyncio
 import contextlib
 import json
+import random
 import socket
 import struct
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from meshproxy.contract.authentication import ClaimHeaderSpec, JwtSpec
@@ -18,6 +20,7 @@ from meshproxy.contract.authorization import (
     SourceSpec,
 )
 from tests.helpers.client import connect, get
+from tests.helpers.http2 import POST, PREFACE, Wire
 from tests.helpers.origin import Conversation, hello, origin
 from tests.helpers.pair import Pair, spiffe
 from tests.integration.test_authorization import ISSUER, KEY, guarded, pair, policy, token
@@ -140,5 +143,72 @@ async def test_who_asks_and_is_gone_has_not_asked(tmp_path: Path) -> None:
                     client.send(b"POST /pay HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
             assert (await get(two.inbound, "/")).status == 403
             assert app.requests == []
+        finally:
+            await asyncio.to_thread(two.__exit__)
+
+
+async def test_no_request_chooses_whom_we_dial(tmp_path: Path) -> None:
+    """Absolute form, Host and CONNECT name loopback, metadata, admin pages, our own ports: no route."""
+    async with origin(hello) as app:
+        two = Pair(tmp_path, app.port)
+        await asyncio.to_thread(two.__enter__)
+        try:
+            places = [
+                f"{host}:{port}"
+                for host in ("127.0.0.1", "localhost", "[::1]", "[::ffff:127.0.0.1]", "0.0.0.0", "127.1")
+                for port in (two.a.admin, app.port, two.outbound, two.inbound)
+            ]  # fmt: skip
+            places += ["169.254.169.254:80", "[fe80::1]:80", "0x7f000001:80", "2130706433:80"]
+            for place in places:
+                for form in (
+                    f"GET http://{place}/config HTTP/1.1\r\nHost: catalog\r\n\r\n",
+                    f"GET /config HTTP/1.1\r\nHost: {place}\r\n\r\n",
+                    f"CONNECT {place} HTTP/1.1\r\nHost: {place}\r\n\r\n",
+                ):
+                    async with connect(two.outbound) as client:
+                        await client.send(form.encode())
+                        response = await client.response()
+                    assert response.status == 404, form
+                    assert response.header("x-mesh-refusal") == "no-route"
+            assert app.connections == 0
+        finally:
+            await asyncio.to_thread(two.__exit__)
+
+
+async def test_who_leaves_at_any_moment_leaves_nothing_behind(tmp_path: Path) -> None:
+    """Two thousand requests cut anywhere, with FIN or reset: descriptors and log as they were."""
+    chosen = random.Random(1)
+    whole = (
+        b"POST /a HTTP/1.1\r\nHost: catalog\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabcde\r\n0\r\n\r\n",
+        b"GET /b HTTP/1.1\r\nHost: catalog\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nearly",
+        b"GET /c HTTP/1.1\r\nHost: catalog\r\n\r\n" * 3,
+        PREFACE + b"\0\0\0\4\0\0\0\0\0" + Wire().headers(1, POST, end=False) + Wire().data(1, b"abc"),
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(100),
+    )  # fmt: skip
+    async with origin(hello) as app:
+        two = Pair(tmp_path, app.port)
+        await asyncio.to_thread(two.__enter__)
+        try:
+            assert (await get(two.door)).status == 200
+            processes = [psutil.Process(sidecar.process.pid) for sidecar in (two.a, two.b)]
+            before = [process.num_fds() for process in processes]
+            for _ in range(40):
+                socks = [socket.create_connection(("127.0.0.1", two.door)) for _ in range(50)]
+                for sock in socks:
+                    data = chosen.choice(whole)
+                    sock.send(data[: chosen.randrange(len(data) + 1)])
+                    if chosen.random() < 0.5:
+                        linger = struct.pack("ii", 1, 0)
+                        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+                    await asyncio.sleep(0)
+                for sock in socks:
+                    sock.close()
+            assert (await get(two.door)).status == 200
+            async with asyncio.timeout(20):  # the pools between them may keep a few
+                while any(p.num_fds() > n + 8 for p, n in zip(processes, before, strict=True)):
+                    await asyncio.sleep(0.05)
+            for sidecar in (two.a, two.b):
+                log = sidecar.log()
+                assert not any(word in log for word in ("Traceback", "never retrieved", "ERROR"))
         finally:
             await asyncio.to_thread(two.__exit__)

@@ -22,10 +22,11 @@ from meshproxy.contract.authorization import (
 )
 from meshproxy.contract.resources import Snapshot
 from tests.helpers.client import connect, get
+from tests.helpers.http2 import GET, Wire
 from tests.helpers.origin import hello, origin
 from tests.helpers.pair import Pair, spiffe
 from tests.helpers.running_mesh import RunningMesh, shop
-from tests.meshproxy.routing.test_readings import SPELLINGS
+from tests.meshproxy.routing.test_readings import BELOW, SPELLINGS
 
 pytestmark = pytest.mark.integration
 
@@ -62,16 +63,33 @@ ADMIN = AuthorizationRuleSpec(
 )
 
 
+# What is no path at all, and is one to somebody all the same; the last ones not behind a host.
+NO_PATHS = [
+    "/admin#x", "/x#/../admin", "/admin\t", "/x/..\t/admin", "/ad\tmin", "/admin\0", "/admin\x7f", "/admin ", "/ admin",
+    "/%u002fadmin", "/%u0061dmin", "/x/%uff0e%uff0e/admin", "/%gdmin", "/admin%", "/admin%0", "/%%61dmin", "/%25%", "/x/..%/admin",
+    "/\xc0\xaf../admin", "/x/\xc0\xae\xc0\xae/admin", "/\xef\xbc\x8fadmin", "/admin\xa0", "//x:y@/admin#", "/admin<", "/admin^", "/adm`in",
+    "/{admin}", "\\admin", "*/admin", "admin", "../admin", "http:/admin", "file:///admin",
+]  # fmt: skip
+ALL = (*SPELLINGS, *BELOW, *NO_PATHS)
+
+
+def batched(items: tuple[str, ...], size: int) -> list[tuple[str, ...]]:
+    return [items[at : at + size] for at in range(0, len(items), size)]
+
+
 async def test_no_spelling_of_a_denied_path_reaches_the_app(tmp_path: Path) -> None:
     """HTTP/1.1 at the client, HTTP/2 between the sidecars: denied or refused, and nothing else."""
+    asked = [(spelling, f"{spelling} HTTP/1.1\r\nHost: catalog") for spelling in ALL]
+    asked += [(one, f"http://catalog{one} HTTP/1.1\r\nHost: x") for one in ALL if one[0] == "/"]
     async with origin(hello) as app, pair(tmp_path, app.port, guarded(policy("deny", ADMIN))) as it:
-        for spelling in SPELLINGS:
+        while asked:
             async with connect(it.door) as client:
-                await client.send(
-                    f"GET {spelling} HTTP/1.1\r\nHost: catalog\r\n\r\n".encode("latin-1")
-                )
-                response = await client.response()
-            assert response.status in (400, 403), spelling
+                status = 403
+                while asked and status == 403:  # any other ends the connection
+                    spelling, rest = asked.pop()
+                    await client.send(f"GET {rest}\r\n\r\n".encode("latin-1"))
+                    status = (await client.response()).status
+                    assert status in ((400,) if spelling in NO_PATHS else (400, 403)), rest
         assert app.requests == []
         assert (await get(it.door, "/public")).status == 200
         async with asyncio.timeout(10):
@@ -79,6 +97,28 @@ async def test_no_spelling_of_a_denied_path_reaches_the_app(tmp_path: Path) -> N
                 await asyncio.sleep(0.02)
         metrics = await asyncio.to_thread(it.b.metrics)
         assert 'mesh_authorization_denied_total{policy="default/deny"}' in metrics
+
+
+async def test_nor_does_one_over_http2(tmp_path: Path) -> None:
+    """What HTTP/1.1 refuses on its first line is a field there; the rules are the same."""
+    async with origin(hello) as app, pair(tmp_path, app.port, guarded(policy("deny", ADMIN))) as it:
+        for spellings in batched(ALL, 50):
+            wire = Wire()
+            verdicts: dict[int, str] = {}
+            async with connect(it.door) as client, asyncio.timeout(20):
+                await client.send(wire.hello())
+                for number, spelling in enumerate(spellings):
+                    head = (*GET[:3], (":path", spelling))
+                    await client.send(wire.headers(2 * number + 1, head))
+                while len(verdicts) < len(spellings):
+                    data = await client.reader.read(65536)
+                    assert data, "the connection lives on"
+                    for one in wire.hear(data):
+                        if one.headers or one.kind == "RstStream":
+                            status = dict(one.headers or ()).get(":status", "reset")
+                            verdicts.setdefault(one.stream, status)
+            assert set(verdicts.values()) <= {"400", "403", "reset"}, (spellings, verdicts)
+        assert app.requests == []
 
 
 async def test_a_denied_caller_learns_nothing(tmp_path: Path) -> None:

@@ -7,18 +7,25 @@ operator, a log collector or another process of the machine could read.
 
 import asyncio
 import contextlib
+import json
 import logging
 import re
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from meshproxy.contract.authentication import JwtSpec
+from meshproxy.contract.authorization import AuthorizationRuleSpec, FactSpec
 from meshproxy.identity import tls
 from meshproxy.one_line import OURS
 from tests.helpers.client import connect, get
 from tests.helpers.enrolled_mesh import EnrolledMesh, enrolled_mesh
-from tests.helpers.origin import hello, origin
+from tests.helpers.http2 import GET, Wire
+from tests.helpers.origin import Conversation, hello, origin
 from tests.helpers.pair import Pair
+from tests.helpers.pair import get as pages
+from tests.integration.test_authorization import ISSUER, KEY, guarded, policy, token
 
 pytestmark = pytest.mark.integration
 
@@ -83,6 +90,92 @@ async def test_diagnostics_tell_no_secret(tmp_path: Path, caplog: pytest.LogCapt
             assert text, where
             for secret in secrets:
                 assert secret not in text, where
+
+
+async def test_requests_leave_their_secrets_nowhere(tmp_path: Path) -> None:
+    """Served, denied, refused, malformed, answered wrongly, of any protocol: logs and pages know none."""
+    keys = json.dumps({"keys": [KEY.as_dict(private=False)]})
+    issuer = JwtSpec(name="default/users", issuer=ISSUER, keys=keys)
+    role = FactSpec(kind="claim", path=("role",), values=("admin",))
+    only = AuthorizationRuleSpec(facts=(role,))
+    audit = msgspec.structs.replace(policy("audit", AuthorizationRuleSpec()), name="default/seen")
+    right, forged = token(role="admin", note=SECRET), token(role="user")[:-4] + "AAAA"
+    async with origin(answer_with_secrets) as app:
+        change = guarded(policy("allow", only), audit, jwt=(issuer,))
+        two = Pair(tmp_path, app.port, change_b=change)
+        for sidecar in (two.a, two.b):
+            sidecar.arguments = ("--log-level", "debug")
+        await asyncio.to_thread(two.__enter__)
+        try:
+            for bearer in (right, forged, token(role="user"), SECRET, ""):
+                for form in SECRETIVE:
+                    said = form.replace("<>", bearer or SECRET).encode("latin-1")
+                    await say(two.door, said)
+                    if not bearer:
+                        await say(two.outbound, said)
+                wire = Wire()
+                for bad in (
+                    (),
+                    (("x", f"{SECRET}\n"),),
+                    (("connection", SECRET),),
+                    (("te", SECRET),),
+                ):
+                    fields = (*GET[:3], (":path", f"/?{SECRET}"), ("authorization", bearer), *bad)
+                    await say(two.door, wire.hello() + wire.headers(1, fields))
+            assert (
+                await get(two.door, "/", extra=f"X-Right: yes\r\nAuthorization: Bearer {right}\r\n")
+            ).status == 200
+            told = {}
+            for name, sidecar in (("a", two.a), ("b", two.b)):
+                for page in (*PAGES, "/denials"):
+                    told[f"{name} {page}"] = str(
+                        (await asyncio.to_thread(pages, sidecar.admin, page))[1]
+                    )
+        finally:
+            await asyncio.to_thread(two.__exit__)
+        told |= {"log of a": two.a.log(), "log of b": two.b.log()}
+        assert "denied" in two.b.log()
+    for where, text in told.items():
+        assert text, where
+        for secret in (SECRET, right.split(".")[2], forged.split(".")[1], "Bearer "):
+            assert secret not in text, where
+
+
+SECRET = "s3cr3t-0f-a-cl1ent"
+# What carries secrets, rightly and wrongly; `<>` is the token.
+SECRETIVE = (
+    "GET / HTTP/1.1\r\nHost: catalog\r\nAuthorization: Bearer <>\r\nConnection: close\r\n\r\n",
+    f"GET /?access_token=<>&{SECRET} HTTP/1.1\r\nHost: catalog\r\nCookie: session={SECRET}\r\nConnection: close\r\n\r\n",
+    f"GET http://user:{SECRET}@catalog/ HTTP/1.1\r\nHost: catalog\r\n\r\n",
+    f"GET / HTTP/1.1\r\nHost: user:{SECRET}@catalog\r\n\r\n",
+    f"GET / HTTP/1.1\r\nHost: catalog\r\nProxy-Authorization: Basic {SECRET}\r\nX-Api-Key: {SECRET}\r\nConnection: close\r\n\r\n",
+    "GET / HTTP/1.1\r\nHost: catalog\r\nAuthorization : Bearer <>\r\n\r\n",
+    f"GET / HTTP/1.1\r\nHost: catalog\r\nAuthorization: Bearer <>\r\n {SECRET}\r\n\r\n",
+    "GET / HTTP/1.1\r\nHost: catalog\r\nAuthorization: Bearer <>\0\r\n\r\n",
+    f"GET / HTTP/1.1\r\nHost: catalog\r\nExpect: {SECRET}\r\n\r\n",
+    f"GET / HTTP/1.1\r\nHost: catalog\r\nContent-Length: {SECRET}\r\n\r\n",
+    f"POST / HTTP/1.1\r\nHost: catalog\r\nTransfer-Encoding: chunked\r\n\r\n{SECRET}\r\n",
+    f"POST / HTTP/1.1\r\nHost: catalog\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n0\r\nX-Sum: {SECRET}\r\n\r\n",
+    f"GET /#{SECRET} HTTP/1.1\r\nHost: catalog\r\n\r\n",
+    f"GET / HTTP/9.{SECRET}\r\n\r\n",
+    f"GET / HTTP/1.1\r\nHost: catalog\r\nUpgrade: {SECRET}\r\nConnection: Upgrade, {SECRET}\r\nAuthorization: Bearer <>\r\n\r\n",
+    f"GET / HTTP/1.1\r\nHost: catalog\r\nA: {SECRET * 5000}\r\n\r\n",
+    f"CONNECT catalog:80 HTTP/1.1\r\nHost: catalog:80\r\nProxy-Authorization: Bearer {SECRET}\r\n\r\n{SECRET}",
+)  # fmt: skip
+
+
+async def answer_with_secrets(conversation: Conversation) -> None:
+    """Answer rightly or not, in turns, with secrets in every place that an answer has."""
+    if b"chunked" in conversation.head:
+        await conversation.body()
+    wrong = (b"", b"Content-Length: %b\r\n", b"%b\r\n", b" %b: x\r\n", b"X: %b\0\r\n")
+    right = conversation.header("x-right")
+    extra = b"" if right else wrong[len(conversation.head) % len(wrong)]
+    secret = SECRET.encode()
+    await conversation.send(
+        b"HTTP/1.1 200 %b\r\nSet-Cookie: session=%b\r\n%bContent-Length: 18\r\n\r\n%b"
+        % (secret, secret, extra.replace(b"%b", secret), secret)
+    )
 
 
 HOSTILE = (

@@ -48,6 +48,10 @@ def test_findings_of_all_documents_are_reported() -> None:
     ("head", "expected"),
     [
         ("kind: Foo", 'f.yaml:1: Foo: kind: "Foo" is not a kind of resource, expected one of Auth'),
+        (
+            "kind: ReferenceGrant",
+            "f.yaml:1: ReferenceGrant: kind: ReferenceGrant is not read: routes of a mesh lead to the",
+        ),
         ("kind: Gateway", "f.yaml:1: Gateway: kind: Gateway is not supported yet, expected one of"),
         (
             "kind: TCPRoute",

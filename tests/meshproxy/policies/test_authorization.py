@@ -16,7 +16,7 @@ from meshproxy.contract.authorization import (
 from meshproxy.contract.wire import ContractError
 from meshproxy.message import RequestHead, field
 from meshproxy.policies.authorization import Authorization, Source, Standing
-from tests.meshproxy.routing.test_readings import SPELLINGS
+from tests.meshproxy.routing.test_readings import BELOW, SPELLINGS
 
 WEB = "spiffe://mesh.local/ns/shop/sa/web"
 STRANGER = "spiffe://other.example/ns/shop/sa/web"
@@ -213,6 +213,25 @@ def test_no_spelling_passes_a_denied_path(spelling: str) -> None:
     assert not allow.judge(get(spelling)).allowed
     but = standing(policy("allow", rule(operation=OperationSpec(not_paths=("/admin*",)))))
     assert not but.judge(get(spelling)).allowed
+
+
+@pytest.mark.parametrize("spelling", BELOW)
+def test_what_climbs_out_of_a_denied_place_may_be_in_it(spelling: str) -> None:
+    """To a server that does not look at dots, or does not merge slashes, it is below /admin."""
+    assert not standing(policy("deny", ADMIN)).judge(get(spelling)).allowed
+
+
+def test_a_path_of_too_many_readings_may_be_any() -> None:
+    """Whoever denies by path means it, whoever allows by path does not; the others do not care."""
+    path = "/a/..;%2f%252e//%3b%5c" * 700
+    denied = standing(policy("deny", ADMIN)).judge(get(path))
+    assert (denied.allowed, denied.rule) == (False, "admin")
+    assert not standing(policy("allow", ADMIN)).judge(get(path)).allowed
+    but = rule(operation=OperationSpec(not_paths=("/admin",)))
+    assert not standing(policy("allow", but)).judge(get(path)).allowed
+    assert not standing(policy("deny", but)).judge(get(path)).allowed
+    by_method = rule(operation=OperationSpec(methods=("GET",)))
+    assert standing(policy("allow", by_method)).judge(get(path)).allowed
 
 
 @pytest.mark.parametrize("prefix", ["/public/..", "/public/%2e%2e", "/public;/..", "/public%2f.."])

@@ -51,7 +51,7 @@ def test_every_code_of_a_failed_attempt_is_known() -> None:
     }  # fmt: skip
     assert ours == {
         "downstream-closed", "overflow", "not-ready", "fields-too-large", "body-timeout",
-        "upgrade-not-supported", "overloaded",
+        "upgrade-not-supported", "overloaded", "memory-pressure",
     }  # fmt: skip
     assert outcome(200, "0", "upstream-closed") == LOCAL_FAILURE
 
@@ -68,7 +68,9 @@ def test_what_a_proved_peer_has_refused_for_no_fault_of_its_app() -> None:
     """It has enough to do, or the client did not deliver; all else may be its app's."""
     for code in REFUSALS:
         excused = excuse([field(b"x-mesh-refusal", code.encode())])
-        assert bool(excused) == (code in ("overloaded", "overflow", "body-timeout"))
+        assert bool(excused) == (
+            code in ("overloaded", "overflow", "body-timeout", "memory-pressure")
+        )
         assert not excused or outcome(503, "4", excused) == NOTHING
     assert excuse(None) == excuse([]) == ""
 

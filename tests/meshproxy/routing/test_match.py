@@ -220,3 +220,9 @@ def test_re2_is_loaded_only_when_there_is_a_regular_expression() -> None:
 def test_who_calls(principals: tuple[str, ...], identity: str | None, expected: bool) -> None:
     """A name, or all that begin with it; nobody who was not proved is anybody in particular."""
     assert IdentityMatch(IdentityMatchSpec(principals=principals)).holds(identity) == expected
+
+
+def test_no_expression_takes_for_ever() -> None:
+    """RE2 reads each byte once; the same expression keeps Python's `re` busy for years."""
+    for value in ("/(a+)+", "/(a|a)*", "/(a|aa)+$", "/(.*)*b", "/a{1,500}a{1,500}b"):
+        assert not path_match("regex", value).holds(head("/" + "a" * 5_000 + "!"))
