@@ -693,7 +693,7 @@ class Exchange:
                 return self.refuse("overloaded", f"its criticality is {turned_away}", (_LATER,))
             self.shedding, self.admitted = shedding, now
         mirroring = None if self._route is None else self._route.mirroring
-        if mirroring is not None:
+        if mirroring is not None and not self.context.mirrored:
             clusters = mirroring.draw(self.surroundings.random)
             if clusters and self.head.length != TUNNEL:
                 self._mirror(clusters)
@@ -845,6 +845,8 @@ class Exchange:
             propagation.put(fields, propagation.attempt_field(attempt))
         if context.criticality is not None:
             propagation.put(fields, propagation.criticality_field(context.criticality))
+        if context.mirrored:
+            propagation.put(fields, mirroring.MARK)
 
     def _tell_spender(self, now: float) -> None:
         """Of the time that is spent already, somebody has had the most; of little, nobody is told."""
