@@ -148,6 +148,7 @@ class Discovery:
 
     Attributes:
         proxies: Every proxy that was connected since start, by workload.
+        on_admitted: Told of the connection of each proxy that is let in.
     """
 
     def __init__(
@@ -168,6 +169,7 @@ class Discovery:
         self._revoked = revoked
         self._debounce = debounce or Debounce()
         self._streams: dict[str, Stream] = {}
+        self.on_admitted: Callable[[asyncio.Transport], None] = lambda _transport: None
         self._changed = asyncio.Event()
         self._changed_at = 0.0
 
@@ -276,6 +278,7 @@ class Discovery:
         if not isinstance(hello, Hello):
             raise _Refusal("no-hello", "The first message must be a Hello.")
         proxy = self._admit(hello, client)
+        self.on_admitted(transport)
         stream = Stream(socket, transport, proxy, hello.held)
         workload = stream.proxy.workload
         previous = self._streams.get(workload)

@@ -245,7 +245,9 @@ def test_what_is_made_for_a_copy_is_no_more_real_than_that() -> None:
     table = Propagation[Any]()
     table.enter(copy, (TRACE,), b"")
     found = table.find((TRACE,), b"")
-    assert found is not None and found.mirrored
+    assert found is not None
+    assert found.mirrored
     table.enter(real, (TRACE,), b"")
     found = table.find((TRACE,), b"")
-    assert found is not None and not found.mirrored
+    assert found is not None
+    assert not found.mirrored
