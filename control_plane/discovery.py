@@ -42,6 +42,7 @@ _HEARTBEAT = 10.0
 
 class _Refusal(Exception):  # noqa: N818 - a verdict
     def __init__(self, code: str, reason: str, *, retry: bool = True) -> None:
+        reason = reason[: snapshots.LONGEST]  # some quote what the other side has said
         super().__init__(f"{code}: {reason}")
         self.refused = Refused(code=code, reason=reason, retry=retry)
 
@@ -134,7 +135,11 @@ class Stream:
             self.proxy.on_nack(answer)
             metrics.answers.labels("nack").inc()
             log.warning(
-                "%s refused version %s: %r: %r", workload, version, answer.path, answer.reason
+                "%s refused version %s: %r: %r",
+                workload,
+                version,
+                self.proxy.path,
+                self.proxy.reason,
             )
         self._awaited = None
         self._answered.set()
