@@ -42,6 +42,7 @@ _HEARTBEAT = 10.0
 
 class _Refusal(Exception):  # noqa: N818 - a verdict
     def __init__(self, code: str, reason: str, *, retry: bool = True) -> None:
+        reason = reason[: snapshots.LONGEST]  # some quote what the other side has said
         super().__init__(f"{code}: {reason}")
         self.refused = Refused(code=code, reason=reason, retry=retry)
 
@@ -134,7 +135,11 @@ class Stream:
             self.proxy.on_nack(answer)
             metrics.answers.labels("nack").inc()
             log.warning(
-                "%s refused version %s: %r: %r", workload, version, answer.path, answer.reason
+                "%s refused version %s: %r: %r",
+                workload,
+                version,
+                self.proxy.path,
+                self.proxy.reason,
             )
         self._awaited = None
         self._answered.set()
@@ -149,6 +154,7 @@ class Discovery:
     Attributes:
         proxies: Every proxy that was connected since start, by workload, as long as there is such a
             workload.
+        on_admitted: Told of the connection of each proxy that is let in.
     """
 
     def __init__(
@@ -169,6 +175,7 @@ class Discovery:
         self._revoked = revoked
         self._debounce = debounce or Debounce()
         self._streams: dict[str, Stream] = {}
+        self.on_admitted: Callable[[asyncio.Transport], None] = lambda _transport: None
         self._changed = asyncio.Event()
         self._changed_at = 0.0
 
@@ -284,6 +291,7 @@ class Discovery:
         if not isinstance(hello, Hello):
             raise _Refusal("no-hello", "The first message must be a Hello.")
         proxy = self._admit(hello, client)
+        self.on_admitted(transport)
         stream = Stream(socket, transport, proxy, hello.held)
         workload = stream.proxy.workload
         previous = self._streams.get(workload)

@@ -23,7 +23,7 @@ from meshproxy.contract.spiffe import SpiffeError, SpiffeId
 from meshproxy.contract.wire import ContractError
 
 from .access import OPERATE_TOKEN, VIEW_TOKEN, Access, token
-from .admission import Admission
+from .admission import Admission, Port
 from .api import Api
 from .attestation import Attestation, RateLimit, Renewal
 from .authority import Authority, AuthorityError
@@ -186,13 +186,15 @@ class Plane:
         for_api = self._certificate.context if self._config.access.tls else None
         # The API comes last: who finds it ready finds the rest ready too.
         runners: list[web.AppRunner] = []
-        servers: list[asyncio.Server] = []
+        servers: list[Port] = []
         try:
             for app, place, context in (
                 (conversations, self._config.discovery, self._certificate.context),
                 (self._api.application(), self._config.api, for_api),
             ):
                 admission = Admission()
+                if app is conversations:
+                    self._discovery.on_admitted = admission.know
                 app.middlewares.insert(0, admission.heard)
                 runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
                 await runner.setup()

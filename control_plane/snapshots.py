@@ -21,6 +21,10 @@ from meshproxy.contract.resources import KINDS, SECTIONS, Kind, Snapshot, name_o
 Versions = dict[Kind, dict[str, str]]
 
 
+LONGEST = 2_000
+"""Characters that are kept, shown and logged of what a proxy says of itself: it may say megabytes."""
+
+
 class State(StrEnum):
     SYNCED = "SYNCED"
     STALE = "STALE"
@@ -60,9 +64,9 @@ class Proxy:
         self.identity = identity
         self.state = State.STALE
         self.reason = self.path = ""
-        self.sent_version = self.acked_version = hello.version
-        self.build = hello.build
-        self.admin = hello.admin
+        self.sent_version = self.acked_version = hello.version[:LONGEST]
+        self.build = hello.build[:LONGEST]
+        self.admin = hello.admin and hello.admin[:LONGEST]
         self.connected_since = now
         self.certificate_not_after = not_after
 
@@ -79,8 +83,8 @@ class Proxy:
 
     def on_nack(self, nack: Nack) -> None:
         self.state = State.REFUSED
-        self.reason = nack.reason
-        self.path = nack.path
+        self.reason = nack.reason[:LONGEST]
+        self.path = nack.path[:LONGEST]
 
     def on_disconnect(self, reason: str) -> None:
         self.state = State.DISCONNECTED

@@ -42,7 +42,15 @@ from meshproxy.policies.load_balancing.session import Session
 from meshproxy.policies.load_balancing.tokens import Tokens
 from meshproxy.policies.load_shedding import LoadShedding
 from meshproxy.policies.loop_detection import VIA, LoopDetection
-from meshproxy.policies.outcome import REFUSAL, SHED, shed
+from meshproxy.policies.outcome import (
+    BREAKS,
+    FAIR,
+    HURRIED,
+    REFUSAL,
+    UNHEARD,
+    excuse,
+    is_late,
+)
 from meshproxy.policies.propagation import NOTHING, Context, Propagation
 from meshproxy.policies.rate_limit import Refused
 from meshproxy.policies.replay import ReplayMemory
@@ -91,7 +99,7 @@ _FINE: Final = (None, grpc.NO_STATUS, "0")
 _RETRYING: Final = 1  # there are some, so it counts as one of `Cluster.retries`
 _DENIED: Final = 2  # there was no room for one
 _DOUBTFUL: Final = 4  # one has failed that may have been executed, and should not be twice
-_SHED: Final = 8  # the last one was turned away by a proved peer, whose app had enough to do
+_EXCUSED: Final = 8  # the last one has failed, and its endpoint is not to blame
 _NO_ROOM: Final = 16  # the body is not kept for one: other bodies fill the memory for that
 _UNSENT: Final = 32  # so often: attempts that ended before anything was sent; the highest bits
 
@@ -359,6 +367,7 @@ class Exchange:
 
     Attributes:
         context: What the request brought along, or took over from the one it is made for.
+        excused: Why a failure is not held against the endpoint; where there is such a reason.
         flag: What is counted where nothing goes wrong.
         answer_fields: What the answer tells beyond what the endpoint says; None for nothing.
         mirrors: Copies of the request; None for none.
@@ -389,6 +398,7 @@ class Exchange:
         "downstream",
         "due",
         "endpoint",
+        "excused",
         "flag",
         "grpc_status",
         "head",
@@ -421,6 +431,7 @@ class Exchange:
     began: float
     cluster: Cluster
     due: float
+    excused: str
     retry: Retry
 
     def __init__(self, downstream: Downstream, caller: Caller) -> None:
@@ -682,7 +693,7 @@ class Exchange:
                 return self.refuse("overloaded", f"its criticality is {turned_away}", (_LATER,))
             self.shedding, self.admitted = shedding, now
         mirroring = None if self._route is None else self._route.mirroring
-        if mirroring is not None:
+        if mirroring is not None and not self.context.mirrored:
             clusters = mirroring.draw(self.surroundings.random)
             if clusters and self.head.length != TUNNEL:
                 self._mirror(clusters)
@@ -834,6 +845,8 @@ class Exchange:
             propagation.put(fields, propagation.attempt_field(attempt))
         if context.criticality is not None:
             propagation.put(fields, propagation.criticality_field(context.criticality))
+        if context.mirrored:
+            propagation.put(fields, mirroring.MARK)
 
     def _tell_spender(self, now: float) -> None:
         """Of the time that is spent already, somebody has had the most; of little, nobody is told."""
@@ -1005,23 +1018,57 @@ class Exchange:
         elsewhere = len(self.cluster.available) > 1
         case = self.retry.of_answer(head.status, grpc_status, refused, elsewhere=elsewhere)
         again = case != NEVER
+        excused = self._excuse(head.status, said)
         if again and self.second is None:
             reason = str(head.status) if grpc_status in _FINE else f"grpc-{grpc_status}"
             after = retry_after(head.fields)
             again = self._try_again(case, reason, below=below, after=after)
         if not again:
-            if shed(said):
-                self.retrying |= _SHED
+            if excused:
+                self.retrying |= _EXCUSED
+                self.excused = excused
             self._tell_of_retries(head.fields, below=below)
             return False
         if case != UNPROCESSED:
             self._doubt()
         upstream, self.upstream = self.upstream, None
         cast("Upstream", upstream).discard(head.length)
-        self._end_attempt(SHED if shed(said) else "", head.status)
+        self._end_attempt(excused, head.status)
         if self.grpc_status is not None:
             self.grpc_status = grpc.NO_STATUS
         return True
+
+    def _excuse(self, status: int, said: Fields | None) -> str:
+        """
+        Return why a failure is not held against the endpoint; empty where it is.
+
+        Args:
+            status: Of its answer.
+            said: Its mesh fields, where a proved peer gave it.
+        """
+        if is_late(status, self.grpc_status) and self._is_hurried:
+            return HURRIED
+        if said is not None and self._is_unheard:
+            refused = value_of(said, REFUSAL)
+            if refused is not None and refused.decode("latin-1") in BREAKS:
+                return UNHEARD
+        return excuse(said)
+
+    @property
+    def _is_unheard(self) -> bool:
+        """
+        The endpoint may not have heard all of the request: its body is still to come, or is large.
+
+        What we have been rid of may still lie in the kernel's buffers when the connection breaks.
+        """
+        said = self.request_ended and self.body_size <= HOLD_LIMIT
+        return not said and self.grpc_status is None and self.head.length != TUNNEL
+
+    @property
+    def _is_hurried(self) -> bool:
+        """The caller, and none of our policies, has allowed the attempt less time than is fair."""
+        deadline = self.deadline
+        return deadline < self.started + self.timeouts.request and deadline - self.began < FAIR
 
     def on_upstream_switched(self, upstream: UpstreamTunnel) -> None:
         """The head that opens a tunnel follows; `upstream` carries what comes behind it."""
@@ -1086,6 +1133,9 @@ class Exchange:
         self.upstream = None
         if trailers is not None and self.grpc_status is not None:
             self.grpc_status = grpc.status_of(trailers) or self.grpc_status
+            if self.grpc_status not in _FINE and self._excuse(0, None):
+                self.retrying |= _EXCUSED
+                self.excused = HURRIED
         self._finish(self.flag)
         self.downstream.send_end(None if self.tunnel else trailers)
 
@@ -1232,8 +1282,11 @@ class Exchange:
         """End the exchange from here: the answer will not come in time, or nobody needs it."""
         # An endpoint that has begun to answer is not slow: how long that takes, the request decides.
         why = refusal(code)
-        blameless = self.status or why.flag == "DC"
-        self._give_up_attempt("downstream-closed" if blameless else code)
+        told = "downstream-closed" if self.status or why.flag == "DC" else code
+        if told == "deadline-exceeded" and self.endpoint is not None and self._is_hurried:
+            told = HURRIED
+            self.seconds = self.surroundings.now() - self.began
+        self._give_up_attempt(told)
         if not self.status:
             return self.refuse(code, detail)
         # Too late for another answer, but for gRPC the status comes last.
@@ -1260,7 +1313,12 @@ class Exchange:
         if self.done:  # a tunnel's other half, after both have ended
             return
         self.upstream = None
-        self._end_attempt(code, self.status)
+        told = code
+        if self.surroundings.now() >= self.deadline and self._is_hurried:
+            told = HURRIED  # the endpoint has noticed it before us
+        elif code in BREAKS and not self.status and self._is_unheard:
+            told = UNHEARD
+        self._end_attempt(told, self.status)
         if self.status:  # too late for another answer: the client must see that this one is torn
             self._finish(refusal(code).flag)
             self.downstream.reset()
@@ -1433,7 +1491,7 @@ class Exchange:
             if self.retry.of_answer(head.status, status) != NEVER:
                 self._doubt()
                 said = head.mesh_fields if self.cluster.mtls else None
-                self._end_second(head.status, status, SHED if shed(said) else "", seconds)
+                self._end_second(head.status, status, excuse(said), seconds)
                 second.discard(head)  # the first may still do better
                 return
             surroundings.hedge_won(self.cluster.service)
@@ -1559,7 +1617,7 @@ class Exchange:
             self.cluster.requests.count -= 1
             self.endpoint = None
             if not self.tunnel:
-                code = SHED if self.retrying & _SHED else ""
+                code = self.excused if self.retrying & _EXCUSED else ""
                 endpoint.judge(self.status, self.grpc_status, code, self.seconds, self.began)
         elif self.tried is not None:
             endpoint = self.tried[-1]

@@ -18,7 +18,8 @@ fire and forget.  The client, and the endpoint that answers it, must not notice.
 4) **It says what it is**: `x-mesh-mirrored: 1`.  The authority is that of the original: Envoy's
    ``-shadow`` at its end makes apps that look at the host refuse what they are to be tested with.
    Sidecars believe the mark of proved peers and hand it to the app, as it may want to write
-   no real data.
+   no real data, and on to the calls that it makes for the copy (`propagation.py`).  These are not
+   copied once more: where the app behind a mirror calls back, there would be no end of it.
 5) Where there is too much to do, it is the first to be turned away: `x-mesh-criticality: sheddable`.
 6) It is made once per request, not per attempt, and of the request as the endpoint sees it.  A
    request that is refused before (rate limit, injected fault, overload) is not mirrored; one

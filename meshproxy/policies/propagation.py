@@ -15,7 +15,7 @@ inside its libraries; for plain HTTP, no app does.
     x-mesh-attempt        which attempt this is, over all hops; not said of the first
     x-mesh-criticality    critical, default or sheddable
     x-mesh-spent          who took the most of the time so far (``default/cart=950``), for refusals
-    x-mesh-mirrored       it is the copy of a request (`mirroring.py`)
+    x-mesh-mirrored       it is the copy of a request, or made for one (`mirroring.py`)
 
 They are believed inbound only of a peer that has proved its identity.  The app beside us is believed
 about the deadline, which it can only shorten, and the criticality of its own calls.
@@ -103,7 +103,7 @@ class Context(Generic[C]):
         ended: When it was given up; infinite while it is under way.
         gone: It was given up because its client had gone.
         calls: Outbound exchanges made for it; only in the table.
-        mirrored: It is the copy of a request, and its answer is dropped.
+        mirrored: It is the copy of a request, or made for one: it is not copied once more.
         retried: One of them has failed after more than one try; so trying again has been done.
     """
 
@@ -141,6 +141,7 @@ class Context(Generic[C]):
         )
         part.started, part.spender, part.spent = whole.started, whole.spender, whole.spent
         part.gone = whole.gone
+        part.mirrored = self.mirrored or whole.mirrored
         return part
 
     def __repr__(self) -> str:
@@ -361,7 +362,7 @@ class Propagation(Generic[C]):
 def _common(candidates: Iterable[Context[C]]) -> Context[C]:
     """Return what holds whichever of them is meant."""
     common: Context[C] = Context(-inf, 10**_ATTEMPT_DIGITS)
-    common.gone = True
+    common.gone = common.mirrored = True
     common.calls = set()
     ranks = []
     for one in candidates:
@@ -369,6 +370,7 @@ def _common(candidates: Iterable[Context[C]]) -> Context[C]:
         common.attempt = min(common.attempt, one.attempt)
         ranks.append(_RANKS.get(one.criticality or "default", 0))
         common.gone = common.gone and one.gone
+        common.mirrored = common.mirrored and one.mirrored
     names = {one.criticality for one in candidates}
     if names != {None}:
         common.criticality = next(name for name, rank in _RANKS.items() if rank == min(ranks))

@@ -31,6 +31,7 @@ from meshproxy.policies.load_shedding import LoadShedding
 from meshproxy.policies.mirroring import Load
 from meshproxy.policies.outcome import (
     GATEWAY_ERROR,
+    HURRIED,
     LOCAL_FAILURE,
     NOTHING,
     SERVER_ERROR,
@@ -216,8 +217,11 @@ class Endpoint(_Looked):
 
     def _learn_nothing(self, code: str, seconds: float, began: float) -> None:
         """It was no fault of the endpoint's; a probe is given back."""
-        if code == SHED and self._measuring:
-            observe(self, max(seconds, FAILED), self._environment.now())
+        if self._measuring:
+            if code == SHED:
+                observe(self, max(seconds, FAILED), self._environment.now())
+            elif code == HURRIED and seconds > self.latency:  # it would have taken even longer
+                observe(self, seconds, self._environment.now())
         if self.detection is not None:
             self.detection.given_up(self.host, began=began)
         if self.breaker is not None:

@@ -1,7 +1,10 @@
 """Connections that ask for nothing are closed; others are not."""
 
 import asyncio
+import contextlib
 import logging
+import resource
+import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,7 +13,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from control_plane.admission import Admission
+from control_plane.admission import PAUSE, Admission, Port
 from control_plane.config import Listen
 from tests.helpers.certificates import TestAuthority
 
@@ -18,11 +21,15 @@ WITHIN = 0.3
 
 
 @asynccontextmanager
-async def port(context: ssl.SSLContext | None = None) -> AsyncIterator[int]:
+async def port(
+    context: ssl.SSLContext | None = None, most: int | None = None, *, known: bool = False
+) -> AsyncIterator[int]:
     """Serve one slow page on a port."""
-    admission = Admission(WITHIN)
+    admission = Admission(WITHIN, most)
 
-    async def page(_request: web.Request) -> web.Response:
+    async def page(request: web.Request) -> web.Response:
+        if known and request.transport is not None:
+            admission.know(request.transport)
         await asyncio.sleep(3 * WITHIN)
         return web.Response(text="here")
 
@@ -81,3 +88,44 @@ async def test_nonsense_is_answered_and_not_written_down(caplog: pytest.LogCaptu
     assert caplog.text == ""
     logging.getLogger("aiohttp.server").error("ours", exc_info=ValueError("x"))
     assert "ours" in caplog.text
+
+
+@pytest.mark.parametrize("known", [False, True])
+async def test_of_too_many_the_oldest_goes_unless_it_is_known(*, known: bool) -> None:
+    """However busy it is; a discovery stream, which is known, stays."""
+    async with port(most=2, known=known) as number, asyncio.timeout(5):
+        reader, writer = await asyncio.open_connection("127.0.0.1", number)
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        await asyncio.sleep(WITHIN / 2)
+        others = [await asyncio.open_connection("127.0.0.1", number) for _ in range(4)]
+        with contextlib.suppress(ConnectionError):
+            assert (await reader.read()).endswith(b"here") == known
+        for _, other in (*others, (reader, writer)):
+            other.close()
+
+
+async def test_without_descriptors_it_waits() -> None:
+    """And accepts again when there are some."""
+    listening = socket.create_server(("127.0.0.1", 0))
+    accepted: list[socket.socket] = []
+    place = Port(listening, accepted.append)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        async with asyncio.timeout(5):
+            _, writer = await asyncio.open_connection(*listening.getsockname())
+            while len(accepted) < 1:
+                await asyncio.sleep(0.01)
+            client = socket.socket()
+            resource.setrlimit(resource.RLIMIT_NOFILE, (client.fileno() + 1, hard))
+            client.connect(listening.getsockname())
+            await asyncio.sleep(2 * PAUSE)
+            assert len(accepted) == 1
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            while len(accepted) < 2:
+                await asyncio.sleep(0.01)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        place.close()
+        for sock in (client, *accepted):
+            sock.close()
+        writer.close()

@@ -17,7 +17,7 @@ from control_plane.debounce import Debounce
 from control_plane.snapshots import State
 from meshproxy.config.delta import apply
 from meshproxy.contract import wire
-from meshproxy.contract.discovery import Ack, Hello, Refused, Update
+from meshproxy.contract.discovery import Ack, Hello, Nack, Refused, Update
 from meshproxy.contract.resources import ClusterSpec, EndpointSpec, EndpointsSpec, Snapshot
 from meshproxy.contract.wire import ContractError
 from meshproxy.identity import signing_request, tls
@@ -412,6 +412,29 @@ async def test_a_proxy_that_never_answers_delays_nobody(tmp_path: Path) -> None:
             assert proxy.state is State.STALE
             # One update in flight: the newer one waits for the answer to the older.
             assert proxy.sent_version != plane.wanted[WORKLOAD].version
+
+
+async def test_what_a_proxy_says_of_itself_is_not_kept_without_end(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Megabytes of reasons, or of a name, are neither shown nor logged."""
+    huge = "x" * 1_500_000
+    async with Plane(tmp_path / "plane", free_port()).running() as plane:
+        plane.want(WORKLOAD, mesh())
+        sidecar = await joined(plane, tmp_path / "sidecar")
+        async with by_hand(plane, sidecar) as connection:
+            update = wire.decode(await connection.recv(), Update)
+            nack = Nack(nonce=update.nonce, version="", path=huge, reason=huge)
+            await connection.send(wire.encode(nack).decode())
+            proxy = plane.discovery.proxies[WORKLOAD]
+            await until(lambda: proxy.state is State.REFUSED)
+        assert len(proxy.reason) + len(proxy.path) < 5_000
+        context = tls.plane_context("".join(plane.authority.roots()), sidecar.certificates.file)
+        uri = f"wss://127.0.0.1:{plane.port}/v1/discovery"
+        async with connect(uri, ssl=context, proxy=None, close_timeout=0.1) as connection:
+            await connection.send(wire.encode(Hello(workload=huge)).decode())
+            assert len(await connection.recv()) < 5_000
+    assert all(len(record.getMessage()) < 10_000 for record in caplog.records)
 
 
 async def test_the_newest_connection_of_a_proxy_wins(tmp_path: Path) -> None:

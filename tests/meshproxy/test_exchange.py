@@ -40,6 +40,7 @@ from meshproxy.policies.load_balancing.tokens import Tokens
 from meshproxy.policies.load_shedding import LoadShedding
 from meshproxy.policies.loop_detection import LoopDetection
 from meshproxy.policies.mirroring import Load
+from meshproxy.policies.outcome import FAIR, HURRIED
 from meshproxy.policies.propagation import Propagation
 from meshproxy.policies.replay import ReplayMemory
 from meshproxy.policies.retry import Retry
@@ -1050,14 +1051,48 @@ def test_a_client_that_leaves_proves_nothing() -> None:
 def test_a_deadline_is_a_failure_of_who_had_not_begun_to_answer(answered: bool) -> None:
     """How long a stream takes that has begun, the request decides."""
     scene = Scene()
-    scene.call("100m")
+    scene.call(f"{FAIR * 1000 + 1:.0f}m")
     scene.first.lend()
     if answered:
         scene.exchange.on_response_head(ResponseHead(200, [], length=CHUNKED))
-    scene.caller.surroundings.sleep(0.1 + 2 * TICK)
+    scene.caller.surroundings.sleep(FAIR + 3 * TICK)
     [(_, _, code, _)] = scene.first.judged
     assert code == ("downstream-closed" if answered else "deadline-exceeded")
     assert scene.at_rest()
+
+
+@pytest.mark.parametrize("how", ["struck", "answered", "ended", "reset", "early"])
+def test_an_endpoint_is_not_judged_by_callers_in_a_hurry(how: str) -> None:
+    """A caller that allows a millisecond proves nothing, however it comes to an end."""
+    scene = Scene()
+    scene.call("100m")
+    scene.first.lend()
+    exchange, late = scene.exchange, [field(b"grpc-status", b"4")]
+    if how == "struck":
+        scene.caller.surroundings.sleep(0.1 + 2 * TICK)
+    elif how == "answered":
+        exchange.on_response_head(ResponseHead(200, late, length=0))
+        exchange.on_response_end(None)
+    elif how == "ended":
+        exchange.on_response_head(ResponseHead(200, [], length=CHUNKED))
+        exchange.on_response_end(late)
+    else:
+        scene.caller.surroundings.time += 0.11 if how == "reset" else 0.05
+        exchange.on_response_reset("upstream-reset", reused=False)
+    [(_, _, code, _)] = scene.first.judged
+    assert code == ("upstream-reset" if how == "early" else HURRIED)
+    assert scene.at_rest()
+
+
+def test_time_that_a_route_allows_is_held_against_the_endpoint() -> None:
+    """However little that is, the operator has meant it; also where the caller allows more."""
+    route = RouteSpec(name="all", backends=(BackendSpec(cluster="catalog"),), request_timeout=100)
+    scene = Scene(route)
+    scene.call("500m")
+    scene.first.lend()
+    scene.caller.surroundings.sleep(0.1 + 2 * TICK)
+    [(_, _, code, _)] = scene.first.judged
+    assert code == "deadline-exceeded"
 
 
 def test_a_tunnel_is_judged_when_it_opens() -> None:

@@ -5,10 +5,13 @@ import pytest
 from meshproxy.message import field
 from meshproxy.policies.outcome import (
     GATEWAY_ERROR,
+    HURRIED,
     LOCAL_FAILURE,
     NOTHING,
     SERVER_ERROR,
     SUCCESS,
+    excuse,
+    is_late,
     outcome,
     shed,
 )
@@ -48,7 +51,7 @@ def test_every_code_of_a_failed_attempt_is_known() -> None:
     }  # fmt: skip
     assert ours == {
         "downstream-closed", "overflow", "not-ready", "fields-too-large", "body-timeout",
-        "upgrade-not-supported", "overloaded",
+        "upgrade-not-supported", "overloaded", "memory-pressure",
     }  # fmt: skip
     assert outcome(200, "0", "upstream-closed") == LOCAL_FAILURE
 
@@ -57,5 +60,25 @@ def test_who_sheds_load_says_so() -> None:
     """In a field of the mesh, like any refusal."""
     assert shed([field(b"x-mesh-refusal", b"overloaded")])
     assert not shed([field(b"x-mesh-refusal", b"connect-failed")])
+    assert shed([field(b"x-mesh-refusal", b"overflow")])
     assert not shed([])
+
+
+def test_what_a_proved_peer_has_refused_for_no_fault_of_its_app() -> None:
+    """It has enough to do, or the client did not deliver; all else may be its app's."""
+    for code in REFUSALS:
+        excused = excuse([field(b"x-mesh-refusal", code.encode())])
+        assert bool(excused) == (
+            code in ("overloaded", "overflow", "body-timeout", "memory-pressure")
+        )
+        assert not excused or outcome(503, "4", excused) == NOTHING
+    assert excuse(None) == excuse([]) == ""
+
+
+def test_an_answer_that_time_is_up() -> None:
+    """By either status; and of who was in a hurry, it proves nothing."""
+    assert is_late(504, None)
+    assert is_late(200, "4")
+    assert not is_late(503, "14")
+    assert outcome(504, "4", HURRIED) == NOTHING
     assert not shed(None)

@@ -1,6 +1,7 @@
 """What goes along with a request, and which calls are made for which request."""
 
 from math import inf
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -234,3 +235,19 @@ def test_nothing_is_never_changed() -> None:
     assert NOTHING.own() is not NOTHING
     context: Context[str] = Context()
     assert context.own() is context
+
+
+def test_what_is_made_for_a_copy_is_no_more_real_than_that() -> None:
+    """Of a call that says more itself, too; but where it may be for a real request, it is."""
+    copy, real = Context[Any](), Context[Any]()
+    copy.mirrored = True
+    assert read([field(b"x-mesh-criticality", b"default")], 0.0).within(copy).mirrored
+    table = Propagation[Any]()
+    table.enter(copy, (TRACE,), b"")
+    found = table.find((TRACE,), b"")
+    assert found is not None
+    assert found.mirrored
+    table.enter(real, (TRACE,), b"")
+    found = table.find((TRACE,), b"")
+    assert found is not None
+    assert not found.mirrored
