@@ -404,3 +404,26 @@ def test_a_key_that_is_slow_to_check_is_refused() -> None:
     slow = {**RSA.as_dict(private=False), "e": part(b"\x01" + bytes(254) + b"\x01")}
     with pytest.raises(ContractError, match="exponent"):
         Jwt((issuer(keys=json.dumps({"keys": [slow]})),))
+
+
+@pytest.mark.parametrize("name", ["x-jwt-assertion", "x_jwt_assertion", "X-Jwt_Assertion"])
+@pytest.mark.parametrize("configured", ["X-Jwt-Assertion", "x_jwt_assertion"])
+def test_underscores_hide_no_token(name: str, configured: str) -> None:
+    """To CGI-style servers both are one field: what they would believe is checked."""
+    jwt = Jwt((issuer(headers=(TokenHeaderSpec(name=configured),)),))
+    assert jwt.check(ask(None, (name, GOOD["ES256"])), NOW) == CLAIMS
+    with pytest.raises(InvalidToken):
+        jwt.check(ask(None, (name, WRONG_SIGNATURE)), NOW)
+    both = (("x-jwt-assertion", GOOD["ES256"]), ("x_jwt_assertion", WRONG_SIGNATURE))
+    with pytest.raises(InvalidToken, match="several"):
+        jwt.check(ask(None, *both), NOW)
+
+
+def test_no_separator_of_parameters_hides_a_token() -> None:
+    """`;` is one to some servers."""
+    jwt = Jwt((issuer(params=("access_token",)),))
+    for between in ("&", ";"):
+        path = f"/?a=b{between}access_token="
+        assert jwt.check(ask(None, path=path + GOOD["ES256"]), NOW) == CLAIMS
+        with pytest.raises(InvalidToken):
+            jwt.check(ask(None, path=path + WRONG_SIGNATURE), NOW)
