@@ -32,7 +32,7 @@ from control_plane.resources.parse import parse
 from meshproxy.codec import grpc, http1
 from meshproxy.codec.chunked import encode_chunk, encode_last_chunk
 from meshproxy.codec.client_hello import read_client_hello
-from meshproxy.codec.http2 import ServerSession
+from meshproxy.codec.http2 import ClientSession, ServerSession
 from meshproxy.codec.sniff import may_become_http, sniff, sniff_greeting
 from meshproxy.config import strict_yaml
 from meshproxy.contract import wire
@@ -62,6 +62,7 @@ from tests.control_plane.test_authority import KEY as CSR_KEY
 from tests.control_plane.test_authority import request as csr_of
 from tests.fuzz import mutation
 from tests.helpers.certificates import TestAuthority, der, uri
+from tests.helpers.http2 import Wire
 from tests.meshproxy.codec.recorder import (
     Requests,
     Responses,
@@ -235,6 +236,50 @@ def http2_referees(data: bytes) -> None:
                 assert theirs.get(b":path", [head.path]) == [head.path]
                 for name, value, _ in head.fields:
                     assert name == b"cookie" or value in theirs[name]
+
+
+def _answer(*frames: Callable[[Wire], bytes]) -> bytes:
+    wire = Wire()
+    return wire.settings() + wire.settings_ack() + b"".join(frame(wire) for frame in frames)
+
+
+ANSWER: Final = [(":status", "200"), ("x-a", "b")]
+ANSWERS: Final = [
+    _answer(lambda w: w.headers(1, [(":status", "204")])),
+    _answer(lambda w: w.headers(1, ANSWER, end=False), lambda w: w.data(1, b"abc"), lambda w: w.data(1, b"", end=True)),
+    _answer(lambda w: w.headers(1, [*ANSWER, ("content-length", "3")], end=False), lambda w: w.data(1, b"abc", end=True)),
+    _answer(lambda w: w.headers(1, [(":status", "103"), ("link", "</a>")], end=False), lambda w: w.headers(1, ANSWER)),
+    _answer(lambda w: w.headers(1, ANSWER, end=False), lambda w: w.data(1, b"x"), lambda w: w.headers(1, [("x-sum", "1")])),
+    _answer(lambda w: w.headers(1, ANSWER, end=False), lambda w: w.reset(1)),
+    _answer(lambda w: w.goaway(1), lambda w: w.headers(1, ANSWER)),
+    _answer(lambda w: w.ping(), lambda w: w.window(0, 10), lambda w: w.window(1, 10), lambda w: w.headers(1, ANSWER)),
+]  # fmt: skip
+
+
+def _asked(pieces: Iterable[bytes]) -> list[Any]:
+    session, stream = ClientSession(lambda: None), Stream(method=b"GET")
+    stream.id = session.send_head(stream, RequestHead(b"GET", b"catalog", b"/", []), ended=True)
+    sent = session.data_to_send()
+    for piece in pieces:
+        session.feed(piece, 0.0)
+        sent += session.data_to_send()
+    assert len(sent) <= 4096 + 4 * sum(map(len, pieces))
+    return [
+        word if word[0] != "head" else (word[1].status, tuple(word[1].fields), word[1].length)
+        for word in stream.heard
+    ]
+
+
+@target(ANSWERS)
+def http2_answers(data: bytes) -> None:
+    """Any cut of what a server says gives the same answer; it begins once, and ends once at most."""
+    whole = _asked([data])
+    for pieces in cuts(data):
+        assert _asked(pieces) == whole
+    kinds = [word[0] for word in whole]
+    assert kinds.count("end") <= 1
+    assert sum(isinstance(kind, int) for kind in kinds) <= 1
+    assert "end" not in kinds or not {"malformed", "lost"} & set(kinds)
 
 
 def _blocks(data: bytes) -> Iterable[tuple[int, dict[bytes, list[bytes]]]]:
