@@ -39,3 +39,12 @@ def memory(pid: int) -> Memory:
         rss=sizes["Rss"] / _MEGABYTE,
         private=(sizes["Private_Clean"] + sizes["Private_Dirty"]) / _MEGABYTE,
     )
+
+
+def below(pid: int) -> list[int]:
+    """Return all descendants of a process."""
+    found = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        for child in (task / "children").read_text().split():
+            found += [int(child), *below(int(child))]
+    return found

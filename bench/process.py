@@ -21,7 +21,12 @@ class StartError(Exception):
 
 
 class Process:
-    """One running program; what it says goes to `log`."""
+    """
+    One running program; what it says goes to `log`.
+
+    Attributes:
+        admin: Port of a sidecar's own pages; 0 for other programs.
+    """
 
     def __init__(
         self,
@@ -33,6 +38,7 @@ class Process:
     ) -> None:
         self.name = name
         self.log = log
+        self.admin = 0
         with log.open("wb") as out:
             try:
                 self._popen = subprocess.Popen(
@@ -56,14 +62,14 @@ class Process:
     def running(self) -> bool:
         return self._popen.poll() is None
 
-    def until(self, what: str, holds: Callable[[], bool]) -> None:
+    def until(self, what: str, holds: Callable[[], bool], patience: float = STARTING) -> None:
         """
         Wait until `holds`.
 
         Raises:
             StartError: The program has ended before that, or takes too long.
         """
-        deadline = time.monotonic() + STARTING
+        deadline = time.monotonic() + patience
         while not holds():
             if not self.running:
                 raise StartError(f"{self.name} ended with {self._popen.poll()}:\n{self.tail()}")

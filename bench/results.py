@@ -32,14 +32,15 @@ class Results:
     remarks: dict[str, str] = field(default_factory=dict)
 
     def values(self, peer: str, metric: str) -> list[float]:
-        return [one[metric] for one in self.samples.get(peer, []) if one is not None]
+        rounds = self.samples.get(peer, [])
+        return [one[metric] for one in rounds if one is not None and metric in one]
 
     def ratio(self, metric: str, base: str, peer: str = OURS) -> float | None:
         pairs = zip(self.samples.get(peer, []), self.samples.get(base, []), strict=False)
         ratios = [
             mine[metric] / theirs[metric]
             for mine, theirs in pairs
-            if mine is not None and theirs is not None and theirs[metric] > 0
+            if mine is not None and theirs is not None and theirs.get(metric, 0) > 0
         ]
         return statistics.median(ratios) if ratios else None
 
@@ -66,16 +67,18 @@ def verdicts(results: Results, metric: Metric) -> list[dict[str, Any]]:
     """Judge one metric by its targets; `met` is None where a peer has no figures."""
     found = []
     for target in targets(results.workload.name, metric.key):
-        ratio = results.ratio(metric.key, target.base)
+        ratio, figure = None, max(results.values(OURS, metric.key), default=None)
+        if target.base is not None:
+            figure = ratio = results.ratio(metric.key, target.base)
         found.append(
             {
-                "workload": target.workload,
+                "workload": results.workload.name,
                 "metric": target.metric,
                 "base": target.base,
                 "reach": target.text(),
                 "heading": target.heading,
                 "ratio": ratio,
-                "met": None if ratio is None else target.met(ratio),
+                "met": None if figure is None else target.met(figure),
             }
         )
     return found
@@ -89,7 +92,7 @@ def _section(results: Results) -> str:
     peers = list(results.samples)
     base = results.workload.base
     lines = [["", *peers, "reach"]]
-    for metric in results.workload.metrics:
+    for metric in results.workload.rows:
         cells = [metric.title]
         for peer in peers:
             values = results.values(peer, metric.key)
@@ -107,10 +110,11 @@ def _section(results: Results) -> str:
 
 
 def _verdict(found: Mapping[str, Any], base: str) -> str:
-    reach = found["reach"] if found["base"] == base else f"{found['reach']} x {found['base']}"
+    usual = found["base"] in (base, None)
+    reach = found["reach"] if usual else f"{found['reach']} x {found['base']}"
     if found["met"] is None:
         return f"{reach} ?"
-    ratio = "" if found["base"] == base else f" ({found['ratio']:.2f})"
+    ratio = "" if usual else f" ({found['ratio']:.2f})"
     return f"{reach} {'met' if found['met'] else 'MISSED'}{ratio}"
 
 
@@ -136,7 +140,7 @@ def as_json(all_results: Sequence[Results]) -> dict[str, Any]:
         "targets": [
             verdict
             for results in all_results
-            for metric in results.workload.metrics
+            for metric in results.workload.rows
             for verdict in verdicts(results, metric)
         ],
     }
@@ -160,7 +164,7 @@ def _workload(results: Results) -> dict[str, Any]:
                         "ratio": results.ratio(metric.key, workload.base, peer),
                         "values": values,
                     }
-                    for metric in workload.metrics
+                    for metric in workload.rows
                     if (values := results.values(peer, metric.key))
                 },
             }

@@ -25,8 +25,12 @@ from .gate import Gate, audit
 from .join_tokens import JoinTokens
 from .metrics import Metrics
 from .resources.attachment import SPECIFICITY
+from .revocation import Revocation
 from .snapshots import Proxy, State
 from .store import State as MeshState
+
+REVOKED = "REVOKED"
+"""State of a proxy with which nobody speaks, because its identity has been revoked."""
 
 _LARGEST_BODY = 64 << 10
 
@@ -45,7 +49,7 @@ class Api:
     """
     Reads from the parts of the control plane that it is handed: `state` and `proxies` tell what is
     so now, `identity_of` and `snapshot_for` what a workload (``namespace/name``) is entitled to;
-    identities in `revoked` get no token; `parts` answer what is not answered here.
+    identities in `revoked` get no token, `revocations` tell since when and why; `parts` answer what is not answered here.
     """
 
     def __init__(
@@ -60,6 +64,7 @@ class Api:
         tokens: JoinTokens,
         metrics: Metrics,
         revoked: Container[SpiffeId] = (),
+        revocations: Callable[[], Iterable[Revocation]] = list,
         parts: Iterable[Part] = (),
     ) -> None:
         self._gate = gate
@@ -70,6 +75,7 @@ class Api:
         self._authority = authority
         self._tokens = tokens
         self._revoked = revoked
+        self._revocations = revocations
         self._parts = parts
         self._metrics = metrics
         self._started = time.monotonic()
@@ -120,6 +126,7 @@ class Api:
                 },
                 "findings": state.findings,
                 "proxies": self.count_proxies(),
+                "revoked": self._all_revoked(),
             }
         )
 
@@ -131,7 +138,11 @@ class Api:
         workload = f"{request.match_info['namespace']}/{request.match_info['name']}"
         snapshot = self._snapshot_for(workload)
         if snapshot is None:
-            return answers.refuse(404, f"There is no snapshot for {workload}: no such workload.")
+            return answers.refuse(
+                404,
+                f"There is no snapshot for {workload} now: no such workload, or it waits for the"
+                " keys of a new issuer (`meshctl status` says so).",
+            )
         return answers.say(without_secrets(snapshot))
 
     async def _roots(self, _request: web.Request) -> web.Response:
@@ -162,8 +173,30 @@ class Api:
 
     def count_proxies(self) -> dict[str, int]:
         """Return how many proxies are in each state."""
-        found = Counter(proxy.state.value for proxy in self._known())
-        return {state.value: found[state.value] for state in State}
+        found = Counter(self._state_of(proxy) for proxy in self._known())
+        return {state: found[state] for state in (*State, REVOKED)}
+
+    def _state_of(self, proxy: Proxy) -> str:
+        """Return its state; of one that is away because nobody speaks with it, that."""
+        away = proxy.state is State.DISCONNECTED
+        return REVOKED if away and self._is_revoked(proxy.workload) else proxy.state.value
+
+    def _is_revoked(self, workload: str) -> bool:
+        identity = self._identity_of(workload)
+        return identity is not None and identity in self._revoked
+
+    def _all_revoked(self) -> list[dict[str, Any]]:
+        """Return the identities that are cut off, and the workloads that are so with them."""
+        workloads = sorted(self._state().workloads)
+        return [
+            {
+                **msgspec.structs.asdict(entry),
+                "workloads": [
+                    one for one in workloads if str(self._identity_of(one)) == entry.identity
+                ],
+            }
+            for entry in self._revocations()
+        ]
 
     def _known(self) -> list[Proxy]:
         never = "It has not connected since the control plane started."
@@ -173,12 +206,20 @@ class Api:
             for workload in sorted(workloads)
         ]
 
+    def _reason_of(self, proxy: Proxy) -> str:
+        if self._state_of(proxy) != REVOKED:
+            return proxy.reason
+        for entry in self._revocations():
+            if entry.identity == str(self._identity_of(proxy.workload)) and entry.reason:
+                return f"Its identity has been revoked: {entry.reason}"
+        return "Its identity has been revoked."
+
     def _described(self, proxy: Proxy, now: float) -> dict[str, Any]:
         return {
             "workload": proxy.workload,
             "identity": proxy.identity or str(self._identity_of(proxy.workload) or ""),
-            "state": proxy.state.value,
-            "reason": proxy.reason,
+            "state": self._state_of(proxy),
+            "reason": self._reason_of(proxy),
             "path": proxy.path,
             "sent_version": proxy.sent_version,
             "acked_version": proxy.acked_version,

@@ -2,6 +2,7 @@
 The keys of token issuers that are not written in a policy: in a file beside it, or fetched.
 
     RequestAuthentication ─▶ jwksFile, jwksUri ─▶ here ─▶ known: (policy, issuer) → keys ─▶ generate
+                                                    ├─▶ awaited: policies without their first answer
                                                     └─▶ findings, metrics, a copy on the disk
 
 Proxies fetch nothing: an address in a policy makes one program ask it, not each sidecar.
@@ -21,9 +22,8 @@ set nothing is repeated in a message.
 import asyncio
 import json
 import logging
-import stat
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
@@ -41,6 +41,9 @@ from meshproxy import private_file
 from meshproxy.backoff import Backoff
 from meshproxy.private_file import PrivateFileError
 
+from . import key_files
+from .key_files import KeyFileError, OutsideError
+from .resources.duration import milliseconds
 from .resources.finding import Finding
 from .resources.model import DEFAULT_MESH
 from .resources.request_authentication import problem_of_key_set
@@ -53,7 +56,6 @@ log = logging.getLogger(__name__)
 LARGEST: Final = 1 << 20
 MOST_KEYS: Final = 100
 WITHIN: Final = 10.0
-REFRESH: Final = 300.0
 LOOK: Final = 0.5
 """Seconds between looks at files."""
 AT_ONCE: Final = 8
@@ -69,11 +71,24 @@ class UnusableError(Exception):
     """There is no key set to be had; says why, in words of our own."""
 
 
+class ForbiddenError(UnusableError):
+    """Nothing from there may be used, nor what was had from there before."""
+
+
 class Place(NamedTuple):
     """Where a key set is: an address, or a file."""
 
     kind: str
     name: str
+
+
+class _Asked(NamedTuple):
+    """An issuer whose keys are elsewhere, and where."""
+
+    policy: RequestAuthentication
+    number: int
+    rule: JWTRule
+    place: Place
 
 
 class Figure(NamedTuple):
@@ -106,6 +121,7 @@ class _Held:
         keys: The last good ones; empty before.
         at: When they were found good, in seconds since the epoch.
         problem: Why there are no newer ones.
+        answered: It has been tried to get them, well or in vain.
     """
 
     def __init__(self) -> None:
@@ -113,6 +129,11 @@ class _Held:
         self.at: float | None = None
         self.problem = ""
         self.failures = 0
+        self.answered = False
+
+    @property
+    def awaited(self) -> bool:
+        return not self.answered and not self.keys
 
 
 class KeySets:
@@ -121,14 +142,15 @@ class KeySets:
 
     Attributes:
         known: As `generate` wants them.
-        on_changed: Called whenever `known` has changed by other things than the state.
+        on_changed: Called whenever `known` or `awaited` has changed by other things than the state.
     """
 
     def __init__(
         self,
         folder: Path,
+        paths: Sequence[Path],
         *,
-        refresh: float = REFRESH,
+        refresh: float | None = None,
         look: float = LOOK,
         retry: float = 1.0,
         tls: SSLContext | bool = True,
@@ -137,7 +159,8 @@ class KeySets:
         """
         Args:
             folder: For what is to be remembered.
-            refresh: Seconds between two fetches of what is good.
+            paths: Files and folders of the configuration, which a `jwksFile` may not lead out of.
+            refresh: Seconds between two fetches of what is good; as the MeshConfig says by default.
             look: Seconds between two looks at a file.
             retry: Seconds that the first repetition of a fetch waits at most.
             tls: How servers are checked; the system's roots by default.
@@ -146,12 +169,16 @@ class KeySets:
         self.known: Mapping[tuple[str, str], str] = {}
         self.on_changed: Callable[[], None] = lambda: None
         self._folder = folder
-        self._refresh = refresh
+        self._paths = tuple(paths)
+        self._folders: list[Path] = []
+        self._given_refresh = refresh
+        self._refresh = refresh or 0.0
         self._look = look
         self._retry = retry
         self._tls = tls
         self._wall = wall
         self._state = State()
+        self._asked: tuple[_Asked, ...] = ()
         self._held: dict[Place, _Held] = {}
         self._woken = asyncio.Event()
         self._room = asyncio.Semaphore(AT_ONCE)
@@ -161,60 +188,63 @@ class KeySets:
 
     def follow(self, state: State) -> None:
         """Ask for what `state` wants from now on, beginning with what is remembered of it."""
+        mesh = state.mesh_config or DEFAULT_MESH
         self._state = state
-        wanted = {place for _, _, _, place in _asked(state)}
+        self._folders = key_files.folders(self._paths, mesh)
+        self._refresh = self._given_refresh or milliseconds(mesh.spec.jwks.refresh) / 1000
+        self._asked = tuple(_asks(state))
+        wanted = {one.place for one in self._asked}
         for place in self._held.keys() - wanted:
             del self._held[place]
             self._forget(place)
         for place in wanted - self._held.keys():
             held = self._held[place] = self._remembered(place)
             if place.kind == "file":  # at hand: nobody need wait for it
-                self._note(place, held, _judged(_read(Path(place.name))))
+                self._note(place, held, _judged(self._read(place)))
         self._renew()
         self._woken.set()
 
     async def run(self) -> None:
         """Read and fetch until cancelled."""
-        running: dict[Place, asyncio.Task[None]] = {}
+        running: dict[tuple[Place, _Held, float], asyncio.Task[None]] = {}
         async with asyncio.TaskGroup() as tasks:
             while True:
                 self._woken.clear()
-                for place in running.keys() - self._held.keys():
-                    running.pop(place).cancel()
-                for place, held in self._held.items():
-                    if place not in running:
-                        keep = self._watch if place.kind == "file" else self._fetch_again
-                        running[place] = tasks.create_task(keep(place, held))
+                wanted = {(place, held, self._refresh) for place, held in self._held.items()}
+                for one in running.keys() - wanted:
+                    running.pop(one).cancel()
+                for one in wanted - running.keys():
+                    place, held, _ = one
+                    keep = self._watch if place.kind == "file" else self._fetch_again
+                    running[one] = tasks.create_task(keep(place, held))
                 await self._woken.wait()
 
     # Telling --------------------------------------------------------------------------------------
 
+    def awaited(self) -> list[RequestAuthentication]:
+        """Return the policies of which a key set is being asked for, for the first time."""
+        return [one.policy for one in self._asked if self._held[one.place].awaited]
+
     def findings(self) -> Iterator[Finding]:
         """Yield what could not be had."""
-        for policy, index, rule, place in _asked(self._state):
+        for policy, index, rule, place in self._asked:
             held = self._held[place]
-            if not held.problem:
+            problem = "is asked for the first time" if held.awaited else held.problem
+            if not problem:
                 continue
             effect = "no token of this issuer is right until then"
             if held.at is not None:
                 effect = f"the keys of {_moment(held.at)} hold until then"
-            name = f"{policy.metadata.namespace}/{policy.metadata.name}"
-            where = self._state.locations.get(f"{policy.kind}/{name}")
-            yield Finding(
-                file=where.file if where else "",
-                line=where.line if where else 0,
-                kind=policy.kind,
-                name=name,
-                field=f"spec.jwtRules[{index}].{'jwksUri' if rule.jwks_uri else 'jwksFile'}",
-                message=f"{held.problem}; {effect}",
-                severity="unresolved",
+            field = f"spec.jwtRules[{index}].{'jwksUri' if rule.jwks_uri else 'jwksFile'}"
+            yield self._state.finding(
+                policy.kind, _name(policy), field, f"{problem}; {effect}", "unresolved"
             )
 
     def figures(self) -> list[Figure]:
         """Return what is known of the issuers, of a bounded number of them."""
         now = self._wall()
         found: dict[str, Figure] = {}
-        for _, _, rule, place in _asked(self._state):
+        for _, _, rule, place in self._asked:
             held = self._held[place]
             age = None if held.at is None else max(0.0, now - held.at)
             before = found.get(rule.issuer)
@@ -225,14 +255,24 @@ class KeySets:
     # Getting --------------------------------------------------------------------------------------
 
     async def _watch(self, place: Place, held: _Held) -> None:
-        path, before, found = Path(place.name), None, None
+        before, found = None, None
         while True:
             await asyncio.sleep(self._look)
             # Read each time, not only when its time has changed: clocks are coarse, files small.
-            data = await asyncio.to_thread(_read, path)
+            data = await asyncio.to_thread(self._read, place)
             if found is None or data != before:
                 before, found = data, await asyncio.to_thread(_judged, data)
-            self._note(place, held, found)
+            if self._note(place, held, found):
+                self.on_changed()
+
+    def _read(self, place: Place) -> bytes | UnusableError:
+        """Return what is in a file, or why that cannot be told."""
+        try:
+            return key_files.read(Path(place.name), self._folders, LARGEST + 1)
+        except OutsideError as error:
+            return ForbiddenError(str(error))
+        except KeyFileError as error:
+            return UnusableError(str(error))
 
     async def _fetch_again(self, place: Place, held: _Held) -> None:
         backoff = Backoff(base=self._retry, cap=self._refresh)
@@ -243,7 +283,8 @@ class KeySets:
                     found = await asyncio.to_thread(_judged, data)
                 except UnusableError as error:
                     found = error
-            self._note(place, held, found)
+            if self._note(place, held, found):
+                self.on_changed()
             if isinstance(found, str):
                 backoff.reset()
                 # Not all at the same time, and not all control planes either.
@@ -251,13 +292,20 @@ class KeySets:
             else:
                 await asyncio.sleep(backoff.next())
 
-    def _note(self, place: Place, held: _Held, found: str | UnusableError) -> None:
+    def _note(self, place: Place, held: _Held, found: str | UnusableError) -> bool:
+        """Take note of an answer; say whether anything is known or awaited now that was not before."""
+        awaited, held.answered = held.awaited, True
         if isinstance(found, UnusableError):
             held.failures += 1
             if held.problem != str(found):
                 log.warning("keys of %r: %s", place.name, found)
             held.problem = str(found)
-            return
+            if isinstance(found, ForbiddenError) and held.keys:
+                held.keys, held.at = "", None
+                self._forget(place)
+                self._renew()
+                return True
+            return awaited
         held.problem = ""
         held.at = self._wall()
         same = found == held.keys
@@ -265,17 +313,16 @@ class KeySets:
         if not same or place.kind == "uri":  # files are looked at all the time
             self._remember(place, held)
         if same:
-            return
+            return awaited
         log.info("keys of %r have changed", place.name)
         before = self.known
         self._renew()
-        if self.known != before:
-            self.on_changed()
+        return awaited or self.known != before
 
     def _renew(self) -> None:
         self.known = {
-            (f"{policy.metadata.namespace}/{policy.metadata.name}", rule.issuer): held.keys
-            for policy, _, rule, place in _asked(self._state)
+            (_name(policy), rule.issuer): held.keys
+            for policy, _, rule, place in self._asked
             if (held := self._held.get(place)) is not None and held.keys
         }
 
@@ -312,40 +359,31 @@ class KeySets:
         return self._folder / f"{sha256(repr(tuple(place)).encode()).hexdigest()[:32]}.json"
 
 
-def _asked(state: State) -> Iterator[tuple[RequestAuthentication, int, JWTRule, Place]]:
+def _asks(state: State) -> Iterator[_Asked]:
     """Yield each issuer whose keys are elsewhere, and where."""
     mesh = state.mesh_config or DEFAULT_MESH
-    for key, policy in state.security.items():
+    for policy in state.security.values():
         if not isinstance(policy, RequestAuthentication):
             continue
-        for index, rule in enumerate(policy.spec.jwt_rules):
+        for number, rule in enumerate(policy.spec.jwt_rules):
             if rule.jwks_file is not None:
-                where = state.locations.get(key)
-                beside = Path(where.file).parent if where else Path()
-                yield policy, index, rule, Place("file", str(beside / rule.jwks_file))
+                path = key_files.place_of(policy, rule.jwks_file, state)
+                yield _Asked(policy, number, rule, Place("file", str(path)))
             elif rule.jwks_uri is not None and allowed(rule.jwks_uri, mesh):
-                yield policy, index, rule, Place("uri", rule.jwks_uri)
+                yield _Asked(policy, number, rule, Place("uri", rule.jwks_uri))
 
 
-# Reading, fetching, checking ------------------------------------------------------------------------
+def _name(policy: RequestAuthentication) -> str:
+    return f"{policy.metadata.namespace}/{policy.metadata.name}"
 
 
-def _read(path: Path) -> bytes | str:
-    """Return what is in a file, or why that cannot be told."""
+# Fetching, checking ---------------------------------------------------------------------------------
+
+
+def _judged(data: bytes | UnusableError) -> str | UnusableError:
+    if isinstance(data, UnusableError):
+        return data
     try:
-        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would never end
-            return "is not a regular file"
-        with path.open("rb") as file:
-            return file.read(LARGEST + 1)
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "no name of a file"
-        return f"cannot be read: {reason}"
-
-
-def _judged(data: bytes | str) -> str | UnusableError:
-    try:
-        if isinstance(data, str):
-            raise UnusableError(data)
         return _checked(data)
     except UnusableError as error:
         return error

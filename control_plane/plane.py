@@ -37,9 +37,9 @@ from .generate.snapshot import generate
 from .join_tokens import JoinTokens
 from .key_sets import KeySets
 from .metrics import Metrics
+from .new_issuers import NewIssuers
 from .outline_api import OutlineApi
 from .resources.duration import milliseconds
-from .resources.finding import Finding
 from .resources.model import DEFAULT_MESH, MeshConfig
 from .revocation import Revocations
 from .rotation import Guide, Holder, holders
@@ -98,8 +98,9 @@ class Plane:
                 revoked=self._revocations,
             )
         self._metrics = Metrics()
-        self._key_sets = KeySets(state / "key-sets")
-        self._key_sets.follow(self._store.state)
+        self._key_sets = KeySets(state / "key-sets", config.files)
+        self._new_issuers = NewIssuers(self._key_sets)
+        self._follow_keys(self._store.state)
         self._metrics.watch_key_sets(self._key_sets.figures)
         self._enrolment = Enrolment(
             authority=self._authority,
@@ -132,6 +133,7 @@ class Plane:
             tokens=self._tokens,
             metrics=self._metrics,
             revoked=self._revocations,
+            revocations=lambda: self._revocations.entries,
             parts=[
                 CertificatesApi(
                     authority=self._authority,
@@ -153,15 +155,17 @@ class Plane:
         Raises:
             StartError: A port is taken.
         """
-        self._store.subscribe(self._key_sets.follow)  # before the proxies are told
+        self._store.subscribe(self._follow_keys)  # before the proxies are told
         self._store.subscribe(lambda _state: self._discovery.changed())
-        self._key_sets.on_changed = self._discovery.changed
+        self._key_sets.on_changed = self._on_keys_changed
+        self._new_issuers.on_over = self._discovery.changed
         self._authority.on_changed = self._on_trust_changed
         self._revocations.on_changed = self._on_revocations_changed
         async with self._serving(), asyncio.TaskGroup() as tasks:
             running = [
                 tasks.create_task(self._source.run()),
                 tasks.create_task(self._key_sets.run()),
+                tasks.create_task(self._new_issuers.run()),
                 tasks.create_task(self._discovery.run()),
                 tasks.create_task(self._certificate.keep()),
                 tasks.create_task(self._guide.run()),
@@ -220,20 +224,21 @@ class Plane:
         """Return the state in force, with the findings that do not come from the files alone."""
         state = self._store.state
         state = msgspec.structs.replace(
-            state, findings=(*state.findings, *self._key_sets.findings())
+            state,
+            findings=(
+                *state.findings,
+                *self._key_sets.findings(),
+                *self._new_issuers.findings(),
+            ),
         )
         wanted = self._mesh.spec.trust_domain
         if wanted == self._authority.trust_domain:
             return state
-        name = self._mesh.metadata.name
-        where = state.locations.get(f"MeshConfig/{self._mesh.metadata.namespace}/{name}")
-        finding = Finding(
-            file=where.file if where else "",
-            line=where.line if where else 0,
-            kind="MeshConfig",
-            name=name,
-            field="spec.trustDomain",
-            message=f"the trust domain is fixed once the authority exists,"
+        finding = state.finding(
+            "MeshConfig",
+            f"{self._mesh.metadata.namespace}/{self._mesh.metadata.name}",
+            "spec.trustDomain",
+            "the trust domain is fixed once the authority exists,"
             f" expected {self._authority.trust_domain!r}, found {wanted!r}",
         )
         return msgspec.structs.replace(state, findings=(*state.findings, finding))
@@ -257,7 +262,10 @@ class Plane:
             or self._mesh.spec.trust_domain != self._authority.trust_domain
         ):
             return None
-        return generate(state, workload, self._trust(), self._key_sets.known)
+        view = self._new_issuers.view(workload)
+        if view is None:
+            return None
+        return generate(view.state, workload, self._trust(), view.key_sets)
 
     def _trust(self) -> TrustSpec:
         return TrustSpec(
@@ -266,6 +274,14 @@ class Plane:
             session_secret=self._session_secret,
             revoked=self._revocations.identities(),
         )
+
+    def _follow_keys(self, state: State) -> None:
+        self._key_sets.follow(state)
+        self._new_issuers.follow(state)
+
+    def _on_keys_changed(self) -> None:
+        self._new_issuers.follow(self._store.state)
+        self._discovery.changed()
 
     def _on_trust_changed(self) -> None:
         self._certificate.follow()

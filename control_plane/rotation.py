@@ -163,7 +163,7 @@ class Guide:
             Lag(
                 holder.workload,
                 not holder.connected,
-                "holds a certificate of the old one",
+                f"holds a certificate of the {'new' if rotation.back else 'old'} one",
             )
             for holder in living
             if holder.issuer != current

@@ -7,6 +7,7 @@ source that could not read must therefore hand in what it knew before.
 """
 
 from collections.abc import Callable
+from typing import Literal
 
 import msgspec
 from msgspec import Struct
@@ -50,6 +51,26 @@ class State(Struct, frozen=True, kw_only=True):
     placements: Placements = Placements()
     findings: tuple[Finding, ...] = ()
     locations: dict[str, Location] = {}
+
+    def finding(
+        self,
+        kind: str,
+        name: str,
+        field: str,
+        message: str,
+        severity: Literal["error", "unresolved"] = "error",
+    ) -> Finding:
+        """Return what is wrong with a resource (``namespace/name``), with the place where it stands."""
+        where = self.locations.get(f"{kind}/{name}")
+        return Finding(
+            file=where.file if where else "",
+            line=where.line if where else 0,
+            kind=kind,
+            name=name,
+            field=field,
+            message=message,
+            severity=severity,
+        )
 
 
 Subscriber = Callable[[State], None]

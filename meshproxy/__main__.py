@@ -1,27 +1,20 @@
 """`meshproxy`: the sidecar's command line."""
 
 import argparse
-import ctypes
 import gc
 import logging
-import os
 import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from meshproxy import __version__
+from meshproxy import __version__, descriptors, malloc
 from meshproxy.confinement import confine, warning_of_root
 from meshproxy.interpreter import advice
 from meshproxy.one_line import log_to_standard_error, one_line
 
 if TYPE_CHECKING:
     from meshproxy.proxy import Takeover
-
-# glibc's malloc, told to keep what large bodies need: otherwise each burst grows and trims the
-# heap (brk 1,000 times a second and page faults; a third of the CPU of a bulk transfer).
-_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
-
 
 LEVELS = ("debug", "info", "warning", "error")
 
@@ -91,7 +84,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _work(channel: int) -> int:
-    _tune_malloc()
+    malloc.tune()
     import uvloop
 
     from meshproxy.lifecycle.channel import ChannelError
@@ -116,7 +109,8 @@ def _run(path: Path, takeover: "Takeover", workers: int | None) -> int:
         return _said(error, 2)
     if warning := advice(sys.version_info[:3]):
         logging.getLogger("meshproxy").warning(warning)
-    _tune_malloc()
+    malloc.tune()
+    descriptors.set_aside()
     import asyncio
 
     import uvloop
@@ -161,17 +155,6 @@ def _said(error: Exception, code: int) -> int:
     logging.shutdown()
     print(f"meshproxy: {one_line(str(error))}", file=sys.stderr)
     return code
-
-
-def _tune_malloc() -> None:
-    if os.uname().sysname != "Linux":
-        return
-    libc = ctypes.CDLL(None)
-    mallopt = getattr(libc, "mallopt", None)  # musl has none
-    if mallopt is not None:
-        mallopt(_M_TRIM_THRESHOLD, 64 << 20)
-        mallopt(_M_MMAP_THRESHOLD, 8 << 20)
-        mallopt(_M_TOP_PAD, 4 << 20)
 
 
 if __name__ == "__main__":

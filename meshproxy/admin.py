@@ -21,18 +21,25 @@ that it made resolve to loopback: DNS rebinding), and requests of other origins 
 
 import asyncio
 import json
+import logging
 import socket
 from collections.abc import Callable, Sequence
 from ipaddress import ip_address
 from math import inf
-from typing import Final
+from typing import Any, Final
 from urllib.parse import parse_qs
 
+from meshproxy import descriptors
 from meshproxy.contract import wire
 from meshproxy.downstream.http1 import Http1Connection
 from meshproxy.downstream.tunnel import ClientTunnel
 from meshproxy.flow import Connection
 from meshproxy.message import TUNNEL, Fields, RequestHead, ResponseHead, field, value_of
+
+log = logging.getLogger("meshproxy.admin")
+
+PAUSE = 0.1
+"""Seconds without accepting after that has failed."""
 
 SWEEP = 5.0
 """Seconds between two looks at the visits' deadlines."""
@@ -67,6 +74,7 @@ class Admin:
     """
 
     draining = False
+    half_closing = True  # a page that is made in a thread is no work to be cancelled
     hop = "admin"
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -76,7 +84,7 @@ class Admin:
         self._slow: set[bytes] = set()
         self._actions: dict[bytes, Page] = {}
         self._connections: dict[Http1Connection | ClientTunnel, None] = {}  # oldest first
-        self._servers: list[asyncio.Server] = []
+        self._greeting: set[asyncio.Task[Any]] = set()
         self.sockets: list[socket.socket] = []
         self._sweep: asyncio.TimerHandle | None = None
 
@@ -103,8 +111,40 @@ class Admin:
         """Serve on these listening sockets."""
         self.sockets = list(sockets)
         for sock in self.sockets:
-            self._servers.append(await self._loop.create_server(self._accept, sock=sock))
+            self._listen(sock)
         self._on_sweep()
+
+    def _listen(self, listening: socket.socket) -> None:
+        if listening in self.sockets:
+            self._loop.add_reader(listening.fileno(), self._on_acceptable, listening)
+
+    def _on_acceptable(self, listening: socket.socket) -> None:
+        """
+        Accept one, with a descriptor that is for nobody else.
+
+        The loop's own server would reset who comes when there is none left: that is how libuv gets
+        rid of them.
+        """
+        try:
+            with descriptors.borrowed():
+                sock, _ = listening.accept()
+        except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+            return
+        except OSError as error:
+            log.error("accept failed: %s", error)
+            self._loop.remove_reader(listening.fileno())
+            self._loop.call_later(PAUSE, self._listen, listening)
+            return
+        task = self._loop.create_task(self._greet(sock))
+        self._greeting.add(task)
+        task.add_done_callback(self._greeting.discard)
+
+    async def _greet(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        try:
+            await self._loop.connect_accepted_socket(self._accept, sock)
+        except OSError:  # the visitor has gone meanwhile
+            sock.close()
 
     def _accept(self) -> Http1Connection:
         connection = Http1Connection(self._loop, self, lambda c: _Visit(c, self))
@@ -115,9 +155,10 @@ class Admin:
 
     def stop_listening(self) -> None:
         """Accept no more; visits that are under way go on."""
-        for server in self._servers:
-            server.close()
-        self._servers.clear()
+        # Closed, never shut down: another process may go on accepting from the same sockets.
+        for listening in self.sockets:
+            self._loop.remove_reader(listening.fileno())
+            listening.close()
         self.sockets.clear()
 
     def close(self) -> None:
@@ -223,10 +264,17 @@ class _Visit:
         assert self._head is not None
         if self._admin.is_slow(self._head):
             loop = self._connection.loop
-            self._thread = loop.run_in_executor(None, self._admin.answer, self._head)
+            self._thread = loop.run_in_executor(None, self._answer, self._head)
             self._thread.add_done_callback(lambda made: self._send(*made.result()))
         else:
-            self._send(*self._admin.answer(self._head))
+            self._send(*self._answer(self._head))
+
+    def _answer(self, head: RequestHead) -> tuple[int, str, bytes]:
+        try:
+            return self._admin.answer(head)
+        except OSError as error:  # no descriptor to read a file, or to load what makes the page
+            log.error("%s cannot be made: %s", head.path.decode("latin-1"), error)
+            return 503, "text", f"this page cannot be made now: {error.strerror}\n".encode()
 
     def _send(self, status: int, kind: str, body: bytes) -> None:
         if self._gone:

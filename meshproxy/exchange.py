@@ -36,6 +36,7 @@ from meshproxy.policies.fault_injection import Injected
 from meshproxy.policies.hedging import Latencies
 from meshproxy.policies.limits import Limit
 from meshproxy.policies.load_balancing.affinity import Affinity
+from meshproxy.policies.load_balancing.another import another
 from meshproxy.policies.load_balancing.hash_key import HashKey
 from meshproxy.policies.load_balancing.session import Session
 from meshproxy.policies.load_balancing.tokens import Tokens
@@ -44,6 +45,7 @@ from meshproxy.policies.loop_detection import VIA, LoopDetection
 from meshproxy.policies.outcome import REFUSAL, SHED, shed
 from meshproxy.policies.propagation import NOTHING, Context, Propagation
 from meshproxy.policies.rate_limit import Refused
+from meshproxy.policies.replay import ReplayMemory
 from meshproxy.policies.retry import (
     ASKED,
     IDEMPOTENT,
@@ -55,12 +57,19 @@ from meshproxy.policies.retry import (
     retry_after,
 )
 from meshproxy.policies.retry_budget import RetryBudget
+from meshproxy.policies.stalled_bodies import StalledBodies
 from meshproxy.refusal import Refusal, refusal
 from meshproxy.routing.split import Backend
 from meshproxy.routing.table import Route, VirtualHost
 
 HOLD_LIMIT: Final = 64 * 1024
 """Bytes of a request's body that are held while nobody takes them; then the client waits."""
+
+LARGE: Final = 512 * 1024
+"""Bytes of a body that is worth a connection of its own (`upstream/bulk.py`)."""
+
+LASTING: Final = 2
+"""How many requests by a route, after one with a large answer, are taken for such, too."""
 
 NOTICEABLE: Final = 0.001
 """Seconds: below that, a `grpc-timeout` is passed on as it came."""
@@ -83,6 +92,8 @@ _RETRYING: Final = 1  # there are some, so it counts as one of `Cluster.retries`
 _DENIED: Final = 2  # there was no room for one
 _DOUBTFUL: Final = 4  # one has failed that may have been executed, and should not be twice
 _SHED: Final = 8  # the last one was turned away by a proved peer, whose app had enough to do
+_NO_ROOM: Final = 16  # the body is not kept for one: other bodies fill the memory for that
+_UNSENT: Final = 32  # so often: attempts that ended before anything was sent; the highest bits
 
 # Has the exchange become a tunnel?
 _NO_TUNNEL: Final = 0
@@ -168,6 +179,9 @@ class Endpoint(Protocol):
     def acquire(self, exchange: "Exchange") -> None:
         """Answer with `on_upstream_ready` or `on_upstream_failed`, now or later."""
 
+    def acquire_apart(self, exchange: "Exchange") -> None:
+        """As `acquire`, for a large body: it need not share a connection with others."""
+
     def forget(self, exchange: "Exchange") -> None:
         """The exchange no longer waits."""
 
@@ -195,6 +209,7 @@ class Cluster(Protocol):
         available: Those that may be called.
         shedding: How many requests the app is given at once; None for all.
         mirrors: What copies of other clusters' requests take up.
+        stalled: Finds requests that hold places and do not come.
         sticky: It has a `hash_key` or a `session`.
         hash_key: What requests are hashed by; None where none is used.
         session: Of routes that have none of their own.
@@ -210,6 +225,7 @@ class Cluster(Protocol):
     service: str
     shedding: LoadShedding | None
     mirrors: mirroring.Load
+    stalled: StalledBodies
     sticky: bool
     requests: Limit
     retries: Limit
@@ -225,7 +241,7 @@ class Cluster(Protocol):
     def hash_key(self) -> HashKey | None: ...
     @property
     def session(self) -> Session | None: ...
-    def pick(self, avoid: Endpoint | None, key: int | None) -> Endpoint | None: ...
+    def pick(self, avoid: tuple[Endpoint, ...] | None, key: int | None) -> Endpoint | None: ...
     def resume(self, wanted: bytes, tokens: Tokens) -> Endpoint | None:
         """Return the endpoint that a token means, if it may be called."""
 
@@ -263,6 +279,7 @@ class Surroundings(Protocol):
         exchanges: Those that are under way; a draining proxy waits until there are none.
         timers: One for all deadlines.
         propagation: Which outbound calls are made for which inbound requests.
+        replay: What bodies take up that are kept for another attempt.
         tunnels: How many of them have switched protocols.
         tokens: Of persistent sessions; None where there are none.
     """
@@ -271,6 +288,7 @@ class Surroundings(Protocol):
     tunnels: int
     tokens: Tokens | None
     propagation: "Propagation[Exchange]"
+    replay: ReplayMemory
     now: Callable[[], float]
     random: Callable[[], float]
 
@@ -345,7 +363,7 @@ class Exchange:
         answer_fields: What the answer tells beyond what the endpoint says; None for nothing.
         mirrors: Copies of the request; None for none.
         shedding: Has let the request in, and must hear of its end; None where nobody must.
-        admitted: When that was.
+        admitted: When that was, or when the last of its body came; infinite when it is answered.
         deadline: When nobody waits for the answer any more; infinite where nobody has said.
         due: When the timer comes: no later than the first limit can be broken.
         moved: Something of the request or its answer has passed since somebody last looked.
@@ -378,7 +396,6 @@ class Exchange:
         "joined",
         "mirrors",
         "moved",
-        "previous",
         "protocol",
         "request_ended",
         "request_paused",
@@ -393,6 +410,7 @@ class Exchange:
         "timeouts",
         "timer",
         "trailers",
+        "tried",
         "tunnel",
         "upstream",
     )
@@ -425,7 +443,7 @@ class Exchange:
         self.shedding: LoadShedding | None = None
         self.mirrors: list[Mirror] | None = None
         # The request so far
-        self.body: list[bytes] | None = []  # None: too large to be sent a second time
+        self.body: list[bytes] | None = []  # None: too much to be kept and sent a second time
         self.body_size = 0
         self.trailers: Fields | None = None
         self.request_ended = False
@@ -435,7 +453,7 @@ class Exchange:
         self.attempt_due = inf  # the end of its answer
         self.answer_due = inf  # its head
         self.endpoint: Endpoint | None = None
-        self.previous: Endpoint | None = None  # of the last attempt that ended: avoided, counted
+        self.tried: tuple[Endpoint, ...] | None = None  # of attempts that ended, the last one last
         self.seconds = 0.0  # from `began` to the head of its answer
         self.upstream: UpstreamTunnel | None = None
         self.second: SecondAttempt | None = None  # beside it, where the policy hedges
@@ -494,12 +512,12 @@ class Exchange:
         if self.started >= budget.turn:
             budget.roll(self.started)
         budget.requests += 1
-        if (
-            head.trace_fields is not None
-            or (said is not None and (len(said) > 1 or said[0][0] != VIA))
-            or self.surroundings.propagation.by_id
+        if head.trace_fields is not None or (
+            said is not None and (len(said) > 1 or said[0][0] != VIA)
         ):
             self._join(head)
+        elif self.surroundings.propagation.by_id and caller.direction == "outbound":
+            self.surroundings.propagation.unknown += 1  # it does not even say of which trace it is
         injected = None
         if route.faults is not None:
             call = self.grpc_status is not None
@@ -584,18 +602,20 @@ class Exchange:
     def _join(self, head: RequestHead) -> None:
         """Which work is the request part of, and what was allowed to that?"""
         table = self.surroundings.propagation
-        said, traced = head.mesh_fields, head.trace_fields or ()
+        said, traced = head.mesh_fields, head.trace_fields
         if self.caller.direction == "inbound":
             if said is not None and self.caller.identity_field is not None:
                 self.context = propagation.read(said, self.started)
-            ids, line = propagation.trace_of(traced) if traced else ((), b"")
+            if traced is None:
+                return
+            ids, line = propagation.trace_of(traced)
             if ids:
                 self.joined = self.context = context = self.context.own()
                 context.started = self.started
                 table.enter(context, ids, line)
             return
         if table.by_id:
-            found = table.find(*propagation.trace_of(traced))
+            found = table.find(*propagation.trace_of(traced or ()))  # `()`: counted as unknown
             if found is not None:
                 found.calls.add(self)
                 self.joined = self.context = found
@@ -611,14 +631,16 @@ class Exchange:
         if self.grpc_status is not None:
             allowed = self._limit_call(head, allowed)
         self.deadline = allowed
-        if self.joined is context and self.caller.direction == "inbound":
+        if self.joined is not None and self.caller.direction == "inbound":
             context.deadline = allowed  # of the calls that will be made for it
         left = allowed - started
+        if left >= FAR and not (timeouts.soon or context.gone):  # as nearly always
+            return False
         if left < LEAST:
             self._refuse_late()
         elif context.gone:
             self.refuse("caller-gone")
-        elif left < FAR or timeouts.soon:
+        else:
             # That of an attempt may begin later: then there is nothing yet when the timer comes.
             self._arm(started + min(left, timeouts.first))
         return self.done
@@ -643,25 +665,26 @@ class Exchange:
         # `head.mesh_fields` stay behind: what claims to come from a mesh proxy is made anew.
         if self.caller.identity_field is not None:
             head.fields.append(self.caller.identity_field)
-            if head.mesh_fields is not None:
-                mark = mirroring.mark_of(head.mesh_fields)
-                if mark is not None:
-                    head.fields.append(mark)
+            if self.context.mirrored:
+                head.fields.append(mirroring.MARK)
 
     def admit(self) -> None:
         """Let the app have the request, if it can bear one more; and others a copy of it."""
-        shedding, surroundings = self.cluster.shedding, self.surroundings
+        shedding = self.cluster.shedding
         if shedding is not None:
-            now = self.started if self.flag is not DELAYED else surroundings.now()
-            turned_away = shedding.admit(self.context.criticality, now)
+            now = self.started if self.flag is not DELAYED else self.surroundings.now()
+            matters, source = self.context.criticality, self.caller.source
+            turned_away = shedding.admit(matters, now, source)
+            if turned_away is not None and self._clear_places():
+                turned_away = shedding.admit(matters, now, source)
             if turned_away is not None:
-                surroundings.shed(self.cluster.service, turned_away)
+                self.surroundings.shed(self.cluster.service, turned_away)
                 return self.refuse("overloaded", f"its criticality is {turned_away}", (_LATER,))
             self.shedding, self.admitted = shedding, now
-        route = self._route
-        if route is not None and route.mirroring is not None and self.head.length != TUNNEL:
-            clusters = route.mirroring.draw(surroundings.random)
-            if clusters:
+        mirroring = None if self._route is None else self._route.mirroring
+        if mirroring is not None:
+            clusters = mirroring.draw(self.surroundings.random)
+            if clusters and self.head.length != TUNNEL:
                 self._mirror(clusters)
         return self.begin_attempt()
 
@@ -708,15 +731,17 @@ class Exchange:
         cluster = self.cluster
         requests = cluster.requests
         affinity = self.affinity
-        if requests.count >= requests.ceiling and not cluster.admits(requests):
+        if requests.count >= requests.ceiling and not self._is_admitted(requests):
             endpoint = None
+        elif self.tried is not None:
+            key = None if affinity is None else affinity.key
+            endpoint, self.tried = another(cluster.pick, self.tried, key)
         elif affinity is None:
-            endpoint = cluster.pick(self.previous, None)
-        elif affinity.endpoint is None or self.previous is not None:
-            endpoint = cluster.pick(self.previous, affinity.key)
+            endpoint = cluster.pick(None, None)
         else:
-            endpoint = affinity.endpoint
+            endpoint = affinity.endpoint or cluster.pick(None, affinity.key)
         if endpoint is None:
+            self.retrying += _UNSENT
             return self.refuse(*cluster.refusal(requests))
         requests.count += 1
         endpoint.active += 1
@@ -726,7 +751,33 @@ class Exchange:
             delay = cluster.latencies.delay(self.retry.hedge)
             if delay is not None:
                 self.surroundings.later(delay, self.on_hedge_due)
-        return endpoint.acquire(self)
+        length, route = self.head.length, self._route
+        if length is None:  # no body; but what is asked for may be as large as it was before
+            large = route is not None and route.heavy > 0 and self.grpc_status is None
+        else:
+            large = length >= LARGE
+        return endpoint.acquire_apart(self) if large else endpoint.acquire(self)
+
+    def _is_admitted(self, requests: Limit) -> bool:
+        admits = self.cluster.admits
+        return admits(requests) or (self._clear_places() and admits(requests))
+
+    def _clear_places(self) -> bool:
+        """There is no room: take the places of those whose bodies do not come; say whether any did."""
+        cluster, surroundings = self.cluster, self.surroundings
+        now = surroundings.now()
+        if not cluster.stalled.look(now):
+            return False
+        served = [
+            one
+            for one in surroundings.exchanges
+            if one.endpoint is not None and one.cluster is cluster
+        ]
+        stalled = cluster.stalled.among(served, now)
+        for one in stalled:
+            if not one.done:  # the end of one may have been that of another
+                one._break_off("body-timeout")  # noqa: SLF001 - one of ours
+        return bool(stalled)
 
     def on_upstream_ready(self, upstream: Upstream) -> None:
         """A connection is ours: say all that the client has said so far."""
@@ -742,8 +793,8 @@ class Exchange:
         if self.body and self.head.length != TUNNEL:
             for data in self.body:
                 upstream.send_data(data)
-            if self.body_size > self.retry.replay_limit:
-                self.body = None
+            if self.body_size > self.retry.uncounted:
+                self._keep(self.body)
         if self.request_ended and self.head.length not in (None, TUNNEL):
             upstream.send_end(self.trailers)
         if self.downstream.blocked:
@@ -753,27 +804,30 @@ class Exchange:
         elif self.request_paused:
             self._resume_request()
 
-    def _pass_on(self) -> None:
+    def _pass_on(self) -> None:  # noqa: C901 - see above
         """Tell who comes next what it should know of the whole that this is part of."""
-        fields, context, now = self.head.fields, self.context, self.surroundings.now()
-        timeouts = self.timeouts
+        now, timeouts = self.surroundings.now(), self.timeouts
         if timeouts.of_attempt != inf:
             self.attempt_due = now + timeouts.attempt
             self.answer_due = now + timeouts.answer
-            # As a rule the timer that was set in the beginning comes before that.
-            due = now + timeouts.of_attempt
-            if timeouts.of_attempt < FAR and (self.timer is None or self.due > due):
-                self._arm(due)
-        if self.deadline != inf:
+            # As a rule the timer that was set in the beginning comes before that, or the look does.
+            if timeouts.of_attempt < FAR or self.timer is not None:
+                self._arm(now + timeouts.of_attempt)
+        fields, context, deadline_ = self.head.fields, self.context, self.deadline
+        if deadline_ != inf:
             if self.grpc_status is None:
-                one = propagation.deadline_field(self.deadline - now)
+                one = propagation.deadline_field(deadline_ - now)
                 if self.attempts == 1:  # codecs set such fields apart: nobody has said it before us
                     fields.append(one)
+                    if context is NOTHING and now - self.started < LEAST:
+                        return  # nor is there more to say
                 else:
                     propagation.put(fields, one)
             elif now - self.started >= NOTICEABLE:
-                propagation.put(fields, grpc.timeout_field(self.deadline - now))
-            if self.caller.direction == "outbound":
+                propagation.put(fields, grpc.timeout_field(deadline_ - now))
+            if self.caller.direction == "outbound" and (
+                now - self.started >= LEAST or context is not NOTHING
+            ):
                 self._tell_spender(now)
         attempt = context.attempt + self.attempts - 1
         if attempt > 1:
@@ -807,6 +861,7 @@ class Exchange:
 
     def on_upstream_failed(self, code: str) -> None:
         """No connection could be had; nothing of the request was sent."""
+        self.retrying += _UNSENT
         self._end_attempt(code)
         self._retry_or_refuse(code, sent=False, reused=False)
 
@@ -821,6 +876,8 @@ class Exchange:
                 self.on_request_end(None)
                 return
             self.request_ended = True
+            if self.shedding is not None:
+                self._hand_over()
         if self.mirrors is not None:
             for mirror in self.mirrors:
                 mirror.on_request_data(data, last)
@@ -834,12 +891,26 @@ class Exchange:
         self.moved = True
         upstream = self.upstream
         if upstream is not None:
-            if self.body_size > self.retry.replay_limit:
-                self.body = None
+            if self.body_size > self.retry.uncounted and body is not None:
+                self._keep(body)
             upstream.send_data(data, last)
         elif self.body_size > HOLD_LIMIT and not self.request_paused:
             self.request_paused = True  # nobody takes it yet: the client waits, not our memory
             self.downstream.pause_request()
+
+    def _keep(self, body: list[bytes]) -> None:
+        """Keep what has been sent of a body for another attempt, if there is room for so much."""
+        if self.body_size > self.retry.replay_limit:
+            self.body = None
+            return
+        self.body = self.surroundings.replay.keep(body, self.body_size)
+        if self.body is None:
+            self.retrying |= _NO_ROOM
+
+    def _hand_over(self) -> None:
+        """From now on it is the app that takes its time: a slow client's says nothing about it."""
+        if self.admitted < inf:
+            self.admitted = self.surroundings.now()
 
     def _hold_early(self, early: list[bytes], data: bytes) -> None:
         """
@@ -863,6 +934,8 @@ class Exchange:
             trailers = None  # RFC 9113 section 8.5: a tunnel has data and an end, nothing else
         self.request_ended = True
         self.trailers = trailers
+        if self.shedding is not None:
+            self._hand_over()
         if self.mirrors is not None:
             for mirror in self.mirrors:
                 mirror.on_request_end(trailers)
@@ -895,9 +968,14 @@ class Exchange:
         if head.mesh_fields is not None and self.caller.direction == "outbound":
             # The next sidecar's refusal.  Inbound, an app has said so, who is no mesh proxy.
             head.fields += head.mesh_fields
-        route = self._route
-        if route is not None and route.response_headers is not None:
-            head.fields = route.response_headers.apply(head.fields)
+        length, route = head.length, self._route
+        if route is not None:
+            if length is not None and length >= LARGE:
+                route.heavy = LASTING
+            elif route.heavy:
+                route.heavy -= 1
+            if route.response_headers is not None:
+                head.fields = route.response_headers.apply(head.fields)
         if self.backend.response_headers is not None:
             head.fields = self.backend.response_headers.apply(head.fields)
         if self.answer_fields is not None:
@@ -1125,6 +1203,29 @@ class Exchange:
             self.surroundings.cancelled(self.cluster.service)
             self._break_off("caller-gone")
 
+    @property
+    def lasting(self) -> bool:
+        """Whether it may go on for long, and say much more: a tunnel, or a stream of gRPC."""
+        if self.grpc_status is not None:
+            return bool(self.status) or not self.request_ended
+        return bool(self.tunnel) or (self.head.length == TUNNEL and not self.status)
+
+    def on_forbidden(self, number: str) -> None:
+        """A policy has come that does not allow what this goes on with."""
+        if self.status:
+            return self._break_off("access-denied", f"denial {number}")
+        self._give_up_attempt("downstream-closed")
+        return self._refuse(refusal("access-denied"), "", hop=f"denial {number}")
+
+    def on_memory_short(self) -> None:
+        """The process is short of memory, and nothing of this has moved for longer than of others."""
+        if self.done:
+            return
+        begun = self.status
+        self._break_off("memory-pressure")
+        if begun:
+            self.downstream.reset()  # a last word would wait behind all the rest
+
     def _break_off(self, code: str, detail: str = "") -> None:
         """End the exchange from here: the answer will not come in time, or nobody needs it."""
         # An endpoint that has begun to answer is not slow: how long that takes, the request decides.
@@ -1188,6 +1289,7 @@ class Exchange:
             upstream.reset()
         elif self.endpoint is not None:
             self.endpoint.forget(self)
+            self.retrying += _UNSENT
         self._end_attempt(code)
 
     def _give_up_second(self) -> None:
@@ -1241,6 +1343,8 @@ class Exchange:
                 return True
         if why_not in ("budget", "overflow"):
             self.retrying |= _DENIED
+        elif why_not == "body-too-large" and self.retrying & _NO_ROOM:
+            why_not = "replay-memory"
         if why_not != "attempts":
             surroundings.retry_skipped(cluster.service, why_not)
         elif self.attempts > 1:  # it has had all that it was promised
@@ -1300,7 +1404,7 @@ class Exchange:
         if not self.request_ended or self._objection(ASKED) or requests.count >= requests.ceiling:
             return
         affinity = self.affinity
-        endpoint = cluster.pick(first, None if affinity is None else affinity.key)
+        endpoint = cluster.pick((first,), None if affinity is None else affinity.key)
         if endpoint is None or endpoint is first:
             return
         now = surroundings.now()
@@ -1344,16 +1448,12 @@ class Exchange:
             second.upstream.pause_response()
         self.on_response_head(head)
 
-    def on_second_failed(
-        self, second: SecondAttempt, code: str, *, sent: bool, reused: bool
-    ) -> None:
+    def on_second_failed(self, code: str, *, sent: bool, reused: bool) -> None:
         """The second attempt has come to nothing."""
-        endpoint = second.endpoint
         self._end_second(0, self.grpc_status, code, 0.0)
         if sent:
             self._doubt()
         if self.endpoint is None:  # nor has the first
-            self.previous = cast("Endpoint", endpoint)
             self._retry_or_refuse(code, sent=sent, reused=reused)
 
     def _end_race(self) -> None:
@@ -1365,7 +1465,10 @@ class Exchange:
     def _end_second(self, status: int, grpc_status: str | None, code: str, seconds: float) -> None:
         second, self.second = self.second, None
         if second is not None:
+            self.tried = (*(self.tried or ()), cast("Endpoint", second.endpoint))
             self.cluster.requests.count -= 1
+            if not second.sent:
+                self.retrying += _UNSENT
             second.end(status, grpc_status, code, seconds)
 
     def refuse(self, code: str, detail: str = "", more: Sequence[Field] = ()) -> None:
@@ -1380,7 +1483,8 @@ class Exchange:
             why,
             self.head,
             hop=hop or self.caller.hop,
-            attempt=self.attempts,
+            attempts=self.attempts,
+            sent=self.attempts - self.retrying // _UNSENT,
             detail=detail,
             more=more,
         )
@@ -1422,7 +1526,7 @@ class Exchange:
         if endpoint is not None:
             endpoint.active -= 1
             self.cluster.requests.count -= 1
-            self.previous = endpoint
+            self.tried = (*(self.tried or ()), endpoint)
             self.endpoint = None
             if not self.tunnel:  # that was judged when it opened
                 endpoint.judge(status, self.grpc_status, code, self.seconds, self.began)
@@ -1438,9 +1542,9 @@ class Exchange:
     def _leave(self, shedding: LoadShedding, now: float) -> None:
         """The app works on this request no more."""
         self.shedding = None
-        if self.admitted < inf:
+        if self.admitted < inf and self.request_ended:
             shedding.given_up(now - self.admitted, now)
-        shedding.release(now)
+        shedding.release(now, self.caller.source)
 
     def _finish(self, flag: str) -> None:  # noqa: C901 - a part is a call
         self.done = True
@@ -1452,8 +1556,8 @@ class Exchange:
             if not self.tunnel:
                 code = SHED if self.retrying & _SHED else ""
                 endpoint.judge(self.status, self.grpc_status, code, self.seconds, self.began)
-        else:
-            endpoint = self.previous
+        elif self.tried is not None:
+            endpoint = self.tried[-1]
         self.body = None
         if self.retrying & _RETRYING:
             self.cluster.retries.count -= 1

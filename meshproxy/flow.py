@@ -132,6 +132,11 @@ class Connection(asyncio.BufferedProtocol):
         peer = None if self.transport is None else self.transport.get_extra_info("peername")
         return str(peer[0]) if isinstance(peer, tuple) else ""
 
+    @property
+    def unsent(self) -> int:
+        """How many bytes wait for the other end to take them."""
+        return 0 if self.transport is None else self.transport.get_write_buffer_size()
+
     # Ours: what a protocol fills in -----------------------------------------------------------
 
     def on_connected(self) -> None: ...

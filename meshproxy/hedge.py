@@ -55,9 +55,7 @@ class First(Protocol):
     def body(self) -> Sequence[bytes] | None: ...
     def on_second_ready(self) -> None: ...
     def on_second_answer(self, second: "SecondAttempt", head: ResponseHead) -> None: ...
-    def on_second_failed(
-        self, second: "SecondAttempt", code: str, *, sent: bool, reused: bool
-    ) -> None: ...
+    def on_second_failed(self, code: str, *, sent: bool, reused: bool) -> None: ...
     def on_response_informational(self, head: ResponseHead) -> None: ...
     def on_response_data(self, data: bytes, last: bool = False) -> None: ...
     def on_response_end(self, trailers: Fields | None) -> None: ...
@@ -71,10 +69,11 @@ class SecondAttempt:
     Attributes:
         attempts: More than one, whichever it is: to the limits of its endpoint, a retry.
         began: When its endpoint was picked.
+        sent: The request was said, or begun to be.
         won: It is the exchange's only attempt now.
     """
 
-    __slots__ = ("_endpoint", "_first", "began", "upstream", "won")
+    __slots__ = ("_endpoint", "_first", "began", "sent", "upstream", "won")
 
     attempts = 2
 
@@ -83,6 +82,7 @@ class SecondAttempt:
         self._endpoint: Endpoint | None = endpoint
         self.began = began
         self.upstream: Upstream | None = None
+        self.sent = False
         self.won = False
 
     def __repr__(self) -> str:
@@ -110,6 +110,7 @@ class SecondAttempt:
         """A connection is ours: say all of the request."""
         first = self._first
         self.upstream = upstream
+        self.sent = True
         first.on_second_ready()
         upstream.send_head(first.head)
         for data in first.body or ():
@@ -119,7 +120,7 @@ class SecondAttempt:
 
     def on_upstream_failed(self, code: str) -> None:
         """No connection could be had."""
-        self._first.on_second_failed(self, code, sent=False, reused=False)
+        self._first.on_second_failed(code, sent=False, reused=False)
 
     # The answer -----------------------------------------------------------------------------------
 
@@ -143,7 +144,7 @@ class SecondAttempt:
             self._first.on_response_reset(code, reused=reused)
         else:
             sent = refusal(code).processed
-            self._first.on_second_failed(self, code, sent=sent, reused=reused)
+            self._first.on_second_failed(code, sent=sent, reused=reused)
 
     def on_upstream_blocked(self) -> None:
         """The rest waits in the connection: the client has nothing more to say."""

@@ -22,7 +22,8 @@ def local_reply(
     request: RequestHead | None,
     *,
     hop: str,
-    attempt: int,
+    attempts: int = 0,
+    sent: int | None = 0,
     detail: str = "",
     more: Sequence[Field] = (),
 ) -> tuple[ResponseHead, bytes]:
@@ -33,7 +34,9 @@ def local_reply(
         why: The reason.
         request: What was asked, or None when it could not be read.
         hop: Which proxy refuses, in which role.
-        attempt: How many attempts were made; 0 when none.
+        attempts: How many were made.
+        sent: Of these, how many have said anything of the request to anybody; None where that is
+            not known.
         detail: What of this request made it so, in ASCII; never an address behind the proxy.
         more: Fields that tell the client what to do now, such as `Retry-After`.
     """
@@ -43,13 +46,20 @@ def local_reply(
         status = status_fields(why.grpc_status, f"{why.code}: {message} ({hop})")
         grpc: Fields = [_GRPC, *status, code, *more]
         return ResponseHead(200, grpc, length=0), b""
-    facts = {"code": why.code, "flag": why.flag, "hop": hop, "attempt": attempt}
     if request is not None and b"json" in (value_of(request.fields, b"accept") or b""):
-        body = json.dumps({**facts, "message": message}).encode() + b"\n"
+        facts = {"code": why.code, "flag": why.flag, "hop": hop}
+        counts = {} if sent is None else {"attempts": attempts, "sent": sent}
+        body = json.dumps({**facts, **counts, "message": message}).encode() + b"\n"
         return ResponseHead(why.status, [_JSON, code, *more], length=len(body)), body
-    after = f" after attempt {attempt}" if attempt else ""
-    body = f"{message} ({why.code}, {why.flag}; {hop}{after})\n".encode()
+    told = "" if sent is None else f", {_how_often(sent, attempts)}"
+    body = f"{message} ({why.code}, {why.flag}; {hop}{told})\n".encode()
     return ResponseHead(why.status, [_TEXT, code, *more], length=len(body)), body
+
+
+def _how_often(sent: int, attempts: int) -> str:
+    """Say how many attempts were sent, and of how many, where that is another number."""
+    often = {0: "not sent", 1: "sent once"}.get(sent, f"sent {sent} times")
+    return often if attempts in (sent, 1) or not attempts else f"{often} in {attempts} attempts"
 
 
 def _is_grpc(request: RequestHead) -> bool:

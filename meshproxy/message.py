@@ -12,7 +12,8 @@ the same line.  HTTP/2 uses the first two.
 This module imports nothing of ours.
 """
 
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 Field = tuple[bytes, bytes, bytes]
 Fields = list[Field]
@@ -46,12 +47,15 @@ class RequestHead:
             no body.
         expect_continue: The client waits for ``100 Continue`` (RFC 9110 section 10.1.1).
         upgrade: The protocols that the client asks to switch to, most wanted first, else None.
+        claims: Of its token, where it has had one that was right; else not set.
     """
 
     __slots__ = (
-        "authority", "expect_continue", "fields", "length", "mesh_fields", "method", "path",
-        "scheme", "trace_fields", "upgrade",
+        "authority", "claims", "expect_continue", "fields", "length", "mesh_fields", "method",
+        "path", "scheme", "trace_fields", "upgrade",
     )  # fmt: skip
+
+    claims: Mapping[str, Any]
 
     def __init__(
         self,

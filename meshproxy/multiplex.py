@@ -24,6 +24,7 @@ class Session(Protocol):
     """`codec.http2`, of either role."""
 
     closed: bool
+    streams: dict[int, Any]
 
     @property
     def wants_write(self) -> bool: ...
@@ -82,6 +83,11 @@ class Stream:
     def address(self) -> str:
         """The IP address of the other end."""
         return self._link.address
+
+    @property
+    def unsent(self) -> int:
+        """How many bytes wait for the peer's window, or for the connection to take them."""
+        return self._link.session.queued(self.id) if self.id else 0
 
     # Sending --------------------------------------------------------------------------------------
 

@@ -61,6 +61,7 @@ _TABLE = (
     Refusal("overloaded", 503, 14, "OM", False, "The service has as many requests as it can work on."),
     # Getting there
     Refusal("no-healthy-endpoint", 503, 14, "UH", False, "The service has no endpoint that can be called."),
+    Refusal("identity-revoked", 503, 14, "UH", False, "The identity of the service has been revoked."),
     Refusal("circuit-open", 503, 14, "UO", False, "The service has failed too often and is left alone for a while."),
     Refusal("overflow", 503, 14, "UO", False, "As much goes on with the service as may go on at once."),
     Refusal("connect-failed", 503, 14, "UF", False, "No connection to the endpoint could be made."),
@@ -76,6 +77,7 @@ _TABLE = (
     Refusal("retry-failed", 502, 14, "URX", True, "One attempt failed that may have been executed, and a further one could not be made."),
     Refusal("attempt-timeout", 504, 4, "UT", True, "The endpoint did not answer in the time that one attempt has."),
     Refusal("stream-idle", 504, 4, "SI", True, "Nothing of the request or its answer has moved for too long."),
+    Refusal("memory-pressure", 502, 8, "OM", True, "This proxy was short of memory, and nothing of this had moved for longer than of others."),
     Refusal("duration-exceeded", 504, 4, "UMSDR", True, "Request and answer together took longer than is allowed."),
     Refusal("deadline-exceeded", 504, 4, "UT", True, "The time that the caller allowed has passed."),
     # Across the app

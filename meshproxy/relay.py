@@ -26,6 +26,7 @@ from typing import Any, Final, Protocol
 from meshproxy.message import Field
 from meshproxy.policies.deadline import LOOKS, Timeouts
 from meshproxy.policies.limits import Limit
+from meshproxy.policies.load_balancing.another import another
 from meshproxy.policies.load_balancing.hash_key import HashKey
 from meshproxy.policies.retry import UNPROCESSED, Retry
 from meshproxy.policies.retry_budget import RetryBudget
@@ -136,7 +137,7 @@ class Cluster(Protocol):
 
     @property
     def hash_key(self) -> HashKey | None: ...
-    def pick(self, avoid: Endpoint | None, key: int | None) -> Endpoint | None: ...
+    def pick(self, avoid: tuple[Endpoint, ...] | None, key: int | None) -> Endpoint | None: ...
     def admits(self, limit: Limit) -> bool:
         """Say whether an attempt may be made although its limit is full or shut."""
 
@@ -239,11 +240,11 @@ class Relay:
         "idle_since",
         "key",
         "moved",
-        "previous",
         "rule",
         "series",
         "since",
         "timer",
+        "tried",
         "upstream",
         "upstream_ended",
     )
@@ -272,7 +273,7 @@ class Relay:
         self.attempts = 0
         self.key: int | None = None  # of what the balancer shall keep together
         self.endpoint: Endpoint | None = None
-        self.previous: Endpoint | None = None
+        self.tried: tuple[Endpoint, ...] | None = None  # see `another`
         self.upstream: Upstream | None = None
         self.connected = False
         self.upstream_ended = False
@@ -318,7 +319,10 @@ class Relay:
         connections = cluster.connections
         endpoint = None
         if connections.count < connections.ceiling or cluster.admits(connections):
-            endpoint = cluster.pick(self.previous, self.key)
+            if self.tried is None:
+                endpoint = cluster.pick(None, self.key)
+            else:
+                endpoint, self.tried = another(cluster.pick, self.tried, self.key)
         if endpoint is None:
             return self.refuse(cluster.refusal(connections)[0])
         connections.count += 1
@@ -499,11 +503,18 @@ class Relay:
 
     def forbid(self) -> None:
         """A policy has come that does not allow this connection any more."""
+        self._end("access-denied")
+
+    def on_memory_short(self) -> None:
+        """The process is short of memory, and nothing of this has moved for longer than of others."""
+        self._end("memory-pressure")
+
+    def _end(self, code: str) -> None:
         if self.done:
             return
         if self.upstream is None and self.endpoint is not None:
             self.endpoint.disconnect(self)
-        self._break_off("access-denied")
+        self._break_off(code)
 
     def _break_off(self, code: str) -> None:
         """Reset both sides: neither may take this for an end."""
@@ -559,7 +570,7 @@ class Relay:
         if endpoint is not None:
             endpoint.active -= 1
             self.cluster.connections.count -= 1
-            self.previous = endpoint
+            self.tried = (*(self.tried or ()), endpoint)
             self.endpoint = None
             if not self.connected:
                 endpoint.judge(0, None, code, 0.0, self.began)

@@ -21,14 +21,19 @@ from meshproxy.config.bootstrap import Bootstrap
 from meshproxy.config.snapshot import Mesh, Prepared
 from meshproxy.contract.resources import Snapshot
 from meshproxy.contract.spiffe import SpiffeId
-from meshproxy.downstream.admission import Admission
+from meshproxy.downstream.admission import Admission, resident_memory
+from meshproxy.downstream.handshakes import Handshakes
+from meshproxy.downstream.relief import Relief
 from meshproxy.downstream.sockets import Place, Sockets
 from meshproxy.exchange import Exchange
 from meshproxy.identity.certificates import Certificates
+from meshproxy.policies.deadline import LOOK
 from meshproxy.policies.load_balancing.tokens import Tokens
 from meshproxy.policies.propagation import Propagation
+from meshproxy.policies.replay import ReplayMemory
 from meshproxy.telemetry.denials import Denials
 from meshproxy.telemetry.gauges import Gauges
+from meshproxy.telemetry.loop_lag import Heartbeat
 from meshproxy.telemetry.metrics import ConnectionSeries, Metrics
 from meshproxy.timer_wheel import TimerWheel
 from meshproxy.upstream.pool import Pool
@@ -37,6 +42,9 @@ log = logging.getLogger("meshproxy")
 
 SWEEP = 5.0
 """Seconds between two looks at connections that nobody needs any more."""
+
+MEMORY_LOOK = 0.5
+"""Seconds between two looks at how much memory is in use."""
 
 DRAIN_LOOK = 0.05
 """Seconds between two looks at whether all requests have finished."""
@@ -59,12 +67,16 @@ class Environment:
         self.identity = bootstrap.identity
         self.trust_domain = SpiffeId.parse(bootstrap.identity).trust_domain
         self.drain_seconds = bootstrap.drain_seconds
+        self.half_closing = bootstrap.half_closing_clients
         self.admission = Admission(
             bootstrap.limits.connections,
             bootstrap.limits.memory,
+            bootstrap.limits.accept_rate,
             workers=bootstrap.workers,
             now=time.monotonic,
         )
+        self.replay = ReplayMemory(bootstrap.limits.replay, lambda: self.admission.short_of_memory)
+        self.handshakes = Handshakes(self.loop)
         self.metrics = metrics
         self.sockets = sockets
         self.exchanges: set[Exchange] = set()
@@ -93,6 +105,10 @@ class Environment:
     @property
     def trunk_context(self) -> ssl.SSLContext | None:
         return self._certificates.trunk
+
+    @property
+    def bulk_context(self) -> ssl.SSLContext | None:
+        return self._certificates.bulk
 
     def later(self, seconds: float, callback: Callable[[], None]) -> None:
         self.loop.call_later(seconds, callback)
@@ -159,11 +175,20 @@ class Traffic:
         self._obeyed = False
         self._hurried = False
         self._sweeping: asyncio.TimerHandle | None = None
+        self._looking: asyncio.TimerHandle | None = None
+        self._relief = Relief(self.environment.admission, self.environment.refused)
+        self._relieving: asyncio.TimerHandle | None = None
+        environment = self.environment
+        self._heart = Heartbeat(metrics.loop_lag, environment.now, environment.loop.call_later)
 
     # Start ----------------------------------------------------------------------------------------
 
     async def start(self) -> None:
         self._sweep()
+        self._look()
+        if self.environment.admission.memory:
+            self._look_at_memory()
+        self._heart.start()
 
     def hold(self) -> None:
         """Accept nothing before `open`: another process still serves these ports."""
@@ -202,8 +227,11 @@ class Traffic:
         """Return what was counted."""
         self._metrics.tunnels = self.environment.tunnels
         gauges = Gauges()
+        gauges.replay(self.environment.replay.held)
         for cluster in list(self.mesh.clusters.values()):
             cluster.gauge(gauges)
+        admission = self.environment.admission
+        gauges.memory(resident_memory(), admission.memory)
         self._metrics.gauges = gauges
         table = self.environment.propagation
         self._metrics.propagated(table.found, table.ambiguous, table.unknown)
@@ -221,9 +249,20 @@ class Traffic:
         environment = self.environment
         now = environment.now()
         self.mesh.sweep(now)
-        for exchange in list(environment.exchanges):
-            exchange.on_look(now)
         self._sweeping = environment.loop.call_later(SWEEP, self._sweep)
+
+    def _look(self) -> None:
+        """Set the timer of the exchanges that are still under way (`policies/deadline.py`)."""
+        environment = self.environment
+        now = environment.now()
+        for exchange in [one for one in environment.exchanges if one.timer is None]:
+            exchange.on_look(now)
+        self._looking = environment.loop.call_later(LOOK, self._look)
+
+    def _look_at_memory(self) -> None:
+        environment = self.environment
+        self._relief.look(environment.now())
+        self._relieving = environment.loop.call_later(MEMORY_LOOK, self._look_at_memory)
 
     # Drain and stop -------------------------------------------------------------------------------
 
@@ -254,6 +293,8 @@ class Traffic:
 
     async def close(self) -> None:
         """End everything."""
-        if self._sweeping is not None:
-            self._sweeping.cancel()
+        for timer in (self._sweeping, self._looking, self._relieving):
+            if timer is not None:
+                timer.cancel()
+        self._heart.stop()
         self.mesh.close()

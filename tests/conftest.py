@@ -1,7 +1,15 @@
 """What every test has in common: where it runs, and that nothing has to be fast."""
 
+import os
+import sys
+
 import hypothesis
 import pytest
+
+# Many images forbid bytecode.  Here hundreds of processes are started from the same sources: if
+# each compiled them anew, that would be half of all the work.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # No test asserts a duration, and an example takes as long as a busy machine makes it take.
 hypothesis.settings.register_profile("unhurried", deadline=None)

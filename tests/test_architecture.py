@@ -13,8 +13,8 @@ ROOT = Path(__file__).parent.parent
 # fmt: off
 RINGS = (
     (
-        "message", "refusal", "contract", "backoff", "confinement", "interpreter", "log_writer",
-        "one_line", "private_file",
+        "message", "refusal", "contract", "backoff", "confinement", "descriptors", "interpreter",
+        "log_writer", "malloc", "one_line", "private_file",
     ),
     ("codec", "routing", "policies"),
     ("local_reply",),

@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
+from bench import lag
 from bench.cost import Memory, cpu_nanoseconds, memory
+from bench.lag import Beats
 from bench.process import Process
 from bench.site import Service, Site, answers
 
@@ -69,6 +71,10 @@ class Running:
     def cpu_by_side(self) -> list[int]:
         """On-CPU nanoseconds so far, of A and of B."""
         return [cpu_nanoseconds(process.pid) for process in self.processes]
+
+    def beats(self) -> list[Beats]:
+        """Return the beats of the event loops so far; of ours only, for nobody else tells."""
+        return [lag.read(process.admin) for process in self.processes if process.admin]
 
     def memory(self) -> Memory:
         each = [memory(process.pid) for process in self.processes]

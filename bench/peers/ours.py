@@ -54,6 +54,7 @@ class Ours:
         (folder / f"{name}-snapshot.json").write_bytes(
             wire.encode(config(side, services, site.root_pem, everything=self.everything))
         )
+        admin = site.ports.free()
         bootstrap = folder / f"{name}.json"
         bootstrap.write_text(
             json.dumps(
@@ -61,7 +62,7 @@ class Ours:
                     "workload": f"bench/{name}",
                     "identity": identity.name,
                     "state": f"{name}-state",
-                    "admin": {"address": "127.0.0.1", "port": site.ports.free()},
+                    "admin": {"address": "127.0.0.1", "port": admin},
                     "static": {
                         "snapshot": f"{name}-snapshot.json",
                         "certificate": str(identity.certificate),
@@ -71,7 +72,9 @@ class Ours:
                 indent=2,
             )
         )
-        return site.python(name, folder, "meshproxy", "run", "--bootstrap", str(bootstrap))
+        process = site.python(name, folder, "meshproxy", "run", "--bootstrap", str(bootstrap))
+        process.admin = admin
+        return process
 
 
 class OursBare(Ours):

@@ -33,6 +33,10 @@ class Metric:
     better: Literal["less", "more"] = "less"
 
 
+LAG = Metric("lag_ms", "greatest loop lag, ms, at most", 1)
+"""Of every workload that loads the peers that run: how late an event loop of ours was."""
+
+
 @dataclass
 class Turn:
     """
@@ -59,6 +63,7 @@ class Workload:
         only: The peers that take part; empty for all but `BARE`, which is ours once more.
         needs: Programs of the load.
         warm_up: A first turn that does not count fills caches and connections.
+        own: It starts peers of its own, and leaves alone those that run.
     """
 
     name: str
@@ -72,6 +77,12 @@ class Workload:
     only: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
     warm_up: bool = True
+    own: bool = False
+
+    @property
+    def rows(self) -> tuple[Metric, ...]:
+        """The metrics, and what is measured of every workload."""
+        return self.metrics if self.own else (*self.metrics, LAG)
 
     def wants(self, peer: str) -> bool:
         """Say whether a peer of this name takes part."""

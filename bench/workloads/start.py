@@ -30,5 +30,6 @@ WORKLOADS = (
         "start of A to the first 200 through the pair",
         (Metric("ms", "ms"),),
         _start,
+        own=True,
     ),
 )

@@ -31,7 +31,7 @@ PATIENCE = 60.0
 """Seconds for which a control plane may be away, in its restart, before watching ends."""
 _PATH = "/api/v1/certificates"
 _HEADERS = ("PROXY", "STATE", "ISSUER", "ROOTS", "LEFT", "SERIAL", "IDENTITY")
-_DETACHED = "\nthe control plane goes on by itself; `meshctl certs` shows how far it is"
+_DETACHED = "the control plane goes on by itself; `meshctl certs` shows how far it is"
 
 
 def register(verbs: "Verbs[argparse.ArgumentParser]") -> None:
@@ -53,13 +53,16 @@ def register(verbs: "Verbs[argparse.ArgumentParser]") -> None:
             help=f"replace the {'root' if what == 'root' else 'issuing certificate'}, guided",
             description="Begin, or watch on: all proxies are told to believe the new root; when they "
             "do, it signs; when the last certificate of the old one has ended, that is forgotten. "
-            "May be interrupted at any time."
+            "May be interrupted at any time. Taking it back is done when it is recorded: what is "
+            "still to come then is told, and watched with --wait."
             if what == "root"
             else "Begin, or watch on: a new issuing certificate under the same root signs; when the "
             "last certificate of the old one has ended, that is forgotten.",
         )
         _add_context(rotate)
-        rotate.add_argument("--no-wait", action="store_true", help="do not watch until it is over")
+        watch = rotate.add_mutually_exclusive_group()
+        watch.add_argument("--no-wait", action="store_true", help="do not watch until it is over")
+        watch.add_argument("--wait", action="store_true", help="watch also what --abort leaves")
         group = rotate.add_mutually_exclusive_group()
         group.add_argument("--abort", action="store_true", help="take the rotation back")
         group.add_argument(
@@ -148,6 +151,10 @@ def _lagging(rotation: Facts) -> list[str]:
     return [f"  {lag['workload']} {lag['reason']}" for lag in rotation["lagging"]]
 
 
+def _some(lags: list[str]) -> list[str]:
+    return lags if len(lags) <= 3 else [*lags[:3], f"  … and {len(lags) - 3} more"]
+
+
 def _left(not_after: float, now: float) -> str:
     return age(not_after - now) if not_after > now else "EXPIRED"
 
@@ -166,7 +173,11 @@ def _rotate(arguments: argparse.Namespace) -> int:
     if arguments.abort:
         facts = client.post(f"{_PATH}/rotation", {"do": "abort"})
         if not facts["rotation"]:
-            print("taken back: nobody holds anything of the new root")
+            print("taken back: nobody holds anything of the new one")
+            return OK
+        if not arguments.wait:
+            lags = _some(_lagging(facts["rotation"]))
+            print("\n".join([f"taken back; {progress(facts, time.time())}", *lags, _DETACHED]))
             return OK
     elif arguments.skip_away:
         facts = client.post(f"{_PATH}/rotation", {"do": "skip-away"})
@@ -179,7 +190,7 @@ def _rotate(arguments: argparse.Namespace) -> int:
         terminal = sys.stdout.isatty()
         return follow(client, _Screen() if terminal else print, countdown=terminal)
     except KeyboardInterrupt:
-        print(_DETACHED, file=sys.stderr)
+        print(f"\n{_DETACHED}", file=sys.stderr)
         return NO
 
 
@@ -222,9 +233,7 @@ def follow(
             say(f"rotation over, 3/3: {issuing} under {root['subject']} signs, the other is gone")
             return OK
         lags = _lagging(facts["rotation"])
-        now = "\n".join([progress(facts, clock()), *lags[:3]])
-        if len(lags) > 3:
-            now += f"\n  … and {len(lags) - 3} more"
+        now = "\n".join([progress(facts, clock()), *_some(lags)])
         news = now if countdown else f"{facts['rotation']['phase']} {len(lags)}"
         if news != said:
             said = news

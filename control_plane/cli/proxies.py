@@ -3,7 +3,7 @@
 
 SYNCED: it obeys the newest.  STALE: the newest is on its way.  REFUSED: it would not take the
 newest, says why, and goes on with the one before.  DISCONNECTED: it is not there; if it lives, it
-serves with what it has.  APP is the process beside it, where `meshctl up` runs that.
+serves with what it has.  REVOKED: nobody speaks with it, because its identity has been revoked.  APP is the process beside it, where `meshctl up` runs that.
 """
 
 import argparse
@@ -37,7 +37,7 @@ def register(verbs: "Verbs[argparse.ArgumentParser]") -> None:
         "proxies",
         help="who runs which configuration",
         description="List the proxies: SYNCED, STALE (the newest configuration is on its way), "
-        "REFUSED (with the reason), DISCONNECTED.",
+        "REFUSED (with the reason), DISCONNECTED, REVOKED (its identity has been).",
     )
     add_context(parser)
     add_output(parser, ("table", "wide", "json", "yaml"))

@@ -3,7 +3,8 @@
 
 Exit code 1 when a file has a finding, when a proxy refused its configuration or is gone, or when a
 process of a local mesh ends again and again or does not listen where it should.  A proxy that is
-STALE is being told at this moment; that alone is no trouble.  A warning is none either.
+STALE is being told at this moment; that alone is no trouble.  A warning is none either.  A workload
+whose identity has been revoked is trouble until it has another one, or is gone.
 """
 
 import argparse
@@ -18,7 +19,7 @@ from control_plane.cli.errors import NO, OK
 from control_plane.cli.output import age, printable, show
 from control_plane.resources.finding import Finding
 
-TROUBLED = ("REFUSED", "DISCONNECTED")
+TROUBLED = ("REFUSED", "DISCONNECTED", "REVOKED")
 
 
 def register(verbs: "Verbs[argparse.ArgumentParser]") -> None:
@@ -46,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
         "problems": problems,
         "warnings": list(report.warnings),
     }
-    text = render(status, client.address, report, problems)
+    text = render(status, client.address, report, problems, now)
     show(data, arguments.output, text)
     return NO if problems or is_troubled(status) else OK
 
@@ -56,6 +57,7 @@ def render(
     address: str,
     report: processes.Report,
     problems: list[str],
+    now: float,
 ) -> str:
     """Return the status as text."""
     resources = ", ".join(f"{count} {kind}" for kind, count in status["resources"].items())
@@ -74,6 +76,10 @@ def render(
             f"processes       {count}, {f'{len(problems)} in trouble' if problems else 'all well'}"
         )
         lines.extend(f"  {printable(problem)}" for problem in problems)
+    revoked = status.get("revoked", [])
+    if revoked:
+        lines.append(f"revoked         {len(revoked)}")
+        lines.extend(printable(f"  {_revoked(one, now)}") for one in revoked)
     findings = msgspec.convert(status["findings"], list[Finding])
     lines.append(f"findings        {len(findings) or 'none'}")
     for finding in findings:
@@ -83,6 +89,13 @@ def render(
         lines.append(f"warnings        {len(report.warnings)}")
         lines.extend(f"  {printable(warning)}" for warning in report.warnings)
     return "\n".join(lines)
+
+
+def _revoked(one: dict[str, Any], now: float) -> str:
+    """Say which identity is cut off, since when, why, and who is so with it."""
+    why = f": {one['reason']}" if one["reason"] else ""
+    who = ", ".join(one["workloads"]) or "no workload"
+    return f"{one['identity']} for {age(now - one['since'])}{why} ({who})"
 
 
 def is_troubled(status: dict[str, Any]) -> bool:

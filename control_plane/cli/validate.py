@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 
 from control_plane.cli.warnings import warnings
+from control_plane.key_files import misplaced
 from control_plane.placement import Placements
 from control_plane.resources.collection import Choice, choose, examine, state_of
 from control_plane.sources.files import look
@@ -32,7 +33,7 @@ def run(paths: list[Path], output: str) -> int:
     choice = choose(files, {})
     found = (*disk.unknown.values(), *choice.findings)
     state = state_of(Choice(choice.in_force, found), Placements())
-    findings = state.findings
+    findings = (*state.findings, *misplaced(state, paths))
     if output == "json":
         print(msgspec.json.format(msgspec.json.encode(findings)).decode())
     elif findings:

@@ -16,7 +16,7 @@ from control_plane.placement import Placements
 from control_plane.store import Location, State
 
 from .attachment import by_parent, grpc_backends
-from .finding import Finding
+from .finding import MOST, Finding, most
 from .gateway_api import GRPCRoute, HTTPRoute, Route, TCPRoute, TLSRoute
 from .model import DEFAULT_MESH, MeshConfig, Service, Workload
 from .parse import Source, parse
@@ -65,6 +65,8 @@ def examine(text: str, path: Path) -> File:
     sources, findings = parse(text, str(path))
     first: dict[str, Source] = {}
     for source in sources:
+        if len(findings) > MOST:
+            break
         # What a type was wrong for is missing now; to complain of that as well would mislead.
         mistyped = [one.field for one in findings if one.name == source.name]
         findings.extend(
@@ -145,7 +147,7 @@ def state_of(choice: Choice, placements: Placements) -> State:
         locations=locations,
     )
     findings = sorted([*choice.findings, *_unresolved(sources, state)], key=_place)
-    return msgspec.structs.replace(state, findings=tuple(findings))
+    return msgspec.structs.replace(state, findings=tuple(most(findings)))
 
 
 def _unresolved(sources: Iterable[Source], state: State) -> Iterator[Finding]:

@@ -41,6 +41,10 @@ MAX_DEPTH = 64
 """The deepest field of any kind is at about 12."""
 MAX_NODES = 1_000_000
 """Per file, aliases written out."""
+CHARACTERS = 64
+"""A text counts once more for each so many: a long one, repeated by aliases, is a bomb, too."""
+MAX_QUOTED = 60
+"""Characters of what a message quotes."""
 
 
 class DocumentError(ValueError):
@@ -82,6 +86,11 @@ class Mapping(Struct, frozen=True):
 
 
 Node = Scalar | Sequence | Mapping
+
+
+def short(text: str) -> str:
+    """Return a text as a message quotes it: what is as long as a file is not repeated in full."""
+    return text if len(text) <= MAX_QUOTED else f"{text[: MAX_QUOTED - 3]}..."
 
 
 def line_of(node: Node, path: Path) -> int:
@@ -175,8 +184,9 @@ class _Reader:
             self._open.add(anchor)
         node: Node
         if isinstance(event, ScalarEvent):
-            node, size = Scalar(line, _value(event, line), event.value), 1
-            self._count(1, line)
+            size = 1 + len(event.value) // CHARACTERS
+            self._count(size, line)
+            node = Scalar(line, _value(event, line), event.value)
         elif isinstance(event, SequenceStartEvent):
             _refuse_tag(event.tag, "tag:yaml.org,2002:seq", line)
             node, size = self._sequence(line, depth)
@@ -191,9 +201,9 @@ class _Reader:
 
     def _alias(self, anchor: str, line: int) -> tuple[Node, int]:
         if anchor in self._open:
-            raise DocumentError(line, f"alias *{anchor} stands inside what it stands for")
+            raise DocumentError(line, f"alias *{short(anchor)} stands inside what it stands for")
         if anchor not in self._sizes:
-            raise DocumentError(line, f"alias *{anchor} has no anchor &{anchor} before it")
+            raise DocumentError(line, f"alias *{short(anchor)} has no anchor before it")
         node, size = self._sizes[anchor]
         self._count(size, line)
         return node, size
@@ -228,10 +238,12 @@ class _Reader:
             assert event is not None
             if isinstance(event, MappingEndEvent):
                 return Mapping(line, items, key_lines), size
-            key, key_line = self._key(event, depth)
+            key, key_line, counted = self._key(event, depth)
+            size += counted
             if key in items:
+                first = key_lines[key]
                 raise DocumentError(
-                    key_line, f'key "{key}" stands twice, first on line {key_lines[key]}'
+                    key_line, f'key "{short(key)}" stands twice, first on line {first}'
                 )
             event = self._next()
             assert event is not None
@@ -239,21 +251,23 @@ class _Reader:
             key_lines[key] = key_line
             size += counted
 
-    def _key(self, event: Event, depth: int) -> tuple[str, int]:
+    def _key(self, event: Event, depth: int) -> tuple[str, int, int]:
+        """Return a key, the line on which it stands, and its size."""
         line = _line(event)
-        node, _ = self._node(event, depth + 1)
+        node, size = self._node(event, depth + 1)
         if not isinstance(node, Scalar):
             raise DocumentError(line, "a key is a list or mapping, expected a string")
         if node.text == "<<" and not getattr(event, "style", ""):
             raise DocumentError(line, 'merge key "<<" is not supported; write the fields out')
         if isinstance(node.value, int) and str(node.value) == node.text:
-            return node.text, line  # a port: kubectl, too, takes `8080:` for "8080"
+            return node.text, line, size  # a port: kubectl, too, takes `8080:` for "8080"
         if not isinstance(node.value, str):
             raise DocumentError(
                 line,
-                f'key {node.text} is {described(node)}, expected a string: write "{node.text}"',
+                f"key {short(node.text)} is {described(node)}, expected a string: "
+                f'write "{short(node.text)}"',
             )
-        return node.value, line
+        return node.value, line, size
 
 
 def _line(event: Event) -> int:
@@ -308,8 +322,8 @@ def _plain(text: str) -> str | int | float | bool | None:
 
 def _refuse_tag(tag: str | None, allowed: str, line: int) -> None:
     if tag is not None and tag not in (allowed, "!"):
-        short = tag.replace("tag:yaml.org,2002:", "!!")
-        raise DocumentError(line, f"tag {short} is not supported; leave it out")
+        shown = short(tag.replace("tag:yaml.org,2002:", "!!"))
+        raise DocumentError(line, f"tag {shown} is not supported; leave it out")
 
 
 def described(node: Node) -> str:

@@ -11,6 +11,8 @@ to something that does not exist: the resource applies, and the finding says whi
 False until it resolves.
 """
 
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from typing import Literal
 
 from msgspec import Struct
@@ -47,13 +49,33 @@ class Finding(Struct, frozen=True, kw_only=True, order=True):
         return one_line(": ".join(part for part in parts if part))
 
 
+MOST = 100
+"""Findings about one file: whoever has so many knows enough, and a file can be made of them."""
+
+_LONGEST_STEP = 317  # the longest key that is a good one: a label's, with its prefix
+
+
+def most(findings: Iterable[Finding]) -> Iterator[Finding]:
+    """Yield the first `MOST` findings of each file, and after them that there are more."""
+    counts: Counter[str] = Counter()
+    for finding in findings:
+        counts[finding.file] += 1
+        if counts[finding.file] <= MOST:
+            yield finding
+        elif counts[finding.file] == MOST + 1:
+            yield Finding(file=finding.file, message=f"there are more than {MOST} findings")
+
+
 def dotted(path: Path) -> str:
     """Return a path as people write it: ``spec.rules[0].name``."""
     text = ""
     for step in path:
         if isinstance(step, int):
             text += f"[{step}]"
-        elif "." in step or "/" in step:
+            continue
+        if len(step) > _LONGEST_STEP:
+            step = f"{step[:_LONGEST_STEP]}..."
+        if "." in step or "/" in step:
             text += f"[{step!r}]"  # a label or annotation key
         else:
             text += f".{step}" if text else step

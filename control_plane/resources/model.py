@@ -66,14 +66,18 @@ class OutboundTrafficPolicy(Model, frozen=True, kw_only=True):
 
 class KeySets(Model, frozen=True, kw_only=True):
     """
-    Where the control plane may fetch the keys of issuers from.
+    Where the control plane may have the keys of issuers from.
 
     Attributes:
         allowed_hosts: ``id.example`` or ``id.example:8443``.  Who may write a RequestAuthentication
             could else make the control plane ask anybody for anything (CVE-2026-41413).
+        allowed_folders: Where a `jwksFile` may be, besides the folders of the configuration.
+        refresh: Between two fetches of one address.
     """
 
     allowed_hosts: tuple[str, ...] = ()
+    allowed_folders: tuple[str, ...] = ()
+    refresh: Period = "5m"
 
 
 class MeshConfigSpec(Model, frozen=True, kw_only=True):
@@ -83,7 +87,7 @@ class MeshConfigSpec(Model, frozen=True, kw_only=True):
         mtls: What inbound ports accept.  STRICT refuses plaintext.
         outbound_traffic_policy: ALLOW_ANY passes captured connections to unknown destinations on
             as they are, REGISTRY_ONLY refuses them (names and default are Istio's).
-        jwks: For the `jwksUri` of RequestAuthentications.
+        jwks: For `jwksUri` and `jwksFile` of RequestAuthentications.
     """
 
     trust_domain: str = "mesh.local"

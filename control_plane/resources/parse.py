@@ -11,7 +11,7 @@ import msgspec
 
 from . import document, schema
 from .document import Mapping, Node, Scalar
-from .finding import Finding, Path, dotted
+from .finding import MOST, Finding, Path, dotted
 from .model import KINDS, Resource
 
 NOT_YET = frozenset(
@@ -20,11 +20,18 @@ NOT_YET = frozenset(
         "Gateway",
         "GatewayClass",
         "ListenerSet",
-        "ReferenceGrant",
         "UDPRoute",
     }
 )
 """Kinds of the Gateway API that this version does not have; said so instead of "unknown"."""
+
+
+_LONGEST_NAME = 512
+"""Characters of a name, or what stands in its place, that findings repeat."""
+
+
+class _EnoughError(Exception):
+    """More is wrong with a file than anybody wants to be told."""
 
 
 class Source(msgspec.Struct, frozen=True):
@@ -61,7 +68,7 @@ class Source(msgspec.Struct, frozen=True):
             file=self.file,
             line=document.line_of(self.node, path),
             kind=self.resource.kind,
-            name=self.name,
+            name=self.name[:_LONGEST_NAME],
             field=dotted(path),
             message=message,
             severity=severity,
@@ -80,8 +87,13 @@ def parse(text: str, file: str) -> tuple[list[Source], list[Finding]]:
     try:
         for node in document.read(text):
             _one(node, file, sources, findings)
+            if len(findings) >= MOST:
+                raise _EnoughError
     except document.DocumentError as error:
         findings.append(Finding(file=file, line=error.line, message=error.message))
+    except _EnoughError:
+        message = f"has {MOST} findings so far; what else is wrong was not looked for"
+        findings.append(Finding(file=file, message=message))
     return sources, findings
 
 
@@ -97,6 +109,8 @@ def _one(node: Node, file: str, sources: list[Source], findings: list[Finding]) 
     kind, name = _text(node, "kind"), _name(node)
 
     def report(path: Path, line: int, message: str) -> None:
+        if len(findings) >= MOST:
+            raise _EnoughError
         findings.append(
             Finding(file=file, line=line, kind=kind, name=name, field=dotted(path), message=message)
         )
@@ -130,23 +144,31 @@ def _model(node: Mapping, file: str, findings: list[Finding]) -> type[Resource] 
         kinds.setdefault(known_kind, []).append(known_version)
     if not kind:
         report("kind", f"is missing, expected one of {', '.join(sorted(kinds))}")
+    elif kind == "ReferenceGrant":  # decision 0029
+        message = "ReferenceGrant is not read: routes of a mesh lead to the Services of other "
+        report("kind", f"{message}namespaces without one (GEP-1294), so leave it out")
     elif kind in NOT_YET:
         report("kind", f"{kind} is not supported yet, expected one of {', '.join(sorted(kinds))}")
     elif kind not in kinds:
-        report("kind", f'"{kind}" is not a kind of resource, {schema.nearest(kind, kinds)}')
+        report(
+            "kind",
+            f'"{document.short(kind)}" is not a kind of resource, {schema.nearest(kind, kinds)}',
+        )
     elif not version:
         report("apiVersion", f"is missing, expected {kinds[kind][0]}")
     else:
         report(
             "apiVersion",
-            f'"{version}" is not read of a {kind}, expected {" or ".join(kinds[kind])}',
+            f'"{document.short(version)}" is not read of a {kind}, expected {" or ".join(kinds[kind])}',
         )
     return None
 
 
 def _text(node: Node, field: str) -> str:
     child = node.items.get(field) if isinstance(node, Mapping) else None
-    return child.value if isinstance(child, Scalar) and isinstance(child.value, str) else ""
+    if not isinstance(child, Scalar) or not isinstance(child.value, str):
+        return ""
+    return child.value[:_LONGEST_NAME]
 
 
 def _name(node: Mapping) -> str:

@@ -24,6 +24,9 @@ from .model import IGNORED
 Report = Callable[[Path, int, str], None]
 """Called with the path, the line and the message of each mismatch."""
 
+LONGEST_WORD = 100
+"""Characters of what may be a known word, misspelt: to compare takes time."""
+
 _MISSING: Any = object()
 _type_info = functools.cache(inspect.type_info)
 
@@ -38,6 +41,7 @@ def walk(node: Node, model: type[msgspec.Struct], report: Report) -> Any:
 def nearest(word: str, known: Iterable[str]) -> str:
     """Return a clause that names what was probably meant, or lists what there is."""
     known = sorted(known)
+    word = word[:LONGEST_WORD]
     close = difflib.get_close_matches(word, known, n=1)
     if not close:
         folded = [name for name in known if name.lower() == word.lower()]

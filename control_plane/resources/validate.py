@@ -37,6 +37,8 @@ Problems = Iterator[tuple[Path, str]]
 
 MIN_LIFETIME = 60_000
 """Milliseconds: below that, renewal at half-life would leave no time to try twice."""
+MIN_REFRESH = 1_000
+"""Milliseconds: an issuer is a service that others need, too."""
 
 
 def validate(source: Source) -> Iterator[Finding]:
@@ -182,3 +184,10 @@ def _mesh_config(mesh: MeshConfig) -> Problems:
     path: Path = ("spec", "certificates", "lifetime")
     if milliseconds(mesh.spec.certificates.lifetime) < MIN_LIFETIME:
         yield path, f'"{mesh.spec.certificates.lifetime}" is too short, expected at least 60s'
+    for index, folder in enumerate(mesh.spec.jwks.allowed_folders):
+        if not folder.startswith("/") or "\0" in folder:
+            message = f'"{folder}" is no absolute path, expected such as /etc/mesh/keys'
+            yield ("spec", "jwks", "allowedFolders", index), message
+    if milliseconds(mesh.spec.jwks.refresh) < MIN_REFRESH:
+        path = ("spec", "jwks", "refresh")
+        yield path, f'"{mesh.spec.jwks.refresh}" is too short, expected at least 1s'

@@ -14,6 +14,9 @@ none of them takes anything away from the mesh:
 
 Only a file that is really gone from a folder that is really there takes its resources along.
 
+Nor is it trusted to mean well, for who may write one file shall not keep others from theirs: what
+is no text, would never end, lies too deep or is too much together is not read, and said so.
+
 Every event makes one full look at the disk, so it matters neither which event came nor whether
 one was missed; a file whose text is unchanged is not parsed again.
 """
@@ -30,6 +33,7 @@ from pathlib import Path
 
 import msgspec
 import watchfiles
+from watchfiles._rust_notify import WatchfilesRustInternalError
 
 from control_plane import placement
 from control_plane.placement import Placements
@@ -52,6 +56,11 @@ SETTLE = 100
 """Milliseconds after which what seems to be gone is looked for once more."""
 
 SUFFIXES = (".yaml", ".yml")
+
+MAX_TOTAL = 64 * 1024 * 1024
+"""Bytes of all files together; of more, the largest are not read."""
+MAX_FOLDERS = 32
+"""Folders within folders, below one that was given."""
 
 
 class Disk(msgspec.Struct, frozen=True):
@@ -121,8 +130,15 @@ class FilesSource:
                 await self._refresh()
                 before = targets
             if targets:
-                with contextlib.suppress(FileNotFoundError):
+                try:
                     await self._follow(targets, recursive=folders)
+                except* FileNotFoundError:
+                    pass
+                except* (OSError, WatchfilesRustInternalError) as failed:
+                    # Too many folders for inotify, or a name that is no text.
+                    _log.warning("files are not watched, but looked at: %s", failed.exceptions[0])
+                    before = None
+                    await asyncio.sleep(LOOK / 1000)
             else:
                 await asyncio.sleep(LOOK / 1000)
 
@@ -254,17 +270,33 @@ def look(paths: list[Path]) -> Disk:
     """Read all files that `paths` name, and those below the folders that they name."""
     texts: dict[Path, str] = {}
     unknown: dict[Path, Finding] = {}
-    for root in paths:
-        for path in _files(root, unknown):
-            try:
-                texts[path] = _read(path)
-            except FileNotFoundError as error:
-                # Gone since the folder was listed, or a link that leads nowhere yet.
-                if path == root or path.is_symlink():
-                    unknown[path] = _unreadable(path, error)
-            except (OSError, ValueError) as error:
+    left = MAX_TOTAL
+    for path, is_given in sorted(_found(paths, unknown).items(), key=lambda one: _size(one[0])):
+        try:
+            data = _read(path)
+            if len(data) > left:
+                raise ValueError(f"all files together are larger than {MAX_TOTAL // 2**20} MiB")
+            left -= len(data)
+            texts[path] = data.decode("utf-8-sig")
+        except FileNotFoundError as error:
+            # Gone since the folder was listed, or a link that leads nowhere yet.
+            if is_given or path.is_symlink():
                 unknown[path] = _unreadable(path, error)
+        except (OSError, ValueError) as error:
+            unknown[path] = _unreadable(path, error)
     return Disk(texts, unknown)
+
+
+def _found(paths: list[Path], unknown: dict[Path, Finding]) -> dict[Path, bool]:
+    """Return the files to read, and of each whether it was given by its own name."""
+    return {path: path == root for root in paths for path in _files(root, unknown)}
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0  # what is wrong with it, reading it will say
 
 
 def _files(root: Path, unknown: dict[Path, Finding]) -> Iterator[Path]:
@@ -275,17 +307,57 @@ def _files(root: Path, unknown: dict[Path, Finding]) -> Iterator[Path]:
         elif root.exists() or root.is_symlink():
             yield root
         return
+    # Not `os.walk`, which calls itself for each level (Python 3.11): 1,000 of them end a process.
+    folders = [(root, 0)]
+    while folders:
+        folder, depth = folders.pop()
+        below: list[tuple[Path, int]] = []
+        for entry in _listed(folder, root, unknown):
+            path = folder / entry.name
+            if not _is_text(entry.name):
+                unknown[path] = _unreadable(path, ValueError("has a name that is not UTF-8"))
+            elif not _is_folder(entry):
+                yield path
+            elif depth == MAX_FOLDERS:
+                why = ValueError(f"lies deeper than {MAX_FOLDERS} folders")
+                unknown[path] = _unreadable(path, why)
+            else:
+                below.append((path, depth + 1))
+        folders.extend(reversed(below))
 
-    def failed(error: OSError) -> None:
-        path = Path(error.filename)
-        if path == root or not isinstance(error, FileNotFoundError):
-            unknown[path] = _unreadable(path, error)
 
-    for folder, folders, names in os.walk(root, onerror=failed):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            if not name.startswith(".") and name.endswith(SUFFIXES):
-                yield Path(folder) / name
+def _listed(folder: Path, root: Path, unknown: dict[Path, Finding]) -> list[os.DirEntry[str]]:
+    """Return the files and folders in a folder that may concern us, by name."""
+    try:
+        with os.scandir(folder) as entries:
+            found = sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        if folder == root or not isinstance(error, FileNotFoundError):
+            unknown[folder] = _unreadable(folder, error)
+        return []
+    return [
+        entry
+        for entry in found
+        if not entry.name.startswith(".")
+        # A link to a folder may lead anywhere, and round in a circle.
+        and (not entry.is_symlink() if _is_folder(entry) else entry.name.endswith(SUFFIXES))
+    ]
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself; what is wrong with it, reading it will say
+        return False
+
+
+def _is_text(name: str) -> bool:
+    """File names are bytes; those that are no text could be neither kept nor told."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _is_file(path: Path) -> bool:
@@ -293,14 +365,17 @@ def _is_file(path: Path) -> bool:
     return path.is_file() or (path.suffix in SUFFIXES and not path.is_dir())
 
 
-def _read(path: Path) -> str:
-    if not stat.S_ISREG(path.stat().st_mode):  # a pipe would never end
-        raise ValueError("is not a regular file")
-    with path.open("rb") as file:
-        data = file.read(MAX_BYTES + 1)
+def _read(path: Path) -> bytes:
+    # A pipe, and some files of the kernel's, would have us wait for ever: already when opened.
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise ValueError("is not a regular file")
+        data: bytes | None = file.read(MAX_BYTES + 1)
+    if data is None:
+        raise ValueError("is a regular file in name only: its content is yet to come")
     if len(data) > MAX_BYTES:
         raise ValueError(f"is larger than {MAX_BYTES // 2**20} MiB; split it")
-    return data.decode("utf-8-sig")
+    return data
 
 
 def _unreadable(path: Path, error: Exception) -> Finding:
@@ -310,7 +385,8 @@ def _unreadable(path: Path, error: Exception) -> Finding:
         message = f"cannot be read: {error.strerror}"
     else:
         message = str(error)
-    return Finding(file=str(path), message=f"{message}; what was known of it stays in force")
+    shown = os.fsencode(path).decode("utf-8", "backslashreplace")
+    return Finding(file=shown, message=f"{message}; what was known of it stays in force")
 
 
 # Remembering --------------------------------------------------------------------------------------

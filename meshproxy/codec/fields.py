@@ -258,6 +258,8 @@ def _learn_name(name: bytes) -> tuple[bytes, int, bool, bytes]:
     if b"_" in lower and (kind == MESH or lower.replace(b"_", b"-") in KINDS):
         raise MalformedError("malformed-request", f"{name[:64]!r} poses as another field")
     cacheable = not (kind == MESH or lower in _NEVER_CACHED or _never_cached_part(lower))
+    # Of all that one proxy says to the next, these are in every request, and few are enough for most.
+    cacheable = cacheable or lower in (b"x-mesh-deadline-ms", b"x-mesh-via")
     known = (lower, kind, cacheable, (_SPELLED.get(lower) or lower.title()) + b": ")
     if len(name) <= LONGEST_CACHED:
         if len(_names) >= _MOST_CACHED:

@@ -16,6 +16,7 @@ from meshproxy.config import strict_yaml
 from meshproxy.contract import wire
 from meshproxy.contract.spec import Name, Port
 from meshproxy.contract.spiffe import SpiffeError, SpiffeId
+from meshproxy.policies.replay import MOST
 
 WorkloadName = Annotated[
     str, Meta(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")
@@ -88,10 +89,15 @@ class Limits(_Part, frozen=True, kw_only=True):
         connections: From clients; what descriptors allow, where nothing is said, or less than that.
         memory: Bytes of the process above which no connection is accepted; 0 for any number.
             Four fifths of what the container has, where nothing is said.
+        replay: Bytes of all request bodies that are kept for another attempt; beyond, requests
+            are sent once.
+        accept_rate: Connections that one listener may take in a second; 0 for any number.
     """
 
     connections: Annotated[int, Meta(ge=1, le=1_000_000)] | None = None
     memory: Annotated[int, Meta(ge=0)] | None = None
+    replay: Annotated[int, Meta(ge=0)] = MOST
+    accept_rate: Annotated[float, Meta(ge=0, le=1_000_000)] = 0.0
 
 
 class Bootstrap(_Part, frozen=True, kw_only=True):
@@ -102,7 +108,9 @@ class Bootstrap(_Part, frozen=True, kw_only=True):
         version: Of the workload; a label in metrics.
         state: Directory, mode 0700, for key, certificate and the last snapshot.
         workers: Processes that serve traffic; with more than one, a further one leads them.
-        limits: Of connections and memory.
+        limits: Of connections, memory, and what is kept for retries.
+        half_closing_clients: A client of HTTP/1.1 in plaintext that ends its half of the connection
+            still gets its answer; otherwise it has gone (`docs/decisions/0025`).
         drain_seconds: How long requests may go on after SIGTERM or after a hot restart.
     """
 
@@ -113,6 +121,7 @@ class Bootstrap(_Part, frozen=True, kw_only=True):
     admin: Admin = Admin()
     workers: Workers = 1
     drain_seconds: Annotated[float, Meta(ge=0, le=3600)] = 10.0
+    half_closing_clients: bool = False
     limits: Limits = Limits()
     control_plane: ControlPlane | None = None
     static: Static | None = None

@@ -249,12 +249,12 @@ class Mesh:
         endpoints = {spec.cluster: spec.endpoints for spec in snapshot.endpoints}
         revoked = self._environment.revoked
         for spec in snapshot.clusters:
-            servers = endpoints.get(spec.name, ())
+            servers, denied = endpoints.get(spec.name, ()), set[str]()
             if revoked:  # nobody who can only be denied is to be chosen
-                servers = tuple(
-                    e for e in servers if not e.identities or set(e.identities) - revoked
-                )
-            clusters[spec.name].adopt(spec, servers)
+                out = [e for e in servers if e.identities and revoked.issuperset(e.identities)]
+                servers = tuple(e for e in servers if e not in out)
+                denied.update(*(e.identities for e in out))
+            clusters[spec.name].adopt(spec, servers, denied)
         for name, cluster in self.clusters.items():
             if name not in clusters:
                 cluster.retire()

@@ -12,15 +12,22 @@ to be stopped where they are accepted.  Two bounds, both per process:
   much that is), nobody is taken who was not there before.  It is the memory of the whole process that
   counts, as the kernel sees it: a sum of our own would forget half.
 
+Nor is that all: who holds memory and does not let go of it is ended (see `relief.py`).
+
 Who comes when it is full is told so, if it speaks HTTP, and is reset otherwise (see `Listener`).
 Nothing is remembered: as soon as there is room again, the next one is served.
 """
 
+import os
 import resource
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import cache
 from pathlib import Path
 from typing import Final, Protocol
 from weakref import WeakSet
+
+from meshproxy import malloc
+from meshproxy.flow import Connection
 
 RESERVED: Final = 64
 """Descriptors that are for nobody's connections."""
@@ -46,7 +53,12 @@ class Listener(Protocol):
     """What has connections."""
 
     @property
+    def direction(self) -> str: ...
+    @property
     def connections(self) -> int: ...
+    @property
+    def accepted(self) -> Iterable[Connection]:
+        """Those of them that have come so far as to be told something."""
 
 
 class Admission:
@@ -54,44 +66,58 @@ class Admission:
     Attributes:
         connections: As many as there may be.
         memory: Bytes that the process may take; 0 for any number.
+        accept_rate: Connections that one listener may take in a second; 0 for any number.
+        in_use: Bytes that the process took when somebody last looked.
+        listeners: Who has connections.
     """
 
     def __init__(
         self,
         connections: int | None = None,
         memory: int | None = None,
+        accept_rate: float = 0.0,
         *,
         workers: int = 1,
         now: Callable[[], float] = lambda: 0.0,
         resident: Callable[[], int] | None = None,
+        trim: Callable[[], None] = malloc.trim,
     ) -> None:
         """Take the bounds that are given, and find out the others."""
         possible = most_connections(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
         self.connections = min(connections or MOST, possible)
         self.memory = int(SHARE * container_memory() / workers) if memory is None else memory
-        self._listeners: WeakSet[Listener] = WeakSet()
+        self.accept_rate = accept_rate / workers
+        self.listeners: WeakSet[Listener] = WeakSet()
         self._now = now
         self._resident = resident or resident_memory
+        self._trim = trim
         self._looked = -LOOK
-        self._full = False
+        self.in_use = 0
 
     def join(self, listener: Listener) -> None:
         """Count its connections, for as long as it exists."""
-        self._listeners.add(listener)
+        self.listeners.add(listener)
 
     def room(self, listener: Listener) -> int:
         """Return how many more connections this listener may take now."""
-        if self.memory and self._out_of_memory():
+        if self.short_of_memory:
             return 0
-        everywhere = self.connections - sum(other.connections for other in self._listeners)
+        everywhere = self.connections - sum(other.connections for other in self.listeners)
         return min(everywhere, int(self.connections * SHARE) - listener.connections)
 
-    def _out_of_memory(self) -> bool:
+    @property
+    def short_of_memory(self) -> bool:
+        """The process takes more than it may."""
+        if not self.memory:
+            return False
         now = self._now()
         if now - self._looked >= LOOK:
             self._looked = now
-            self._full = self._resident() > self.memory
-        return self._full
+            self.in_use = self._resident()
+            if self.in_use > self.memory:
+                self._trim()  # what the allocator only keeps must keep nobody out
+                self.in_use = self._resident()
+        return self.in_use > self.memory
 
 
 def most_connections(descriptors: int) -> int:
@@ -101,7 +127,13 @@ def most_connections(descriptors: int) -> int:
 
 def resident_memory() -> int:
     """Return what the process takes of the machine's memory."""
-    return int(Path("/proc/self/statm").read_bytes().split()[1]) * _PAGE
+    return int(os.pread(_statm(), 100, 0).split()[1]) * _PAGE
+
+
+@cache
+def _statm() -> int:
+    # Kept open: what memory is short of must be known when descriptors are short, too.
+    return os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
 
 
 def container_memory() -> int:

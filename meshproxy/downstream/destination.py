@@ -34,6 +34,7 @@ from meshproxy.telemetry.metrics import GrpcLabels, Metrics
 
 from .admission import Admission
 from .guard import Guard
+from .handshakes import Handshakes
 from .sockets import Sockets
 
 PLAINTEXT = "plaintext"
@@ -53,6 +54,8 @@ class Environment(Surroundings, Protocol):
         sockets: Where listening sockets come from.
         drain_seconds: How long who is idle may stay when no more connections are accepted.
         admission: How many connections there may be.
+        half_closing: Clients that say no more may still listen.
+        handshakes: Whose turn it is to begin one.
         revoked: Identities that are denied, whatever certificate they show.
         denials: Who was denied what.
     """
@@ -66,6 +69,8 @@ class Environment(Surroundings, Protocol):
     sockets: Sockets
     drain_seconds: float
     admission: Admission
+    half_closing: bool
+    handshakes: Handshakes
     revoked: frozenset[str]
     denials: Denials
     wall: Callable[[], float]
@@ -249,6 +254,7 @@ class Destination:
         tcp_route: TcpRoute[RelayCluster] | None = None,
     ) -> None:
         """Be what this configuration says from now on."""
+        before = self.authorization
         self.port = spec.port
         self.protocol = spec.protocol
         self.mtls = spec.mtls
@@ -257,6 +263,25 @@ class Destination:
         self.tcp_route = tcp_route
         for caller in self._callers.values():
             caller.obey()
+        now = self.authorization
+        if now is not None and (before is None or now.specs != before.specs):
+            self._end_forbidden()
+
+    def _end_forbidden(self) -> None:
+        """
+        Other policies hold: end the streams that have no next request, and that they forbid.
+
+        All exchanges of the process are looked through: that is rare, and keeping a list for each
+        caller would be work for every request.
+        """
+        callers = self._callers.values()
+        guards = {id(caller): caller.guard for caller in callers if caller.guard is not None}
+        for exchange in [one for one in self.environment.exchanges if one.lasting]:
+            guard = guards.get(id(exchange.caller))
+            if guard is None or exchange.done:
+                continue
+            if number := guard.forbids(exchange.head, exchange.downstream):
+                exchange.on_forbidden(number)
 
     @property
     def authorization(self) -> Authorization | None:

@@ -9,6 +9,7 @@ from many, and a connection that is older than the policy has an address, too.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Final, Protocol
 
 from meshproxy.message import Field, RequestHead, field
@@ -92,6 +93,8 @@ class Guard:
             except InvalidToken as wrong:
                 number = self._note(head, reason=str(wrong))
                 return "invalid-token", number, (_BEARER,)
+            if claims is not None:
+                head.claims = claims
         standing = self._standing_of(downstream)
         if standing is None:
             return None
@@ -102,6 +105,27 @@ class Guard:
         self._environment.metrics.access_denied(verdict.policy)
         number = self._note(head, policy=verdict.policy, rule=verdict.rule)
         return "access-denied", number, ()
+
+    def forbids(self, head: RequestHead, downstream: Downstream) -> str:
+        """
+        Return the id of the denial of a stream that other policies have let in; empty for none.
+
+        What its token has proved when it began holds; a token that nobody has asked for then is
+        looked at now.
+        """
+        standing = self._standing_of(downstream)
+        if standing is None:
+            return ""
+        claims: Claims | None = getattr(head, "claims", None)
+        if claims is None and self._jwt is not None:
+            copy = RequestHead(head.method, head.authority, head.path, list(head.fields))
+            with suppress(InvalidToken):  # nothing is proved
+                claims = self._jwt.check(copy, self._environment.wall())
+        verdict = standing.judge(head, claims)
+        if verdict.allowed:
+            return ""
+        self._environment.metrics.access_denied(verdict.policy)
+        return self._note(head, policy=verdict.policy, rule=verdict.rule)
 
     def stop_connection(self, downstream: Downstream) -> bool:
         """Say whether a connection may not be, on which no requests can be told apart."""

@@ -78,9 +78,15 @@ class Exchange(Protocol):
 
 
 class Owner(Protocol):
-    """The listener that accepted the connection."""
+    """
+    The listener that accepted the connection.
+
+    Attributes:
+        half_closing: A client that says no more may still listen.
+    """
 
     draining: bool
+    half_closing: bool
     hop: str
 
     def switched(self, connection: Connection, tunnel: ClientTunnel) -> None:
@@ -172,18 +178,23 @@ class Http1Connection(Connection):
 
     def on_eof(self) -> bool:
         """
-        The client says no more; it may still listen (``nc -N``), so a whole request is answered.
+        The client says no more; as a rule it has gone, and its request goes with it.
 
-        An unfinished one is not: its end will never come.
-
-        A client that has gone altogether looks the same until we write to it.  If its request
-        hangs, that may be never: so such a client is waited for with a limit (see `expire`).
+        It might still listen (``nc -N``): RFC 9112 section 9.6 says that a half-close does not "imply
+        that the client is no longer interested in a response".  But nearly all who send FIN while
+        they wait have closed their socket, and that cannot be told apart before we write to them
+        (docs/decisions/0025).  Where the owner says that clients half-close, a whole request is
+        answered, and waited for with a limit, for it may hang (see `expire`); an unfinished one is
+        not: its end will never come.
         """
         self._last = True
         self._close = True
         self._heard_end = True
         if self.transport is None or not self.transport.can_write_eof():
             return False  # over TLS there is no half-close to keep
+        if self.exchange is not None and not self._owner.half_closing:
+            self.abort()  # closing would first wait until it has taken what was written
+            return False
         listens = self._turn_due or (self._response_open and not self._request_open)
         if listens:
             self.deadline = min(self.deadline, self.loop.time() + HALF_CLOSED_TIMEOUT)
@@ -241,7 +252,9 @@ class Http1Connection(Connection):
             # Answered in full before the body went wrong: a second answer would be one to nothing.
             self._linger()
             return
-        head, body = local_reply(refusal(error.code), None, hop=self._owner.hop, attempt=0)
+        # Of half a body, an unknown part was sent.
+        sent = 0 if exchange is None else None
+        head, body = local_reply(refusal(error.code), None, hop=self._owner.hop, sent=sent)
         self.write(encode_response_head(head, close=True) + body)
         self._linger()
 

@@ -96,7 +96,9 @@ class Http2Stream(Stream):
         if self.responding or self.finished:
             self.end_by_reset(PROTOCOL_ERROR)
             return
-        head, body = local_reply(refusal(error.code), None, hop=connection.owner.hop, attempt=0)
+        # Of half a body, an unknown part was sent.
+        sent = 0 if exchange is None else None
+        head, body = local_reply(refusal(error.code), None, hop=connection.owner.hop, sent=sent)
         self.send_head(head)
         self.send_data(body)
         self.send_end(None)

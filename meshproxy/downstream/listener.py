@@ -14,7 +14,7 @@ import logging
 import socket
 import ssl
 import struct
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from functools import partial
 from typing import Any, Final, NamedTuple
 
@@ -33,6 +33,7 @@ from meshproxy.routing.table import VirtualHost
 from meshproxy.routing.tcp import TcpRoute
 
 from . import http1
+from .accept_rate import AcceptRate
 from .arrival import Arrival
 from .captured import Captured, Unknown
 from .destination import PLAINTEXT, Destination, Environment
@@ -46,7 +47,7 @@ from .tunnel import ClientTunnel
 
 log = logging.getLogger("meshproxy.listener")
 
-ACCEPT_BATCH = 64
+ACCEPT_BATCH = 16
 """Connections taken per wake-up, so that a flood of them does not starve those already open."""
 
 HELLO_TIMEOUT = 10.0
@@ -62,7 +63,15 @@ SHEDDING = 64
 """Greetings under way above which nobody is told any more that all is full."""
 
 COMPLAIN = 10.0
-"""Seconds between two words in the log about it."""
+"""Seconds between two words in the log about the same reason."""
+
+REASONS: Final = {
+    "connections": "it has as many connections as it may have",
+    "memory": "the process takes more memory than it may",
+    "accept-rate": "more connections come in a second than it may take",
+    "handshakes": "more TLS handshakes wait for their turn than may wait",
+}
+"""Why somebody is refused who has just come."""
 
 
 class Peer(NamedTuple):
@@ -90,6 +99,7 @@ class Listener:
     Attributes:
         destination: What its connections are meant for.
         draining: No new connections; the open ones end with their current or next request.
+        half_closing: Clients of HTTP/1.1 that say no more may still listen.
         sockets: What it accepts from; none before `bind` and after `drain`.
     """
 
@@ -99,6 +109,7 @@ class Listener:
         self.destination = Destination(environment, spec)
         self.hop = self.destination.hop
         self.draining = False
+        self.half_closing = environment.half_closing
         self._captured: Captured | None = None
         self._loop = environment.loop
         self.sockets: list[socket.socket] = []
@@ -108,7 +119,8 @@ class Listener:
         self._sweep: asyncio.TimerHandle | None = None
         self._last_call: asyncio.TimerHandle | None = None
         self._leaving = False  # it takes who waits in its queue, and then nobody
-        self._complained = -COMPLAIN
+        self._complained: dict[str, float] = {}  # when, by one of `REASONS`
+        self._rate = AcceptRate(environment.admission.accept_rate)
         environment.admission.join(self)
 
     def __repr__(self) -> str:
@@ -119,6 +131,16 @@ class Listener:
     def connections(self) -> int:
         """How many are open, those still greeting included."""
         return len(self._connections) + len(self._greeting)
+
+    @property
+    def direction(self) -> str:
+        """Relative to the app beside us."""
+        return self.spec.direction
+
+    @property
+    def accepted(self) -> Iterable[Accepted]:
+        """Those that are not greeting any more."""
+        return self._connections
 
     # Opening --------------------------------------------------------------------------------------
 
@@ -191,9 +213,10 @@ class Listener:
                 self._pause_accepting(listening, error)
                 return False
             sock.setblocking(False)
+            why_not = "" if self._leaving else self._objection(room)
             room -= 1
-            if room < 0:
-                if self._shed(sock):
+            if why_not:
+                if self._shed(sock, why_not):
                     continue
                 coroutine = self._turn_away(sock, "proxy-overloaded")
             else:
@@ -203,13 +226,28 @@ class Listener:
             task.add_done_callback(self._greeting.discard)
         return True
 
-    def _shed(self, sock: socket.socket) -> bool:
-        """It is full: say whether the client was reset, as are those for whom a word is too much."""
+    def _objection(self, room: int) -> str:
+        """Return why who has come is not taken, one of `REASONS`; empty where nothing is against it."""
+        environment = self.environment
+        if room <= 0:
+            return "memory" if environment.admission.short_of_memory else "connections"
+        if not self._rate.take(self._loop.time()):
+            return "accept-rate"
+        if self.spec.mtls == "strict" and environment.handshakes.full:
+            return "handshakes"
+        return ""
+
+    def _shed(self, sock: socket.socket, why: str) -> bool:
+        """Say whether the client was reset, as are those for whom a word is too much."""
         now = self._loop.time()
-        if now >= self._complained + COMPLAIN:
-            self._complained = now
-            log.warning("%s: full, %d connections; others are refused", self.spec.name, self.connections)  # fmt: skip
-        if len(self._greeting) < SHEDDING and self.spec.mtls != "strict":
+        if now >= self._complained.get(why, -COMPLAIN) + COMPLAIN:
+            self._complained[why] = now
+            log.warning(
+                "%s: %s, %d are open; others are refused", self.spec.name, REASONS[why], self.connections
+            )  # fmt: skip
+        self.environment.metrics.connection_refused(self.spec.direction, why)
+        brief = why in ("accept-rate", "handshakes") or self.spec.mtls == "strict"
+        if not brief and len(self._greeting) < SHEDDING:
             return False
         self.environment.refused(self.spec.direction, "proxy-overloaded")
         _reset(sock)
@@ -283,6 +321,9 @@ class Listener:
                 self.environment.metrics.handshake_failed("downstream", "no-certificate")
                 sock.close()
                 return
+            if not await self.environment.handshakes.turn():
+                self._shed(sock, "handshakes")
+                return
             await self._loop.connect_accepted_socket(
                 lambda: Arrival(self._loop, self, destination, tls=True),
                 sock,
@@ -352,7 +393,7 @@ class Listener:
     async def _say(self, sock: socket.socket, code: str) -> None:
         """Refuse a request of HTTP/1 of which nothing has been read."""
         with contextlib.suppress(OSError):
-            head, body = local_reply(refusal(code), None, hop=self.hop, attempt=0)
+            head, body = local_reply(refusal(code), None, hop=self.hop)
             sock.send(encode_response_head(head, close=True) + body)
             sock.shutdown(socket.SHUT_WR)
             # Closing with unread bytes would send RST, which can destroy the answer.

@@ -23,10 +23,11 @@ class TcpConnection(TcpSide):
     """
     Attributes:
         destination: What it is meant for.
+        exchange: The relay.
         deadline: Never: an opaque connection may be silent for as long as it likes.
     """
 
-    __slots__ = ("_owner", "_relay", "_server_name", "_speculation", "deadline", "destination")
+    __slots__ = ("_owner", "_server_name", "_speculation", "deadline", "destination", "exchange")
 
     def __init__(
         self,
@@ -52,7 +53,7 @@ class TcpConnection(TcpSide):
         self._owner = owner
         self.destination = destination
         self._speculation = speculation
-        self._relay = Relay(self, caller) if speculation is None else speculation.relay
+        self.exchange = Relay(self, caller) if speculation is None else speculation.relay
         self._server_name = server_name
         self.deadline = inf
 
@@ -65,31 +66,31 @@ class TcpConnection(TcpSide):
         self._owner.opened(self)
         speculation, self._speculation = self._speculation, None
         if speculation is None:
-            self._relay.begin(self._server_name)
+            self.exchange.begin(self._server_name)
         else:
             speculation.adopt(self)
 
     def buffer_updated(self, nbytes: int) -> None:
         # Most of it goes into a tunnel, which copies: no need to do so before.
-        self._relay.on_downstream_data(RECEIVED[:nbytes])
+        self.exchange.on_downstream_data(RECEIVED[:nbytes])
 
     def on_bytes(self, data: bytes) -> None:
-        self._relay.on_downstream_data(data)
+        self.exchange.on_downstream_data(data)
 
     def on_end(self) -> None:
-        self._relay.on_downstream_end()
+        self.exchange.on_downstream_end()
 
     def on_torn(self, error: Exception | None) -> None:  # noqa: ARG002  # the hook's shape
-        self._relay.on_downstream_reset()
+        self.exchange.on_downstream_reset()
 
     def on_gone(self) -> None:
         self._owner.closed(self)
 
     def on_blocked(self) -> None:
-        self._relay.on_downstream_blocked()
+        self.exchange.on_downstream_blocked()
 
     def on_writable(self) -> None:
-        self._relay.on_downstream_writable()
+        self.exchange.on_downstream_writable()
 
     # Told by the relay ----------------------------------------------------------------------------
 

@@ -46,14 +46,15 @@ class ClientTunnel(Tunnel):
 
     Attributes:
         deadline: Of the loop's clock: when the listener's sweep ends the wait.
+        exchange: None when it has taken its leave.
     """
 
-    __slots__ = ("_exchange", "_owner", "deadline")
+    __slots__ = ("_owner", "deadline", "exchange")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, owner: Owner, exchange: Exchange) -> None:
         super().__init__(loop)
         self._owner = owner
-        self._exchange: Exchange | None = exchange
+        self.exchange: Exchange | None = exchange
         self.deadline = inf
 
     def __repr__(self) -> str:
@@ -63,7 +64,7 @@ class ClientTunnel(Tunnel):
     # The exchange says ----------------------------------------------------------------------------
 
     def reset(self) -> None:
-        self._exchange = None
+        self.exchange = None
         self.abort()
 
     def pause_request(self) -> None:
@@ -75,32 +76,32 @@ class ClientTunnel(Tunnel):
     # The client says ------------------------------------------------------------------------------
 
     def on_bytes(self, data: bytes) -> None:
-        if self._exchange is not None:
-            self._exchange.on_request_data(data)
+        if self.exchange is not None:
+            self.exchange.on_request_data(data)
 
     def on_end(self) -> None:
         self.look_after()
-        if self._exchange is not None:
-            self._exchange.on_request_end(None)
+        if self.exchange is not None:
+            self.exchange.on_request_end(None)
 
     def on_torn(self, error: Exception | None) -> None:  # noqa: ARG002  # the hook's shape
-        exchange, self._exchange = self._exchange, None
+        exchange, self.exchange = self.exchange, None
         if exchange is not None:
             exchange.on_request_reset()
 
     def on_gone(self) -> None:
-        self._exchange = None  # which knows us: together they would wait for the cycle collector
+        self.exchange = None  # which knows us: together they would wait for the cycle collector
         self._owner.closed(self)
 
     # One side is slower than the other ------------------------------------------------------------
 
     def on_blocked(self) -> None:
-        if self._exchange is not None:
-            self._exchange.on_downstream_blocked()
+        if self.exchange is not None:
+            self.exchange.on_downstream_blocked()
 
     def on_writable(self) -> None:
-        if self._exchange is not None:
-            self._exchange.on_downstream_writable()
+        if self.exchange is not None:
+            self.exchange.on_downstream_writable()
 
     # The end --------------------------------------------------------------------------------------
 

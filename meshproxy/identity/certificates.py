@@ -98,6 +98,7 @@ class Certificates:
         self._server: ssl.SSLContext | None = None
         self._client: ssl.SSLContext | None = None
         self._trunk: ssl.SSLContext | None = None
+        self._bulk: ssl.SSLContext | None = None
         self.on_changed: Callable[[], None] = _nobody
         self._replaced = asyncio.Event()
         self._renewed = asyncio.Event()
@@ -127,6 +128,11 @@ class Certificates:
     def trunk(self) -> ssl.SSLContext | None:
         """Context for dialling trunks to peers, or None; ask anew for each connection."""
         return self._trunk if self.ready else None
+
+    @property
+    def bulk(self) -> ssl.SSLContext | None:
+        """Context for dialling peers for large bodies, or None; ask anew for each connection."""
+        return self._bulk if self.ready else None
 
     @property
     def file(self) -> Path | None:
@@ -249,7 +255,7 @@ class Certificates:
         candidate = directory / f"{_IDENTITY_FILE}.{os.getpid()}.new"
         private_file.write(candidate, (key + answer.chain).encode("ascii"))
         try:
-            server, client, _ = _contexts(candidate, None, roots)
+            server, client, *_ = _contexts(candidate, None, roots)
             tls.try_out(server, client)
             private_file.write(directory / _ROOTS_FILE, roots.encode("ascii"))
             candidate.replace(directory / _IDENTITY_FILE)
@@ -276,13 +282,17 @@ class Certificates:
         if text == self.roots:
             return
         if self._certificate is not None:
-            self._server, self._client, self._trunk = _contexts(self._certificate, self._key, text)
+            self._make_contexts(self._certificate, self._key, text)
         else:
             _check_roots(text)
         self.roots = text
         self._keep_roots()
         self._replaced.set()
         self.on_changed()
+
+    def _make_contexts(self, certificate: Path, key: Path | None, roots: str) -> None:
+        made = _contexts(certificate, key, roots)
+        self._server, self._client, self._trunk, self._bulk = made
 
     def _keep_roots(self) -> None:
         """Let a restart find its control plane, even without the snapshot that the roots came with."""
@@ -299,7 +309,7 @@ class Certificates:
         except OSError as error:
             raise x509.CertificateError(f"{certificate}: cannot be read: {error}") from error
         if self.roots:
-            self._server, self._client, self._trunk = _contexts(certificate, key, self.roots)
+            self._make_contexts(certificate, key, self.roots)
         self._certificate, self._key = certificate, key
         self._facts = facts
         self._obtained = obtained
@@ -394,13 +404,14 @@ def _nobody() -> None:
 
 def _contexts(
     certificate: Path, key: Path | None, roots: str
-) -> tuple[ssl.SSLContext, ssl.SSLContext, ssl.SSLContext]:
+) -> tuple[ssl.SSLContext, ssl.SSLContext, ssl.SSLContext, ssl.SSLContext]:
     _check_roots(roots)
     try:
         return (
             tls.server_context(certificate, key, roots),
             tls.client_context(certificate, key, roots),
             tls.trunk_context(certificate, key, roots),
+            tls.bulk_context(certificate, key, roots),
         )
     except (ssl.SSLError, OSError) as error:
         raise x509.CertificateError(f"{certificate}: not usable with its key: {error}") from error

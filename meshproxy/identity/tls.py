@@ -82,6 +82,13 @@ def trunk_context(certificate: Path, key: Path | None, roots: str) -> ssl.SSLCon
     return context
 
 
+def bulk_context(certificate: Path, key: Path | None, roots: str) -> ssl.SSLContext:
+    """Return the context with which a sidecar dials its peers for large bodies; as `server_context`."""
+    context = _mutual(ssl.PROTOCOL_TLS_CLIENT, certificate, key, roots)
+    context.set_alpn_protocols([ALPN_HTTP1])
+    return context
+
+
 def plane_context(roots: str, certificate: Path | None = None) -> ssl.SSLContext:
     """
     Return the context with which a sidecar dials its control plane.

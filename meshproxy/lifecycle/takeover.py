@@ -17,9 +17,10 @@ A descriptor that is handed over is the same socket, with the same queue: no con
 or lost, for there is no moment at which nobody listens.  Whatever goes wrong before `Serving`, the
 old process goes on as if nothing had happened; the kernel tells it when the new one dies.
 
-What is *not* handed over: connections, counters, certificates and configuration.  Connections stay
-with the old process and end there (a drain as on SIGTERM); both processes read certificate and
-last snapshot from the same state directory.
+What is *not* handed over: connections, counters, certificates, configuration, and what was learnt of
+endpoints.  Connections stay with the old process and end there (a drain as on SIGTERM); both
+processes read certificate and last snapshot from the same state directory; breakers begin closed
+(decision 0024).
 
 The socket lies in the state directory (0700) and is 0600; that the same user is at the other end
 is checked on both sides besides.

@@ -111,7 +111,7 @@ DENIED: Final = Verdict(allowed=False)
 class Authorization:
     """The policies of one port of a workload."""
 
-    __slots__ = ("_allow", "_audit", "_deny", "by_address")
+    __slots__ = ("_allow", "_audit", "_deny", "by_address", "specs")
 
     def __init__(self, specs: Sequence[AuthorizationSpec], where: str = "") -> None:
         """
@@ -122,6 +122,7 @@ class Authorization:
         Raises:
             ContractError: A pattern, template or address block is wrong.
         """
+        self.specs = tuple(specs)
         self._deny: list[_Rule] = []
         self._audit: list[_Rule] = []
         self._allow: list[_Rule] | None = None

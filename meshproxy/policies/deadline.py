@@ -34,7 +34,7 @@ quarter of it later.
 
 **Most exchanges never need it.**  To stand in the wheel and to leave it again costs about as much as
 routing does, and an answer comes in milliseconds.  So limits further away than `FAR` are not armed when
-an exchange begins, but by a look at all that are under way, every few seconds: there are few left then.
+an exchange begins, but by a look at all that are under way, every `LOOK`: there are few left then.
 
 **Who has spent it.**  "The time has passed" helps nobody to find the slow one.  So with the deadline
 travels who took the most so far and how long (`x-mesh-spent`), and a refusal names it: a hop before, the
@@ -53,8 +53,11 @@ from meshproxy.contract.resources import ClusterSpec
 LEAST: Final = 0.001
 """Seconds with which something can still be begun: what the field between proxies can say."""
 
-FAR: Final = 10.0
+FAR: Final = 0.5
 """Seconds: a limit further away is left to the look at all exchanges, which comes sooner than that."""
+
+LOOK: Final = 0.2
+"""Seconds from one look at all exchanges to the next."""
 
 LOOKS: Final = 4
 """How often one looks in an idle limit whether anything has moved."""

@@ -61,11 +61,12 @@ class Fault:
 
     Attributes:
         conditional: Not every request of the route is meant.
+        likely: How probable it is, between 0 and 1, that a request that is meant is not spared.
     """
 
     __slots__ = (
         "_abort", "_abort_call", "_abort_share", "_delay", "_delay_share", "_match", "_source",
-        "conditional", "name",
+        "conditional", "likely", "name",
     )  # fmt: skip
 
     def __init__(self, spec: FaultSpec, where: str = "") -> None:
@@ -83,6 +84,7 @@ class Fault:
         self._abort_share = spec.abort_percent / 100
         self._abort, self._abort_call = _aborts(spec)
         aborts = bool(self._abort or self._abort_call) and self._abort_share > 0
+        self.likely = self._delay_share + (1 - self._delay_share) * self._abort_share * aborts
         if not aborts and not self._delay_share:
             raise ContractError(where, "neither delays nor aborts any request")
 
@@ -93,17 +95,21 @@ class Fault:
         """Say whether this request is one of those that may go wrong."""
         return self._source.holds(identity) and self._match.holds(head)
 
-    def draw(self, random: Callable[[], float], *, call: bool) -> Injected | None:
+    def draw(self, chance: float, random: Callable[[], float], *, call: bool) -> Injected | None:
         """
         Leave to chance what is done to a request that is meant; None for nothing.
 
         Args:
+            chance: Between 0 and 1; decides whether anything is done at all, and on the delay.
             random: Between 0 and 1.
             call: It is one of gRPC.
         """
-        delay = self._delay if self._delay_share and random() < self._delay_share else 0.0
+        if chance >= self.likely:
+            return None
+        delay = self._delay if chance < self._delay_share else 0.0
         abort = self._abort_call if call else self._abort
-        if abort is not None and random() >= self._abort_share:
+        # Without a delay it is the abort that `likely` is about.
+        if delay and random() >= self._abort_share:
             abort = None
         if not delay and abort is None:
             return None
@@ -125,7 +131,7 @@ def _aborts(spec: FaultSpec) -> tuple[Refusal | None, Refusal | None]:
 class FaultInjection:
     """All faults of one route."""
 
-    __slots__ = ("_faults",)
+    __slots__ = ("_faults", "_likely")
 
     def __init__(self, specs: Sequence[FaultSpec], where: str = "faults") -> None:
         """
@@ -133,6 +139,7 @@ class FaultInjection:
             ContractError: A fault does nothing, or its match is not valid.
         """
         self._faults = tuple(Fault(spec, f"{where}[{i}]") for i, spec in enumerate(specs))
+        self._likely = max((fault.likely for fault in self._faults), default=0.0)
 
     def draw(
         self,
@@ -151,7 +158,10 @@ class FaultInjection:
             random: Between 0 and 1.
             call: It is one of gRPC.
         """
+        chance = random()
+        if chance >= self._likely:  # whichever fault means it, if any: it is spared
+            return None
         for fault in self._faults:
             if not fault.conditional or fault.means(head, identity):
-                return fault.draw(random, call=call)
+                return fault.draw(chance, random, call=call)
         return None

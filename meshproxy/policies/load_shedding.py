@@ -17,6 +17,12 @@ it grows: in each window in which a request was turned away, who is less critica
 quarter of its share, and gets it back, little by little, in windows in which none was.  So
 whatever is critical is served before anything else, as long as the app can bear that alone.
 
+**Who says so of everything.**  The word of a peer costs it nothing, so one that calls all it sends
+critical would have the app to itself.  It keeps its word as long as nobody else has to suffer from
+it.  But when somebody is turned away who has no more than half of the places, while one identity has
+more than that, then what that one sends is sheddable while it has so many (and for `GREEDY`
+seconds after the last such case).  An identity that is alone, or within its half, does not notice.
+
 **How many.**  A fixed limit, or one that is found by the gradient of latency (as Envoy's adaptive
 concurrency and Netflix's concurrency-limits do), with the time until the answer's head:
 
@@ -91,6 +97,9 @@ MEASURE_AT_MOST: Final = 2.0
 STUCK: Final = 5
 """Windows at the minimum after which `min_rtt` is not believed any more."""
 
+GREEDY: Final = 10.0
+"""Seconds for which one identity's word does not count, after somebody was turned away for it."""
+
 FAILED: Final = 500
 """Statuses from here on say nothing of how fast the app works."""
 
@@ -112,8 +121,8 @@ class LoadShedding:
     """
 
     __slots__ = (
-        "_adaptive", "_calm", "_calm_since", "_default", "_default_share", "_high", "_limits", "_max",
-        "_measure_at", "_min", "_random", "_samples", "_share_at", "_sheddable_share", "_stuck",
+        "_adaptive", "_calm", "_calm_since", "_crowded", "_default", "_default_share", "_greedy",
+        "_greedy_until", "_held", "_high", "_limits", "_max", "_measure_at", "_min", "_random", "_samples", "_share_at", "_sheddable_share", "_stuck",
         "_turned_away", "_window_ends", "active", "limit", "measuring", "min_rtt",
     )  # fmt: skip
 
@@ -131,6 +140,10 @@ class LoadShedding:
         self._default_share, self._sheddable_share = DEFAULT_SHARE, SHEDDABLE_SHARE
         self._share_at = 0.0
         self._turned_away: set[str] = set()
+        self._held: dict[str, int] = {}  # places, by identity
+        self._crowded = False  # somebody was turned away who has not most of them
+        self._greedy: str | None = None  # who has, and says too much
+        self._greedy_until = 0.0
         self._high = 0  # most at once in this window
         self._samples: list[float] = []  # of this window
         self._calm: list[float] = []  # since `min_rtt` was taken
@@ -168,22 +181,29 @@ class LoadShedding:
 
     # One request ----------------------------------------------------------------------------------
 
-    def admit(self, criticality: str | None, now: float) -> str | None:
+    def admit(self, criticality: str | None, now: float, source: str = "") -> str | None:
         """
         Let a request in, and return None; or return as what it was turned away.
 
         Args:
             criticality: One of `contract.Criticality`, or None where it says nothing.
             now: On our clock.
+            source: Identity of who asks; all without one are one.
         """
         kind = criticality or self._default
         if self._adaptive and now >= self._measure_at and not self.measuring:
             self._measure(now)
         if now >= self._share_at:
             self._share_out(now)
+        held = self._held.get(source, 0)
+        if source == self._greedy and held * 2 > self.active:
+            kind = "sheddable"
         if self.active >= self._limits[kind]:
             self._turned_away.add(kind)
+            if held * 2 <= self.active:
+                self._crowded = True
             return kind
+        self._held[source] = held + 1
         self.active = active = self.active + 1
         if active > self._high:
             self._high = active
@@ -201,6 +221,13 @@ class LoadShedding:
         self._default_share = min(ordinary, DEFAULT_SHARE)
         self._sheddable_share = min(least, SHEDDABLE_SHARE)
         turned.clear()
+        if self._crowded:
+            self._crowded = False
+            for identity, held in self._held.items():
+                if held * 2 > self.active:  # at most one
+                    self._greedy, self._greedy_until = identity, now + GREEDY
+        if now >= self._greedy_until:
+            self._greedy = None
         self._set_limits()
 
     def answered(self, status: int, grpc_status: str | None, seconds: float, now: float) -> None:
@@ -221,9 +248,14 @@ class LoadShedding:
         if self._adaptive and seconds > self.min_rtt > 0:
             self._sample(seconds, now)
 
-    def release(self, now: float) -> None:
+    def release(self, now: float, source: str = "") -> None:
         """A request that was let in has ended."""
         self.active -= 1
+        held = self._held[source] - 1
+        if held:
+            self._held[source] = held
+        else:
+            del self._held[source]
         if self.active == self._min:
             self._calm_since = now
 

@@ -67,7 +67,10 @@ class LoopDetection:
         Args:
             said: What it brought of fields that only a mesh proxy may set.
         """
-        before = said[0][1] if len(said) == 1 and said[0][0] == VIA else value_of(said, VIA)
+        before = None
+        for name, value, _line in said:
+            if name == VIA:
+                before = value if before is None else value_of(said, VIA)
         if before is None:
             return self.first
         made = self._made

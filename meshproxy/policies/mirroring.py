@@ -30,10 +30,10 @@ Called from: `Exchange.on_request_head`; the copy itself is `mirror.py`.
 Configured by: `contract.MirrorSpec`.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, Generic, TypeVar
 
-from meshproxy.message import MESH_FIELD_PREFIX, Field, Fields, RequestHead, field
+from meshproxy.message import MESH_FIELD_PREFIX, RequestHead, field
 
 AT_ONCE: Final = 256
 """Mirrored requests under way, per cluster."""
@@ -49,7 +49,6 @@ DROPPED: Final = 1 << 20
 """Bytes of an answer that are read for the sake of the connection; then it is reset."""
 
 MARK: Final = field(b"x-mesh-mirrored", b"1")
-_MARKED: Final = MARK[0]
 
 C = TypeVar("C")
 
@@ -57,20 +56,35 @@ C = TypeVar("C")
 class Mirroring(Generic[C]):
     """To which clusters the requests of one route are mirrored."""
 
-    __slots__ = ("_mirrors",)
+    __slots__ = ("_any", "_mirrors")
 
     def __init__(self, mirrors: Iterable[tuple[C, float]]) -> None:
         """
         Args:
             mirrors: Clusters, and percents of the requests.
         """
-        self._mirrors = tuple(mirrors)
+        # Each with its share, and how likely it is that it or one before it is drawn.
+        self._mirrors: list[tuple[C, float, float]] = []
+        none = 1.0
+        for cluster, percent in mirrors:
+            share = min(percent / 100, 1.0)
+            none *= 1 - share
+            self._mirrors.append((cluster, share, 1 - none if none else 1.0))
+        self._any = self._mirrors[-1][2] if self._mirrors else 0.0
 
-    def draw(self, random: Callable[[], float]) -> list[C]:
-        """Return the clusters that get a copy of one request."""
-        drawn = []
-        for cluster, percent in self._mirrors:  # a comprehension would be a call
-            if percent >= 100 or random() * 100 < percent:
+    def draw(self, random: Callable[[], float]) -> Sequence[C]:
+        """
+        Return the clusters that get a copy of one request.
+
+        One number tells of most requests that there are none; otherwise it tells the first of
+        them, and the others are drawn for themselves.
+        """
+        first = random()
+        if first >= self._any:
+            return ()
+        drawn: list[C] = []
+        for cluster, share, so_far in self._mirrors:
+            if (random() < share) if drawn else (first < so_far):
                 drawn.append(cluster)
         return drawn
 
@@ -83,14 +97,6 @@ def copy_of(head: RequestHead) -> RequestHead:
     fields = [one for one in head.fields if one[0] != b"expect" and not one[0].startswith(prefix)]
     fields.append(MARK)
     return RequestHead(head.method, head.authority, head.path, fields, head.length, head.scheme)
-
-
-def mark_of(mesh_fields: Fields) -> Field | None:
-    """Return what tells the app that a request is mirrored; None where it is not."""
-    for one in mesh_fields:
-        if one[0] == _MARKED:
-            return MARK
-    return None
 
 
 class Load:

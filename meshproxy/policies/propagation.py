@@ -15,6 +15,7 @@ inside its libraries; for plain HTTP, no app does.
     x-mesh-attempt        which attempt this is, over all hops; not said of the first
     x-mesh-criticality    critical, default or sheddable
     x-mesh-spent          who took the most of the time so far (``default/cart=950``), for refusals
+    x-mesh-mirrored       it is the copy of a request (`mirroring.py`)
 
 They are believed inbound only of a peer that has proved its identity.  The app beside us is believed
 about the deadline, which it can only shorten, and the criticality of its own calls.
@@ -56,8 +57,9 @@ DEADLINE: Final = b"x-mesh-deadline-ms"
 ATTEMPT: Final = b"x-mesh-attempt"
 CRITICALITY: Final = b"x-mesh-criticality"
 SPENT: Final = b"x-mesh-spent"
+MIRRORED: Final = b"x-mesh-mirrored"
 
-_SAID: Final = frozenset({DEADLINE, ATTEMPT, CRITICALITY, SPENT})
+_SAID: Final = frozenset({DEADLINE, ATTEMPT, CRITICALITY, SPENT, MIRRORED})
 CRITICALITIES: Final = {name.encode(): name for name in ("critical", "default", "sheddable")}
 """Most important first."""
 _RANKS: Final = {name: rank for rank, name in enumerate(CRITICALITIES.values())}
@@ -65,7 +67,7 @@ _CRITICALITY_FIELDS: Final = {
     name: field(CRITICALITY, value) for value, name in CRITICALITIES.items()
 }
 
-_DEADLINE_LINE: Final = DEADLINE + b": "
+_REMEMBERED: Final = 1024
 _DIGITS: Final = 10  # 115 days
 _ROUNDING: Final = 1e-4
 """Milliseconds that differences of the clock may be off: 300 must not be passed on as 299."""
@@ -100,14 +102,19 @@ class Context(Generic[C]):
         started: When the inbound exchange began; only in the table.
         ended: When it was given up; infinite while it is under way.
         gone: It was given up because its client had gone.
-        calls: Outbound exchanges made for it.
+        calls: Outbound exchanges made for it; only in the table.
+        mirrored: It is the copy of a request, and its answer is dropped.
         retried: One of them has failed after more than one try; so trying again has been done.
     """
 
     __slots__ = (
-        "_ids", "_line", "attempt", "calls", "criticality", "deadline", "ended", "gone", "retried",
-        "spender", "spent", "started",
+        "_ids", "_line", "attempt", "calls", "criticality", "deadline", "ended", "gone", "mirrored",
+        "retried", "spender", "spent", "started",
     )  # fmt: skip
+
+    _ids: tuple[bytes, ...]
+    _line: bytes
+    calls: "set[C]"
 
     def __init__(
         self, deadline: float = inf, attempt: int = 1, criticality: str | None = None
@@ -120,10 +127,8 @@ class Context(Generic[C]):
         self.started = inf
         self.ended = inf
         self.gone = False
-        self.calls: set[C] = set()
+        self.mirrored = False
         self.retried = False
-        self._ids: tuple[bytes, ...] = ()
-        self._line = b""
 
     def own(self) -> "Context[C]":
         """Return one that may be changed."""
@@ -149,12 +154,14 @@ NOTHING: Final[Context[Any]] = Context()
 # What is said -------------------------------------------------------------------------------------
 
 
-def read(mesh_fields: Fields, now: float) -> Context[Any]:
+def read(mesh_fields: Fields, now: float) -> Context[Any]:  # noqa: C901 - a part would be a call
     """Return what a mesh proxy has said; what is not valid is as if it had not been said."""
-    if not any(one[0] in _SAID for one in mesh_fields):
-        return NOTHING
-    context: Context[Any] = Context()
+    context = NOTHING
     for name, value, _line in mesh_fields:
+        if name not in _SAID:
+            continue
+        if context is NOTHING:
+            context = Context()
         if name == DEADLINE:
             if value.isdigit() and len(value) <= _DIGITS:
                 context.deadline = min(context.deadline, now + int(value) / 1000)
@@ -167,6 +174,8 @@ def read(mesh_fields: Fields, now: float) -> Context[Any]:
             found = _spent(value)
             if found is not None:
                 context.spender, context.spent = found[1].decode(), int(found[2]) / 1000
+        else:
+            context.mirrored = True
     return context
 
 
@@ -181,10 +190,23 @@ def put(fields: Fields, one: Field) -> None:
     fields.append(one)
 
 
+class _Deadlines(dict[int, Field]):
+    """Fields that allow so many milliseconds; most requests have as many left as others had."""
+
+    def __missing__(self, milliseconds: int) -> Field:
+        made = field(DEADLINE, b"%d" % max(milliseconds, 0))
+        if len(self) >= _REMEMBERED:
+            self.clear()
+        self[milliseconds] = made
+        return made
+
+
+_deadlines: Final = _Deadlines()
+
+
 def deadline_field(left: float) -> Field:
     """Return the field that allows so many seconds: whole milliseconds, never more."""
-    value = b"%d" % int(left * 1000 + _ROUNDING) if left > 0 else b"0"
-    return (DEADLINE, value, _DEADLINE_LINE + value)  # for most requests: `field` would be a call
+    return _deadlines[int(left * 1000 + _ROUNDING)]
 
 
 def attempt_field(attempt: int) -> Field:
@@ -269,6 +291,7 @@ class Propagation(Generic[C]):
 
     def enter(self, context: Context[C], ids: tuple[bytes, ...], line: bytes) -> None:
         """An inbound exchange has begun; `leave` or `give_up` when it ends."""
+        context.calls = set()
         context._ids = ids  # noqa: SLF001 - two halves of one thing
         context._line = line  # noqa: SLF001
         for one in ids:
@@ -339,6 +362,7 @@ def _common(candidates: Iterable[Context[C]]) -> Context[C]:
     """Return what holds whichever of them is meant."""
     common: Context[C] = Context(-inf, 10**_ATTEMPT_DIGITS)
     common.gone = True
+    common.calls = set()
     ranks = []
     for one in candidates:
         common.deadline = max(common.deadline, one.deadline)

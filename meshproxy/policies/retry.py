@@ -37,6 +37,7 @@ Limits, each but the first with a name under which a retry that was not made is 
 `retried-below`  The answer comes from a mesh proxy whose app has failed only after the tries of a
     proxy behind it: the same, seen from the other side.
 `body-too-large`  The body is no longer held in full (`replay_limit`).
+`replay-memory`  The same, because of all the others that are held (`replay.py`).
 `retry-after`  The answer says to wait longer than `max_backoff`: then the client had better know.
 `deadline`  The time that the caller allowed would have passed.
 `overflow`  As many requests are retried at once as may be (`limits.retries`, none by default).
@@ -44,7 +45,7 @@ Limits, each but the first with a name under which a retry that was not made is 
 
 Between tries passes a random time up to `backoff`, doubled with each try up to `max_backoff` (full
 jitter: who failed together does not come back together), on top of what `Retry-After` asks for.
-The next try prefers another endpoint.
+The next try goes to an endpoint that was not tried yet, if there is one.
 
 Called from: `Exchange.on_upstream_failed`, `on_response_head`, `on_response_reset`, `on_due`.
 """
@@ -101,6 +102,9 @@ _STATUSES: Final[dict[RetryCondition, str]] = {
     "grpc-unavailable": "14",
 }
 
+UNCOUNTED: Final = 4 << 10
+"""Bytes of a body that are kept without being counted as kept (see `replay.py`)."""
+
 _DEFAULT: Final = RetrySpec()
 
 
@@ -111,13 +115,14 @@ class Retry:
     Attributes:
         attempts: Tries in all.
         replay_limit: Bytes of a request's body that are kept for the next one.
+        uncounted: Of these, the bytes that are kept without counting them.
         max_backoff: Seconds; the longest wait.
         hedge: When a second attempt begins beside a slow first one, or None.
     """
 
     __slots__ = (
         "_any_method", "_backoff", "_codes", "_failures", "_of_retries", "_statuses", "attempts",
-        "hedge", "max_backoff", "replay_limit",
+        "hedge", "max_backoff", "replay_limit", "uncounted",
     )  # fmt: skip
 
     def __init__(self, spec: RetrySpec = _DEFAULT, where: str = "retry") -> None:
@@ -128,6 +133,7 @@ class Retry:
         _check(spec, where)
         self.attempts = spec.attempts
         self.replay_limit = spec.replay_limit
+        self.uncounted = min(UNCOUNTED, spec.replay_limit)
         self.max_backoff = spec.max_backoff / 1000
         self.hedge: HedgeSpec | None = spec.hedge
         self._backoff = spec.backoff / 1000

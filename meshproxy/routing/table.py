@@ -58,11 +58,12 @@ class Route(Generic[C]):
         session: None for the cluster's.
         split: None when the route redirects, or has no backend at all.
         timeouts: What it says in the place of its clusters; None where it says nothing.
+        heavy: How many of the next requests are likely to have a large answer, as the last ones had.
         rate_limit: Those of its virtual host and its own; None without, like the next two.
     """
 
     __slots__ = (
-        "edits", "faults", "match", "mirroring", "name", "rate_limit", "redirect", "request_headers",
+        "edits", "faults", "heavy", "match", "mirroring", "name", "rate_limit", "redirect", "request_headers",
         "response_headers", "retry", "rewrite", "session", "split", "timeouts",
     )  # fmt: skip
 
@@ -84,6 +85,7 @@ class Route(Generic[C]):
             ContractError: See `compile_virtual_host`.
         """
         self.name = spec.name
+        self.heavy = 0
         self.match = Match(spec.match, f"{where}.match")
         prefix = self.match.prefix
         self.redirect = (

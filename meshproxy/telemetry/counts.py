@@ -53,6 +53,7 @@ class Counts(Struct, frozen=True, kw_only=True):
         connections: Side, direction, opened, closed.
         tunnels: How many are open.
         gauges: Name, labels, value.
+        loop_lag: Buckets and sum of `loop_lag.LoopLag`.
         counters: By the name of their attribute in `metrics.Metrics`: labels and count.
     """
 
@@ -61,6 +62,7 @@ class Counts(Struct, frozen=True, kw_only=True):
     connections: list[tuple[str, str, int, int]] = []
     tunnels: int = 0
     gauges: list[tuple[str, tuple[str, ...], int]] = []
+    loop_lag: tuple[list[int], float] | None = None
     counters: dict[str, list[tuple[tuple[str, ...], int]]] = {}
 
     def of_the_dead(self) -> "Counts":
@@ -74,5 +76,6 @@ class Counts(Struct, frozen=True, kw_only=True):
             requests=self.requests,
             tcp=[counted.of_the_dead() for counted in self.tcp],
             connections=closed,
+            loop_lag=self.loop_lag,
             counters=self.counters | {"_plaintext_closed": accepted},
         )

@@ -26,6 +26,7 @@ _FAMILIES: Final = {
         "Retries that the budget of a cluster has room for now.",
         ("cluster",),
     ),
+    "mesh_replay_bytes": ("Bytes of request bodies that are kept for another attempt.", ()),
     "mesh_endpoints": (
         "Endpoints of a cluster by what is known about them (added up over workers).",
         ("cluster", "state"),
@@ -35,6 +36,11 @@ _FAMILIES: Final = {
         ("cluster",),
     ),
     "mesh_concurrency_active": ("Requests that such an app has now.", ("cluster",)),
+    "mesh_memory_resident_bytes": ("Memory that is in use.", ()),
+    "mesh_memory_limit_bytes": (
+        "That above which new connections are refused; 0 for any number.",
+        (),
+    ),
     "mesh_cluster_panic": (
         "1 while all endpoints of a cluster are used because too few are in service.",
         ("cluster",),
@@ -66,6 +72,10 @@ class Gauges:
         """Note how many retries may be made."""
         self._add("mesh_retry_budget_left", (cluster,), left)
 
+    def replay(self, held: int) -> None:
+        """Note how many bytes are kept for another attempt."""
+        self._add("mesh_replay_bytes", (), held)
+
     def endpoints(self, cluster: str, states: dict[str, int], *, panicking: bool) -> None:
         """Note how many endpoints are in which state."""
         for state, count in states.items():
@@ -76,6 +86,11 @@ class Gauges:
         """Note how many requests an app is given at once, and how many it has."""
         self._add("mesh_concurrency_limit", (cluster,), limit)
         self._add("mesh_concurrency_active", (cluster,), active)
+
+    def memory(self, resident: int, limit: int) -> None:
+        """Note how much of its memory the process uses."""
+        self._add("mesh_memory_resident_bytes", (), resident)
+        self._add("mesh_memory_limit_bytes", (), limit)
 
     def _add(self, name: str, labels: tuple[str, ...], value: int) -> None:
         key = (name, labels)

@@ -23,6 +23,8 @@ from meshproxy import __version__
 
 from .counts import Counts, RequestCounts, RequestKey, TcpCounts, TcpKey
 from .gauges import Gauges
+from .loop_lag import BOUNDS as LAG_BOUNDS
+from .loop_lag import LoopLag
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
@@ -35,6 +37,7 @@ BOUNDS: Final = (
 )  # fmt: skip
 """Upper bounds of the histogram's buckets, in seconds; what is slower goes to ``+Inf``."""
 _LE: Final = (*(str(bound) for bound in BOUNDS), "+Inf")
+_LAG_LE: Final = (*(str(bound) for bound in LAG_BOUNDS), "+Inf")
 
 _OUTCOMES_PER_SERIES: Final = 64
 _LABELS: Final = ("direction", "source", "destination", "version", "route", "protocol")
@@ -166,6 +169,7 @@ class Metrics:
         certificate_failures: How many attempts to get one have failed.
         certificate_worry: It is three quarters over, and was not renewed.
         gauges: As last read.
+        loop_lag: How late the event loop is; of workers, of all their loops.
     """
 
     def __init__(self, max_series: int = 2_000) -> None:
@@ -180,12 +184,14 @@ class Metrics:
         self.certificate_failures = 0
         self.certificate_worry = False
         self.gauges = Gauges()
+        self.loop_lag = LoopLag()
         self._max_series = max_series
         self._requests: dict[RequestKey, RequestSeries] = {}
         self._overflow: RequestSeries | None = None
         self._tcp: dict[TcpKey, TcpSeries] = {}
         self._connections: dict[tuple[str, str], ConnectionSeries] = {}
         self._refusals = _Counter(2, 256)
+        self._connections_refused = _Counter(2, 32)
         self._grpc_ended = _Counter(5, max_series)
         self._handshake_failures = _Counter(2, 64)
         self._retries = _Counter(2, max_series)
@@ -241,6 +247,10 @@ class Metrics:
     def refused(self, direction: str, code: str) -> None:
         """Count a response that the proxy made itself; `code` is one of `refusal.py`."""
         self._refusals.add(direction, code)
+
+    def connection_refused(self, direction: str, reason: str) -> None:
+        """Count a connection that was not taken; `reason` is one of `downstream.listener.REASONS`."""
+        self._connections_refused.add(direction, reason)
 
     def grpc_ended(self, labels: GrpcLabels) -> None:
         """Count a gRPC call by its status, which is not that of HTTP."""
@@ -385,6 +395,7 @@ class Metrics:
             tunnels=self.tunnels,
             counters=counters,
             gauges=self.gauges.readings(),
+            loop_lag=(self.loop_lag.buckets, self.loop_lag.seconds),
         )
 
     def note(self, other: "Metrics") -> None:
@@ -409,6 +420,8 @@ class Metrics:
             connection.closed += closed
         self.tunnels += counts.tunnels
         self.gauges.add(counts.gauges)
+        if counts.loop_lag is not None:
+            self.loop_lag.add(*counts.loop_lag)
         for name, counted_by_labels in counts.counters.items():
             counter: _Counter = getattr(self, name)
             for labels, count in counted_by_labels:
@@ -627,6 +640,12 @@ class Metrics:
                 self._plaintext,
             ),
             (
+                "mesh_connections_refused",
+                "Connections that were not taken because this proxy is overloaded, by what of.",
+                ("direction", "reason"),
+                self._connections_refused,
+            ),
+            (
                 "mesh_tls_handshake_failures",
                 "TLS handshakes that failed.",
                 ("side", "reason"),
@@ -665,13 +684,24 @@ class Metrics:
         yield plaintext
 
     def _collect_state(self, now: float) -> Iterator["Metric"]:
-        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+        from prometheus_client.core import (
+            CounterMetricFamily,
+            GaugeMetricFamily,
+            HistogramMetricFamily,
+        )
 
         build = GaugeMetricFamily(
             "mesh_build_info", "Which program this is.", labels=("version", "python")
         )
         build.add_metric((__version__, ".".join(map(str, sys.version_info[:3]))), 1)
         yield build
+        lag = HistogramMetricFamily(
+            "mesh_event_loop_lag_seconds",
+            "By how much the event loop was late: what every connection had to wait.",
+        )
+        cumulative = list(zip(_LAG_LE, accumulate(self.loop_lag.buckets), strict=True))
+        lag.add_metric((), cumulative, self.loop_lag.seconds)
+        yield lag
         yield GaugeMetricFamily(
             "mesh_control_plane_connected",
             "1 while the stream to the control plane stands.",

@@ -8,7 +8,7 @@ connections and counters; those that left finish what they have and take nothing
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from math import ceil, inf
 from typing import Any, Protocol
@@ -40,12 +40,14 @@ from meshproxy.policies.outcome import (
 from meshproxy.policies.outlier_detection import IN_SERVICE, PROBATION, Host, OutlierDetection
 from meshproxy.policies.retry import Retry
 from meshproxy.policies.retry_budget import RetryBudget
+from meshproxy.policies.stalled_bodies import StalledBodies
 from meshproxy.relay import Relay
 from meshproxy.telemetry.gauges import Gauges
 from meshproxy.telemetry.metrics import Metrics
 
 from . import pool
 from .availability import Availability
+from .bulk import BulkPool
 from .health_check import HealthCheck
 from .tcp import Sockets
 from .trunk import TrunkPool
@@ -80,8 +82,10 @@ class Endpoint:
     """
 
     __slots__ = (
+        "_bulk",
         "_check",
         "_environment",
+        "_limited",
         "_measuring",
         "_opaque",
         "_retrying",
@@ -129,7 +133,9 @@ class Endpoint:
         self.limits = Limits(cluster.endpoint_limits)
         self._retrying: set[Exchange] = set()  # those known to, where they are limited
         self.pool = pool.Pool(cluster, spec, environment, self.limits, shared)
-        self._opaque: TrunkPool | Sockets | None = None  # made when first needed: most never are
+        # Made when first needed: most never are.
+        self._bulk: BulkPool | None = None
+        self._opaque: TrunkPool | Sockets | None = None
         # The pool's own methods: delegates would be one call more per request.
         self.acquire = self.pool.acquire
         self.forget = self.pool.forget
@@ -219,7 +225,7 @@ class Endpoint:
         self.spec = spec
         self.weight, self.priority, self.version = spec.weight, spec.priority, spec.version
         self._measuring = cluster.balancing.algorithm == "peak-ewma"
-        for connections in (self.pool, self._opaque):
+        for connections in (self.pool, self._bulk, self._opaque):
             if connections is not None:
                 connections.cluster, connections.endpoint = cluster, spec
         self._obey_limits()
@@ -227,23 +233,41 @@ class Endpoint:
     def _obey_limits(self) -> None:
         spec = self.cluster.endpoint_limits
         self.limits.adopt(spec)
-        limited = spec.requests is not None or spec.retries is not None
+        self._limited = spec.requests is not None or spec.retries is not None
         # A call more per request, for who asks for it.
-        self.acquire = self._acquire_below_limits if limited else self.pool.acquire
+        self.acquire = self._acquire_below_limits if self._limited else self.pool.acquire
+
+    def acquire_apart(self, exchange: Exchange) -> None:
+        """As `acquire`, for a large body: it need not share a connection with others."""
+        if not self.cluster.mtls:  # an app's connections are not shared
+            return self.acquire(exchange)
+        if self._bulk is None:
+            pool = self.pool
+            self._bulk = BulkPool(pool.cluster, pool.endpoint, self._environment, *pool.limits)
+        if self._limited and self._overflows(exchange):
+            return None
+        return None if self._bulk.lend(exchange) else self.pool.acquire(exchange)
 
     def _acquire_below_limits(self, exchange: Exchange) -> None:
+        if not self._overflows(exchange):
+            self.pool.acquire(exchange)
+
+    def _overflows(self, exchange: Exchange) -> bool:
+        """Say whether one of the endpoint's limits forbids the attempt; then it has been told so."""
         limits, name = self.limits, self.cluster.name
         if self.active > limits.requests.most:  # it has been counted already
             self._environment.metrics.overflowed(name, "endpoint", limits.requests.name)
-            return exchange.on_upstream_failed("overflow")
+            exchange.on_upstream_failed("overflow")
+            return True
         if exchange.attempts > 1 and limits.retries.most != UNLIMITED:
             still = {one for one in self._retrying if one.endpoint is self and one is not exchange}
             self._retrying = still
             if len(still) >= limits.retries.most:
                 self._environment.metrics.overflowed(name, "endpoint", limits.retries.name)
-                return exchange.on_upstream_failed("overflow")
+                exchange.on_upstream_failed("overflow")
+                return True
             still.add(exchange)
-        return self.pool.acquire(exchange)
+        return False
 
     def check(self, spec: HealthCheckSpec | None, changed: Callable[[], None]) -> None:
         """Have its health checked as `spec` says; `changed` is called when that has an effect."""
@@ -261,24 +285,24 @@ class Endpoint:
             self._check = None
 
     def sweep(self, now: float) -> None:
-        self.pool.sweep(now)
-        if isinstance(self._opaque, TrunkPool):
-            self._opaque.sweep(now)
+        for connections in (self.pool, self._bulk, self._opaque):
+            if isinstance(connections, pool.Pool):
+                connections.sweep(now)
 
     def retire(self) -> None:
         """Keep nothing that is not in use; how that goes concerns nobody any more."""
         self.breaker = self.detection = None
         self._check_no_more()
-        self.pool.retire()
-        if isinstance(self._opaque, TrunkPool):
-            self._opaque.retire()
+        for connections in (self.pool, self._bulk, self._opaque):
+            if isinstance(connections, pool.Pool):
+                connections.retire()
 
     def close(self) -> None:
         """End everything now."""
         self._check_no_more()
-        self.pool.close()
-        if self._opaque is not None:
-            self._opaque.close()
+        for connections in (self.pool, self._bulk, self._opaque):
+            if connections is not None:
+                connections.close()
 
     def statistics(self) -> dict[str, Any]:
         """Return its state, for `/clusters`."""
@@ -294,6 +318,8 @@ class Endpoint:
             "latency_ms": round(self.latency * 1000, 3),
             **self.pool.statistics(),
         }
+        if self._bulk is not None:
+            statistics["bulk"] = self._bulk.statistics()
         if opaque is not None:
             statistics["trunks" if self.cluster.mtls else "tcp"] = opaque.statistics()
         return statistics
@@ -324,17 +350,19 @@ class Cluster:
         mtls: Its endpoints prove to be mesh proxies.
         pick: Chooses the endpoint for an attempt: `Balancer.pick` among those that are available.
         retry: Of routes that say nothing.
+        revoked: Identities of endpoints that are left out, because those are all they could prove.
         session: Of routes that have none of their own.
         shedding: Of an app: how many requests it is given at once; None for all that come.
         mirrors: What copies of other clusters' requests take up.
+        stalled: Finds requests that hold places and do not come.
         sticky: There is a `hash_key` or a `session`.
     """
 
     __slots__ = (
-        "_availability", "_balancing", "_environment", "_named", "_warming", "available",
+        "_availability", "_balancing", "_cut_off", "_environment", "_named", "_warming", "available",
         "breaker", "budget", "connections", "endpoints", "hash_key", "latencies", "limits",
-        "mirrors", "mtls", "pick", "requests", "retries", "retry", "service", "session", "shedding",
-        "spec", "sticky", "timeouts",
+        "mirrors", "mtls", "pick", "requests", "retries", "retry", "revoked", "service", "session",
+        "shedding", "spec", "stalled", "sticky", "timeouts",
     )  # fmt: skip
 
     def __init__(self, spec: ClusterSpec, environment: Environment) -> None:
@@ -346,8 +374,11 @@ class Cluster:
         self.latencies = Latencies()
         self.timeouts = deadline.of_cluster(spec)
         self.endpoints: Sequence[Endpoint] = ()
+        self.revoked: tuple[str, ...] = ()
+        self._cut_off = False  # and that is why nobody can be called
         self.shedding: LoadShedding | None = None
         self.mirrors = Load()
+        self.stalled = StalledBodies()
         self.available: tuple[Endpoint, ...] = ()
         self.limits = Limits(spec.limits)
         self.connections = self.limits.connections
@@ -370,8 +401,17 @@ class Cluster:
     def __repr__(self) -> str:
         return f"<Cluster {self.spec.name} {list(self.endpoints)}>"
 
-    def adopt(self, spec: ClusterSpec, endpoints: Sequence[EndpointSpec]) -> None:
-        """Obey a new spec: what stayed keeps its connections and counters."""
+    def adopt(
+        self, spec: ClusterSpec, endpoints: Sequence[EndpointSpec], revoked: Iterable[str] = ()
+    ) -> None:
+        """
+        Obey a new spec: what stayed keeps its connections and counters.
+
+        Args:
+            spec: Of the cluster.
+            endpoints: Those that may be called.
+            revoked: Identities of those that may not.
+        """
         staying = {}
         if _wire(spec) == _wire(self.spec):
             staying = {_server(endpoint.spec): endpoint for endpoint in self.endpoints}
@@ -413,8 +453,18 @@ class Cluster:
         changed = changed or (spec.outliers, spec.health_check) != other_policies
         self.limits.adopt(spec.limits)
         self._watch(spec)
+        self._tell_revoked(tuple(sorted(set(revoked))))
         if changed:
             self._restate()
+
+    def _tell_revoked(self, revoked: tuple[str, ...]) -> None:
+        """Note, and log when it changes, whether nobody is left because of revoked identities."""
+        before, self._cut_off = self._cut_off, bool(revoked) and not self.endpoints
+        self.revoked = revoked
+        if self._cut_off and not before:
+            log.warning("%s: cannot be called: %s revoked", self.spec.name, _all_of(revoked))
+        elif before and not self._cut_off:
+            log.info("%s: is not cut off any more", self.spec.name)
 
     def _watch(self, spec: ClusterSpec) -> None:
         """Have those who judge know whom, and endpoints by whom they are judged."""
@@ -464,20 +514,20 @@ class Cluster:
     def _pick_on_probation(
         self,
         pick: Callable[[Any, int | None], Endpoint | None],
-        avoid: Endpoint | None,
+        avoid: tuple[Endpoint, ...] | None,
         key: int | None,
     ) -> Endpoint | None:
         """Pick while somebody is on probation: of whom one request at a time is asked."""
         chosen = pick(avoid, key)
         if chosen is None or self._may_have_one_more(chosen):
             return chosen
-        other = pick(chosen, key)
+        other = pick((*(avoid or ()), chosen), key)
         if other is not None and other is not chosen and self._may_have_one_more(other):
             return other
-        for endpoint in self.available:
-            if endpoint.host.state is IN_SERVICE and endpoint.weight:
-                return endpoint
-        return chosen  # there is nobody else: better one more than none
+        sure = [one for one in self.available if one.host.state is IN_SERVICE and one.weight]
+        untried = [one for one in sure if avoid is None or one not in avoid]
+        # Where there is nobody else: better one more than none.
+        return next(iter(untried or sure), chosen)
 
     def _may_have_one_more(self, endpoint: Endpoint) -> bool:
         detection = endpoint.detection
@@ -525,6 +575,8 @@ class Cluster:
         if limit.full:
             self._environment.metrics.overflowed(self.spec.name, "cluster", limit.name)
             return "overflow", limit.name, []
+        if self._cut_off:
+            return "identity-revoked", ", ".join(self.revoked), []
         breaker = self.breaker
         if breaker is None or breaker.state == CLOSED or not self.available:
             return "no-healthy-endpoint", "", []
@@ -570,6 +622,7 @@ class Cluster:
             "mtls": self.spec.mtls,
             "retry_budget": self.budget.statistics(self._environment.now()),
             "mirrored": self.mirrors.active,
+            **({"revoked": self.revoked} if self.revoked else {}),
             **({} if self.shedding is None else {"shedding": self.shedding.statistics()}),
             "balancing": self.spec.balancing.algorithm,
             "breaker": breaker and breaker.statistics(self._environment.now()),
@@ -593,6 +646,10 @@ class Cluster:
                 gauges.remaining(name, limit.name, limit.room)
         if self.shedding is not None:
             gauges.concurrency(name, int(self.shedding.limit), self.shedding.active)
+
+
+def _all_of(identities: Sequence[str]) -> str:
+    return f"{', '.join(identities)} {'is' if len(identities) == 1 else 'are'}"
 
 
 def check_policies(spec: ClusterSpec) -> None:

@@ -7,6 +7,8 @@ comes from the loopback, by which the packet filter knows the last leg of a capt
 does not capture it once more.
 """
 
+from collections.abc import Collection
+
 from meshproxy.contract.resources import ClusterSpec, Direction, EndpointSpec
 from meshproxy.message import Fields
 from meshproxy.policies.deadline import NO_TIMEOUTS
@@ -51,9 +53,13 @@ class PassThrough(Sockets):
         self.timeouts = NO_TIMEOUTS
         self.hash_key = None
 
-    def pick(self, avoid: object, key: int | None = None) -> "PassThrough | None":  # noqa: ARG002
+    def pick(
+        self,
+        avoid: Collection[object] | None,
+        key: int | None = None,  # noqa: ARG002
+    ) -> "PassThrough | None":
         """Return the one endpoint, once: there is no other that could answer instead."""
-        return None if avoid is self else self
+        return None if avoid is not None and self in avoid else self
 
     def admits(self, limit: Limit) -> bool:  # noqa: ARG002
         """Nothing is limited here."""

@@ -71,6 +71,8 @@ class Environment(Protocol):
     def client_context(self) -> ssl.SSLContext | None: ...
     @property
     def trunk_context(self) -> ssl.SSLContext | None: ...
+    @property
+    def bulk_context(self) -> ssl.SSLContext | None: ...
     def connections_to(self, direction: str) -> ConnectionSeries: ...
     def handshake_failed(self, reason: str) -> None: ...
 
@@ -135,6 +137,11 @@ class Pool:
             f"connections {len(self._connections)}, idle {len(self._idle)}, "
             f"dialling {len(self._dials)}, waiting {len(self.waiting)}>"
         )
+
+    @property
+    def limits(self) -> tuple[Limits, Limits]:
+        """Those of the endpoint, and of its cluster."""
+        return self._limits, self._shared_limits
 
     def statistics(self) -> dict[str, int]:
         """Return how many there are of each, for `/clusters`."""
@@ -242,10 +249,13 @@ class Pool:
         if wanted <= 0:
             return
         for _ in range(self._within_limits(wanted)):
-            self._count_connections(1)
-            task = self._environment.loop.create_task(self._dial())
-            self._dials.add(task)
-            task.add_done_callback(self._dials.discard)
+            self._dial_one()
+
+    def _dial_one(self) -> None:
+        self._count_connections(1)
+        task = self._environment.loop.create_task(self._dial())
+        self._dials.add(task)
+        task.add_done_callback(self._dials.discard)
 
     def _within_limits(self, wanted: int) -> int:
         """Return how many of the connections that are wanted may be made."""
@@ -254,6 +264,11 @@ class Pool:
                 self._overflowed(scope, "connections")
                 wanted = limits.connections.room
         return wanted or (0 if self._connections or self._dials else 1)
+
+    @property
+    def _needed(self) -> bool:
+        """Somebody waits, whom no connection has served that came back in the meantime."""
+        return bool(self.waiting)
 
     def _leads_back(self) -> bool:
         """Say whether this is a port of our own, taken for that of an app by mistake."""
@@ -264,7 +279,7 @@ class Pool:
         connection: Http1Connection | Http2Connection | None = None
         code = ""
         try:
-            if not self.waiting:  # served by a connection that came back in the meantime
+            if not self._needed:
                 return
             if self._leads_back():
                 raise DialError("loop")
@@ -357,7 +372,7 @@ class Pool:
                 return None
             self._warn(f"proved to be {proved}, which is revoked")
             self._environment.handshake_failed("identity-revoked")
-            return "peer-identity-mismatch"
+            return "identity-revoked"
         wanted = " or ".join(expected) or "nobody"
         self._warn(f"proved to be {proved or 'nobody'}, expected {wanted}")
         self._environment.handshake_failed("peer-identity-mismatch")

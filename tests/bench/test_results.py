@@ -1,7 +1,7 @@
 """Medians, ratios and verdicts, and how they are told."""
 
 from bench.results import Results, as_json, as_text, spread, table, verdicts
-from bench.workloads import Metric, Turn, Workload
+from bench.workloads import LAG, Metric, Turn, Workload
 
 
 def never(_: Turn) -> dict[str, float]:
@@ -80,6 +80,17 @@ def test_a_single_hop_is_judged_against_two() -> None:
     assert "<= 1.6 MISSED; <= 2.4 x haproxy met (2.00)" in as_text([found])
 
 
+def test_a_limit_of_our_own_is_judged_in_the_worst_round() -> None:
+    """Whatever others do, and although they tell nothing of it."""
+    found = results(ours=[(40, 2500), (40, 2500)], envoy=[(100, 1000), (100, 1000)])
+    for late, met in ((20.0, True), (75.0, False)):
+        found.samples["ours"][1] = {"cpu_us": 40, "rps": 2500, "lag_ms": late}
+        [verdict] = verdicts(found, LAG)
+        assert (verdict["ratio"], verdict["met"], verdict["reach"]) == (None, met, "<= 50")
+    line = next(line for line in as_text([found]).splitlines() if LAG.title in line)
+    assert line.split()[-6:] == ["75.0", "[75.0-75.0]", "-", "<=", "50", "MISSED"]
+
+
 def test_json_has_every_value() -> None:
     """For programs: medians, ranges, ratios, the values of all rounds, and the verdicts."""
     found = as_json([results(ours=[(50, 1), (40, 1)], envoy=[(100, 1), (100, 1)])])
@@ -92,7 +103,7 @@ def test_json_has_every_value() -> None:
         "ratio": 0.45,
         "values": [50, 40],
     }
-    assert {target["metric"] for target in found["targets"]} == {"cpu_us", "rps"}
+    assert {target["metric"] for target in found["targets"]} == {"cpu_us", "rps", "lag_ms"}
 
 
 def test_table_aligns_figures_to_the_right() -> None:

@@ -1,19 +1,27 @@
 """The table of targets: each belongs to something that is measured."""
 
-from bench.targets import TARGETS, Target
+from bench.targets import ANY, TARGETS, Target
 from bench.workloads import everything
 
 
 def test_every_target_is_measured() -> None:
     """No target names a workload or a metric that nobody measures: it would never be judged."""
-    measured = {(one.name, metric.key) for one in everything() for metric in one.metrics}
+    measured = {
+        (name, metric.key)
+        for one in everything()
+        for metric in one.rows
+        for name in (one.name, ANY)
+    }
     assert {(target.workload, target.metric) for target in TARGETS} <= measured
 
 
 def test_directions_agree_with_the_metrics() -> None:
     """A least ratio is asked of what is the better the more there is of it, and of nothing else."""
     better = {
-        (one.name, metric.key): metric.better for one in everything() for metric in one.metrics
+        (name, metric.key): metric.better
+        for one in everything()
+        for metric in one.rows
+        for name in (one.name, ANY)
     }
     for target in TARGETS:
         assert target.at_least == (better[target.workload, target.metric] == "more"), target

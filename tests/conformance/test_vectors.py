@@ -26,7 +26,9 @@ pytestmark = pytest.mark.integration
 async def scene(directory: Path) -> AsyncIterator[tuple[int, Backend]]:
     """Give the port of a sidecar and the app behind it."""
     async with recording() as backend:
-        sidecar, port = sidecar_before(directory, backend.port)
+        # A vector whose message ends with FIN wants to hear the answer to it.
+        settings = {"half_closing_clients": True}
+        sidecar, port = sidecar_before(directory, backend.port, settings)
         await asyncio.to_thread(sidecar.start)
         try:
             yield port, backend

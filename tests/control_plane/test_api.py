@@ -14,6 +14,7 @@ from control_plane.metrics import Metrics
 from control_plane.resources.fields import Metadata
 from control_plane.resources.finding import Finding
 from control_plane.resources.model import Workload
+from control_plane.revocation import Revocation
 from control_plane.snapshots import Proxy
 from control_plane.snapshots import State as ProxyState
 from control_plane.store import State
@@ -21,6 +22,7 @@ from meshproxy.contract.resources import Snapshot
 from meshproxy.contract.spiffe import SpiffeId
 
 CATALOG = SpiffeId.of("mesh.local", "default", "catalog")
+DENIED = SpiffeId.of("mesh.local", "default", "denied")
 WORKLOAD = "default/catalog-v1"
 BEARER = {"Authorization": "Bearer secret", "Content-Type": "application/json"}
 
@@ -40,12 +42,15 @@ async def client(folder: Path) -> AsyncIterator[TestClient]:  # type: ignore[typ
     workload = Workload(
         api_version="meshproxy.io/v1alpha1", kind="Workload", metadata=Metadata(name="catalog-v1")
     )
+    denied = Workload(
+        api_version="meshproxy.io/v1alpha1", kind="Workload", metadata=Metadata(name="denied")
+    )
     never = Workload(
         api_version="meshproxy.io/v1alpha1", kind="Workload", metadata=Metadata(name="never")
     )
     state = State(
         revision=7,
-        workloads={WORKLOAD: workload, "default/never": never},
+        workloads={WORKLOAD: workload, "default/denied": denied, "default/never": never},
         findings=(Finding(file="a.yaml", line=3, message="wrong"),),
     )
     proxy = Proxy(workload=WORKLOAD, identity=str(CATALOG), state=ProxyState.SYNCED, last_ack=1.0)
@@ -56,13 +61,14 @@ async def client(folder: Path) -> AsyncIterator[TestClient]:  # type: ignore[typ
         proxies={WORKLOAD: proxy},
         identity_of={
             WORKLOAD: CATALOG,
-            "default/denied": SpiffeId.of("mesh.local", "default", "denied"),
+            "default/denied": DENIED,
         }.get,
         snapshot_for={WORKLOAD: Snapshot(version="v1")}.get,
         authority=Authority(folder / "authority", "mesh.local"),
         tokens=JoinTokens(folder / "tokens.json"),
         metrics=metrics,
-        revoked={SpiffeId.of("mesh.local", "default", "denied")},
+        revoked={DENIED},
+        revocations=lambda: [Revocation(identity=str(DENIED), since=5.0, reason="stolen")],
         parts=[Part()],
     )
     async with TestClient(TestServer(subject.application())) as made:
@@ -76,9 +82,14 @@ async def test_status_tells_what_is_so(tmp_path: Path) -> None:
         status = await answer.json()
     assert status["revision"] == 7
     assert status["trust_domain"] == "mesh.local"
-    assert status["resources"]["Workload"] == 2
+    assert status["resources"]["Workload"] == 3
     assert status["findings"][0]["file"] == "a.yaml"
-    assert status["proxies"] == {"SYNCED": 1, "STALE": 0, "REFUSED": 0, "DISCONNECTED": 1}
+    assert status["proxies"] == {
+        "SYNCED": 1, "STALE": 0, "REFUSED": 0, "DISCONNECTED": 1, "REVOKED": 1,
+    }  # fmt: skip
+    assert status["revoked"] == [
+        {"identity": str(DENIED), "since": 5.0, "reason": "stolen", "workloads": ["default/denied"]}
+    ]
 
 
 async def test_all_parts_need_the_operators_token(tmp_path: Path) -> None:
@@ -101,11 +112,14 @@ async def test_every_workload_has_a_proxy_connected_or_not(tmp_path: Path) -> No
     """Who has never come is shown with the reason."""
     async with client(tmp_path) as http:
         answer = await http.get("/api/v1/proxies", headers=BEARER)
-        synced, never = await answer.json()
+        synced, denied, never = await answer.json()
     assert (synced["workload"], synced["state"]) == (WORKLOAD, "SYNCED")
     assert synced["last_ack_age_seconds"] > 0
     assert (never["state"], never["last_ack_age_seconds"]) == ("DISCONNECTED", None)
     assert "has not connected" in never["reason"]
+    assert (denied["state"], denied["reason"]) == (
+        "REVOKED", "Its identity has been revoked: stolen"
+    )  # fmt: skip
 
 
 async def test_snapshot_roots_and_metrics(tmp_path: Path) -> None:

@@ -86,16 +86,13 @@ class Issuer:
     Attributes:
         answer: What it says.
         asked: How often it was asked, by path.
+        host: Where it is.
     """
 
     def __init__(self) -> None:
         self.answer: Callable[[], web.StreamResponse] = lambda: web.Response(text=key_set(OLD))
         self.asked: dict[str, int] = {}
-        self.port = 0
-
-    @property
-    def host(self) -> str:
-        return f"127.0.0.1:{self.port}"
+        self.host = ""
 
     def serve(self, text: str) -> None:
         self.answer = lambda: web.Response(text=text)
@@ -106,19 +103,24 @@ class Issuer:
 
 
 @asynccontextmanager
-async def issuer() -> AsyncIterator[Issuer]:
-    made = Issuer()
+async def serving(handle: Any, tls: ssl.SSLContext | None = None) -> AsyncIterator[str]:
+    """Serve with a handler, and yield the authority under which it is reached."""
     app = web.Application()
-    app.router.add_route("*", "/{path:.*}", made.handle)
+    app.router.add_route("*", "/{path:.*}", handle)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    made.port = runner.addresses[0][1]
+    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls).start()
     try:
-        yield made
+        yield f"127.0.0.1:{runner.addresses[0][1]}"
     finally:
         await runner.cleanup()
+
+
+@asynccontextmanager
+async def issuer() -> AsyncIterator[Issuer]:
+    made = Issuer()
+    async with serving(made.handle) as made.host:
+        yield made
 
 
 @asynccontextmanager
@@ -132,7 +134,8 @@ async def running(sets: KeySets) -> AsyncIterator[None]:
 
 
 def key_sets(folder: Path, **options: Any) -> KeySets:
-    return KeySets(folder / "key-sets", refresh=0.02, look=0.02, retry=0.02, **options)
+    times = {"refresh": 0.02, "look": 0.02, "retry": 0.02}
+    return KeySets(folder / "key-sets", [folder], **{**times, **options})
 
 
 async def test_keys_are_fetched_and_rotate_without_a_gap(tmp_path: Path) -> None:
@@ -255,24 +258,16 @@ async def test_https_is_checked(tmp_path: Path) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
     made = Issuer()
-    app = web.Application()
-    app.router.add_route("*", "/{path:.*}", made.handle)
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
-    host = f"127.0.0.1:{runner.addresses[0][1]}"
-    mesh = state(policy(f"jwksUri: 'https://{host}/keys'", host), tmp_path)
-    sets = key_sets(tmp_path)
-    sets.follow(mesh)
-    try:
+    async with serving(made.handle, context) as host:
+        mesh = state(policy(f"jwksUri: 'https://{host}/keys'", host), tmp_path)
+        sets = key_sets(tmp_path)
+        sets.follow(mesh)
         async with running(sets):
-            await until(lambda: list(sets.findings()))
+            await until(lambda: not sets.awaited())
             (finding,) = sets.findings()
             assert "certificate is not right" in finding.message
             assert "no token of this issuer is right until then" in finding.message
             assert made.asked == {}
-    finally:
-        await runner.cleanup()
 
 
 async def test_a_restart_keeps_good_keys(tmp_path: Path) -> None:
@@ -332,12 +327,85 @@ async def test_a_file_beside_the_policy_is_followed(tmp_path: Path) -> None:
     assert accepts(again, mesh, NEW)
 
 
-def test_only_regular_files_are_read(tmp_path: Path) -> None:
-    """A folder, a device or a pipe is said to be none; nothing waits for it."""
-    sets = key_sets(tmp_path)
-    sets.follow(state(policy("jwksFile: /dev/zero"), tmp_path))
-    (finding,) = sets.findings()
-    assert "is not a regular file" in finding.message
+async def test_a_file_that_comes_to_lie_outside_is_no_longer_believed(tmp_path: Path) -> None:
+    """A link that is bent takes its keys along, also those of the copy; bent back, it is read again."""
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config" / "keys.json").write_text(key_set(OLD))
+    (tmp_path / "outside.json").write_text(key_set(NEW))
+    link = tmp_path / "config" / "link"
+    link.symlink_to("keys.json")
+    mesh = state(policy("jwksFile: link"), tmp_path / "config")
+
+    def confined() -> KeySets:
+        return KeySets(tmp_path / "key-sets", [tmp_path / "config"], look=0.02)
+
+    def bend(to: str) -> None:
+        (tmp_path / "new").symlink_to(to)
+        (tmp_path / "new").rename(link)
+
+    sets = confined()
+    sets.follow(mesh)
+    async with running(sets):
+        assert accepts(sets, mesh, OLD)
+        bend("../outside.json")
+        await until(lambda: not accepts(sets, mesh, OLD))
+        assert not accepts(sets, mesh, NEW)
+        (finding,) = sets.findings()
+        assert "leads out of the folders of the configuration" in finding.message
+        assert "no token of this issuer is right until then" in finding.message
+        assert not list((tmp_path / "key-sets").iterdir())
+        bend("keys.json")
+        await until(lambda: accepts(sets, mesh, OLD))
+    bend("../outside.json")
+    again = confined()
+    again.follow(mesh)
+    assert again.known == {}
+
+
+async def test_the_mesh_config_says_how_often(tmp_path: Path) -> None:
+    """What it says holds at once: nobody waits for the end of an hour."""
+    async with issuer() as server:
+
+        def asking(refresh: str) -> State:
+            text = policy(f"jwksUri: 'http://{server.host}/keys'", server.host)
+            return state(text.replace("jwks: {", f"jwks: {{refresh: {refresh}, "), tmp_path)
+
+        sets = key_sets(tmp_path, refresh=None)
+        sets.follow(asking("1h"))
+        async with running(sets):
+            await until(lambda: NAME in sets.known)
+            server.serve(key_set(NEW))
+            sets.follow(asking("1s"))
+            await until(lambda: accepts(sets, asking("1s"), NEW))
+            await until(lambda: server.asked["/keys"] >= 3)
+
+
+async def test_the_first_answer_is_awaited_whatever_it_is(tmp_path: Path) -> None:
+    """Said while nothing is known, and told when that ends: with keys, or with a reason why not."""
+    go, asked = asyncio.Event(), list[str]()
+
+    async def slow(request: web.Request) -> web.Response:
+        asked.append(request.path)
+        await go.wait()
+        return web.Response(text=answer)
+
+    async with serving(slow) as host:
+        mesh = state(policy(f"jwksUri: 'http://{host}/keys'", host), tmp_path)
+        for answer in (key_set(OLD), "no keys"):
+            go.clear()
+            asked.clear()
+            sets, told = key_sets(tmp_path / answer[:2]), asyncio.Event()
+            sets.on_changed = told.set
+            sets.follow(mesh)
+            async with running(sets):
+                await until(lambda: asked)
+                assert [one.metadata.name for one in sets.awaited()] == ["users"]
+                (finding,) = sets.findings()
+                assert "is asked for the first time" in finding.message
+                assert not told.is_set()
+                go.set()
+                await told.wait()
+                assert sets.awaited() == []
 
 
 def test_what_is_told_to_proxies_is_only_what_they_need(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ A seed, most of them vectors of `tests/conformance`, is cut, doubled, spliced wi
 with the bytes that parsers disagree about.
 """
 
+import functools
 import json
 from pathlib import Path
 from typing import Final
@@ -53,6 +54,7 @@ def responses() -> list[bytes]:
     return [v.answer for v in read("http1-responses") if v.answer and len(v.answer) < LARGEST]
 
 
+@functools.cache  # Huffman codes take their time
 def sessions() -> list[bytes]:
     """Return what a client of HTTP/2 says, from its preface on."""
     return [

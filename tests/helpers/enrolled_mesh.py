@@ -101,6 +101,13 @@ async def _echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 class EnrolledMesh:
     """
+    Args:
+        directory: Where everything lies.
+        lifetime: Of certificates, in seconds.
+        apps: By port of the workload, that of its app.
+        log_level: Of the sidecars.
+        settings: More for their bootstraps.
+
     Attributes:
         doors: By service, the port at the door's sidecar that leads to it.
         context: File that tells `meshctl` where the control plane is.
@@ -108,8 +115,14 @@ class EnrolledMesh:
     """
 
     def __init__(
-        self, directory: Path, lifetime: int, apps: dict[int, int], log_level: str = "info"
+        self,
+        directory: Path,
+        lifetime: int,
+        apps: dict[int, int],
+        log_level: str = "info",
+        settings: dict[str, Any] | None = None,
     ) -> None:
+        self._settings = settings or {}
         (directory / "mesh.yaml").write_text(MESH.replace("LIFETIME", f"{lifetime}s"))
         self.doors = {service.partition(":")[0]: free_port() for service in SERVICES}
         self.inbound = {port: free_port() for port in apps}
@@ -227,7 +240,7 @@ class EnrolledMesh:
         )
 
     def _start(self, name: str) -> None:
-        settings = json.loads(bootstrap.encode(self._bootstrap(name)))
+        settings = json.loads(bootstrap.encode(self._bootstrap(name))) | self._settings
         settings["admin"]["port"] = self.admin[name]
         path = self.directory / f"{name}.json"
         path.write_text(json.dumps(settings))
@@ -275,12 +288,16 @@ class EnrolledMesh:
 
         return run
 
-    async def _ask(self) -> None:
+    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Open a connection of the mayfly's to the app's sidecar."""
         context = tls.client_context(self._file, None, self.mayfly.roots)
         context.set_alpn_protocols([tls.ALPN_HTTP1])
-        reader, writer = await asyncio.open_connection(
+        return await asyncio.open_connection(
             "127.0.0.1", self.inbound[8080], ssl=context, server_hostname=""
         )
+
+    async def _ask(self) -> None:
+        reader, writer = await self.connect()
         try:
             found = tls.peer_identity(writer.transport, "test.mesh")
             assert found == APP, found
@@ -299,7 +316,7 @@ class EnrolledMesh:
 
 @contextlib.asynccontextmanager
 async def enrolled_mesh(
-    directory: Path, lifetime: int, log_level: str = "info"
+    directory: Path, lifetime: int, log_level: str = "info", **settings: Any
 ) -> AsyncIterator[EnrolledMesh]:
     """Run it all."""
     server = grpc.aio.server()
@@ -312,7 +329,8 @@ async def enrolled_mesh(
             await asyncio.start_server(_echo, "127.0.0.1", 0) as lines,
         ):
             apps = {8080: web.port, 9000: calls, 7000: lines.sockets[0].getsockname()[1]}
-            async with EnrolledMesh(directory, lifetime, apps, log_level).running() as mesh:
+            made = EnrolledMesh(directory, lifetime, apps, log_level, settings)
+            async with made.running() as mesh:
                 yield mesh
     finally:
         await server.stop(0)

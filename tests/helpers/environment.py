@@ -8,10 +8,12 @@ from typing import Any
 from weakref import WeakSet
 
 from meshproxy.downstream.admission import Admission
+from meshproxy.downstream.handshakes import Handshakes
 from meshproxy.downstream.sockets import Sockets
 from meshproxy.exchange import Exchange
 from meshproxy.policies.load_balancing.tokens import Tokens
 from meshproxy.policies.propagation import Propagation
+from meshproxy.policies.replay import ReplayMemory
 from meshproxy.telemetry.denials import Denials
 from meshproxy.telemetry.metrics import ConnectionSeries, Metrics
 from meshproxy.timer_wheel import TimerWheel
@@ -28,7 +30,7 @@ async def until(condition: Callable[[], object], seconds: float = 5.0) -> None:
 class Environment:
     """
     Attributes:
-        server_context, client_context, trunk_context: None until the test sets them: no certificate yet.
+        server_context, client_context, trunk_context, bulk_context: None until the test sets them: no certificate yet.
     """
 
     def __init__(self) -> None:
@@ -43,6 +45,7 @@ class Environment:
         self.tunnels = 0
         self.tokens: Tokens | None = None
         self.propagation: Propagation[Exchange] = Propagation()
+        self.replay = ReplayMemory(1 << 20)
         self.now: Callable[[], float] = time.monotonic
         self.wall: Callable[[], float] = time.time
         self.random: Callable[[], float] = lambda: 0.5
@@ -50,15 +53,18 @@ class Environment:
         self.server_context: ssl.SSLContext | None = None
         self.client_context: ssl.SSLContext | None = None
         self.trunk_context: ssl.SSLContext | None = None
+        self.bulk_context: ssl.SSLContext | None = None
         self.sockets = Sockets()
         self.admission = Admission(1000, 0)
+        self.handshakes = Handshakes(self.loop)
         self.drain_seconds = 5.0
+        self.half_closing = False
         self.revoked: frozenset[str] = frozenset()
         self.listening: frozenset[tuple[str, int]] = frozenset()
         self.denials = Denials(self.now, self.wall)
         self.pools: WeakSet[Pool] = WeakSet()
         self.refusals: list[tuple[str, str]] = []
-        self.handshakes: list[str] = []
+        self.failed_handshakes: list[str] = []
 
     def later(self, seconds: float, callback: Callable[[], None]) -> None:
         self.loop.call_later(seconds, callback)
@@ -97,4 +103,4 @@ class Environment:
         return self.metrics.connection("upstream", direction)
 
     def handshake_failed(self, reason: str) -> None:
-        self.handshakes.append(reason)
+        self.failed_handshakes.append(reason)

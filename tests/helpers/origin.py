@@ -36,7 +36,8 @@ class Conversation:
             return b""
         parts = []
         while True:
-            size = int((await self.reader.readline()).split(b";")[0], 16)
+            line = await self.reader.readuntil(b"\r\n")
+            size = int(line.split(b";")[0], 16)
             if size == 0:
                 break
             parts.append(await self.reader.readexactly(size))

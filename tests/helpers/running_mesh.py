@@ -190,13 +190,17 @@ class RunningMesh:
     # Looking ----------------------------------------------------------------------------------
 
     def api(self, path: str) -> Any:
+        return json.loads(self.text(path))
+
+    def text(self, path: str) -> str:
+        """Return what the control plane's API says."""
         context = json.loads((self.run / "context.json").read_text())
         token = Path(self.run, context["token_file"]).read_text().strip()
         host = context["api"].removeprefix("http://")
         connection = http.client.HTTPConnection(host, timeout=5)
         try:
             connection.request("GET", path, headers={"Authorization": f"Bearer {token}"})
-            return json.loads(connection.getresponse().read())
+            return connection.getresponse().read().decode()
         finally:
             connection.close()
 

@@ -9,7 +9,7 @@ Two sidecars in front of as many apps as a test module needs: a door at a, for e
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from meshproxy.contract.resources import (
     BackendSpec,
@@ -58,6 +58,7 @@ class Services:
         directory: Path,
         services: Sequence[Service],
         names: Mapping[str, Mapping[str, str]] | None = None,
+        settings: dict[str, Any] | None = None,
     ) -> None:
         """
         Prepare both; `with` starts them.
@@ -66,6 +67,7 @@ class Services:
             directory: For their files.
             services: Each gets a door of its own.
             names: More doors, for TLS: by door, server names and the services that they mean.
+            settings: More of the bootstrap of both.
         """
         names = names or {}
         authority = TestAuthority()
@@ -142,10 +144,10 @@ class Services:
             ),
         )
         self.a = Sidecar(
-            directory, "client", a, authority.issue(spiffe("client"), directory, "client")
+            directory, "client", a, authority.issue(spiffe("client"), directory, "client"), settings
         )
         self.b = Sidecar(
-            directory, "server", b, authority.issue(spiffe("server"), directory, "server")
+            directory, "server", b, authority.issue(spiffe("server"), directory, "server"), settings
         )
 
     def url(self, name: str, path: str = "/") -> str:

@@ -29,6 +29,7 @@ integration = pytest.mark.integration
         ("at=head pace=2.5", Fault(at="head", pace=0.0025)),
         ("length=-5 framing=length size=20", Fault(length=-5, size=20)),
         ("share=0.5 seed=3 key=all reused", Fault(share=0.5, seed=3, key="all", reused=True)),
+        ("late=20 twin", Fault(late=0.02, twin=True)),
         ("grpc=14 only retry-after=2", Fault(grpc=14, only=True, retry_after="2")),
     ],
 )
@@ -91,6 +92,21 @@ def test_times_are_those_of_an_id_or_of_a_key() -> None:
     assert [ledger.strikes(Fault(first=1), id_, served=0) for id_ in "ab"] == [True, True]
     shared = Fault(first=1, key="all")
     assert [ledger.strikes(shared, id_, served=0) for id_ in "ab"] == [True, False]
+
+
+def test_only_at_the_second_endpoint() -> None:
+    """Its times are its own, and what it executes is told apart."""
+    ledger = Ledger()
+    twin = ledger.at("twin")
+    fault = Fault(twin=True, first=1)
+    assert [one.strikes(fault, "a", served=0) for one in (ledger, twin, twin)] == [
+        False,
+        True,
+        False,
+    ]
+    ledger.execute("a")
+    twin.execute("a")
+    assert (ledger.counts()["executed"], ledger.counts()["elsewhere"]) == ({"a": 2}, {"a": 1})
 
 
 # On the wire --------------------------------------------------------------------------------------
@@ -287,6 +303,33 @@ async def test_grpc(
         answer: Message = await stream.message()
     assert (answer.body, answer.trailers) == (body, trailers)
     assert answer.header("grpc-status") == ("14" if "only" in fault else None)
+
+
+@integration
+@pytest.mark.parametrize("place", ["port", "twin", "ill"])
+async def test_health(place: str) -> None:
+    """HTTP and gRPC are told the same; only the one that is ill says so, until it is healed."""
+    with FaultServer() as server:
+        for healed in (False, True):
+            well = healed or place != "ill"
+            port = getattr(server, place)
+            async with connect(port) as client:
+                await client.send(b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n")
+                assert (await client.response()).status == (200 if well else 503)
+            async with http2_client(port) as client:
+                head = ask(client, "")
+                for path in ("/health", "/grpc.health.v1.Health/Check"):
+                    asked = [
+                        (":path", path) if name == ":path" else (name, value)
+                        for name, value in head
+                    ]
+                    answer = await client.ask(asked).message()
+                    if path == "/health":
+                        assert answer.status == ("200" if well else "503")
+                    else:
+                        assert answer.body[5:] == (b"\x08\x01" if well else b"\x08\x02")
+            assert server.counts().received == {}
+            server.heal()
 
 
 # The whole server ---------------------------------------------------------------------------------

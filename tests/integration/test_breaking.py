@@ -33,6 +33,9 @@ from meshproxy.contract.resources import (
     VirtualHostSpec,
 )
 from tests.helpers.client import Response, connect, get
+from tests.helpers.fault_matrix.clients import Request, ask
+from tests.helpers.fault_matrix.mesh import Case, FaultMesh
+from tests.helpers.fault_matrix.row import LANES, WAYS, Policy
 from tests.helpers.fault_server.connection import reset
 from tests.helpers.origin import Conversation, Origin, hello, origin
 from tests.helpers.pair import Pair, Sidecar
@@ -418,6 +421,108 @@ async def test_checks_take_an_endpoint_out_and_bring_it_back(tmp_path: Path, kin
                 if kind == "http":
                     assert b"GET /health HTTP/1.1" in late.requests[0]
                 assert await scene.metric("mesh_health_checks_total", result="healthy") > 0
+
+
+async def test_checks_over_each_protocol_bring_an_endpoint_back(tmp_path: Path) -> None:
+    """Who says that it is ill gets nothing; when it is well it gets its share, also through a sidecar."""
+    checks: dict[Any, dict[str, Any]] = {"http": {"path": "/health"}, "grpc": {}}
+    cases = {
+        Case(f"{kind}-{lane}-{way}", lane, way, kind, "ill"): Policy(
+            kind, "", cluster={
+                "health_check": HealthCheckSpec(
+                    type=kind, interval=300, timeout=5_000, healthy=1, unhealthy=1, **how
+                ),
+                "balancing": LoadBalancingSpec(algorithm="round-robin"),
+            },
+        )
+        for kind, how in checks.items()
+        for lane in LANES if (kind, lane) != ("grpc", "http1")
+        for way in WAYS
+    }  # fmt: skip
+    names = [case.name for case in cases]
+
+    async def elsewhere(mesh: FaultMesh, count: int) -> dict[str, int]:
+        mesh.server.forget()
+        for case in cases:
+            request = Request("POST", case.name, {"x-id": case.name})
+            seen = await ask(case.lane, mesh.port, [request] * count, None)
+            assert seen.text in ("0", "200")
+        told = mesh.server.counts()
+        assert told.executed == dict.fromkeys(names, count)
+        return {name: told.elsewhere.get(name, 0) for name in names}
+
+    mesh = FaultMesh(tmp_path, cases)
+    await asyncio.to_thread(mesh.__enter__)
+    try:
+        await came(lambda: mesh.state_of_second(names) == dict.fromkeys(names, "unhealthy"))
+        assert await elsewhere(mesh, 6) == dict.fromkeys(names, 0)
+        mesh.server.heal()
+        await came(lambda: mesh.state_of_second(names) == dict.fromkeys(names, "in-service"))
+        assert await elsewhere(mesh, 6) == dict.fromkeys(names, 3)
+    finally:
+        await asyncio.to_thread(mesh.__exit__)
+
+
+# After a hot restart ------------------------------------------------------------------------------
+
+
+async def test_a_new_process_begins_with_a_closed_breaker(tmp_path: Path) -> None:
+    """It finds out for itself; who is still connected to the old one is told what that one knows."""
+    breaker = CircuitBreakerSpec(min_requests=5, open_time=60_000)
+    async with origins(Switch(503)) as [app]:
+        with Scene(tmp_path, [app.port], breaker=breaker, outliers=None) as scene:
+            async with connect(scene.door) as kept:
+                for _ in range(6):
+                    await kept.send(b"GET / HTTP/1.1\r\nHost: catalog\r\n\r\n")
+                    response = await kept.response()
+                assert response.header("x-mesh-refusal") == "circuit-open"
+                await asyncio.to_thread(scene.sidecar.restart)
+                assert (await scene.cluster())["breaker"]["state"] == "closed"
+
+                await kept.send(b"GET / HTTP/1.1\r\nHost: catalog\r\n\r\n")
+                response = await kept.response()
+                assert response.header("x-mesh-refusal") == "circuit-open"
+                assert response.header("connection") == "close"
+                assert len(app.requests) == 5
+
+            asked = [(await scene.get()).header("x-mesh-refusal") for _ in range(6)]
+            assert asked == [None] * 5 + ["circuit-open"]
+            assert len(app.requests) == 10
+            assert await scene.metric("mesh_circuit_breaker_transitions_total", state="open") == 1
+
+
+async def test_a_new_process_has_ejected_nobody(tmp_path: Path) -> None:
+    """The endpoint that fails is asked as often as it takes to eject it once more, and no oftener."""
+    async with origins(hello, Switch(503)) as apps:
+        with Scene(tmp_path, [app.port for app in apps], outliers=NO_STATISTICS) as scene:
+
+            async def ejected() -> bool:
+                await scene.get()
+                return await scene.states() == ["in-service", "ejected"]
+
+            await scene.until(ejected)
+            assert len(apps[1].requests) == 3
+            await asyncio.to_thread(scene.sidecar.restart)
+            assert await scene.states() == ["in-service", "in-service"]
+            await scene.until(ejected)
+            assert await scene.statuses(10) == [200] * 10
+            assert len(apps[1].requests) == 6
+            assert await scene.metric("mesh_outlier_ejections_total", cluster="catalog") == 1
+
+
+async def test_a_new_process_asks_for_health_anew(tmp_path: Path) -> None:
+    """Until the first verdict an endpoint serves, also one that the old process knew to be ill."""
+    check = HealthCheckSpec(type="tcp", interval=200, timeout=5_000, healthy=1, unhealthy=1)
+    async with origins(hello) as [app]:
+        with Scene(tmp_path, [app.port, free_port()], health_check=check) as scene:
+
+            async def out() -> bool:
+                return await scene.states() == ["in-service", "unhealthy"]
+
+            await scene.until(out)
+            await asyncio.to_thread(scene.sidecar.restart)
+            assert await scene.statuses(5) == [200] * 5
+            await scene.until(out)
 
 
 # Between two sidecars -----------------------------------------------------------------------------

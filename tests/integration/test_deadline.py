@@ -11,13 +11,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 from prometheus_client.parser import text_string_to_metric_families
 
+from meshproxy.contract.resources import (
+    BackendSpec,
+    ClusterSpec,
+    EndpointSpec,
+    EndpointsSpec,
+    ListenerSpec,
+    RouteSpec,
+    Snapshot,
+    VirtualHostSpec,
+)
 from tests.helpers.chain import chain
 from tests.helpers.client import Client, Response, connect, get
 from tests.helpers.environment import until
-from tests.helpers.origin import Conversation, origin
-from tests.helpers.pair import Sidecar
+from tests.helpers.origin import Conversation, hello, origin
+from tests.helpers.pair import Pair, Sidecar
 from tests.helpers.ports import free_port
 
 pytestmark = pytest.mark.integration
@@ -142,6 +153,61 @@ async def test_a_call_for_which_no_time_is_left_names_who_took_it(tmp_path: Path
         assert len(it.left) == 1  # the last app was not asked
 
 
+async def test_who_took_little_of_the_time_is_not_told_on(tmp_path: Path) -> None:
+    """The app's call goes to a server outside the mesh, which hears what the next proxy would."""
+    door, heads = free_port(), []
+    enough = 0.0
+
+    async def cart(conversation: Conversation) -> None:
+        began = asyncio.get_running_loop().time()
+        await until(lambda: asyncio.get_running_loop().time() > began + enough)
+        answer = await get(door, extra=f"traceparent: {conversation.header('traceparent')}\r\n")
+        await conversation.send(
+            b"HTTP/1.1 %d Whatever\r\nContent-Length: 0\r\n\r\n" % answer.status
+        )
+
+    async def outside(conversation: Conversation) -> None:
+        heads.append(conversation)
+        await hello(conversation)
+
+    async with origin(cart) as app, origin(outside) as server:
+        pair = Pair(tmp_path, app.port, change_b=lambda b: with_door(b, door, server.port))
+        await asyncio.to_thread(pair.__enter__)
+        try:
+            # A twentieth is 3 s, and then 200 ms.
+            for allowed, enough in ((60_000, 0.0), (4_000, 0.3)):  # noqa: B007 - see `cart`
+                said = f"{TRACE}x-mesh-deadline-ms: {allowed}\r\n"
+                assert (await get(pair.door, extra=said)).status == 200
+        finally:
+            await asyncio.to_thread(pair.__exit__)
+    quick, slow = heads
+    assert quick.header("x-mesh-spent") is None
+    name, _, took = str(slow.header("x-mesh-spent")).partition("=")
+    assert (name, 300 <= int(took) < 4_000) == ("default/catalog", True)
+    assert int(quick.header("x-mesh-deadline-ms") or 0) > int(
+        slow.header("x-mesh-deadline-ms") or 0
+    )
+
+
+def with_door(sidecar: Snapshot, port: int, server: int) -> Snapshot:
+    """Return the same with a port for the app that leads to a server without a sidecar."""
+    endpoint = EndpointSpec(address="127.0.0.1", port=server)
+    route = RouteSpec(name="outside", backends=(BackendSpec(cluster="outside"),))
+    listener = ListenerSpec(
+        name="door", direction="outbound", address="127.0.0.1", port=port, virtual_host="outside"
+    )
+    return structs.replace(
+        sidecar,
+        clusters=(*sidecar.clusters, ClusterSpec(name="outside")),
+        endpoints=(*sidecar.endpoints, EndpointsSpec(cluster="outside", endpoints=(endpoint,))),
+        virtual_hosts=(
+            *sidecar.virtual_hosts,
+            VirtualHostSpec(name="outside", domains=("outside",), routes=(route,)),
+        ),
+        listeners=(*sidecar.listeners, listener),
+    )
+
+
 async def test_the_last_app_stops_when_the_time_has_passed(tmp_path: Path) -> None:
     """A deadline that the first sidecar has set ends the work at the last one."""
     async with chained(tmp_path, request_timeout=300) as it:
@@ -152,15 +218,19 @@ async def test_the_last_app_stops_when_the_time_has_passed(tmp_path: Path) -> No
             await it.gone.wait()
 
 
-async def test_when_the_client_goes_the_last_app_hears_of_it(tmp_path: Path) -> None:
-    """No deadline anywhere: the client resets its connection, and hop by hop the work is cancelled."""
+@pytest.mark.parametrize("how", ["resets", "closes"])
+async def test_when_the_client_goes_the_last_app_hears_of_it(tmp_path: Path, how: str) -> None:
+    """No deadline anywhere: the client ends its connection, and hop by hop the work is cancelled."""
     async with chained(tmp_path) as it:
         it.stalls = True
         async with connect(it.door) as client:
             await client.send(b"GET / HTTP/1.1\r\nHost: cart\r\n" + TRACE.encode() + b"\r\n")
             async with asyncio.timeout(10):
                 await it.arrived.wait()
-            leave(client)
+            if how == "resets":
+                leave(client)
+            else:
+                client.writer.close()
         async with asyncio.timeout(10):
             await it.gone.wait()
             answer = await it.relayed.get()

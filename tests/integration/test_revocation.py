@@ -14,6 +14,7 @@ from tests.helpers.running_mesh import RunningMesh, shop
 
 pytestmark = pytest.mark.integration
 
+CATALOG = "spiffe://test.mesh/ns/default/sa/catalog"
 DOOR = "spiffe://test.mesh/ns/default/sa/door"
 
 
@@ -59,7 +60,7 @@ async def test_a_revoked_identity_is_cut_off_until_it_is_forgiven(tmp_path: Path
         assert f"{DOOR}" in listed.stdout.partition("REVOKED")[2]
         await asyncio.to_thread(
             mesh.until,
-            lambda: "DISCONNECTED" in mesh.meshctl("proxies").stdout,
+            lambda: "REVOKED" in mesh.meshctl("proxies").stdout,
             "the door to have lost its stream",
         )
 
@@ -67,6 +68,34 @@ async def test_a_revoked_identity_is_cut_off_until_it_is_forgiven(tmp_path: Path
         assert done.returncode == 0
         await answers(mesh, 200)
         await asyncio.to_thread(mesh.until, mesh.synced, "the door to be back")
+
+
+async def test_who_calls_a_revoked_identity_is_told_so(tmp_path: Path) -> None:
+    """By its own proxy; and operators see whom they have cut off, and why."""
+    async with running(tmp_path) as mesh:
+        await answers(mesh, 200)
+        done = await asyncio.to_thread(
+            mesh.meshctl, "certs", "revoke", CATALOG, "--reason", "stolen"
+        )
+        assert done.returncode == 0, done.stderr
+        await answers(mesh, 503)
+        answer = await get(mesh.door())
+        assert answer.header("x-mesh-refusal") == "identity-revoked"
+        assert f"has been revoked: {CATALOG}.".encode() in answer.body
+        assert b"not sent" in answer.body
+        await asyncio.to_thread(
+            mesh.until,
+            lambda: "REVOKED" in mesh.meshctl("proxies").stdout,
+            "the catalog to have lost its stream",
+        )
+        told = await asyncio.to_thread(mesh.meshctl, "status")
+        assert told.returncode == 1
+        assert CATALOG in told.stdout
+        assert ": stolen (default/catalog" in told.stdout
+
+        done = await asyncio.to_thread(mesh.meshctl, "certs", "unrevoke", CATALOG)
+        assert done.returncode == 0
+        await answers(mesh, 200)
 
 
 async def test_a_rotation_outlives_its_control_plane(tmp_path: Path) -> None:
@@ -95,7 +124,7 @@ async def test_a_rotation_outlives_its_control_plane(tmp_path: Path) -> None:
         assert (await asyncio.to_thread(rotation))["phase"] == "renewing"
         assert (await get(mesh.door())).status == 200
 
-        back = await asyncio.to_thread(mesh.meshctl, "certs", "rotate-root", "--abort", "--no-wait")
+        back = await asyncio.to_thread(mesh.meshctl, "certs", "rotate-root", "--abort")
         assert back.returncode == 0
         assert "the old one signs again" in back.stdout
         assert (await asyncio.to_thread(rotation))["aborted"] is True

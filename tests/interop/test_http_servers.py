@@ -108,6 +108,7 @@ async def mesh(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Mesh]:
                 for name, port in ports.items()
                 for path in PATHS
             ],
+            settings={"half_closing_clients": True},
         )
         await asyncio.to_thread(stack.enter_context, services)
         yield ports, services
@@ -278,7 +279,10 @@ async def test_expectations_are_met(mesh: Mesh, server: str) -> None:
 
 @pytest.mark.parametrize("server", SERVERS)
 async def test_a_client_may_close_its_half(mesh: Mesh, server: str, tmp_path: Path) -> None:
-    """FIN after the request is no cancellation: the answer comes in full, then the connection ends."""
+    """
+    Where that is what clients do, FIN after the request is no cancellation: the answer comes in full,
+    then the connection ends.
+    """
     _, services = unless_missing(mesh, server)
     async with connect(services.doors[server]) as client:
         await client.send(

@@ -1,6 +1,6 @@
 """One request and its response, told with recorders in place of connections."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from math import inf
 from typing import Any, cast
 
@@ -19,9 +19,19 @@ from meshproxy.contract.resources import (
     RouteSpec,
     VirtualHostSpec,
 )
-from meshproxy.exchange import HOLD_LIMIT, NOTICEABLE, Caller, Cluster, Endpoint, Exchange, Series
+from meshproxy.exchange import (
+    HOLD_LIMIT,
+    LARGE,
+    LASTING,
+    NOTICEABLE,
+    Caller,
+    Cluster,
+    Endpoint,
+    Exchange,
+    Series,
+)
 from meshproxy.message import CHUNKED, TUNNEL, Field, RequestHead, ResponseHead, field, value_of
-from meshproxy.policies.deadline import NO_TIMEOUTS, compiled
+from meshproxy.policies.deadline import LOOK, NO_TIMEOUTS, compiled
 from meshproxy.policies.hedging import Latencies
 from meshproxy.policies.limits import Limit
 from meshproxy.policies.load_balancing.hash_key import HashKey
@@ -31,8 +41,10 @@ from meshproxy.policies.load_shedding import LoadShedding
 from meshproxy.policies.loop_detection import LoopDetection
 from meshproxy.policies.mirroring import Load
 from meshproxy.policies.propagation import Propagation
+from meshproxy.policies.replay import ReplayMemory
 from meshproxy.policies.retry import Retry
 from meshproxy.policies.retry_budget import RetryBudget
+from meshproxy.policies.stalled_bodies import StalledBodies
 from meshproxy.refusal import REFUSALS, refusal
 from meshproxy.routing.table import Authorities, VirtualHost, compile_virtual_host
 from meshproxy.timer_wheel import TICK, TimerWheel
@@ -58,10 +70,15 @@ class FakeEndpoint:
 
     def __init__(self, name: str = "127.0.0.1:1") -> None:
         self.active = 0
+        self.apart = 0
         self.name = name
         self.version = "v1"
         self.waiting: list[Exchange] = []
         self.judged: list[tuple[int, str | None, str, float]] = []
+
+    def acquire_apart(self, exchange: Exchange) -> None:
+        self.apart += 1
+        self.acquire(exchange)
 
     def acquire(self, exchange: Exchange) -> None:
         self.waiting.append(exchange)
@@ -90,6 +107,7 @@ class FakeCluster:
         self.endpoints = endpoints
         self.available = endpoints
         self.mirrors = Load()
+        self.stalled = StalledBodies()
         self.requests = Limit("requests")
         self.retries = Limit("retries")
         self.mtls = False
@@ -106,9 +124,9 @@ class FakeCluster:
         named = {tokens.id_of(endpoint.name): endpoint for endpoint in self.endpoints}
         return named.get(wanted)
 
-    def pick(self, avoid: Endpoint | None, key: int | None) -> Endpoint | None:
+    def pick(self, avoid: Collection[object] | None, key: int | None) -> Endpoint | None:
         self.keys.append(key)
-        others = [endpoint for endpoint in self.endpoints if endpoint is not avoid]
+        others = [one for one in self.endpoints if one not in (avoid or ())]
         return next(iter(others or self.endpoints), None)
 
     def admits(self, limit: Limit) -> bool:
@@ -128,6 +146,7 @@ class FakeSurroundings:
         self.tunnels = 0
         self.tokens: Tokens | None = None
         self.propagation: Propagation[Exchange] = Propagation()
+        self.replay = ReplayMemory(1 << 20)
         self.cancellations: list[str] = []
         self.time = 100.0
         self.now: Callable[[], float] = lambda: self.time
@@ -179,7 +198,10 @@ class FakeSurroundings:
         self.cancellations.append(service)
 
     def sleep(self, seconds: float) -> None:
-        """Let time pass, and deadlines with it."""
+        """Let time pass, and deadlines with it; first, somebody looks at all exchanges."""
+        if seconds >= LOOK:
+            for exchange in [one for one in self.exchanges if hasattr(one, "head")]:
+                exchange.on_look(self.time)
         self.time += seconds
         ticks, self.ticks = self.ticks, []
         for tick in ticks:
@@ -1423,6 +1445,69 @@ def test_a_tunnel_has_limits_where_somebody_wants_them(limit: str, flag: str) ->
     assert scene.at_rest()
 
 
+def test_what_is_forbidden_meanwhile_is_torn() -> None:
+    """A tunnel is reset on both sides; it is counted as denied, and its endpoint is not to blame."""
+    scene = limited()
+    stream = tunnel_of(scene)
+    assert scene.exchange.lasting
+    scene.exchange.on_forbidden("5f0c")
+    assert (scene.client.words[-1], stream.words[-1]) == ("reset", "reset")
+    assert scene.caller.counted == [("all", "default/catalog", "v1", 101, "UAEX")]
+    assert [code for _, _, code, _ in scene.first.judged] == [""]  # when it opened
+    assert scene.at_rest()
+
+
+def test_a_switch_that_is_forbidden_before_its_answer_is_refused() -> None:
+    """With the number, and nothing else; the endpoint has not failed."""
+    scene = limited()
+    head = RequestHead(b"GET", b"catalog", b"/", [], TUNNEL)
+    head.upgrade = b"websocket"
+    scene.exchange.on_request_head(head)
+    stream = scene.first.lend()
+    assert scene.exchange.lasting
+    scene.exchange.on_forbidden("5f0c")
+    assert (scene.status, stream.words[-1]) == (403, "reset")
+    said = body_of(scene)
+    assert said == b"Access denied. (access-denied, UAEX; denial 5f0c after attempt 1)\n"
+    assert [code for _, _, code, _ in scene.first.judged] == ["downstream-closed"]
+    assert scene.at_rest()
+
+
+def test_a_stream_of_grpc_that_is_forbidden_ends_with_its_status() -> None:
+    """Once it has begun to answer, the status comes last; over HTTP/2 that is still possible."""
+    scene = limited(protocol="http2")
+    scene.call()
+    scene.exchange.on_request_data(b"one")
+    scene.first.lend()
+    assert scene.exchange.lasting
+    scene.exchange.on_response_head(ResponseHead(200, []))
+    scene.exchange.on_forbidden("5f0c")
+    [trailers] = [call[1] for call in scene.client.heard if call[0] == "send_end"]
+    assert [(name, value) for name, value, _ in trailers] == [
+        (b"grpc-status", b"7"),
+        (b"grpc-message", b"access-denied: Access denied: denial 5f0c."),
+    ]
+    assert scene.at_rest()
+
+
+def test_what_is_one_request_is_no_lasting_stream() -> None:
+    """It was allowed when it was made, and is answered."""
+    scene = limited()
+    scene.ask()
+    assert not scene.exchange.lasting
+    scene.first.lend()
+    scene.exchange.on_response_head(OK)
+    assert not scene.exchange.lasting
+    called = limited(protocol="http2")
+    called.call()
+    called.exchange.on_request_end(None)
+    assert not called.exchange.lasting
+    declined = Switching()
+    declined.first.lend()
+    declined.exchange.on_response_head(OK)
+    assert not declined.exchange.lasting
+
+
 def test_no_further_attempt_is_made_for_nobody() -> None:
     """When the time has passed before the next attempt begins, it does not begin."""
     scene = limited(request=30.0)
@@ -1493,6 +1578,31 @@ def test_a_call_has_what_is_left_to_the_request_it_is_made_for() -> None:
         b"x-mesh-criticality": b"sheddable",
         b"x-mesh-spent": b"default/storefront=250",
     }
+
+
+@pytest.mark.parametrize(
+    ("told", "took", "passed_on"),
+    [
+        (b"", 0.04, None),
+        (b"", 0.06, b"default/storefront=60"),
+        (b"default/edge=40", 0.01, None),
+        (b"default/edge=60", 0.01, b"default/edge=60"),
+        (b"default/edge=60", 0.125, b"default/storefront=125"),
+    ],
+)
+def test_who_took_a_twentieth_is_told_on_and_who_took_less_is_not(
+    told: bytes, took: float, passed_on: bytes | None
+) -> None:
+    """Of what was left of the deadline: by the app beside us, or by somebody before it."""
+    sidecar = Sidecar()
+    said = [(b"x-mesh-deadline-ms", b"1000")]
+    sidecar.receive(*said, *([(b"x-mesh-spent", told)] if told else []))
+    sidecar.inbound.first.lend()
+    sidecar.surroundings.time += took
+    sidecar.outbound.exchange = sidecar.another_call()
+    went = sidecar.call()
+    sidecar.outbound.first.lend()
+    assert value_of(went.fields, b"x-mesh-spent") == passed_on
 
 
 def test_of_a_stranger_nothing_is_believed() -> None:
@@ -1718,3 +1828,67 @@ def test_a_request_that_goes_in_a_circle_is_refused() -> None:
     scene.exchange.on_request_head(head)
     assert scene.caller.surroundings.refusals == ["loop"]
     assert scene.first.active == scene.second.active == 0
+
+
+def test_when_memory_is_short_an_answer_is_torn() -> None:
+    """Nobody may take what there is of it for all; once is enough."""
+    scene = Scene()
+    scene.ask()
+    scene.first.lend()
+    scene.exchange.on_response_head(OK)
+    scene.exchange.on_response_data(b"x")
+    scene.exchange.on_memory_short()
+    scene.exchange.on_memory_short()
+    assert scene.client.words[-1] == "reset"
+    assert scene.caller.surroundings.refusals == ["memory-pressure"]
+    assert scene.caller.counted == [("all", "default/catalog", "v1", 200, "OM")]
+    assert scene.at_rest()
+
+
+def test_when_memory_is_short_and_nothing_is_answered_it_is_said() -> None:
+    """Of an upload that its app does not take; it may have been executed."""
+    scene = Scene()
+    scene.ask(b"PUT", length=10)
+    scene.first.lend()
+    scene.exchange.on_request_data(b"x")
+    scene.exchange.on_memory_short()
+    assert scene.status == 502
+    assert scene.caller.surroundings.refusals == ["memory-pressure"]
+    assert scene.at_rest()
+
+
+# Large bodies -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("length", "apart"), [(None, 0), (0, 0), (LARGE - 1, 0), (LARGE, 1), (CHUNKED, 0), (TUNNEL, 0)]
+)
+def test_a_large_body_may_go_apart(length: int | None, apart: int) -> None:
+    """As its length announces it."""
+    scene = Scene()
+    scene.ask(b"POST", length=length)
+    assert scene.first.apart + scene.second.apart == apart
+
+
+def test_after_a_large_answer_the_next_requests_may_go_apart() -> None:
+    """By that route, until answers are small again; calls of gRPC never."""
+
+    def ask(length: int, *, call: bool = False) -> int:
+        scene.first.apart = scene.second.apart = 0
+        scene.exchange = Exchange(scene.client, cast("Caller", scene.caller))
+        if call:
+            scene.call()
+        else:
+            scene.ask()
+        [waiting] = [one for one in (scene.first, scene.second) if one.waiting]
+        waiting.lend()
+        scene.exchange.on_response_head(ResponseHead(200, [], length))
+        scene.exchange.on_response_end(None)
+        return scene.first.apart + scene.second.apart
+
+    scene = Scene()
+    scene.exchange.on_request_reset()
+    assert ask(LARGE) == 0
+    assert ask(LARGE) == 1
+    assert ask(LARGE, call=True) == 0
+    assert [ask(1) for _ in range(LASTING + 2)] == [1] * LASTING + [0, 0]

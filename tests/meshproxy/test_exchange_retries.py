@@ -10,7 +10,7 @@ from meshproxy.policies.retry_budget import RetryBudget
 from meshproxy.refusal import refusal
 from meshproxy.timer_wheel import TICK
 from tests.helpers.recorder import Recorder
-from tests.meshproxy.test_exchange import GRPC_HEAD, OK, Scene
+from tests.meshproxy.test_exchange import GRPC_HEAD, OK, FakeEndpoint, Scene
 
 ATTEMPT = b"x-mesh-attempt"
 RETRIED = b"x-mesh-retried"
@@ -138,6 +138,74 @@ def test_a_body_above_the_replay_limit_is_sent_once(limit: int, tried_again: boo
     assert scene.skipped == ([] if tried_again else ["body-too-large"])
 
 
+def large(scene: Retrying, size: int = 10_000) -> None:
+    """Ask with a body that is counted where it is kept, and let the attempt begin."""
+    scene.ask(b"PUT", length=size)
+    scene.first.lend()
+    scene.exchange.on_request_data(b"x" * (size - 1))
+    scene.exchange.on_request_data(b"y", True)
+
+
+def test_a_body_for_which_there_is_no_memory_is_sent_once() -> None:
+    """It goes to the service as ever; that it is not sent again has a name of its own."""
+    scene = Retrying(CODES)
+    scene.caller.surroundings.replay.most = 9_999
+    large(scene)
+    assert scene.caller.surroundings.replay.held == 0
+    scene.answer(503)
+    assert scene.status == 503
+    assert scene.skipped == ["replay-memory"]
+
+
+def test_a_body_that_waited_for_its_endpoint_is_counted_when_it_is_sent() -> None:
+    """Nobody has taken it until then, so it cannot be let go of."""
+    for most, held in ((10_000, 10_000), (9_999, 0)):
+        scene = Retrying(CODES)
+        replay = scene.caller.surroundings.replay
+        replay.most = most
+        scene.ask(b"PUT", length=10_000)
+        scene.exchange.on_request_data(b"x" * 10_000, True)
+        assert replay.held == 0
+        stream = scene.first.lend()
+        assert stream.words == ["send_head", "send_data", "send_end"]
+        assert replay.held == held
+
+
+def test_a_small_body_is_not_counted() -> None:
+    """It is kept all the same."""
+    scene = Retrying(CODES)
+    scene.caller.surroundings.replay.most = 0
+    large(scene, 4096)
+    scene.answer(503)
+    assert scene.retries == ["503"]
+
+
+@pytest.mark.parametrize("end", ["answered", "client gone", "too large", "failed", "late"])
+def test_whatever_ends_a_request_gives_back_what_was_kept_for_it(end: str) -> None:
+    """With the head of its answer at the latest: nothing is tried again after that."""
+    scene = Retrying(RetrySpec(codes=(503,), conditions=("reset",), replay_limit=20_000))
+    replay = scene.caller.surroundings.replay
+    scene.ask(b"PUT", length=30_000)
+    scene.first.lend()
+    scene.exchange.on_request_data(b"x" * 10_000)
+    assert replay.held == 10_000
+    scene.answer(503)
+    scene.caller.surroundings.tick()
+    assert replay.held == 10_000
+    scene.second.lend()
+    if end == "answered":
+        scene.exchange.on_response_head(OK)
+    elif end == "client gone":
+        scene.exchange.on_request_reset()
+    elif end == "too large":
+        scene.exchange.on_request_data(b"y" * 10_001)
+    elif end == "failed":
+        scene.exchange.on_response_reset("upstream-protocol-error", reused=False)
+    else:
+        scene.exchange.on_cause_gone()
+    assert replay.held == 0
+
+
 @pytest.mark.parametrize(
     ("method", "key", "tried_again"),
     [(b"POST", False, False), (b"POST", True, True), (b"PUT", False, True)],
@@ -230,6 +298,50 @@ def test_what_the_next_proxy_did_not_deliver_was_not_executed() -> None:
     assert scene.caller.surroundings.refusals == ["connect-timeout"]
 
 
+def told(scene: Retrying) -> str:
+    """Return how often the refusal says that the request was sent."""
+    [body] = [call[1] for call in scene.client.heard if call[0] == "send_data"]
+    return str(body.decode().rpartition(", ")[2].removesuffix(")\n"))
+
+
+def test_a_refusal_tells_how_often_the_request_was_sent() -> None:
+    """Attempts that found nobody, no connection, or no time for one have sent nothing."""
+    spec = RetrySpec(conditions=("reset",), attempts=3)
+    nobody = Retrying(spec)
+    nobody.cluster.endpoints = ()
+    nobody.ask()
+    assert told(nobody) == "not sent"
+
+    failed = Retrying(spec)
+    failed.ask()
+    for endpoint in (failed.first, failed.second, failed.first):
+        endpoint.waiting.pop().on_upstream_failed("connect-failed")
+        failed.caller.surroundings.tick()
+    assert told(failed) == "not sent in 3 attempts"
+
+    mixed = Retrying(spec)
+    mixed.ask()
+    mixed.first.lend()
+    mixed.exchange.on_response_reset("upstream-closed", reused=False)
+    mixed.caller.surroundings.tick()
+    mixed.second.waiting.pop().on_upstream_failed("connect-failed")
+    mixed.caller.surroundings.tick()
+    mixed.first.lend()
+    mixed.exchange.on_response_reset("upstream-closed", reused=False)
+    assert told(mixed) == "sent 2 times in 3 attempts"
+
+    waiting = Retrying(spec)
+    waiting.ask()
+    waiting.exchange.on_cause_gone()
+    assert told(waiting) == "not sent"
+
+    sent = Retrying(RetrySpec(attempts=1))
+    sent.ask()
+    sent.first.lend()
+    sent.exchange.on_cause_gone()
+    assert told(sent) == "sent once"
+
+
 # Load shedding ------------------------------------------------------------------------------------
 
 
@@ -298,6 +410,26 @@ def test_a_retry_that_would_come_too_late_is_not_made() -> None:
     scene.answer(200, *GRPC_HEAD, field(b"grpc-status", b"14"))
     assert scene.skipped == ["deadline"]
     assert scene.client.words == ["send_head"]
+
+
+# Where --------------------------------------------------------------------------------------------
+
+
+def test_further_attempts_go_to_who_was_not_tried_yet() -> None:
+    """With three endpoints the third attempt goes to the third, not back to the first."""
+    scene = Retrying(RetrySpec(codes=(503,), attempts=5))
+    endpoints = [FakeEndpoint(f"127.0.0.1:{port}") for port in (1, 2, 3)]
+    scene.cluster.endpoints = scene.cluster.available = tuple(endpoints)
+    scene.ask()
+    asked = []
+    for _ in range(5):
+        [endpoint] = [one for one in endpoints if one.waiting]
+        asked.append(endpoint.name[-1])
+        endpoint.lend()
+        scene.answer(503)
+        scene.caller.surroundings.tick()
+    assert asked == ["1", "2", "3", "1", "2"]
+    assert scene.status == 503
 
 
 # When ---------------------------------------------------------------------------------------------

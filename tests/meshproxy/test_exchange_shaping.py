@@ -12,11 +12,12 @@ from meshproxy.contract.resources import (
     RouteSpec,
     VirtualHostSpec,
 )
+from meshproxy.exchange import Exchange
 from meshproxy.message import TUNNEL, Field, RequestHead, ResponseHead, field, value_of
 from meshproxy.policies.load_shedding import LoadShedding
 from meshproxy.policies.mirroring import MARK
 from meshproxy.routing.table import compile_virtual_host
-from tests.meshproxy.test_exchange import FakeCluster, FakeEndpoint, Scene
+from tests.meshproxy.test_exchange import Client, FakeCluster, FakeEndpoint, Scene
 
 FORWARD = (BackendSpec(cluster="catalog"),)
 ABORT = FaultSpec(name="broken", abort_status=418, abort_grpc_status=9, abort_percent=100)
@@ -364,6 +365,45 @@ def test_a_conversation_leaves_the_count() -> None:
     assert scene.app.active == 0
     scene.exchange.on_request_reset()
     assert scene.app.active == 0
+
+
+def test_the_body_of_a_request_is_not_the_apps_time() -> None:
+    """A client that sends slowly does not make the app look slow, whether it comes to an end or not."""
+    for ends in (True, False):
+        scene = Loaded(adaptive=True)
+        for _ in range(25):
+            one = Loaded(adaptive=True)
+            one.cluster.shedding = scene.app
+            one.ask(b"POST", length=1)
+            one.first.lend()
+            one.caller.surroundings.time += 10
+            if ends:
+                one.exchange.on_request_data(b"x", True)
+                one.caller.surroundings.time += 0.25
+                respond(one)
+            else:
+                one.exchange.on_request_reset()
+        assert scene.app.min_rtt == (pytest.approx(0.25) if ends else 0)
+
+
+def test_who_does_not_come_gives_up_his_place() -> None:
+    """To the next one who is turned away; whose request is whole, keeps his."""
+    slow = Loaded(3)
+    slow.ask(b"POST", length=1)
+    slow.first.lend()
+    slow.app.admit("critical", 0.0, "another")
+    surroundings = slow.caller.surroundings
+    surroundings.time += 60
+    late = Exchange(Client("http"), slow.exchange.caller)
+    late.on_request_head(RequestHead(b"GET", b"catalog", b"/", []))
+    assert answer(slow).status == 408
+    assert heard(slow, b"x-mesh-refusal") == b"body-timeout"
+    assert late.endpoint is slow.first
+    again = Exchange(client := Client("http"), slow.exchange.caller)
+    surroundings.time += 60
+    again.on_request_head(RequestHead(b"GET", b"catalog", b"/", []))
+    assert client.heard[0][1].status == 503
+    assert not late.done
 
 
 def test_latency_is_that_of_the_head() -> None:

@@ -8,7 +8,7 @@ from meshproxy.policies.hedging import LEAST_KNOWN
 from meshproxy.policies.retry_budget import RetryBudget
 from meshproxy.timer_wheel import TICK
 from tests.helpers.recorder import Recorder
-from tests.meshproxy.test_exchange import OK, FakeCluster
+from tests.meshproxy.test_exchange import OK, FakeCluster, FakeEndpoint
 from tests.meshproxy.test_exchange_retries import Retrying
 
 ATTEMPT = b"x-mesh-attempt"
@@ -115,6 +115,35 @@ def test_if_one_fails_the_other_goes_on() -> None:
         assert scene.retries == []
         assert scene.at_rest()
         assert scene.cluster.requests.count == 0
+
+
+@pytest.mark.parametrize("first_fails_first", [True, False])
+def test_when_both_have_failed_a_third_is_asked(first_fails_first: bool) -> None:
+    """Both were tried, in whichever order they came to their ends."""
+    scene = Hedging(RetrySpec(hedge=HedgeSpec(), conditions=("reset",)))
+    third = FakeEndpoint()
+    scene.cluster.endpoints = scene.cluster.available = (scene.first, scene.second, third)
+    scene.ask_slowly()
+    attempt = scene.second.waiting[0]
+    scene.second.lend()
+    both = [scene.exchange, attempt]
+    for one in both if first_fails_first else reversed(both):
+        one.on_response_reset("upstream-reset", reused=False)
+    scene.caller.surroundings.tick()
+    assert (scene.first.waiting, scene.second.waiting) == ([], [])
+    assert third.waiting == [scene.exchange]
+
+
+@pytest.mark.parametrize(("lent", "told"), [(True, b"sent 2 times)"), (False, b"sent once in 2")])
+def test_a_refusal_counts_the_second_attempt_where_it_was_sent(lent: bool, told: bytes) -> None:
+    """As it counts the first."""
+    scene = Hedging()
+    scene.ask_slowly()
+    if lent:
+        scene.second.lend()
+    scene.exchange.on_cause_gone()
+    [body] = [call[1] for call in scene.client.heard if call[0] == "send_data"]
+    assert told in body
 
 
 def test_if_both_fail_that_is_a_failure() -> None:

@@ -18,6 +18,7 @@ class FakeSession:
         self.fed = b""
         self.credited: list[tuple[int, int]] = []
         self.held = 0
+        self.streams: dict[int, Stream] = {}
         self.resets: list[tuple[int, int]] = []
 
     def feed(self, data: bytes | memoryview, now: float) -> None:

@@ -1,10 +1,10 @@
 """What others choose stays on its line."""
 
 import ast
+import functools
 import logging
 import re
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -59,26 +59,30 @@ _RECORD = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} [A-Z]+ worker 1 [\w.
 _LEVELS = {"debug", "info", "warning", "error", "exception", "critical"}
 
 
-def log_calls() -> Iterator[tuple[str, ast.Call]]:
-    """Yield every call of a logger in our two packages, and where it is."""
-    for package in ("meshproxy", "control_plane"):
-        for path in sorted((ROOT / package).rglob("*.py")):
-            for node in ast.walk(ast.parse(path.read_text())):
-                if (
-                    isinstance(node, ast.Call)
-                    and isinstance(node.func, ast.Attribute)
-                    and node.func.attr in _LEVELS
-                    and re.search(r"\b_?log\b|getLogger|audit_log", ast.unparse(node.func.value))
-                ):
-                    yield f"{path.relative_to(ROOT)}:{node.lineno}", node
+@functools.cache  # and not when the tests are collected, which each of the workers does
+def log_calls() -> tuple[tuple[str, ast.Call], ...]:
+    """Return every call of a logger in our two packages, and where it is."""
+    return tuple(
+        (f"{path.relative_to(ROOT)}:{node.lineno}", node)
+        for package in ("meshproxy", "control_plane")
+        for path in sorted((ROOT / package).rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr in _LEVELS
+        and re.search(r"\b_?log\b|getLogger|audit_log", ast.unparse(node.func.value))
+    )
 
 
-CALLS = list(log_calls())
-TEXTS = [
-    call.args[0].value
-    for _, call in CALLS
-    if isinstance(call.args[0], ast.Constant) and isinstance(call.args[0].value, str)
-]
+@functools.cache
+def texts() -> tuple[str, ...]:
+    return tuple(
+        call.args[0].value
+        for _, call in log_calls()
+        if isinstance(call.args[0], ast.Constant) and isinstance(call.args[0].value, str)
+    )
+
+
 HOSTILE = st.one_of(
     st.text(),
     st.text(alphabet="\r\n\x1b[2J\x85\u2028\u202e\0\"'\\% :").map(
@@ -91,11 +95,11 @@ HOSTILE = st.one_of(
 
 def test_the_log_calls_are_found() -> None:
     """Else the next tests would prove nothing."""
-    assert len(CALLS) > 70
-    assert len(TEXTS) > 70
+    assert len(log_calls()) > 70
+    assert len(texts()) > 70
 
 
-@given(st.sampled_from(TEXTS), st.data())
+@given(st.deferred(lambda: st.sampled_from(texts())), st.data())
 def test_every_log_call_makes_one_line_whatever_it_is_given(text: str, data: st.DataObject) -> None:
     """Each text of ours, with names, paths, SNI, reasons that somebody else has chosen."""
     arguments = tuple(
@@ -111,19 +115,21 @@ def test_every_log_call_makes_one_line_whatever_it_is_given(text: str, data: st.
     assert len(line.splitlines()) == 1
 
 
-@pytest.mark.parametrize(("place", "call"), CALLS, ids=[place for place, _ in CALLS])
-def test_no_log_call_is_handed_a_secret(place: str, call: ast.Call) -> None:
+def test_no_log_call_is_handed_a_secret() -> None:
     """By the names of what is handed over; a text that was made elsewhere must be one argument."""
-    assert not isinstance(call.args[0], ast.JoinedStr), f"{place}: hand values over as arguments"
-    for argument in call.args[1:]:
-        words = {
-            name.lower()
-            for node in ast.walk(argument)
-            if (name := getattr(node, "attr", getattr(node, "id", None))) is not None
-        }
-        secret = re.compile(r"token$|secret|password|authorization|(^|_)key$|headers|fields|cookie")
-        found = [word for word in words if secret.search(word)]
-        assert not found, f"{place} logs {found}"
+    secret = re.compile(r"token$|secret|password|authorization|(^|_)key$|headers|fields|cookie")
+    for place, call in log_calls():
+        assert not isinstance(call.args[0], ast.JoinedStr), (
+            f"{place}: hand values over as arguments"
+        )
+        for argument in call.args[1:]:
+            words = {
+                name.lower()
+                for node in ast.walk(argument)
+                if (name := getattr(node, "attr", getattr(node, "id", None))) is not None
+            }
+            found = [word for word in words if secret.search(word)]
+            assert not found, f"{place} logs {found}"
 
 
 def test_debug_is_for_our_own_loggers(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,6 @@
 """The story of an opaque connection, with its neighbours played by recorders."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import pytest
@@ -59,9 +59,9 @@ class FakeCluster:
         self.hash_key: HashKey | None = None
         self.keys: list[int | None] = []
 
-    def pick(self, avoid: Endpoint | None, key: int | None) -> Endpoint | None:
+    def pick(self, avoid: Collection[object] | None, key: int | None) -> Endpoint | None:
         self.keys.append(key)
-        others = [endpoint for endpoint in self.endpoints if endpoint is not avoid]
+        others = [one for one in self.endpoints if one not in (avoid or ())]
         return next(iter(others or self.endpoints), None)
 
     def admits(self, limit: Limit) -> bool:
@@ -226,6 +226,18 @@ def test_another_endpoint_is_asked_when_one_is_not_there(said: bytes) -> None:
     server = scene.endpoints[1].way()
     assert server.heard == ([("send_data", said)] if said else [])
     assert (scene.endpoints[0].active, scene.endpoints[1].active) == (0, 1)
+
+
+def test_each_further_attempt_asks_who_was_not_asked() -> None:
+    """The third one the third."""
+    scene = Scene(endpoints=3)
+    *others, third = scene.endpoints
+    scene.relay.begin()
+    for endpoint in others:
+        endpoint.way()
+        scene.relay.on_upstream_failed("connect-failed")
+        scene.tick()
+    assert third.waiting == [scene.relay]
 
 
 def test_nothing_is_said_twice_that_may_have_been_heard() -> None:
@@ -527,3 +539,13 @@ def test_a_policy_that_comes_while_an_endpoint_is_dialled() -> None:
     scene.relay.forbid()
     assert not any(endpoint.waiting for endpoint in scene.endpoints)
     assert scene.client.words[-1] == "reset"
+
+
+def test_when_memory_is_short_both_ends_are_reset() -> None:
+    """Once, and with a flag of its own."""
+    scene = Scene()
+    side = scene.connect()
+    scene.relay.on_memory_short()
+    scene.relay.on_memory_short()
+    assert (side.words[-1], scene.client.words[-1]) == ("reset", "reset")
+    assert scene.series.flags == {"OM": 1}

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from meshproxy.config.bootstrap import Bootstrap, Static
+from meshproxy.config.bootstrap import Bootstrap, Limits, Static
 from meshproxy.contract.resources import ListenerSpec, RouteSpec, Snapshot, VirtualHostSpec
 from meshproxy.downstream.sockets import Sockets
 from meshproxy.identity.certificates import Certificates
@@ -30,12 +30,13 @@ def _collector() -> Iterator[None]:
     gc.set_threshold(*before)
 
 
-def traffic(directory: Path, drain_seconds: float = 5.0) -> Traffic:
+def traffic(directory: Path, drain_seconds: float = 5.0, limits: Limits | None = None) -> Traffic:
     bootstrap = Bootstrap(
         workload="default/storefront",
         identity=IDENTITY,
         state=directory,
         drain_seconds=drain_seconds,
+        limits=limits or Limits(),
         static=Static(snapshot=directory),
     )
     return Traffic(bootstrap, Certificates(IDENTITY), Metrics(), Sockets())
@@ -117,6 +118,7 @@ async def test_somebody_goes_round_the_exchanges_that_last(tmp_path: Path) -> No
     """Limits that are far away are armed then, so no exchange may be left out."""
     subject = traffic(tmp_path)
     lasting: Any = Recorder()
+    lasting.timer = None
     subject.environment.exchanges.add(lasting)
     await subject.start()
     assert lasting.words == ["on_look"]
@@ -129,3 +131,15 @@ async def test_whether_calls_were_joined_is_counted(tmp_path: Path) -> None:
     subject.environment.propagation.find((b"nobody's",), b"")
     [counted] = [pair for pair in subject.counted().counts().counters["_propagation"] if pair[1]]
     assert counted == (("unknown",), 1)
+
+
+async def test_kept_bodies_have_the_bound_that_is_configured(tmp_path: Path) -> None:
+    """Together; and nothing is kept when the process takes more than it may."""
+    subject = traffic(tmp_path, limits=Limits(replay=1000, memory=0))
+    kept = subject.environment.replay.keep([b"x" * 600], 600)
+    assert subject.environment.replay.keep([b"x" * 600], 600) is None
+    assert kept is not None
+    assert "mesh_replay_bytes 600.0" in subject.counted().render(0.0).decode()
+
+    crowded = traffic(tmp_path, limits=Limits(memory=1))
+    assert crowded.environment.replay.keep([b"x"], 1) is None

@@ -14,7 +14,7 @@ A request without a key goes anywhere.
 Called from: `Cluster.pick`.   Configured by: `LoadBalancingSpec.algorithm`, `ring_size`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from hashlib import blake2b
 from typing import Final, Generic, Protocol
 
@@ -73,7 +73,7 @@ class ConsistentHashing(Generic[E]):
         self._usable = [e if e in allowed else None for e in endpoints]
         self._owners = table.owners if allowed else ()
 
-    def pick(self, avoid: E | None, key: int | None) -> E | None:
+    def pick(self, avoid: Collection[E] | None, key: int | None) -> E | None:
         owners, usable = self._owners, self._usable
         if not owners:
             return None
@@ -84,11 +84,11 @@ class ConsistentHashing(Generic[E]):
         while True:
             endpoint = usable[owners[place]]
             if endpoint is not None:
-                if endpoint is not avoid:
+                if avoid is None or endpoint not in avoid:
                     return endpoint
                 found = endpoint
             place += 1
             if place == len(owners):
                 place = 0
-            if place == start:  # all around: nobody but the one to avoid
+            if place == start:  # all around: nobody but who is to be avoided
                 return found

@@ -1,5 +1,6 @@
 """What balancers look at, and what they all can do."""
 
+from collections.abc import Collection
 from typing import Protocol, TypeVar
 
 
@@ -38,11 +39,12 @@ E = TypeVar("E", bound=Endpoint)
 class Balancer(Protocol[E]):
     """Picks endpoints."""
 
-    def pick(self, avoid: E | None, key: int | None) -> E | None:
+    def pick(self, avoid: Collection[E] | None, key: int | None) -> E | None:
         """
         Return the endpoint for the next attempt, or None when none has any weight.
 
         Args:
-            avoid: The endpoint of the attempt that failed; picked again only when it is alone.
+            avoid: Endpoints of attempts that have failed, picked again only when there is no
+                other: then any of them is.  None at the first attempt.
             key: 64 bits of what shall stay together, for consistent hashing.
         """

@@ -9,6 +9,8 @@ that a loaded one does, too.  Envoy's LEAST_REQUEST with two choices is the same
 Called from: `Cluster.pick`.   Configured by: `LoadBalancingSpec.algorithm`.
 """
 
+from collections.abc import Collection
+
 from .endpoint import E
 from .two_choices import TwoChoices
 
@@ -18,7 +20,7 @@ class LeastRequest(TwoChoices[E]):
 
     __slots__ = ()
 
-    def pick(self, avoid: E | None, key: int | None = None) -> E | None:  # noqa: ARG002
+    def pick(self, avoid: Collection[E] | None, key: int | None = None) -> E | None:  # noqa: ARG002
         endpoints = self._level
         if endpoints is None or avoid is not None:
             return self.draw(avoid)

@@ -17,7 +17,7 @@ Called from: `Cluster.pick`.   Configured by: `EndpointSpec.priority`, `LoadBala
 """
 
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from itertools import accumulate
 from typing import Final, Generic
 
@@ -77,18 +77,18 @@ class Locality(Generic[E]):
         self._ends = list(accumulate(shares([(some, all_) for _, some, all_ in levels])))
         self._last = len(levels) - 1
 
-    def pick(self, avoid: E | None, key: int | None) -> E | None:
+    def pick(self, avoid: Collection[E] | None, key: int | None) -> E | None:
         balancers = self._balancers
         point = self._random() if key is None else remixed(key) / KEYS
         level = bisect_right(self._ends, point, 0, self._last)
         found = balancers[level].pick(avoid, key)
-        if found is not None and found is not avoid:
+        if found is not None and (avoid is None or found not in avoid):
             return found
         # Nobody else is there: who is far is better than who has just failed.
         for other in balancers:
             instead = other.pick(avoid, key)
             if instead is not None:
-                if instead is not avoid:
+                if avoid is None or instead not in avoid:
                     return instead
                 found = instead
         return found

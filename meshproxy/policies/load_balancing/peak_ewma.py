@@ -33,7 +33,7 @@ app's own (500, gRPC INTERNAL) does not: the request may be to blame.
 Called from: `Cluster.pick`, `Endpoint.judge`.   Configured by: `LoadBalancingSpec.algorithm`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from math import exp
 from typing import Final
 
@@ -85,7 +85,7 @@ class PeakEwma(TwoChoices[E]):
         self._now = now
         self._mean = self._total / self._count if self._count else 0.0
 
-    def pick(self, avoid: E | None, key: int | None = None) -> E | None:  # noqa: ARG002
+    def pick(self, avoid: Collection[E] | None, key: int | None = None) -> E | None:  # noqa: ARG002
         endpoints = self._level
         if endpoints is None or avoid is not None:
             # Beside an app there is nobody else; and `draw` would be a call.

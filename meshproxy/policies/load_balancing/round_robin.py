@@ -13,7 +13,7 @@ the others.  Good where requests cost alike and evenness can be seen by counting
 Called from: `Cluster.pick`.   Configured by: `LoadBalancingSpec.algorithm`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from heapq import heapify, heappop, heappush, heapreplace
 from typing import Generic
 
@@ -32,16 +32,25 @@ class RoundRobin(Generic[E]):
         ]
         heapify(self._due)
 
-    def pick(self, avoid: E | None, key: int | None = None) -> E | None:  # noqa: ARG002
+    def pick(self, avoid: Collection[E] | None, key: int | None = None) -> E | None:  # noqa: ARG002
         due = self._due
         if not due:
             return None
-        time, number, endpoint = first = due[0]
-        if endpoint is not avoid or len(due) == 1:
-            heapreplace(due, (time + 1 / endpoint.weight, number, endpoint))
-            return endpoint
-        heappop(due)  # it stays due, and comes first next time
+        time, number, endpoint = due[0]
+        if avoid is not None and endpoint in avoid:
+            return self._pick_past(avoid)
+        heapreplace(due, (time + 1 / endpoint.weight, number, endpoint))
+        return endpoint
+
+    def _pick_past(self, avoid: Collection[E]) -> E:
+        """Pick the first that is not to be avoided; those before it stay due, and come next time."""
+        due, passed = self._due, []
+        while due and due[0][2] in avoid:
+            passed.append(heappop(due))
+        if not due:  # it is all the same
+            heappush(due, passed.pop(0))
         time, number, endpoint = due[0]
         heapreplace(due, (time + 1 / endpoint.weight, number, endpoint))
-        heappush(due, first)
+        for one in passed:
+            heappush(due, one)
         return endpoint

@@ -16,7 +16,7 @@ has taken on stays with it as its share grows.
 Called from: `Cluster.pick`.   Configured by: `LoadBalancingSpec.slow_start`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Final, Generic
 
 from .consistent_hashing import KEYS, remixed
@@ -48,15 +48,17 @@ class SlowStart(Generic[E]):
         self._now = now
         self._oldest = min(endpoint.since for endpoint in endpoints)
 
-    def pick(self, avoid: E | None, key: int | None) -> E | None:
+    def pick(self, avoid: Collection[E] | None, key: int | None) -> E | None:
         now = self._now()
         full = self._share(self._oldest, now)
         endpoint = self._inner.pick(avoid, key)
-        tried = avoid
+        spared = None
         chance = key
         for _ in range(_TRIES):
-            if endpoint is None or endpoint is avoid:
+            if endpoint is None:
                 break
+            if avoid is not None and endpoint in avoid:
+                return spared or endpoint  # who has just failed is worse than who is new
             share = self._share(endpoint.since, now)
             if share >= full:
                 break
@@ -67,9 +69,9 @@ class SlowStart(Generic[E]):
                 point = chance / KEYS
             if point * full < share:
                 break
-            tried, endpoint = endpoint, self._inner.pick(endpoint, key)
-        # Who has just failed is worse than who is new.
-        return tried if endpoint is avoid and tried is not None else endpoint
+            spared = endpoint
+            endpoint = self._inner.pick((*(avoid or ()), spared), key)
+        return endpoint
 
     def _share(self, since: float, now: float) -> float:
         return min(1.0, max(LEAST, (now - since) / self._window))

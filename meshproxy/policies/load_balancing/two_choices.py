@@ -15,7 +15,7 @@ do that in `pick` itself: a call would cost as much as the choice.
 """
 
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from itertools import accumulate
 from typing import Generic
 
@@ -46,29 +46,32 @@ class TwoChoices(Generic[E]):
         """Return the one of two that shall have the request; at a tie the first."""
         raise NotImplementedError
 
-    def draw(self, avoid: E | None) -> E | None:
+    def draw(self, avoid: Collection[E] | None) -> E | None:
         """Return the better one of two, whatever their weights and whoever is avoided."""
         endpoints = self._endpoints
         if self._count == 1:  # as beside an app: there is nobody else
             return endpoints[0]
-        out = () if avoid is None else self._place_of(avoid)
+        if not endpoints:
+            return None
+        out = () if avoid is None else self._places_of(avoid)
         left = self._count - len(out)
-        if left <= 0:
-            return avoid if out else None
+        if not left:
+            return endpoints[0]
         place = self._point(out)
         if left == 1:
             return endpoints[place]
         if not out:
             other = self._point((place,))
         else:
-            other = self._point((min(place, *out), max(place, *out)))
+            other = self._point(tuple(sorted((place, *out))))
         return self.better(endpoints[place], endpoints[other])
 
-    def _place_of(self, endpoint: E) -> tuple[int, ...]:
-        if self._places is None:
-            self._places = {e: place for place, e in enumerate(self._endpoints)}
-        place = self._places.get(endpoint)
-        return () if place is None else (place,)
+    def _places_of(self, some: Collection[E]) -> tuple[int, ...]:
+        """Return where they are, in order; strangers are nowhere."""
+        places = self._places
+        if places is None:
+            places = self._places = {e: place for place, e in enumerate(self._endpoints)}
+        return tuple(sorted({places[e] for e in some if e in places}))
 
     def _point(self, out: tuple[int, ...]) -> int:
         """Return the place of a random point on the line, with the places `out` (in order) cut out of it."""

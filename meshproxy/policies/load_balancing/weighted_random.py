@@ -8,6 +8,8 @@ share, though, which is why `least_request` looks twice.
 Called from: `Cluster.pick`.   Configured by: `LoadBalancingSpec.algorithm`.
 """
 
+from collections.abc import Collection
+
 from .endpoint import E
 from .two_choices import TwoChoices
 
@@ -17,7 +19,7 @@ class WeightedRandom(TwoChoices[E]):
 
     __slots__ = ()
 
-    def pick(self, avoid: E | None, key: int | None = None) -> E | None:  # noqa: ARG002
+    def pick(self, avoid: Collection[E] | None, key: int | None = None) -> E | None:  # noqa: ARG002
         if avoid is not None:
             return self.draw(avoid)
         if not self._count:

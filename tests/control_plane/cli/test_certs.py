@@ -2,6 +2,8 @@
 
 import copy
 import json
+import threading
+import time
 from typing import Any
 
 import pytest
@@ -151,6 +153,47 @@ def test_an_abort_before_anybody_holds_anything(
     assert run(api, "rotate-root", "--abort") == 0
     assert api.posted[f"{PATH}/rotation"] == {"do": "abort"}
     assert "taken back" in capsys.readouterr().out
+
+
+ABORTED = RENEWING | {
+    "rotation": {
+        **RENEWING["rotation"], "aborted": True,
+        "lagging": [{"workload": "default/b", "away": False, "reason": "holds it for 59m"}],
+    }
+}  # fmt: skip
+
+
+def test_an_abort_returns_when_it_is_recorded(api: Api, capsys: pytest.CaptureFixture[str]) -> None:
+    """What is still to come may take a day: it is told, with whom it hangs on, and not waited for."""
+    api.answers[PATH] = (200, RENEWING)
+    api.posted_answer(f"{PATH}/rotation", 200, ABORTED)
+    assert run(api, "rotate-root", "--abort") == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith("taken back; rotation of the root, 2/3: the old one signs again")
+    assert said[0].endswith("1 hold it")
+    assert said[1:] == [
+        "  default/b holds it for 59m",
+        "the control plane goes on by itself; `meshctl certs` shows how far it is",
+    ]
+
+
+def test_who_wants_waits_for_an_abort(api: Api, capsys: pytest.CaptureFixture[str]) -> None:
+    """`--wait` watches until nothing is left of it; not both of the two."""
+    api.answers[PATH] = (200, RENEWING)
+    api.posted_answer(f"{PATH}/rotation", 200, ABORTED)
+
+    def end() -> None:
+        while f"{PATH}/rotation" not in api.posted:
+            time.sleep(0.01)
+        api.answers[PATH] = (200, FACTS)
+
+    ending = threading.Thread(target=end)
+    ending.start()
+    assert run(api, "rotate-root", "--abort", "--wait") == 0
+    ending.join()
+    assert "rotation over, 3/3: CN=issuing under CN=old signs" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        run(api, "rotate-root", "--abort", "--wait", "--no-wait")
 
 
 class Script(Client):

@@ -70,12 +70,38 @@ def test_findings_are_shown_until_they_are_mended(
     ]
 
 
-@pytest.mark.parametrize(("state", "code"), [("STALE", 0), ("REFUSED", 1), ("DISCONNECTED", 1)])
+@pytest.mark.parametrize(
+    ("state", "code"), [("STALE", 0), ("REFUSED", 1), ("DISCONNECTED", 1), ("REVOKED", 1)]
+)
 def test_proxies_count(api: Api, state: str, code: int) -> None:
     """One that is being told at this moment is no trouble."""
     api.answers["/api/v1/status"] = (200, status(None, **{state: 1}))
 
     assert run(api) == code
+
+
+def test_revoked_identities_are_named(api: Api, capsys: pytest.CaptureFixture[str]) -> None:
+    """Since when, why, and who is cut off with them; what an operator wrote commands no terminal."""
+    cut, unused = (f"spiffe://demo.mesh/ns/default/sa/{name}" for name in ("catalog", "old"))
+    now = time.time()
+    revoked = [
+        {
+            "identity": cut,
+            "since": now - 190,
+            "reason": "stolen\x1b[2J",
+            "workloads": ["default/a"],
+        },
+        {"identity": unused, "since": now - 190, "reason": "", "workloads": []},
+    ]
+    api.answers["/api/v1/status"] = (200, {**status(), "revoked": revoked})
+    assert run(api) == 0  # nobody waits for them: no proxy is REVOKED
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-4] == "revoked         2"
+    assert lines[-3].startswith(f"  {cut} for 3m1")
+    assert lines[-3].endswith("(default/a)")
+    assert "stolen" in lines[-3]
+    assert "\x1b" not in lines[-3]
+    assert lines[-2].endswith("(no workload)")
 
 
 def test_json_is_what_the_api_says(api: Api, capsys: pytest.CaptureFixture[str]) -> None:

@@ -35,6 +35,21 @@ def test_both_kinds_of_findings_one_a_line(
     assert second.startswith(f"{tmp_path}/b.yaml:4: Service/default/A: metadata.name: ")
 
 
+def test_files_with_keys_that_are_not_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What a control plane with these files would refuse to read is said without one."""
+    (tmp_path / "a.yaml").write_text(
+        "apiVersion: meshproxy.io/v1alpha1\nkind: RequestAuthentication\n"
+        "metadata: {name: users}\nspec: {jwtRules: [{issuer: a, jwksFile: ../keys.json}]}\n"
+    )
+    assert run([tmp_path], "table") == 1
+    assert capsys.readouterr().out.startswith(
+        f"{tmp_path}/a.yaml:1: RequestAuthentication/default/users: spec.jwtRules[0].jwksFile:"
+        " leads out of the folders of the configuration"
+    )
+
+
 def test_what_is_odd_is_a_note(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """No reason for another exit code; nothing is odd where no file has a workload."""
     lonely = service("lonely").rstrip() + "\n"

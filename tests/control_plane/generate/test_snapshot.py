@@ -214,6 +214,25 @@ def test_a_proxy_gets_only_what_concerns_it() -> None:
     assert generate(without, "default/storefront", TRUST).version == before
 
 
+@pytest.mark.parametrize("home", ["default", "other"])
+def test_a_route_leads_to_another_namespace_without_a_grant(home: str) -> None:
+    """Producer's (in the Service's namespace) and consumer's: GEP-1294, "Namespace boundaries"."""
+    mesh = state(
+        service("a"),
+        service("b", "far"),
+        workload("b", "far"),
+        workload("client", home),
+        route("r", "a", "[{backendRefs: [{name: b, namespace: far, port: 80}]}]", namespace=home),
+        placements={"far/b": Placement(outbound_port=1, inbound_ports={8080: 2})},
+    )
+    assert mesh.findings == ()
+    snapshot = generate(mesh, f"{home}/client", TRUST)
+    [called] = [host for host in snapshot.virtual_hosts if host.name == "default/a:80"]
+    assert [backend.cluster for backend in called.routes[0].backends] == ["far/b:80"]
+    [servers] = [one for one in snapshot.endpoints if one.cluster == "far/b:80"]
+    assert [one.port for one in servers.endpoints] == [2]
+
+
 def test_an_empty_mesh_still_has_its_own_ports() -> None:
     """A workload alone: no service, no placement."""
     alone: State = state(workload("a"))

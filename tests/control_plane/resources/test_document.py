@@ -110,8 +110,11 @@ BOMB = "a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n" + "".join(
         ("[" * (MAX_DEPTH + 5), 1, f"nested more than {MAX_DEPTH} levels deep"),
         ("[" * 200_000, 1, f"nested more than {MAX_DEPTH} levels deep"),
         ("x" * (MAX_BYTES + 1), 0, "larger than 10 MiB"),
+        (f"a: &x {'x' * 1_000_000}\nb: [{'*x, ' * 100}]\n", 2, "counting what its aliases repeat"),
+        (f"a:\n- &x\n  ? {'x' * 1_000_000}\n- [{'*x, ' * 100}]\n", 4, "its aliases repeat"),
+        (f"? {'x' * 1_000_000}\n: 1\n" * 2, 3, 'key "xxxx'),
     ],
-    ids=range(16),
+    ids=range(19),
 )
 def test_refused(text: str, line: int, message: str) -> None:
     """What is not well-formed is refused with its line, before anything walks it."""
@@ -120,6 +123,7 @@ def test_refused(text: str, line: int, message: str) -> None:
     ) as info:
         list(read(text))
     assert info.value.line == line
+    assert len(info.value.message) < 300
 
 
 @given(st.text() | st.text(alphabet="ab:-[]{}&*#!|>'\" \n\t,?"))

@@ -95,14 +95,52 @@ def test_what_is_off_until_it_is_there_says_so() -> None:
         assert line.startswith("*Off.*") == (section not in on and not is_kind), section
 
 
+THEORY = DOCUMENT.with_name("resilience.md").read_text()
+
+
 def test_the_theory_calls_fields_what_people_write() -> None:
     """Names of the contract between control plane and proxy would be refused in a policy."""
-    theory = DOCUMENT.with_name("resilience.md").read_text()
+    theory = THEORY
     names = set(re.findall(r"`([a-z]+(?:_[a-z0-9]+)+)`", theory))
     told_by_clusters = {"latency_ms", "min_rtt_ms"}
     bootstrap = {"session_secret"}
-    counters = {"circuit_breaker_transitions", "outlier_ejections", "retries_skipped", "overflows"}
+    counters = {
+        "circuit_breaker_transitions", "hedges_won", "outlier_ejections", "overflows", "retries_skipped",
+    }  # fmt: skip
     ours = {name for name in names if not name.startswith("mesh_")}
     assert ours <= told_by_clusters | bootstrap | counters
     algorithms = ("peak-ewma", "least-request", "round-robin", "ring-hash")
     assert not [name for name in algorithms if f"`{name}`" in theory]
+
+
+FIELD = re.compile(r"`([a-z]\w*(?:\[\])?(?:\.\w+(?:\[\])?)*)(?:: [^`]*)?`")
+
+
+def written() -> set[str]:
+    """Return the paths of all fields that people can write in a policy, and of what they are part of."""
+    paths = {f"{section}.{name}" for section in MODELS for name in documented_of(section)}
+    paths |= {part for path in paths for part in parents(path)}
+    return paths | set(MODELS)
+
+
+def documented_of(section: str) -> set[str]:
+    model, _ = inside(MODELS[section])
+    return set() if model is None else set(defaults(model))
+
+
+def parents(path: str) -> list[str]:
+    names = path.split(".")
+    return [".".join(names[:count]) for count in range(1, len(names))]
+
+
+def test_every_field_that_the_theory_names_is_there() -> None:
+    """`hedging.minDelay`, `ofRetries: true`: such a name is one, or the end of one, that people write."""
+    named = {name for name in FIELD.findall(THEORY) if re.search(r"[A-Z.]", name)}
+    assert len(named) > 60
+    known = written()
+    unknown = {
+        name
+        for name in named
+        if not any(path == name or path.endswith(f".{name}") for path in known)
+    }
+    assert unknown == set()

@@ -1,6 +1,6 @@
 import pytest
 
-from control_plane.resources.finding import Finding, Path, dotted
+from control_plane.resources.finding import MOST, Finding, Path, dotted, most
 
 
 def test_one_line_says_where_what_and_why() -> None:
@@ -35,3 +35,17 @@ def test_what_is_not_known_is_left_out() -> None:
 def test_paths_read_like_yaml(path: Path, text: str) -> None:
     """Indexes in brackets; keys that contain dots or slashes quoted."""
     assert dotted(path) == text
+
+
+def test_of_each_file_so_many_are_told_and_that_there_are_more() -> None:
+    """A file that was made to have a million findings is one nuisance, and not a million."""
+    many = [Finding(file="a.yaml", line=line, message="no") for line in range(MOST + 50)]
+    told = list(most([*many, Finding(file="b.yaml", message="no")]))
+    assert len([finding for finding in told if finding.file == "a.yaml"]) == MOST + 1
+    assert "more than 100" in told[MOST].message
+    assert told[-1].file == "b.yaml"
+
+
+def test_a_key_as_long_as_a_file_is_not_repeated() -> None:
+    """Where it stands, its line says."""
+    assert len(dotted(("spec", "x" * 1_000_000))) < 400

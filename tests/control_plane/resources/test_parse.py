@@ -48,6 +48,10 @@ def test_findings_of_all_documents_are_reported() -> None:
     ("head", "expected"),
     [
         ("kind: Foo", 'f.yaml:1: Foo: kind: "Foo" is not a kind of resource, expected one of Auth'),
+        (
+            "kind: ReferenceGrant",
+            "f.yaml:1: ReferenceGrant: kind: ReferenceGrant is not read: routes of a mesh lead to the",
+        ),
         ("kind: Gateway", "f.yaml:1: Gateway: kind: Gateway is not supported yet, expected one of"),
         (
             "kind: TCPRoute",
@@ -129,3 +133,27 @@ def test_any_tree_is_resources_or_findings(
 def test_any_text_is_resources_or_findings(text: str) -> None:
     """Whatever is written, nothing but findings comes of it."""
     messages(text)
+
+
+def test_what_is_wrong_a_thousand_times_is_looked_for_a_hundred_times() -> None:
+    """In one resource and in many; the file has been refused by then."""
+    for text in (
+        "---\nkind: Foo\n" * 1000,
+        SERVICE + "".join(f"f{n}: 1\n" for n in range(1000)),
+    ):
+        _, findings = parse(text, "f.yaml")
+        assert len(findings) == 101
+        assert "was not looked for" in findings[-1].message
+
+
+def test_names_as_long_as_a_file_are_not_repeated() -> None:
+    """Neither those of resources nor those of kinds, versions and fields."""
+    long = "x" * 100_000
+    for text in (
+        f"apiVersion: v1\nkind: {long}\n",
+        f"apiVersion: {long}\nkind: Service\n",
+        f"apiVersion: v1\nkind: Service\nmetadata: {{name: {long}}}\nspec: 1\n{long}: 1\n",
+    ):
+        _, findings = parse(text, "f.yaml")
+        assert findings
+        assert all(len(str(finding)) < 2000 for finding in findings)

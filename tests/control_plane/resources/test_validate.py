@@ -96,6 +96,14 @@ def test_accepted(text: str) -> None:
             "f.yaml:4: Workload/default/a: spec.ports[1].port: 1 is also the port of ports[0]",
         ),
         (
+            MESH.replace("SPEC", "{jwks: {refresh: 999ms}}"),
+            'f.yaml:4: MeshConfig/default/a: spec.jwks.refresh: "999ms" is too short, expected at',
+        ),
+        (
+            MESH.replace("SPEC", "{jwks: {allowedFolders: [/a, b]}}"),
+            'f.yaml:4: MeshConfig/default/a: spec.jwks.allowedFolders[1]: "b" is no absolute path',
+        ),
+        (
             MESH.replace("SPEC", "{certificates: {lifetime: 59s}}"),
             'f.yaml:4: MeshConfig/default/a: spec.certificates.lifetime: "59s" is too short',
         ),

@@ -34,12 +34,14 @@ class Request:
     """
     Attributes:
         fields: With `x-id` and `x-fault`.
+        keeps: See `Row`.
     """
 
     method: str
     authority: str
     fields: Mapping[str, str]
     body: bytes = b""
+    keeps: str = ""
 
 
 async def ask(lane: Lane, port: int, requests: list[Request], given_up: Given | None) -> Seen:
@@ -52,6 +54,25 @@ async def ask(lane: Lane, port: int, requests: list[Request], given_up: Given | 
     if lane == "http1":
         return await _http1(port, requests, given_up)
     return await _http2(port, requests, given_up, grpc=lane == "grpc")
+
+
+class Memory:
+    """What a client keeps from one answer to the next request."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, str] = {}
+
+    def fields(self, request: Request) -> dict[str, str]:
+        """Return the fields of a request, with what is kept."""
+        return {**request.fields, **self._kept}
+
+    def learn(self, request: Request, seen: Seen) -> None:
+        """Keep what the answer says, if the request is one that does."""
+        told = seen.fields or {}
+        if request.keeps == "cookie" and "set-cookie" in told:
+            self._kept["cookie"] = told["set-cookie"].partition(";")[0]
+        elif request.keeps in told:
+            self._kept[request.keeps] = told[request.keeps]
 
 
 async def _patiently(answer: Awaitable[Seen], given_up: Given | None) -> Seen:
@@ -70,19 +91,22 @@ async def _patiently(answer: Awaitable[Seen], given_up: Given | None) -> Seen:
 
 
 async def _http1(port: int, requests: list[Request], given_up: Given | None) -> Seen:
+    memory = Memory()
     async with connect(port) as client:
 
         async def exchange(request: Request) -> Seen:
             fields = {
                 "Host": request.authority,
-                **request.fields,
+                **memory.fields(request),
                 "Content-Length": str(len(request.body)),
             }
             lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
             head = f"{request.method} / HTTP/1.1\r\n{lines}\r\n".encode()
             with contextlib.suppress(ConnectionError):  # what there is to be heard is heard below
                 await client.send(head + request.body)
-            return await hear_http1(client.reader)
+            seen = await hear_http1(client.reader)
+            memory.learn(request, seen)
+            return seen
 
         for request in requests[:-1]:
             seen = await exchange(request)
@@ -123,13 +147,14 @@ async def hear_http1(reader: asyncio.StreamReader) -> Seen:
 
 
 async def _http2(port: int, requests: list[Request], given_up: Given | None, *, grpc: bool) -> Seen:
+    memory = Memory()
     async with http2_client(port) as client:
 
         async def exchange(request: Request) -> Seen:
             head = [
                 (":method", request.method), (":scheme", "http"),
                 (":authority", request.authority), (":path", "/test.Test/Do" if grpc else "/"),
-                *((name.lower(), value) for name, value in request.fields.items()),
+                *((name.lower(), value) for name, value in memory.fields(request).items()),
             ]  # fmt: skip
             body = request.body
             if grpc:
@@ -144,7 +169,9 @@ async def _http2(port: int, requests: list[Request], given_up: Given | None, *, 
                     sending.cancel()
             else:
                 message = await stream.message()
-            return _of_call(message) if grpc else _of_message(message)
+            seen = _of_call(message) if grpc else _of_message(message)
+            memory.learn(request, seen)
+            return seen
 
         for request in requests[:-1]:
             seen = await exchange(request)

@@ -4,6 +4,8 @@ Where the rows are tried: one sidecar, or two with mutual TLS between them, befo
     alone   client → a (outbound) ──────────────────────────────▶ fault server
     pair    client → a (outbound) ══ mutual TLS, HTTP/2 ══▶ b (inbound) ─▶ fault server
 
+A service with two endpoints has the server's second one too, in a pair behind a third sidecar, c.
+
 Each row has a service of its own for each protocol and way, so that no row sees what another has
 left behind in a pool, a budget or a counter.  The policies are those of the client's side.
 """
@@ -12,6 +14,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Collection, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Self
@@ -32,7 +35,10 @@ from tests.helpers.fault_server.handle import FaultServer
 from tests.helpers.pair import DOMAIN, Sidecar, spiffe
 from tests.helpers.ports import free_port
 
-from .row import NOBODY, Lane, Policy, Way
+from .row import NOBODY, Lane, Policy, Second, Way
+
+SESSION_SECRET = "5e" * 32
+HEALTH = "health"
 
 
 @dataclass(frozen=True)
@@ -41,14 +47,14 @@ class Case:
     Attributes:
         name: Of its service, and the id of its requests.
         policy: The name of its policy.
-        spare: Its service has another endpoint, at which nobody listens.
+        second: The other endpoint of its service.
     """
 
     name: str
     lane: Lane
     way: Way
     policy: str
-    spare: bool = False
+    second: Second | None = None
 
 
 class FaultMesh:
@@ -59,17 +65,22 @@ class FaultMesh:
 
     def __init__(self, directory: Path, cases: Mapping[Case, Policy]) -> None:
         self.server = FaultServer()
-        self.port, inbound = free_port(), free_port()
+        self.port, inbound, second_inbound = free_port(), free_port(), free_port()
         authority = TestAuthority()
-        trust = (TrustSpec(trust_domain=DOMAIN, roots=(authority.pem,)),)
-        to_app = EndpointSpec(
-            address="127.0.0.1", port=self.server.port, identities=(spiffe("server"),)
+        trust = (
+            TrustSpec(trust_domain=DOMAIN, roots=(authority.pem,), session_secret=SESSION_SECRET),
         )
-        to_peer = EndpointSpec(address="127.0.0.1", port=inbound, identities=(spiffe("server"),))
-        to_nobody = EndpointSpec(
-            address="127.0.0.1", port=free_port(), identities=(spiffe("server"),)
-        )
+        nobody = _endpoint(free_port())
+        seconds: Mapping[tuple[Way, Second | None], tuple[EndpointSpec, ...]] = {
+            ("alone", "twin"): (_endpoint(self.server.twin),),
+            ("alone", "ill"): (_endpoint(self.server.ill),),
+            ("pair", "twin"): (_endpoint(second_inbound),),
+            ("pair", "ill"): (_endpoint(second_inbound),),
+            ("alone", "nobody"): (nobody,),
+            ("pair", "nobody"): (nobody,),
+        }
         through_b = {case: policy for case, policy in cases.items() if case.way == "pair"}
+        through_c = {case: policy for case, policy in through_b.items() if case.second}
         a = Snapshot(
             trust=trust,
             clusters=(
@@ -84,13 +95,13 @@ class FaultMesh:
                 ),
             ),
             endpoints=(
-                EndpointsSpec(cluster=NOBODY, endpoints=(to_nobody,)),
+                EndpointsSpec(cluster=NOBODY, endpoints=(nobody,)),
                 *(
                     EndpointsSpec(
                         cluster=case.name,
                         endpoints=(
-                            to_peer if case.way == "pair" else to_app,
-                            *((to_nobody,) if case.spare else ()),
+                            _endpoint(inbound if case.way == "pair" else self.server.port),
+                            *seconds.get((case.way, case.second), ()),
                         ),
                     )
                     for case in cases
@@ -103,40 +114,42 @@ class FaultMesh:
                 ),
             ),
         )  # fmt: skip
-        b = Snapshot(
-            trust=trust,
-            clusters=tuple(
-                ClusterSpec(name=case.name, protocol=_protocol(case), **policy.inbound)
-                for case, policy in through_b.items()
-            ),
-            endpoints=tuple(
-                EndpointsSpec(cluster=case.name, endpoints=(to_app,)) for case in through_b
-            ),
-            virtual_hosts=tuple(_virtual_host(case, None) for case in through_b),
-            listeners=(
-                ListenerSpec(
-                    name="inbound", direction="inbound", address="127.0.0.1", port=inbound,
-                    mtls="strict",
-                ),
-            ),
-        )  # fmt: skip
         self.a = Sidecar(
             directory, "client", a, authority.issue(spiffe("client"), directory, "client")
         )
-        self.b = Sidecar(
-            directory, "server", b, authority.issue(spiffe("server"), directory, "server")
-        )
+        first = dict.fromkeys(through_b, self.server.port)
+        second = {
+            case: self.server.ill if case.second == "ill" else self.server.twin
+            for case in through_c
+        }
+        self.beside_apps = []
+        for name, port, apps, health in (
+            ("server", inbound, first, self.server.port),
+            ("twin", second_inbound, second, self.server.ill),
+        ):
+            snapshot = _inbound(trust, port, apps, health, cases)
+            certificate = authority.issue(spiffe(name), directory, name)
+            self.beside_apps.append(Sidecar(directory, name, snapshot, certificate))
+        self._running = ExitStack()
 
     def __enter__(self) -> Self:
-        self.server.__enter__()
-        self.b.__enter__()
-        self.a.__enter__()
+        with ExitStack() as stack:
+            stack.enter_context(self.server)
+            for sidecar in (*self.beside_apps, self.a):
+                stack.enter_context(sidecar)
+            self._running = stack.pop_all()
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self.a.__exit__()
-        self.b.__exit__()
-        self.server.__exit__()
+        self._running.close()
+
+    def state_of_second(self, names: Collection[str]) -> dict[str, str]:
+        """Return what a thinks of the second endpoint of these services."""
+        return {
+            cluster["name"]: cluster["endpoints"][1]["state"]
+            for cluster in self.a.get("/clusters")
+            if cluster["name"] in names
+        }
 
     def counted(self, totals: Mapping[str, int]) -> "dict[str, Counted]":
         """
@@ -165,7 +178,8 @@ class FaultMesh:
             if name == "requests":
                 counted[service].flags[labels["flag"]] += int(float(value))
             else:
-                counted[service].counts[f"{name} {'/'.join(labels.values())}"] = int(float(value))
+                what = f"{name} {'/'.join(labels.values())}".strip()
+                counted[service].counts[what] = int(float(value))
         return counted
 
 
@@ -183,6 +197,55 @@ class Counted:
 
     flags: Counter[str] = field(default_factory=Counter)
     counts: dict[str, int] = field(default_factory=dict)
+
+
+def _endpoint(port: int) -> EndpointSpec:
+    identities = (spiffe("server"), spiffe("twin"))
+    return EndpointSpec(address="127.0.0.1", port=port, identities=identities)
+
+
+def _inbound(
+    trust: tuple[TrustSpec, ...],
+    port: int,
+    apps: Mapping[Case, int],
+    health: int,
+    cases: Mapping[Case, Policy],
+) -> Snapshot:
+    """
+    Return what a sidecar beside an app obeys.
+
+    Args:
+        port: Where it hears peers.
+        apps: The app's port, for each service.
+        health: The port that tells of health: who checks knows addresses only.
+    """
+    anything = RouteSpec(name=HEALTH, backends=(BackendSpec(cluster=HEALTH),))
+    return Snapshot(
+        trust=trust,
+        clusters=(
+            ClusterSpec(name=HEALTH, protocol="http2"),
+            *(
+                ClusterSpec(name=case.name, protocol=_protocol(case), **cases[case].inbound)
+                for case in apps
+            ),
+        ),
+        endpoints=(
+            EndpointsSpec(cluster=HEALTH, endpoints=(_endpoint(health),)),
+            *(
+                EndpointsSpec(cluster=case.name, endpoints=(_endpoint(app),))
+                for case, app in apps.items()
+            ),
+        ),
+        virtual_hosts=(
+            VirtualHostSpec(name=HEALTH, domains=("*",), routes=(anything,)),
+            *(_virtual_host(case, None) for case in apps),
+        ),
+        listeners=(
+            ListenerSpec(
+                name="inbound", direction="inbound", address="127.0.0.1", port=port, mtls="strict"
+            ),
+        ),
+    )
 
 
 def _protocol(case: Case) -> Literal["http1", "http2"]:

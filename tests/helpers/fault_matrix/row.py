@@ -5,7 +5,7 @@ Expectations are written once for all protocols where they are the same thing in
 refusal's code stands for its HTTP status and for its gRPC status.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -15,6 +15,10 @@ Lane = Literal["http1", "http2", "grpc"]
 LANES: tuple[Lane, ...] = get_args(Lane)
 Way = Literal["alone", "pair"]
 """Through one sidecar, or two (`mesh.py`)."""
+WAYS: tuple[Way, ...] = get_args(Way)
+
+Second = Literal["nobody", "twin", "ill"]
+"""Another endpoint of a service: where nobody listens, or one of the server's (`fault_server/control.py`)."""
 
 NOBODY = "nobody"
 """A cluster where nobody listens."""
@@ -48,7 +52,7 @@ class Policy:
         """Through how many sidecars it is tried."""
         if self.peer:
             return ("alone",)
-        return ("pair",) if self.inbound else get_args(Way)
+        return ("pair",) if self.inbound else WAYS
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,13 @@ class Row:
             once and is counted with `-`.
         beside: The words of one that is under way meanwhile, on another connection, until its client
             gives up.
-        spare: The service has another endpoint, at which nobody listens.
+        second: The service has this other endpoint, too.
+        elsewhere: How many of all that is executed that endpoint may have done; empty for any.
+        awaits: A state that the second endpoint has by then, before anything is asked of the service.
+        keeps: The client says again what the answers before have told it: in `cookie`, or in a field
+            of this name.
+        ways: Where it can be seen.
+        abandoned: How many of the attempts that stalled were given up, in the end.
         body: Bytes of the request's body.
         fields: More fields of the request.
     """
@@ -86,7 +96,12 @@ class Row:
     mode: str = "serve"
     before: tuple[str, ...] = ()
     beside: str | None = None
-    spare: bool = False
+    second: Second | None = None
+    elsewhere: Collection[int] = ()
+    awaits: str = ""
+    keeps: str = ""
+    ways: tuple[Way, ...] = WAYS
+    abandoned: int = 0
     body: int = 0
     fields: Mapping[str, str] = field(default_factory=dict)
 

@@ -1,16 +1,22 @@
 """The matrix.  `docs/resilience.md` shows it; `tests/integration/test_fault_matrix.py` tries it."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from meshproxy.contract.policies import (
     CircuitBreakerSpec,
     FaultSpec,
+    HashKeySpec,
+    HealthCheckSpec,
+    HedgeSpec,
     LimitsSpec,
+    LoadBalancingSpec,
     MirrorSpec,
     OutlierSpec,
     RateLimitSpec,
     RetryBudgetSpec,
     RetrySpec,
+    SessionPersistenceSpec,
     SheddingSpec,
 )
 
@@ -33,7 +39,7 @@ OF_DEFAULTS = (
         mode="reset", executed=0, counts=None,
     ),
     Row("connections are accepted, and nothing more", "", "waits", mode="silent", executed=0),
-    Row("nobody listens at one of two endpoints", "", "200", spare=True, counts=None),
+    Row("nobody listens at one of two endpoints", "", "200", second="nobody", counts=None),
     # Before the work
     Row("reset when the head has been read", "at=request do=reset", "upstream-closed", executed=0),
     Row(
@@ -135,9 +141,9 @@ OF_DEFAULTS = (
 
 RETRIES = Policy(
     "retries",
-    "`retry: {codes: [429, 503], retryOn: [grpc-unavailable]}`: three tries in all.",
+    "`retry: {codes: [429, 503], retryOn: [grpc-unavailable], maxBackoff: 1500ms}`: three tries in all.",
     route={
-        "retry": RetrySpec(codes=(503, 429), conditions=("grpc-unavailable",), max_backoff=1_500)
+        "retry": RetrySpec(codes=(429, 503), conditions=("grpc-unavailable",), max_backoff=1_500)
     },
 )
 
@@ -194,7 +200,7 @@ OF_RETRIES = (
 
 RETRIED_TIMEOUTS = Policy(
     "retried timeouts",
-    "`timeouts: {backendRequest: 1s}`, and `retryOn: [timeout]`: too late is asked for once more.",
+    "`timeouts: {backendRequest: 1s}` and `retry: {retryOn: [timeout]}`: too late is asked for once more.",
     route={"backend_request_timeout": 1_000, "retry": RetrySpec(conditions=("timeout",))},
     timed=True,
 )
@@ -259,7 +265,7 @@ OF_BREAKER = (
 LIMITS = Policy(
     "limits",
     "`limits: {maxRequests: 1}`: no more than so much goes on at once.",
-    cluster={"limits": LimitsSpec(requests=1)},
+    cluster={"limits": LimitsSpec(connections=1024, pending=1024, requests=1)},
 )
 OF_LIMITS = (
     Row(
@@ -352,15 +358,19 @@ OUTLIERS = Policy(
 OF_OUTLIERS = (
     Row(
         "nobody listens at one of two endpoints: the 21st request", "", "200",
-        before=("",) * 20, spare=True,
+        before=("",) * 20, second="nobody",
         counts={"retries connect-failed": 1, "outlier_ejections consecutive-local-failures": 1},
     ),
 )  # fmt: skip
 
 RATE_LIMIT = Policy(
     "rate limit",
-    "A RateLimitPolicy with `requests: 1, interval: 1m`: who asks too often is told so.",
-    route={"rate_limits": (RateLimitSpec(name="rare", requests=1, interval=60_000),)},
+    "A RateLimitPolicy with `rules: [{name: rare, requests: 1, interval: 1m}]`: who asks too often is told so.",
+    route={
+        "rate_limits": (
+            RateLimitSpec(name="RateLimitPolicy/default/p/rare", requests=1, interval=60_000),
+        )
+    },
 )
 OF_RATE_LIMIT = (
     Row("the second request within a minute", "", "rate-limited", before=("",), executed=0),
@@ -368,16 +378,20 @@ OF_RATE_LIMIT = (
 
 ABORT = Policy(
     "abort",
-    "A FaultInjection with `abort: {httpStatus: 503}`: as if it had failed.",
-    route={"faults": (FaultSpec(name="abort", abort_status=503, abort_percent=100),)},
+    "A FaultInjection with `rules: [{abort: {httpStatus: 503}}]`: as if it had failed.",
+    route={
+        "faults": (
+            FaultSpec(name="FaultInjection/default/p/0", abort_status=503, abort_percent=100),
+        )
+    },
 )
 OF_ABORT = (Row("nothing, but that is meant", "", "fault-injected", executed=0),)
 
 DELAY = Policy(
     "delay",
-    "A FaultInjection with `delay: {fixedDelay: 5s}`, and `timeouts: {request: 1s}`.",
+    "A FaultInjection with `rules: [{delay: {fixedDelay: 5s}}]`, and `timeouts: {request: 1s}`.",
     route={
-        "faults": (FaultSpec(name="delay", delay=5_000, delay_percent=100),),
+        "faults": (FaultSpec(name="FaultInjection/default/p/0", delay=5_000, delay_percent=100),),
         "request_timeout": 1_000,
     },
 )
@@ -395,7 +409,7 @@ OF_MIRROR = (
 
 SHEDDING = Policy(
     "shedding",
-    "`loadShedding: {initial: 1, adaptive: false}`: the app gets one request at once.",
+    "`loadShedding: {initialLimit: 1, minLimit: 1, adaptive: false}`: the app gets one request at once.",
     inbound={"shedding": SheddingSpec(min_limit=1, initial=1, adaptive=False)},
 )
 OF_SHEDDING = (
@@ -407,7 +421,7 @@ OF_SHEDDING = (
 
 PEER = Policy(
     "peer",
-    "`timeouts: {connect: 1s}`, `retry: {attempts: 1}`; something else is where another sidecar should be.",
+    "`timeouts: {connect: 1s}` and `retry: {attempts: 1}`: something else is where another sidecar should be.",
     cluster={"connect_timeout": 1_000, "retry": RetrySpec(attempts=2)},
     timed=True,
     peer=True,
@@ -424,6 +438,231 @@ OF_PEER = (
     Row(
         "it is no sidecar", "", "handshake-failed",
         mode="nonsense", executed=0, counts={"retries handshake-failed": 1},
+    ),
+)  # fmt: skip
+
+# Several endpoints -------------------------------------------------------------------------------
+
+KNOWN = ("",) * 100
+"""As many answers as hedging wants to have seen (`policies/hedging.py`)."""
+
+HEDGING = Policy(
+    "hedging",
+    "`retry: {hedging: {minDelay: 1s}}` and `timeouts: {request: 2s}`, after a hundred requests:"
+    " who is slow is not waited for.",
+    route={"retry": RetrySpec(hedge=HedgeSpec(min_delay=1_000)), "request_timeout": 2_000},
+)
+OF_HEDGING = (
+    Row(
+        "one of two endpoints stalls before the answer, GET", "at=head do=stall first=1", "200",
+        method="GET", before=KNOWN, second="twin", executed=2, abandoned=1,
+        counts={"hedges": 1, "hedges_won": 1},
+    ),
+    Row(
+        "the same, a call with Idempotency-Key", "at=head do=stall first=1", "200",
+        lanes=GRPC_ONLY, fields={"idempotency-key": '"1"'}, before=KNOWN, second="twin", executed=2,
+        abandoned=1, counts={"hedges": 1, "hedges_won": 1},
+    ),
+    Row(
+        "the same, POST", "at=head do=stall first=1", "deadline-exceeded",
+        ways=("alone",), before=KNOWN, second="twin", abandoned=1,
+    ),
+    Row(
+        "both stall, GET", "at=head do=stall", "deadline-exceeded",
+        ways=("alone",), method="GET", before=KNOWN, second="twin", executed=2, abandoned=2,
+        counts={"hedges": 1},
+    ),
+)  # fmt: skip
+
+HEDGING_BUDGET = Policy(
+    "hedging budget",
+    "`retry: {hedging: {minDelay: 1s}}`, `timeouts: {request: 2s}` and"
+    " `retryConstraint: {budget: {percent: 0}, minRetryRate: {count: 0}}`: a hedge is a retry.",
+    cluster={"retry_budget": RetryBudgetSpec(percent=0, min_count=0)},
+    route=HEDGING.route,
+)
+OF_HEDGING_BUDGET = (
+    Row(
+        "one of two endpoints stalls before the answer, GET", "at=head do=stall first=1", "deadline-exceeded",
+        ways=("alone",), method="GET", before=KNOWN, second="twin", abandoned=1,
+        counts={"retries_skipped hedge-budget": 1},
+    ),
+)  # fmt: skip
+
+ROUND_ROBIN = LoadBalancingSpec(algorithm="round-robin")
+MANY = ("",) * 20
+
+HTTP_CHECK = Policy(
+    "http check",
+    "`healthCheck: {http: {path: /health}, timeout: 10s, unhealthyThreshold: 1}`"
+    " and `loadBalancing: {algorithm: RoundRobin}`: who says that it is ill is not asked.",
+    cluster={
+        "health_check": HealthCheckSpec(path="/health", timeout=10_000, unhealthy=1),
+        "balancing": ROUND_ROBIN,
+    },
+)
+OF_HTTP_CHECK = (
+    Row(
+        "one of two endpoints answers its checks with 503: the 21st request", "", "200",
+        before=MANY, second="ill", awaits="unhealthy", elsewhere=(0,),
+    ),
+)  # fmt: skip
+
+GRPC_CHECK = Policy(
+    "grpc check",
+    "`healthCheck: {grpc: {}, timeout: 10s, unhealthyThreshold: 1}`"
+    " and `loadBalancing: {algorithm: RoundRobin}`: the same in gRPC's words.",
+    cluster={
+        "health_check": HealthCheckSpec(type="grpc", timeout=10_000, unhealthy=1),
+        "balancing": ROUND_ROBIN,
+    },
+)
+OF_GRPC_CHECK = (
+    Row(
+        "one of two endpoints is NOT_SERVING: the 21st request", "", "200",
+        lanes=HTTP2_ONLY, before=MANY, second="ill", awaits="unhealthy", elsewhere=(0,),
+    ),
+)  # fmt: skip
+
+TCP_CHECK = Policy(
+    "tcp check",
+    "`healthCheck: {tcp: {}, timeout: 10s, unhealthyThreshold: 1}`"
+    " and `loadBalancing: {algorithm: RoundRobin}`: no request has to find out.",
+    cluster={
+        "health_check": HealthCheckSpec(type="tcp", timeout=10_000, unhealthy=1),
+        "balancing": ROUND_ROBIN,
+    },
+)
+OF_TCP_CHECK = (
+    Row(
+        "nobody listens at one of two endpoints: the 21st request", "", "200",
+        before=MANY, second="nobody", awaits="unhealthy",
+    ),
+)  # fmt: skip
+
+COOKIE = Policy(
+    "session cookie",
+    "`sessionPersistence: {}`, `outlierDetection: {consecutiveGatewayErrors: 1}` and"
+    " `loadBalancing: {algorithm: RoundRobin}`: who keeps the cookie keeps the endpoint.",
+    cluster={
+        "session": SessionPersistenceSpec(name="mesh-session"),
+        "outliers": OutlierSpec(consecutive_gateway_errors=1),
+        "balancing": ROUND_ROBIN,
+    },
+)
+HEADER = Policy(
+    "session header",
+    "`sessionPersistence: {type: Header}`, `outlierDetection: {consecutiveGatewayErrors: 1}` and"
+    " `loadBalancing: {algorithm: RoundRobin}`: the same with a header.",
+    cluster={
+        "session": SessionPersistenceSpec(name="mesh-session", type="header"),
+        "outliers": OutlierSpec(consecutive_gateway_errors=1),
+        "balancing": ROUND_ROBIN,
+    },
+)
+
+
+def of_affinity(who: str, **how: Any) -> tuple[Row, ...]:
+    """Return the rows of what ties requests to one of two endpoints."""
+    return (
+        Row(
+            f"nothing: the 21st request of {who}, all at one endpoint", "", "200",
+            before=MANY, second="twin", elsewhere=(0, 21), **how,
+        ),
+        Row(
+            f"REFUSED_STREAM by the endpoint of {who}, once: the other is asked",
+            "at=request do=rst:7 first=1", "200",
+            # With a sidecar beside the app, that one asks its app again.
+            lanes=HTTP2_ONLY, ways=("alone",), before=("",), second="twin", elsewhere=(1,),
+            counts={"retries stream-refused": 1}, **how,
+        ),
+        Row(
+            f"the endpoint of {who} has been ejected: the other is asked", "", "200",
+            lanes={"grpc": None}, before=("", "status=503"), second="twin", elsewhere=(1, 2),
+            counts={"outlier_ejections consecutive-gateway-errors": 1}, **how,
+        ),
+        Row(
+            "the same for calls", "", "200",
+            lanes=GRPC_ONLY, before=("", "grpc=14"), second="twin", elsewhere=(1, 2),
+            counts={"outlier_ejections consecutive-gateway-errors": 1}, **how,
+        ),
+    )  # fmt: skip
+
+
+OF_COOKIE = (
+    Row(
+        "nothing: the 21st request without the cookie, half of them at each endpoint", "", "200",
+        before=MANY, second="twin", elsewhere=(10, 11),
+    ),
+    *of_affinity("a session", keeps="cookie"),
+)  # fmt: skip
+OF_HEADER = of_affinity("a session", keeps="mesh-session")
+
+BY_USER = (HashKeySpec(source="header", name="x-user"),)
+MAGLEV = Policy(
+    "maglev",
+    "`loadBalancing: {algorithm: Maglev, hashKeys: [{type: Header, name: x-user}]}` and"
+    " `outlierDetection: {consecutiveGatewayErrors: 1}`: the same key, the same endpoint.",
+    cluster={
+        "balancing": LoadBalancingSpec(algorithm="maglev", hash_keys=BY_USER),
+        "outliers": OutlierSpec(consecutive_gateway_errors=1),
+    },
+)
+RING_HASH = Policy(
+    "ring hash",
+    "`loadBalancing: {algorithm: RingHash, hashKeys: [{type: Header, name: x-user}]}` and"
+    " `outlierDetection: {consecutiveGatewayErrors: 1}`: the same.",
+    cluster={
+        "balancing": LoadBalancingSpec(algorithm="ring-hash", hash_keys=BY_USER),
+        "outliers": OutlierSpec(consecutive_gateway_errors=1),
+    },
+)
+OF_HASHING = of_affinity("a user", fields={"x-user": "ada"})
+
+BALANCED_ROUND_ROBIN = Policy(
+    "round robin",
+    "`loadBalancing: {algorithm: RoundRobin}`: one after the other.",
+    cluster={"balancing": ROUND_ROBIN},
+)
+OF_ROUND_ROBIN = (
+    Row(
+        "nothing: the 21st request, half of them at each of two endpoints", "", "200",
+        before=MANY, second="twin", elsewhere=(10, 11),
+    ),
+)  # fmt: skip
+
+RANDOM = Policy(
+    "random",
+    "`loadBalancing: {algorithm: Random}`: any.",
+    cluster={"balancing": LoadBalancingSpec(algorithm="random")},
+)
+OF_RANDOM = (
+    Row(
+        "nothing: the 41st request, about half of them at each of two endpoints", "", "200",
+        before=("",) * 40, second="twin", elsewhere=range(4, 38),  # beyond: once in 10 million
+    ),
+)  # fmt: skip
+
+LEAST_REQUEST = Policy(
+    "least request",
+    "`loadBalancing: {algorithm: LeastRequest}`: who is at work is spared.",
+    cluster={"balancing": LoadBalancingSpec(algorithm="least-request")},
+)
+OF_LEAST_REQUEST = (
+    Row(
+        "one of two endpoints is at work: the 21st request, all at the other", "", "200",
+        before=MANY, beside="at=head do=stall", second="twin", elsewhere=(0, 21),
+    ),
+)  # fmt: skip
+
+PEAK_EWMA = Policy(
+    "peak ewma",
+    "Nothing is configured, so that balancing is `PeakEWMA`: who is slow is spared.",
+)
+OF_PEAK_EWMA = (
+    Row(
+        "one of two endpoints takes its time: the 21st request, most at the other", "late=1000 twin", "200",
+        before=("late=1000 twin",) * 20, second="twin", elsewhere=range(6),
     ),
 )  # fmt: skip
 
@@ -445,4 +684,17 @@ MATRIX: tuple[tuple[Policy, tuple[Row, ...]], ...] = (
     (MIRROR, OF_MIRROR),
     (SHEDDING, OF_SHEDDING),
     (PEER, OF_PEER),
+    (HEDGING, OF_HEDGING),
+    (HEDGING_BUDGET, OF_HEDGING_BUDGET),
+    (HTTP_CHECK, OF_HTTP_CHECK),
+    (GRPC_CHECK, OF_GRPC_CHECK),
+    (TCP_CHECK, OF_TCP_CHECK),
+    (COOKIE, OF_COOKIE),
+    (HEADER, OF_HEADER),
+    (MAGLEV, OF_HASHING),
+    (RING_HASH, OF_HASHING),
+    (BALANCED_ROUND_ROBIN, OF_ROUND_ROBIN),
+    (RANDOM, OF_RANDOM),
+    (LEAST_REQUEST, OF_LEAST_REQUEST),
+    (PEAK_EWMA, OF_PEAK_EWMA),
 )

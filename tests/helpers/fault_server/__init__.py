@@ -1,9 +1,10 @@
 """
 A server that misbehaves as each request asks, and counts what it has executed.
 
-    python -m tests.helpers.fault_server --port 8080        (or `FaultServer` of `handle.py`)
+    python -m tests.helpers.fault_server --ports 8080 8081 8082     (or `FaultServer` of `handle.py`)
 
-It speaks HTTP/1.1 and HTTP/2 with prior knowledge on one port, gRPC over the latter.  A request
+It speaks HTTP/1.1 and HTTP/2 with prior knowledge on one port, gRPC over the latter.  The further ports
+are two more endpoints of the same server (`control.py`).  A request
 says in `x-fault` what is to go wrong with it (`fault.py` has the words) and in `x-id` who it is.
 Without the former it is answered 200 and its own id.
 

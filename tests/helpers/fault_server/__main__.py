@@ -1,4 +1,4 @@
-"""The process: `python -m tests.helpers.fault_server --port 8080`."""
+"""The process: `python -m tests.helpers.fault_server --ports 8080 8081 8082`."""
 
 import argparse
 
@@ -8,5 +8,5 @@ from .control import Server
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
-    parser.add_argument("--port", type=int, required=True)
-    uvloop.run(Server(parser.parse_args().port).run())
+    parser.add_argument("--ports", type=int, nargs=3, required=True)
+    uvloop.run(Server(parser.parse_args().ports).run())

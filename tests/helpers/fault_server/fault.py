@@ -12,6 +12,8 @@ What to answer, instead of a good answer:
                        that are shorter than they say
     length=+5          what Content-Length says beyond the truth (`-5`: below it)
 
+    late=50            milliseconds after it could have been
+
 Where to leave the path of virtue, and how:
 
     at=POINT           `request` (its head has been read) or `request+N` (N bytes of its body);
@@ -28,6 +30,7 @@ When:
     share=0.3 seed=1   this share of the times, by a generator with this seed
     key=NAME           "times" are those of this key; without it, those of the request's id
     reused             only on a connection that has served before
+    twin               only at the second endpoint
 
     executes           the work is done as soon as the fault strikes, however little was read
 """
@@ -69,12 +72,14 @@ class Fault:
     do: Action | None = None
     code: int = 0
     pace: float = 0.0
+    late: float = 0.0
     first: int = 0
     every: int = 0
     share: float = 1.0
     seed: int = 0
     key: str = ""
     reused: bool = False
+    twin: bool = False
     executes: bool = False
 
 
@@ -103,7 +108,7 @@ def read(text: str) -> Fault:
 
 
 def _flag(name: str) -> dict[str, object]:
-    if name not in ("only", "reused", "executes"):
+    if name not in ("only", "reused", "executes", "twin"):
         raise ValueError(name)
     return {name: True}
 
@@ -151,5 +156,6 @@ _VALUES: dict[str, Callable[[str], dict[str, object]]] = {
     "key": lambda value: {"key": value},
     "share": lambda value: {"share": float(value)},
     "pace": lambda value: {"pace": float(value) / 1000},
+    "late": lambda value: {"late": float(value) / 1000},
     **{name: _number(name) for name in ("status", "grpc", "size", "first", "every", "seed")},
 }

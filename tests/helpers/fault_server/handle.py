@@ -19,20 +19,31 @@ class Counts:
 
     received: Mapping[str, int]
     executed: Mapping[str, int]
+    elsewhere: Mapping[str, int]
     abandoned: Mapping[str, int]
     connections: int
 
 
 class FaultServer:
-    """A process of its own; `with` starts and ends it."""
+    """
+    A process of its own; `with` starts and ends it.
+
+    Attributes:
+        port: Of its first endpoint.
+        twin: Of the second, which always serves.
+        ill: Of the third, which serves and says that it is not well.
+    """
 
     def __init__(self) -> None:
-        self.port = free_port()
+        self.port, self.twin, self.ill = free_port(), free_port(), free_port()
         self._process: subprocess.Popen[str]
 
     def __enter__(self) -> Self:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.helpers.fault_server", "--port", str(self.port)],
+            [
+                *(sys.executable, "-m", "tests.helpers.fault_server", "--ports"),
+                *(str(port) for port in (self.port, self.twin, self.ill)),
+            ],
             cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
         assert self._hear() == {"port": self.port}
@@ -62,6 +73,10 @@ class FaultServer:
     def forget(self) -> None:
         """Count from zero."""
         self._order(forget=True)
+
+    def heal(self) -> None:
+        """Let the one that is ill be well."""
+        self._order(heal=True)
 
     def _order(self, **order: object) -> dict[str, Any]:
         assert self._process.stdin is not None

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from .connection import GARBAGE, flush, reset
 from .fault import NONE, Fault, FaultError, read
+from .health import PATH
 from .ledger import Ledger
 
 _BLOCK = 1 << 16
@@ -18,6 +19,7 @@ class _Over(Exception):  # noqa: N818 - no error: the connection is done with
 @dataclass
 class _Request:
     method: str
+    path: str
     fields: dict[str, str]
 
     @property
@@ -58,6 +60,10 @@ class _Http1:
 
     async def _answer(self, request: _Request) -> None:
         ledger, id_ = self._ledger, request.id
+        if request.path == PATH:
+            status = b"200 Well" if ledger.well else b"503 Ill"
+            self._writer.write(b"HTTP/1.1 %b\r\nContent-Length: 0\r\n\r\n" % status)
+            return
         ledger.received[id_] += 1
         try:
             fault = read(request.fields.get("x-fault", ""))
@@ -75,10 +81,10 @@ class _Http1:
         if fault.at == "request":
             await self._body(request, fault.after)
             if fault.executes:
-                ledger.executed[id_] += 1
+                ledger.execute(id_)
             await self._act(fault, id_)
         await self._body(request, None)
-        ledger.executed[id_] += 1
+        ledger.execute(id_)
         await self._say(fault, request)
         if fault.framing == "close":
             raise _Over
@@ -106,6 +112,7 @@ class _Http1:
 
     async def _say(self, fault: Fault, request: _Request) -> None:
         """Say the answer, up to where the fault is."""
+        await asyncio.sleep(fault.late)
         parts = _parts(fault, request)
         where, offset = fault.at, fault.after
         for name, part in parts:
@@ -149,7 +156,8 @@ def _parse(head: bytes) -> _Request:
     for line in lines:
         name, _, value = line.partition(":")
         fields[name.lower()] = value.strip()
-    return _Request(first.split(" ")[0], fields)
+    method, path, _ = first.split(" ", 2)
+    return _Request(method, path, fields)
 
 
 def _parts(fault: Fault, request: _Request) -> list[tuple[str, bytes]]:

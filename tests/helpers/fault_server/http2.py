@@ -8,6 +8,7 @@ from tests.helpers.http2_peers import End, Stream
 
 from .connection import GARBAGE, flush, reset
 from .fault import NONE, Fault, FaultError, read
+from .health import GRPC_PATH, PATH, grpc_status
 from .ledger import Ledger
 
 Answer = tuple[Headers, bytes, Headers]
@@ -54,6 +55,10 @@ class _Connection(End):
             return
         fields = dict(opening.headers)
         ledger, id_ = self._ledger, fields.get("x-id", "-")
+        if fields[":path"] in (PATH, GRPC_PATH):
+            await self._read(stream, None, opening.ended)
+            await self._tell_health(stream, fields[":path"])
+            return
         ledger.received[id_] += 1
         try:
             fault = read(fields.get("x-fault", ""))
@@ -68,13 +73,22 @@ class _Connection(End):
         if not await self._read(stream, limit, opening.ended):
             return
         if fault.at != "request" or fault.executes:
-            ledger.executed[id_] += 1
+            ledger.execute(id_)
         if fault.at == "request":
             await self._act(fault, stream, id_)
         elif fields.get("content-type", "").startswith("application/grpc"):
             await self._say(fault, stream, _grpc(fault, id_), id_)
         else:
             await self._say(fault, stream, _plain(fault, id_), id_)
+
+    async def _tell_health(self, stream: Stream, path: str) -> None:
+        well = self._ledger.well
+        if path == PATH:
+            stream.head([(":status", "200" if well else "503")], end=True)
+            return
+        stream.head([(":status", "200"), ("content-type", "application/grpc")])
+        await stream.body(grpc_status(well=well), end=False)
+        stream.head([("grpc-status", "0")], end=True)
 
     async def _read(self, stream: Stream, limit: int | None, ended: bool) -> bool:
         """Read the body, or so many bytes of it; return False when the client gives up."""
@@ -94,6 +108,7 @@ class _Connection(End):
         """Say the answer, up to where the fault is."""
         head, body, trailers = answer
         only = not body and not trailers
+        await asyncio.sleep(fault.late)
         if fault.at == "head":
             if fault.after:
                 self.write(self.wire.headers(stream.number, head, end=only)[: fault.after])

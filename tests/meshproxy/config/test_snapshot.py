@@ -535,6 +535,36 @@ async def test_revoked_servers_are_not_chosen(mesh: Mesh, environment: Environme
     assert environment.revoked == set()
 
 
+async def test_who_has_only_revoked_servers_says_so(
+    mesh: Mesh, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With the identities; as long as one can be called, or none was revoked, it is what it was."""
+    caplog.set_level("INFO", "meshproxy")
+    good, bad = (f"spiffe://test.mesh/ns/default/sa/{name}" for name in ("good", "bad"))
+
+    def why(*identities: str, revoked: tuple[str, ...]) -> tuple[str, str]:
+        endpoints = tuple(
+            EndpointSpec(address="127.0.0.1", port=port, identities=(one,))
+            for port, one in enumerate(identities, 1)
+        )
+        groups = (EndpointsSpec(cluster="catalog", endpoints=endpoints),)
+        mesh.adopt(snapshot(1, endpoints=groups, trust=trusting(*revoked)))
+        cluster = mesh.clusters["catalog"]
+        return cluster.refusal(cluster.requests)[:2]
+
+    assert why(bad, bad, revoked=(bad,)) == ("identity-revoked", bad)
+    assert mesh.clusters["catalog"].statistics()["revoked"] == (bad,)
+    assert why(good, bad, revoked=(bad, good)) == ("identity-revoked", f"{bad}, {good}")
+    assert why(good, bad, revoked=(bad,)) == ("no-healthy-endpoint", "")
+    assert why(bad, revoked=()) == ("no-healthy-endpoint", "")
+    assert "revoked" not in mesh.clusters["catalog"].statistics()
+    said = [one.message for one in caplog.records if one.name == "meshproxy.upstream"]
+    assert said == [
+        f"catalog: cannot be called: {bad} is revoked",
+        "catalog: is not cut off any more",
+    ]
+
+
 async def test_those_who_are_denied_are_cut_off_when_that_is_new(
     mesh: Mesh,
 ) -> None:

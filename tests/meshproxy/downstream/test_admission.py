@@ -7,6 +7,9 @@ from meshproxy.downstream.admission import LOOK, Admission, container_memory, mo
 
 
 class FakeListener:
+    direction = "inbound"
+    accepted = ()
+
     def __init__(self, connections: int = 0) -> None:
         self.connections = connections
 
@@ -55,6 +58,21 @@ def test_nobody_is_taken_while_memory_is_short() -> None:
     taken[0] = 50
     clock[0] += LOOK
     assert limits.room(listener) > 0
+
+
+def test_what_the_allocator_only_keeps_counts_for_nobody() -> None:
+    """It is given back before somebody is refused for it."""
+    taken, trimmed = [100], [60]
+
+    def trim() -> None:
+        taken[0] = trimmed[0]
+
+    limits = Admission(100, 80, resident=lambda: taken[0], trim=trim)
+    assert limits.room(FakeListener()) > 0
+    assert limits.in_use == 60
+    limits = Admission(100, 50, resident=lambda: taken[0], trim=trim)
+    assert limits.room(FakeListener()) == 0
+    assert limits.in_use == 60
 
 
 def test_the_memory_of_the_container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

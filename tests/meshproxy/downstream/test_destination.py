@@ -1,12 +1,14 @@
 """What a connection is meant for, and who makes it."""
 
-from typing import Any, NamedTuple
+from types import SimpleNamespace
+from typing import Any, NamedTuple, cast
 
 import pytest
 
 from meshproxy.contract.authorization import (
     AuthorizationRuleSpec,
     AuthorizationSpec,
+    OperationSpec,
     SourceSpec,
 )
 from meshproxy.contract.resources import (
@@ -16,8 +18,8 @@ from meshproxy.contract.resources import (
     TcpRuleSpec,
     VirtualHostSpec,
 )
-from meshproxy.downstream.destination import Destination
-from meshproxy.exchange import Cluster
+from meshproxy.downstream.destination import Caller, Destination
+from meshproxy.exchange import Cluster, Exchange
 from meshproxy.message import RequestHead
 from meshproxy.relay import Cluster as RelayCluster
 from meshproxy.routing.table import Authorities, VirtualHost, compile_virtual_host
@@ -151,3 +153,48 @@ async def test_a_policy_about_addresses_holds_for_connections_that_are_older(
     assert guard.stop(head, Client("198.51.100.1")) is None
     destination.obey(spec(), host(), NOBODY)
     assert destination.caller(PEER).guard is None
+
+
+class Stream:
+    """A stream that is open."""
+
+    def __init__(self, caller: Caller, path: bytes, *, lasting: bool = True) -> None:
+        self.caller, self.lasting, self.done = caller, lasting, False
+        self.head = RequestHead(b"GET", b"catalog", path, [])
+        self.downstream = SimpleNamespace(address="10.0.0.7")
+        self.numbers: list[str] = []
+
+    def on_forbidden(self, number: str) -> None:
+        self.numbers.append(number)
+
+
+async def test_other_policies_end_the_streams_that_they_forbid(environment: Environment) -> None:
+    """Of this place alone, lasting ones alone, and only when it is other policies that have come."""
+    deny = AuthorizationSpec(
+        name="default/deny",
+        action="deny",
+        rules=(AuthorizationRuleSpec(operations=(OperationSpec(paths=("/chat",)),)),),
+    )
+
+    def host(*policies: AuthorizationSpec) -> VirtualHost[Cluster]:
+        routes = (RouteSpec(name="all"),)
+        return compile_virtual_host(
+            VirtualHostSpec(name="inbound", routes=routes, authorization=policies), {}
+        )
+
+    destination, elsewhere = Destination(environment, spec()), Destination(environment, spec())
+    destination.obey(spec(), host(), NOBODY)
+    elsewhere.obey(spec(), host(), NOBODY)
+    caller = destination.caller(PEER)
+    chat, other = Stream(caller, b"/chat"), Stream(caller, b"/other")
+    short = Stream(caller, b"/chat", lasting=False)
+    far = Stream(elsewhere.caller(PEER), b"/chat")
+    environment.exchanges = cast("set[Exchange]", {chat, other, short, far})
+    destination.obey(spec(), host(deny), NOBODY)
+    [number] = chat.numbers
+    assert environment.denials.found(number)[0]["policy"] == "default/deny"
+    assert (other.numbers, short.numbers, far.numbers) == ([], [], [])
+    destination.obey(spec(), host(deny), NOBODY)  # made anew, but the same
+    assert chat.numbers == [number]
+    destination.obey(spec(), host(), NOBODY)
+    assert other.numbers == []

@@ -152,3 +152,40 @@ def test_addresses_are_looked_at_with_each_request() -> None:
     for number in range(3 * REMEMBERED):
         subject.stop(head, Client(f"192.0.{number // 256}.{number % 256}"))
     assert len(subject._standings) <= REMEMBERED
+
+
+def test_streams_are_judged_by_what_they_were_let_in_with() -> None:
+    """What its token has proved holds, though the app has it now; one that nobody asked for is read."""
+    environment = Environment()
+    wanted = FactSpec(kind="claim", path=("role",), values=("admin",))
+    policies = (policy("allow", ANY, facts=(wanted,)),)
+    checked = guard(environment, *policies, jwt=True)
+
+    def asked(role: str | None) -> RequestHead:
+        if role is None:
+            return RequestHead(b"GET", b"shop", b"/", [])
+        claims = {"iss": "https://id.example", "exp": NOW + 60, "role": role}
+        token = tokens.encode({"alg": "ES256", "kid": "1"}, claims, KEY, algorithms=["ES256"])
+        line = field(b"Authorization", b"Bearer " + token.encode())
+        return RequestHead(b"GET", b"shop", b"/", [line])
+
+    before = asked("admin")
+    assert checked.stop(before, HERE) is None
+    assert before.fields == []  # the token stays here
+    environment.wall = lambda: NOW + 3600
+    assert checked.forbids(before, HERE) == ""
+    environment.wall = lambda: NOW
+    unread = asked("admin")
+    assert guard(environment).stop(unread, HERE) is None
+    assert checked.forbids(unread, HERE) == ""
+    assert len(unread.fields) == 1
+    for role in ("user", None):
+        number = checked.forbids(asked(role), HERE)
+        assert environment.denials.found(number)
+    wrong = asked("admin")
+    wrong.fields[0] = field(b"Authorization", b"Bearer x.y.z")
+    assert checked.forbids(wrong, HERE)
+    assert guard(environment).forbids(asked(None), HERE) == ""
+    assert environment.shown("mesh_authorization_denied") == [
+        'mesh_authorization_denied_total{policy="-"} 3.0'
+    ]

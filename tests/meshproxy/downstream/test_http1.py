@@ -33,6 +33,7 @@ class FakeListener:
 
     def __init__(self) -> None:
         self.draining = False
+        self.half_closing = False
         self.hop = "outbound of default/storefront"
         self.gone: list[Http1Connection | ClientTunnel] = []
         self.tunnels: list[ClientTunnel] = []
@@ -55,9 +56,12 @@ class FakeListener:
 class Scene:
     """One connection, its transport, and the exchanges that were begun on it."""
 
-    def __init__(self, *, tls: bool = False, at_once: bool = False) -> None:
+    def __init__(
+        self, *, tls: bool = False, at_once: bool = False, half_closing: bool = False
+    ) -> None:
         self.loop = FakeLoop()
         self.listener = FakeListener()
+        self.listener.half_closing = half_closing
         self.exchanges: list[Recorder] = []
         self.at_once = at_once
         self.connection = Http1Connection(self.loop.as_loop, self.listener, self._begin)
@@ -267,20 +271,52 @@ def test_connection_close_is_obeyed() -> None:
     assert scene.transport.state == "aborted"
 
 
-def test_a_half_closed_client_gets_its_answer() -> None:
-    """A whole request is answered after FIN; an unfinished one is not kept."""
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_client_that_ends_its_half_has_gone(begun: bool) -> None:
+    """Its request is given up at once, whether or not its answer has begun."""
     scene = Scene()
+    scene.arrive(GET % 1)
+    if begun:
+        scene.connection.send_head(ResponseHead(200, [], CHUNKED))
+        scene.connection.send_data(b"some")
+    assert scene.connection.eof_received() is False
+    assert scene.transport.state == "aborted"
+    scene.connection.connection_lost(None)
+    assert scene.exchanges[0].words[-1] == "on_request_reset"
+
+
+def test_what_was_answered_reaches_a_client_that_ends_its_half() -> None:
+    """There is no work left that could be given up."""
+    scene = Scene()
+    scene.arrive(GET % 1)
+    scene.answer()
+    assert scene.connection.eof_received() is False
+    assert scene.sent.endswith(b"ok")
+    assert scene.transport.state == "open"  # its owner closes it, once all is written
+
+    scene = Scene()
+    scene.arrive(GET % 1)
+    scene.connection.pause_writing()
+    scene.answer()
+    assert scene.connection.eof_received() is True
+    scene.connection.resume_writing()
+    assert scene.transport.state == "closing"
+
+
+def test_where_clients_half_close_they_get_their_answer() -> None:
+    """A whole request is answered after FIN; an unfinished one is not kept."""
+    scene = Scene(half_closing=True)
     scene.arrive(GET % 1)
     assert scene.connection.eof_received() is True
     scene.answer()
     assert b"Connection: close" in scene.sent
     assert scene.transport.state == "closing"
 
-    scene = Scene()
+    scene = Scene(half_closing=True)
     scene.arrive(POST % 3 + b"ab")
     assert scene.connection.eof_received() is False
 
-    scene = Scene()
+    scene = Scene(half_closing=True)
     assert scene.connection.eof_received() is False
 
 
@@ -289,14 +325,14 @@ def test_a_half_closed_client_is_not_waited_for_without_end() -> None:
     A client that has given up looks like one that said its last word: if the app hangs, it is
     let go in time; if its answer flows, it is not cut while it takes what is written.
     """
-    scene = Scene()
+    scene = Scene(half_closing=True)
     scene.arrive(GET % 1)
     assert scene.connection.eof_received() is True
     assert scene.patience == HALF_CLOSED_TIMEOUT
     scene.expire()
     assert scene.transport.state == "aborted"
 
-    scene = Scene()
+    scene = Scene(half_closing=True)
     scene.arrive(GET % 1)
     assert scene.connection.eof_received() is True
     scene.connection.send_head(ResponseHead(200, [], length=5))
@@ -499,7 +535,7 @@ def test_behind_a_request_to_switch_nothing_is_read() -> None:
 
 def test_a_client_that_ended_before_the_switch_has_ended_in_the_tunnel() -> None:
     """A half-close is kept, and what was said before it."""
-    scene = Scene()
+    scene = Scene(half_closing=True)
     scene.arrive(UPGRADE % (b"own", b"") + b"early")
     assert scene.connection.eof_received()
     assert scene.exchanges[0].words == ["on_request_head"]
@@ -563,7 +599,7 @@ def test_a_client_may_start_over() -> None:
     assert scene.transport.sent == b"HTTP/1.1 200 OK\r\n\r\n"
     assert scene.listener.again == [b"early"]
 
-    scene = Scene()
+    scene = Scene(half_closing=True)
     scene.arrive(connect)
     scene.connection.eof_received()
     assert scene.connection.start_over(ResponseHead(200, [], TUNNEL))

@@ -17,6 +17,8 @@ from meshproxy.contract.wire import ContractError
 from meshproxy.downstream import greeting as greeting_module
 from meshproxy.downstream import http1
 from meshproxy.downstream import listener as listener_module
+from meshproxy.downstream.admission import Admission
+from meshproxy.downstream.handshakes import Handshakes
 from meshproxy.downstream.listener import Listener
 from meshproxy.downstream.sockets import listen
 from meshproxy.exchange import Cluster
@@ -501,3 +503,74 @@ async def test_the_sweep_ends_waits_that_are_over(
         await client.send(GET[:-2])
         assert (await client.response()).status == 408
     assert environment.refusals == [("inbound", "head-timeout")]
+
+
+def refused(environment: Environment) -> dict[tuple[str, ...], int]:
+    return environment.metrics._connections_refused.counts
+
+
+async def test_more_than_it_may_take_in_a_second(
+    environment: Environment, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They are reset, counted, and the log says so once; the next second is served again."""
+    environment.admission.accept_rate = 3
+    async with listening(environment) as listener:
+        port = listener.spec.port
+        answers = await asyncio.gather(*(ask(port) for _ in range(10)), return_exceptions=True)
+        assert answers.count(500) == 3
+        assert sum(isinstance(answer, OSError) for answer in answers) == 7
+        assert refused(environment) == {("inbound", "accept-rate"): 7}
+        assert environment.refusals.count(("inbound", "proxy-overloaded")) == 7
+        [line] = [record.message for record in caplog.records]
+        assert "more connections come in a second" in line
+        async with asyncio.timeout(5):
+            while True:
+                with contextlib.suppress(OSError):
+                    if await ask(port) == 500:
+                        break
+
+
+async def test_who_has_waited_to_be_accepted_is_served_by_a_process_that_leaves(
+    environment: Environment,
+) -> None:
+    """A limit of new connections is not about those who have been promised an answer."""
+    environment.admission.accept_rate = 1
+    loop = asyncio.get_running_loop()
+    async with listening(environment) as listener:
+        # One after the other into the kernel's queue, while our loop has no time to look.
+        waiting = [socket.create_connection(("127.0.0.1", listener.spec.port)) for _ in range(5)]
+        listener.drain()
+        for sock in waiting:
+            with sock:
+                sock.setblocking(False)
+                await loop.sock_sendall(sock, GET)
+                assert (await loop.sock_recv(sock, 100)).startswith(b"HTTP/1.1 500 ")
+    assert refused(environment) == {}
+
+
+@pytest.mark.parametrize("mtls", ["strict", "permissive"])
+async def test_more_handshakes_than_may_wait(
+    environment: Environment, mutual: Mutual, mtls: str
+) -> None:
+    """They are reset; those that wait get their turn, and so does the next who comes."""
+    loop = asyncio.get_running_loop()
+    environment.handshakes = Handshakes(loop, each_turn=1, most_waiting=2)
+    context = mutual.client()
+    async with listening(environment, mtls) as listener:
+        port = listener.spec.port
+        answers = await asyncio.gather(
+            *(ask(port, context) for _ in range(30)), return_exceptions=True
+        )
+        served = answers.count(500)
+        assert served + sum(isinstance(answer, OSError) for answer in answers) == 30
+        assert served >= 2
+        assert refused(environment).get(("inbound", "handshakes"), 0) == 30 - served
+        assert await ask(port, context) == 500
+
+
+async def test_out_of_memory_is_a_reason_of_its_own(environment: Environment) -> None:
+    """Whoever speaks HTTP is told; the metric says what there was too much of."""
+    environment.admission = Admission(1000, 1, now=environment.now)
+    async with listening(environment) as listener:
+        assert await ask(listener.spec.port) == 503
+    assert refused(environment) == {("inbound", "memory"): 1}

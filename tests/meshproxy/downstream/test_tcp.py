@@ -40,7 +40,7 @@ class Scene:
             self.loop.as_loop, self.owner, cast("Any", None), self.caller, "a.b"
         )
         self.relay = Recorder()
-        self.connection._relay = cast("Relay", self.relay)
+        self.connection.exchange = cast("Relay", self.relay)
         self.transport: FakeTransport = connected(self.connection)
         self.transport.socket = FakeSocket()
 

@@ -8,9 +8,11 @@ from hypothesis import strategies as st
 
 from meshproxy.contract.policies import Criticality, SheddingSpec
 from meshproxy.policies.load_shedding import (
+    GREEDY,
     JITTER,
     MEASURE_AT_MOST,
     REMEASURE,
+    WINDOW,
     LoadShedding,
 )
 
@@ -231,3 +233,38 @@ def test_another_spec_keeps_who_is_in() -> None:
     fill(app, "critical")
     app.adopt(SheddingSpec(adaptive=False, initial=20))
     assert fill(app, "critical") == 10
+
+
+def test_an_identity_that_calls_everything_critical_leaves_others_their_part() -> None:
+    """As soon as they are turned away for it, its requests are the first to be turned away."""
+    app = shedding(initial=20, adaptive=False)
+    while app.admit("critical", 0.0, "greedy") is None:
+        pass
+    assert app.admit("default", 0.0, "modest") == "default"
+    for _ in range(8):
+        app.release(WINDOW, "greedy")
+    assert app.admit("critical", WINDOW, "greedy") is not None
+    assert app.admit("default", WINDOW, "modest") is None
+    later = WINDOW + GREEDY + 0.001
+    assert app.admit("critical", later, "greedy") is None
+
+
+def test_an_identity_that_is_alone_is_believed() -> None:
+    """What it calls critical is served before what it does not, as ever."""
+    app = shedding(initial=20, adaptive=False)
+    while app.admit("default", 0.0, "only") is None:
+        pass
+    for turn in range(1, 20):
+        assert app.admit("default", turn * WINDOW, "only") == "default"
+    assert app.admit("critical", 20 * WINDOW, "only") is None
+
+
+def test_who_holds_places_is_forgotten_with_the_last() -> None:
+    """Also where nobody holds any more when it is looked at."""
+    app = shedding(initial=1, adaptive=False)
+    assert app.admit("default", 0.0, "a") is None
+    assert app.admit("default", 0.0, "b") is not None
+    app.release(0.0, "a")
+    assert app.admit("default", 1.0, "b") is None
+    app.release(1.0, "b")
+    assert app.active == 0

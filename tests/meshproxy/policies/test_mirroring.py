@@ -13,8 +13,8 @@ from meshproxy.policies.mirroring import (
     Load,
     Mirroring,
     copy_of,
-    mark_of,
 )
+from meshproxy.policies.propagation import read
 
 
 def test_shares() -> None:
@@ -26,6 +26,18 @@ def test_shares() -> None:
     assert 2_850 < sum("b" in one for one in drawn) < 3_150
     assert 240 < sum(one == ["a", "b"] for one in drawn) < 360
     assert not any("c" in one for one in drawn)
+
+
+@given(st.lists(st.sampled_from([0.0, 1e-9, 40.0, 100.0]), max_size=4))
+def test_each_is_drawn_apart(percents: list[float]) -> None:
+    """However many there are: what is never to be drawn never is, and what always is, always."""
+    mirroring = Mirroring(list(enumerate(percents)))
+    random = Random(7).random
+    drawn = [mirroring.draw(random) for _ in range(2_000)]
+    for number, percent in enumerate(percents):
+        count = sum(number in one for one in drawn)
+        assert abs(count - 20 * percent) < 120, (percents, number)
+        assert percent not in (0.0, 100.0) or count == 20 * percent
 
 
 @pytest.mark.parametrize("chance", [0.0, 0.5, 0.999_999])
@@ -49,8 +61,9 @@ def test_a_copy_is_marked() -> None:
 
 def test_the_mark_is_known() -> None:
     """Whatever its value: who says it means it."""
-    assert mark_of([field(b"x-mesh-attempt", b"2"), field(b"X-Mesh-Mirrored", b"yes")]) is MARK
-    assert mark_of([field(b"x-mesh-attempt", b"2")]) is None
+    assert read([field(b"x-mesh-attempt", b"2"), field(b"X-Mesh-Mirrored", b"yes")], 0.0).mirrored
+    assert not read([field(b"x-mesh-attempt", b"2")], 0.0).mirrored
+    assert read([MARK], 0.0).mirrored
 
 
 def test_so_many_at_once() -> None:

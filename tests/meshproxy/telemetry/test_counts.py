@@ -40,6 +40,7 @@ def counted(status: int = 200) -> Metrics:
     metrics.ejected("b", "success-rate")
     metrics.ejection_prevented("b", "success-rate")
     metrics.health_checked("b", "healthy")
+    metrics.loop_lag.record(0.002)
     metrics.gauges.remaining("b", "requests", 3)
     metrics.gauges.retries("b", 10)
     return metrics

@@ -11,6 +11,7 @@ def read(state: str = "open") -> Gauges:
     gauges.remaining("catalog", "requests", 1000)
     gauges.concurrency("catalog", 20, 7)
     gauges.endpoints("catalog", {"in-service": 2, "ejected": 1}, panicking=False)
+    gauges.replay(4096)
     return gauges
 
 
@@ -34,6 +35,7 @@ def test_what_is_noted_is_told() -> None:
         ("mesh_endpoints", "catalog", "in-service"): 2,
         ("mesh_endpoints", "catalog", "ejected"): 1,
         ("mesh_cluster_panic", "catalog"): 0,
+        ("mesh_replay_bytes",): 4096,
     }
 
 

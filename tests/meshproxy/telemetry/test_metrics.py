@@ -199,6 +199,18 @@ def test_state_is_shown() -> None:
     assert build["version"] == __version__
 
 
+def test_the_lag_of_the_loop_is_a_histogram() -> None:
+    """So that one can ask how many beats in a thousand were later than a bound."""
+    metrics = Metrics()
+    for late in (0.0, 0.018, 3.0):
+        metrics.loop_lag.record(late)
+    rendered = Rendered(metrics)
+    assert rendered.types["mesh_event_loop_lag_seconds"] == "histogram"
+    name = "mesh_event_loop_lag_seconds_bucket"
+    assert [rendered.value(name, le=le) for le in ("0.015", "0.02", "1.0", "+Inf")] == [1, 2, 2, 3]
+    assert rendered.value("mesh_event_loop_lag_seconds_sum") == 3.018
+
+
 def test_what_is_not_known_yet_is_absent() -> None:
     """An age since 1970 would page somebody; a stream that does not stand is a fact, though."""
     rendered = Rendered(Metrics())

@@ -90,9 +90,9 @@ async def test_picking(cluster: Cluster) -> None:
     first, second = cluster.endpoints
     first.active = 1
     assert cluster.pick(None, None) is second
-    assert cluster.pick(second, None) is first
+    assert cluster.pick((second,), None) is first
     cluster.adopt(CATALOG, (A,))
-    assert cluster.pick(first, None) is first
+    assert cluster.pick((first,), None) is first
     cluster.adopt(CATALOG, ())
     assert cluster.pick(None, None) is None
 

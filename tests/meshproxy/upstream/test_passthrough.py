@@ -27,6 +27,6 @@ async def test_there_is_one_endpoint_and_it_is_asked_once() -> None:
     """A second attempt at the same address would only let the client wait."""
     made = PassThrough("outbound", Environment(), ("192.0.2.1", 443))
     assert made.pick(None, None) is made
-    assert made.pick(made, None) is None
+    assert made.pick((made,), None) is None
     assert made.service == "passthrough"
     assert not made.cluster.mtls

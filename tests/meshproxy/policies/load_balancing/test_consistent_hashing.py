@@ -89,7 +89,8 @@ def test_a_retry_goes_elsewhere_and_the_next_request_back(
     all_ = servers(1, 1, 1)
     balancer = ConsistentHashing(kind(all_), all_, all_, chances())
     first = balancer.pick(None, 42)
-    second = {balancer.pick(first, 42) for _ in range(5)}
+    assert first is not None
+    second = {balancer.pick((first,), 42) for _ in range(5)}
     assert first not in second
     assert len(second) == 1
     assert balancer.pick(None, 42) is first

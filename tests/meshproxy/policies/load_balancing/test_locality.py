@@ -77,7 +77,7 @@ def test_a_second_attempt_goes_farther_rather_than_to_who_failed() -> None:
         here + there, here + there
     )
     assert balancer.pick(None, None) is here[0]
-    assert balancer.pick(here[0], None) is there[0]
+    assert balancer.pick((here[0],), None) is there[0]
 
 
 def test_without_locality_all_are_equal() -> None:

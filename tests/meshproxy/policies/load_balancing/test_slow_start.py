@@ -56,7 +56,7 @@ def test_who_is_new_is_better_than_who_has_just_failed() -> None:
     new.since = 100.0
     random = chances()
     policy = SlowStart(WeightedRandom(all_, random), all_, WINDOW, random, lambda: 100.0)
-    assert {policy.pick(failed, None) for _ in range(50)} == {new}
+    assert {policy.pick((failed,), None) for _ in range(50)} == {new}
 
 
 def test_keys_move_to_a_new_endpoint_one_by_one_and_stay() -> None:

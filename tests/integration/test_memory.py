@@ -1,0 +1,190 @@
+"""A sidecar that is short of memory lets go of what nobody takes, serves the others, and lives."""
+
+import asyncio
+import contextlib
+import re
+import socket
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from tests.conformance.sidecar import sidecar_before
+from tests.helpers.client import Client, connect
+from tests.helpers.environment import until
+from tests.helpers.http2 import GET, Wire
+from tests.helpers.pair import Sidecar
+
+pytestmark = pytest.mark.integration
+
+LIMIT = 64 << 20
+"""What the sidecar may take: nearly twice of what it takes when it is idle."""
+
+MANY = 200
+NORMAL = b"GET /normal HTTP/1.1\r\nHost: catalog\r\n\r\n"
+ENDLESS = b"GET /endless HTTP/1.1\r\nHost: catalog\r\n\r\n"
+UPLOAD = b"POST /never-read HTTP/1.1\r\nHost: catalog\r\nContent-Length: 1000000000\r\n\r\n"
+
+
+class App(asyncio.Protocol):
+    """Answers; or says more than anybody reads; or reads nothing of what is said."""
+
+    transport: asyncio.Transport
+
+    def __init__(self, visitors: list["App"]) -> None:
+        visitors.append(self)
+        self._heard = b""
+        self._writing = True
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        self._heard += data
+        while b"\r\n\r\n" in self._heard:
+            head, _, self._heard = self._heard.partition(b"\r\n\r\n")
+            if b"/endless" in head:
+                self.transport.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n")
+                self.resume_writing()
+            elif b"/never-read" in head:
+                self.transport.pause_reading()
+            else:
+                self.transport.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+    def pause_writing(self) -> None:
+        self._writing = False
+
+    def resume_writing(self) -> None:
+        self._writing = True
+        while self._writing and not self.transport.is_closing():
+            self.transport.write(bytes(65536))
+
+
+@contextlib.asynccontextmanager
+async def serving(directory: Path, **settings: Any) -> AsyncIterator[tuple[Sidecar, int]]:
+    visitors: list[App] = []
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: App(visitors), "127.0.0.1", 0)
+    settings = {"limits": {"memory": LIMIT}, **settings}
+    sidecar, port = sidecar_before(directory, server.sockets[0].getsockname()[1], settings)
+    try:
+        await asyncio.to_thread(sidecar.start)
+        yield sidecar, port
+    finally:
+        await asyncio.to_thread(sidecar.__exit__)
+        server.close()
+        for visitor in visitors:
+            visitor.transport.abort()
+
+
+class Normal:
+    """A client that came before, asks again and again, and is answered each time."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self.served = 0
+        self.task = asyncio.create_task(self._ask())
+
+    async def _ask(self) -> None:
+        while True:
+            await self._client.send(NORMAL)
+            assert (await self._client.response()).status == 200
+            self.served += 1
+            await asyncio.sleep(0.005)
+
+
+def _open(port: int) -> socket.socket:
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # so that the kernels hold little
+    with contextlib.suppress(ConnectionError):  # it may be one too many
+        sock.connect(("127.0.0.1", port))
+    return sock
+
+
+def downloads(port: int) -> list[socket.socket]:
+    """Clients that ask for much and read nothing."""
+    held = [_open(port) for _ in range(MANY)]
+    for sock in held:
+        with contextlib.suppress(ConnectionError):
+            sock.send(ENDLESS)
+    return held
+
+
+def uploads(port: int) -> list[socket.socket]:
+    """Clients that send much to an app that reads nothing."""
+    held = [_open(port) for _ in range(MANY)]
+    for sock in held:
+        sock.setblocking(False)
+        with contextlib.suppress(OSError):
+            sock.send(UPLOAD)
+    return held
+
+
+def streams(port: int) -> list[socket.socket]:
+    """One client that asks for much, two hundred times at once, and gives no credit for it."""
+    sock, wire = _open(port), Wire()
+    sock.sendall(wire.hello(s4=0))
+    path = [*GET[:3], (":path", "/endless")]
+    for number in range(MANY):
+        sock.sendall(wire.headers(2 * number + 1, path))
+    return [sock]
+
+
+@pytest.mark.parametrize("stall", [downloads, uploads, streams])
+async def test_what_has_stalled_is_let_go(
+    tmp_path: Path, stall: Callable[[int], list[socket.socket]]
+) -> None:
+    """
+    And no more than needed: who works is served all the time, and who comes as soon as there is room.
+    """
+    async with serving(tmp_path) as (sidecar, port), connect(port) as client:
+        normal = Normal(client)
+        held = await asyncio.to_thread(stall, port)
+        feeding = asyncio.create_task(_feed(held)) if stall is uploads else None
+        try:
+            async with asyncio.timeout(30):
+                while not let_go(metrics := await asyncio.to_thread(sidecar.metrics)):
+                    await asyncio.sleep(0.05)
+                assert read(metrics, "mesh_memory_limit_bytes") == LIMIT
+                while sidecar.rss() > LIMIT or not await _newcomer(port):
+                    await asyncio.sleep(0.05)
+            assert not normal.task.done()
+            before = normal.served
+            await until(lambda: normal.served > before)
+        finally:
+            normal.task.cancel()
+            if feeding is not None:
+                feeding.cancel()
+            for sock in held:
+                sock.close()
+        assert "short of memory" in sidecar.log()
+        with contextlib.suppress(asyncio.CancelledError):
+            await normal.task
+
+
+async def _feed(held: list[socket.socket]) -> None:
+    """Send as much as is taken."""
+    while True:
+        for sock in held:
+            with contextlib.suppress(OSError):
+                sock.send(bytes(65536))
+        await asyncio.sleep(0.01)
+
+
+async def _newcomer(port: int) -> bool:
+    with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+        async with connect(port) as client:
+            await client.send(NORMAL)
+            return (await client.response()).status == 200
+    return False
+
+
+def read(metrics: str, name: str) -> float:
+    found = re.search(rf"^{re.escape(name)} (\S+)$", metrics, re.MULTILINE)
+    return float(found[1]) if found else 0.0
+
+
+def let_go(metrics: str) -> float:
+    """How many were reset."""
+    return read(metrics, 'mesh_refusals_total{code="memory-pressure",direction="inbound"}')
