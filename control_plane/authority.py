@@ -189,6 +189,7 @@ class Authority:
             UnsupportedAlgorithm,
             InvalidSignature,
             x509.DuplicateExtension,
+            x509.InvalidVersion,
             x509.UnsupportedGeneralNameType,
         ) as error:
             raise BadRequest("expected a certificate signing request in PEM form") from error

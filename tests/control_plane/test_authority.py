@@ -1,3 +1,4 @@
+import ssl
 import stat
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -43,6 +44,13 @@ def request(
 
 KEY = ec.generate_private_key(ec.SECP256R1())
 CSR = request(KEY)
+
+
+def of_version(number: int) -> str:
+    """Return a request of a version that there is none of; RFC 2986 knows 0."""
+    der = ssl.PEM_cert_to_DER_cert(CSR.replace(" REQUEST", ""))
+    pem = ssl.DER_cert_to_PEM_cert(der.replace(b"\x02\x01\x00", bytes([2, 1, number]), 1))
+    return pem.replace("CERTIFICATE", "CERTIFICATE REQUEST")
 
 
 class Clock:
@@ -93,6 +101,7 @@ def test_serial_numbers_are_random(tmp_path: Path) -> None:
         ("", "expected a certificate signing request"),
         ("é", "expected a certificate signing request"),
         (CSR.replace("CERTIFICATE REQUEST", "CERTIFICATE"), "expected a certificate signing request"),
+        (of_version(63), "expected a certificate signing request"),
         (CSR + " " * 20_000, "expected at most"),
         (request(rsa.generate_private_key(65537, 2048)), "expected a key on the curve P-256"),
         (request(ec.generate_private_key(ec.SECP384R1())), "expected a key on the curve P-256"),
