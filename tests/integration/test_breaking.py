@@ -241,6 +241,56 @@ async def test_a_failing_probe_ejects_for_longer(tmp_path: Path) -> None:
             assert failed == ejections - 1
 
 
+@pytest.mark.parametrize("statistic", ["failure-percentage", "success-rate"])
+async def test_statistics_eject_who_fails_more_than_the_others(
+    tmp_path: Path, statistic: str
+) -> None:
+    """It fails every other time, never twice in a row."""
+    turns = iter(range(10**9))
+
+    async def now_and_then(conversation: Conversation) -> None:
+        await Switch(503 if next(turns) % 2 else 200)(conversation)
+
+    by_share: dict[str, Any] = {"failure_percent": 30.0}
+    spec = OutlierSpec(
+        consecutive_gateway_errors=None, interval=1_000, min_hosts=4, min_requests=4,
+        stdev_factor=1_000,
+        **by_share if statistic == "failure-percentage" else {"success_rate": True},
+    )  # fmt: skip
+    async with origins(hello, hello, hello, now_and_then) as apps:
+        with Scene(tmp_path, [app.port for app in apps], outliers=spec) as scene:
+
+            async def ejected() -> bool:
+                await scene.statuses(8)
+                return await scene.states() == ["in-service"] * 3 + ["ejected"]
+
+            await scene.until(ejected)
+            assert await scene.statuses(20) == [200] * 20
+            assert await scene.metric("mesh_outlier_ejections_total", reason=statistic) == 1
+            assert await scene.metric("mesh_outlier_ejections_total") == 1
+
+
+@pytest.mark.parametrize(("threshold", "status"), [(50.0, 200), (0.0, 503)])
+async def test_with_nobody_left_all_are_asked_or_nobody(
+    tmp_path: Path, threshold: float, status: int
+) -> None:
+    """Panic, or none where the policy says so: checks can be wrong about everybody at once."""
+    check = HealthCheckSpec(statuses=(299,), interval=200, timeout=5_000, healthy=1, unhealthy=1)
+    spec = OutlierSpec(panic_percent=threshold)
+    async with origins(hello, hello) as apps:
+        ports = [app.port for app in apps]
+        with Scene(tmp_path, ports, health_check=check, outliers=spec) as scene:
+
+            async def ill() -> bool:
+                return await scene.states() == ["unhealthy"] * 2
+
+            await scene.until(ill)
+            answer = await scene.get()
+            refusal = None if status == 200 else "no-healthy-endpoint"
+            assert (answer.status, answer.header("x-mesh-refusal")) == (status, refusal)
+            assert await scene.metric("mesh_cluster_panic") == (status == 200)
+
+
 # The breaker --------------------------------------------------------------------------------------
 
 
@@ -269,6 +319,7 @@ async def test_a_failing_service_is_left_alone_until_it_is_well(tmp_path: Path) 
                 name = "mesh_circuit_breaker_transitions_total"
                 assert await scene.metric(name, state=state) == 1
             assert "circuit breaker open: 5 of 5 requests failed" in scene.sidecar.log()
+            assert "circuit breaker half-open" in scene.sidecar.log()
             assert "circuit breaker closed" in scene.sidecar.log()
 
 

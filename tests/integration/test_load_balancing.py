@@ -32,6 +32,10 @@ from meshproxy.contract.resources import (
     TrustSpec,
     VirtualHostSpec,
 )
+from tests.helpers.client import connect
+from tests.helpers.fault_matrix.clients import Request, ask
+from tests.helpers.fault_matrix.mesh import Case, FaultMesh
+from tests.helpers.fault_matrix.row import Lane, Policy
 from tests.helpers.origin import Conversation, Origin, origin
 from tests.helpers.pair import DOMAIN, Sidecar
 from tests.helpers.ports import free_port
@@ -190,6 +194,26 @@ async def test_the_same_user_the_same_endpoint(tmp_path: Path, algorithm: str) -
         assert set(seen[0]) == {0, 1, 2}
 
 
+@pytest.mark.parametrize(
+    ("source", "spread"), [("query", True), ("address", True), ("identity", False)]
+)
+async def test_the_same_key_the_same_endpoint(tmp_path: Path, source: Any, spread: bool) -> None:
+    """By a query parameter and by the client's address; by identity, all that our one app asks."""
+    key = HashKeySpec(source=source, name="user" if source == "query" else "")
+    async with shop(tmp_path, balancing=hashed(key)) as it:
+
+        async def asked(number: int) -> bytes:
+            address = f"127.0.0.{number if source == 'address' else 1}"
+            async with connect(it.door, local_addr=(address, 0)) as client:
+                await client.send(b"GET /?user=%d HTTP/1.1\r\nHost: shop\r\n\r\n" % number)
+                return (await client.response()).body
+
+        once = [await asked(number) for number in range(1, 21)]
+        again = [await asked(number) for number in range(1, 21)]
+        assert once == again
+        assert len(set(once)) == (3 if spread else 1)
+
+
 async def test_a_client_without_the_cookie_gets_one(tmp_path: Path) -> None:
     """And stays from then on; another client is somebody else."""
     balancing = hashed(HashKeySpec(source="cookie", name="user", cookie_ttl=3_600_000))
@@ -270,6 +294,22 @@ async def test_old_connections_are_replaced(tmp_path: Path) -> None:
         async with asyncio.timeout(20):
             while sum(app.connections for app in it.apps) < 6:
                 await it.ask(client)
+
+
+@pytest.mark.parametrize("lane", ["http2", "grpc"])
+async def test_old_connections_of_streams_are_replaced(tmp_path: Path, lane: Lane) -> None:
+    """Without a request noticing, also where one connection could have taken them all."""
+    case = Case("aging", lane, "pair", "age")
+    mesh = FaultMesh(tmp_path, {case: Policy("age", "", cluster={"max_connection_age": 50})})
+    await asyncio.to_thread(mesh.__enter__)
+    try:
+        request = Request("POST", case.name, {"x-id": "a"})
+        async with asyncio.timeout(20):
+            while await asyncio.to_thread(mesh.opened) < 5:
+                seen = await ask(lane, mesh.port, [request] * 5, None)
+                assert seen.text in ("0", "200")
+    finally:
+        await asyncio.to_thread(mesh.__exit__)
 
 
 # Other protocols ------------------------------------------------------------------------------------

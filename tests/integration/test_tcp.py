@@ -13,6 +13,7 @@ import pytest
 
 from tests.helpers.certificates import TestAuthority
 from tests.helpers.client import Client, connect
+from tests.helpers.environment import until
 from tests.helpers.pair import spiffe
 from tests.helpers.ports import free_port
 from tests.helpers.tcp_pair import TcpPair
@@ -71,6 +72,42 @@ async def test_echo(tmp_path: Path) -> None:
                 assert await client.rest() == b""
 
         await asyncio.gather(*(talk(number) for number in range(50)))
+
+
+async def test_a_quiet_connection_is_watched_by_tcp(tmp_path: Path) -> None:
+    """No limit of silence: the kernel looks, from the door to the app, whether anybody is there."""
+    apps = []
+
+    async def app(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        apps.append(writer.get_extra_info("sockname")[1])
+        await echo(reader, writer)
+
+    async with through(tmp_path, app) as pair, connect(pair.door) as client:
+        await client.send(b"hello")
+        assert await client.reader.readexactly(5) == b"hello"
+        mine = client.writer.get_extra_info("sockname")[1]
+
+        def watched() -> bool:
+            sockets = {
+                (local, remote) for local, remote, timer in established() if timer == KEEP_ALIVE
+            }
+            return (pair.door, mine) in sockets and apps[0] in {remote for _, remote in sockets}
+
+        await until(watched)
+
+
+KEEP_ALIVE = 2
+"""Column `tr` of /proc/net/tcp: which timer is running."""
+
+
+def established() -> list[tuple[int, int, int]]:
+    """Return the local port, the remote port and the timer of each connection on this machine."""
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return [
+        (int(local.split(":")[1], 16), int(remote.split(":")[1], 16), int(timer.split(":")[0], 16))
+        for _, local, remote, state, _, timer, *_ in lines
+        if state == "01"
+    ]
 
 
 async def test_each_half_ends_on_its_own(tmp_path: Path) -> None:

@@ -1292,6 +1292,25 @@ def test_the_body_belongs_to_an_attempt_but_not_to_its_answers_head(limit: str, 
     assert ("reset" in scene.client.words) is torn
 
 
+def test_however_many_limits_there_are_there_is_one_timer() -> None:
+    """It stands at the first of them, and moves no further while attempt and answer go on."""
+    scene = limited(request=5.0, attempt=2.0, answer=1.0, idle=4.0, duration=6.0)
+    timers = scene.caller.surroundings.timers
+    counts = []
+    scene.ask()
+    counts.append(timers.count)
+    scene.first.lend()
+    counts.append(timers.count)
+    scene.exchange.on_response_head(OK)
+    counts.append(timers.count)
+    scene.exchange.on_response_data(b"o")
+    counts.append(timers.count)
+    assert counts == [1, 1, 1, 1]
+    scene.caller.surroundings.sleep(2 + 2 * TICK)
+    assert "reset" in scene.client.words
+    assert timers.count == 0
+
+
 def test_far_limits_are_armed_only_of_what_lasts() -> None:
     """An answer comes in milliseconds: until somebody goes round, nothing stands in the wheel."""
     scene = limited(request=15.0, idle=300.0)

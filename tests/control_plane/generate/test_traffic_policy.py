@@ -51,6 +51,23 @@ def test_what_is_not_said_is_the_default_of_the_contract() -> None:
     assert hedged == RetrySpec(hedge=HedgeSpec())
 
 
+def test_what_nobody_asked_for_is_off() -> None:
+    """Retries only of what was not processed, outlier detection passive, and nothing else at all."""
+    cluster = made("")
+    optional = ("breaker", "health_check", "session", "shedding", "max_connection_age")
+    assert [name for name in optional if getattr(cluster, name) is not None] == []
+    assert (cluster.retry.codes, cluster.retry.conditions, cluster.retry.hedge) == ((), (), None)
+    assert (cluster.retry.any_method, cluster.retry.of_retries) == (False, False)
+    assert cluster.outliers == OutlierSpec()
+    assert cluster.balancing == LoadBalancingSpec(algorithm="peak-ewma")
+    assert cluster.retry_budget == RetryBudgetSpec(
+        percent=20.0, interval=10_000, min_count=10, min_interval=1_000
+    )
+    assert cluster.limits == LimitsSpec(connections=1024, pending=1024, requests=1024)
+    assert cluster.request_timeout == cluster.backend_request_timeout == 0
+    assert cluster.tunnel_idle_timeout == cluster.max_stream_duration == 0
+
+
 @pytest.mark.parametrize(
     ("sections", "changes"),
     [

@@ -14,6 +14,8 @@ from control_plane.resources.policies import (
     RateLimitPolicySpec,
     TrafficPolicySpec,
 )
+from meshproxy.config.bootstrap import Bootstrap
+from meshproxy.telemetry.metrics import Metrics
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "traffic-policy.md"
 TEXT = DOCUMENT.read_text()
@@ -117,8 +119,10 @@ FIELD = re.compile(r"`([a-z]\w*(?:\[\])?(?:\.\w+(?:\[\])?)*)(?:: [^`]*)?`")
 
 
 def written() -> set[str]:
-    """Return the paths of all fields that people can write in a policy, and of what they are part of."""
-    paths = {f"{section}.{name}" for section in MODELS for name in documented_of(section)}
+    """Return the paths of all fields of policies and bootstraps, and of what they are part of."""
+    paths = set(defaults(Bootstrap)) | {
+        f"{section}.{name}" for section in MODELS for name in documented_of(section)
+    }
     paths |= {part for path in paths for part in parents(path)}
     return paths | set(MODELS)
 
@@ -144,3 +148,74 @@ def test_every_field_that_the_theory_names_is_there() -> None:
         if not any(path == name or path.endswith(f".{name}") for path in known)
     }
     assert unknown == set()
+
+
+# What there is of each policy ---------------------------------------------------------------------
+
+ROOT = DOCUMENT.parents[1]
+POLICIES = [
+    # What people write, its file in `meshproxy/policies/`, its heading, its example, what it counts.
+    ("timeouts", "deadline.py", "Time", "timeouts", "mesh_refusals_total"),
+    ("retry", "retry.py", "Retries", "retry", "mesh_retries_total"),
+    ("retryConstraint", "retry_budget.py", "Retry budget", "retry", "mesh_retry_budget_left"),
+    ("hedging", "hedging.py", "Hedging", "retry", "mesh_hedges_total"),
+    ("limits", "limits.py", "Limits", "circuit-breaker", "mesh_overflows_total"),
+    (
+        "circuitBreaker", "circuit_breaker.py", "Circuit breaker", "circuit-breaker",
+        "mesh_circuit_breaker_state",
+    ),
+    (
+        "outlierDetection", "outlier_detection.py", "Outlier detection", "outlier-detection",
+        "mesh_outlier_ejections_total",
+    ),
+    ("healthCheck", "health.py", "Health checks", "health-check", "mesh_health_checks_total"),
+    (
+        "loadBalancing", "load_balancing/peak_ewma.py", "Load balancing", "load-balancing",
+        "mesh_endpoints",
+    ),
+    (
+        "sessionPersistence", "load_balancing/session.py", "Session persistence",
+        "session-persistence", "",
+    ),
+    ("requestMirror", "mirroring.py", "Mirroring", "mirror", "mesh_mirrored_requests_total"),
+    ("FaultInjection", "fault_injection.py", "Injected faults", "fault-injection", "mesh_faults_injected_total"),
+    ("RateLimitPolicy", "rate_limit.py", "Rate limits", "rate-limit", "mesh_rate_limited_total"),
+    ("loadShedding", "load_shedding.py", "Load shedding", "load-shedding", "mesh_shed_requests_total"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("field", "file", "heading", "example", "metric"),
+    [pytest.param(*one, id=one[0]) for one in POLICIES],
+)
+def test_each_policy_has_its_theory_its_heading_its_example_and_its_metric(
+    field: str, file: str, heading: str, example: str, metric: str
+) -> None:
+    """One file that explains itself, one place in the document that leads there, one file to copy."""
+    theory = (ROOT / "meshproxy" / "policies" / file).read_text().split('"""')[1]
+    assert "Theory of operation" in theory or "/" in file  # of balancers, the folder has it
+    text = section_of(heading)
+    assert f"meshproxy/policies/{file}" in text or "/" in file
+    assert metric in text or heading == "Load balancing"
+    copied = (ROOT / "configs" / "reference" / f"{example}.yaml").read_text()
+    assert field in copied
+    assert re.search(r"^\s*#|\s# ", copied, re.MULTILINE), "no comment"
+
+
+def section_of(heading: str) -> str:
+    """Return what is below a heading of the document, down to the next of its rank."""
+    (text,) = re.findall(rf"^##+ {heading}\n(.*?)(?=^## |\Z)", THEORY, re.MULTILINE | re.DOTALL)
+    return str(text)
+
+
+def test_metrics_are_called_what_they_are() -> None:
+    """Each name in the theory is one that a proxy tells, with these labels where it has any."""
+    families: list[Any] = list(Metrics()._collect(0.0))
+    told = {}
+    for family in families:
+        told[family.name] = told[f"{family.name}_total"] = set(family._labelnames)
+    named = re.findall(r"`(mesh_\w+)(?:\{([^}]*)\})?`", THEORY)
+    assert len(named) > 25
+    for name, labels in named:
+        assert name in told, name
+        assert set(re.findall(r"\w+", labels)) <= told[name], name

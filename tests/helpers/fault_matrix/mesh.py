@@ -151,6 +151,10 @@ class FaultMesh:
             if cluster["name"] in names
         }
 
+    def opened(self) -> float:
+        """Return how many connections a has made to the server, or to the sidecars before it."""
+        return sum(float(count) for count in _OPENED.findall(self.a.metrics()))
+
     def counted(self, totals: Mapping[str, int]) -> "dict[str, Counted]":
         """
         Return what a has counted for these services.
@@ -184,6 +188,7 @@ class FaultMesh:
 
 
 _SAMPLE = re.compile(r"^mesh_(\w+)_total\{(.*)\} (.*)$", re.MULTILINE)
+_OPENED = re.compile(r'^mesh_connections_opened_total\{.*side="upstream".*\} (\S+)$', re.MULTILINE)
 _LABEL = re.compile(r'(\w+)="([^"]*)"')
 
 

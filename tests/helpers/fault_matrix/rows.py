@@ -215,6 +215,34 @@ OF_RETRIED_TIMEOUTS = (
     ),
 )  # fmt: skip
 
+PER_TRY = Policy(
+    "per try",
+    "`retry: {perTryTimeout: 1s, retryOn: [timeout, reset, 5xx]}`: each try has so much time to begin its answer.",
+    route={
+        "retry": RetrySpec(per_try_timeout=1_000, conditions=("timeout", "reset", "5xx")),
+    },
+    timed=True,
+)
+OF_PER_TRY = (
+    Row(
+        "stalls before the answer, once, GET", "at=head do=stall first=1", "200",
+        method="GET", executed=2, abandoned=1, counts={"retries attempt-timeout": 1},
+    ),
+    Row("the answer's body is slow", "at=body pace=10 size=150", "200"),
+    Row(
+        "reset before the answer, once, GET", "at=head do=reset first=1", "200",
+        method="GET", executed=2, counts={"retries upstream-closed": 1},
+    ),
+    Row(
+        "reset before the answer, once, POST", "at=head do=reset first=1", "upstream-closed",
+        counts={"retries_skipped not-idempotent": 1},
+    ),
+    Row(
+        "answers 500, once, GET", "status=500 first=1", "200",
+        method="GET", executed=2, counts={"retries 500": 1},
+    ),
+)  # fmt: skip
+
 BUDGET = Policy(
     "budget",
     "`retryConstraint: {budget: {percent: 0}, minRetryRate: {count: 1, interval: 1h}}`: one, and no more.",
@@ -262,6 +290,23 @@ OF_BREAKER = (
     ),
 )  # fmt: skip
 
+SLOW_CALLS = Policy(
+    "slow calls",
+    "`circuitBreaker: {minRequests: 3, failurePercent: 0, slowCallPercent: 50, slowCallThreshold: 300ms}`:"
+    " slowness is a failure, too.",
+    cluster={
+        "breaker": CircuitBreakerSpec(
+            min_requests=3, failure_percent=None, slow_percent=50.0, slow_threshold=300
+        )
+    },
+)
+OF_SLOW_CALLS = (
+    Row(
+        "three have been slow", "", "circuit-open",
+        before=("late=600",) * 3, executed=0, counts={"circuit_breaker_transitions open": 1},
+    ),
+)  # fmt: skip
+
 LIMITS = Policy(
     "limits",
     "`limits: {maxRequests: 1}`: no more than so much goes on at once.",
@@ -271,6 +316,18 @@ OF_LIMITS = (
     Row(
         "another request is under way", "", "overflow",
         beside="at=head do=stall", executed=0, counts={"overflows requests/cluster": 1},
+    ),
+)  # fmt: skip
+
+ENDPOINT_LIMITS = Policy(
+    "endpoint limits",
+    "`limits: {perEndpoint: {maxRequests: 1}}`: the same for each endpoint.",
+    cluster={"endpoint_limits": LimitsSpec(connections=1024, pending=1024, requests=1)},
+)
+OF_ENDPOINT_LIMITS = (
+    Row(
+        "another request is under way at the only one", "", "overflow",
+        beside="at=head do=stall", executed=0, counts={"overflows requests/endpoint": 1},
     ),
 )  # fmt: skip
 
@@ -360,6 +417,28 @@ OF_OUTLIERS = (
         "nobody listens at one of two endpoints: the 21st request", "", "200",
         before=("",) * 20, second="nobody",
         counts={"retries connect-failed": 1, "outlier_ejections consecutive-local-failures": 1},
+    ),
+)  # fmt: skip
+
+SERVER_ERRORS = Policy(
+    "server errors",
+    "`outlierDetection: {consecutive5xxErrors: 1}` and `loadBalancing: {algorithm: RoundRobin}`:"
+    " a 500 is one, where that is wanted.",
+    cluster={
+        "outliers": OutlierSpec(consecutive_5xx=1),
+        "balancing": LoadBalancingSpec(algorithm="round-robin"),
+    },
+)
+OF_SERVER_ERRORS = (
+    Row(
+        "one of two endpoints answers 500: the 21st request", "status=500 twin", "200",
+        lanes={"grpc": None}, before=("status=500 twin",) * 20, second="twin", elsewhere=(1,),
+        counts={"outlier_ejections consecutive-5xx": 1},
+    ),
+    Row(
+        "one of two endpoints answers UNKNOWN: the 21st call", "grpc=2 twin", "200",
+        lanes=GRPC_ONLY, before=("grpc=2 twin",) * 20, second="twin", elsewhere=(1,),
+        counts={"outlier_ejections consecutive-5xx": 1},
     ),
 )  # fmt: skip
 
@@ -670,14 +749,18 @@ MATRIX: tuple[tuple[Policy, tuple[Row, ...]], ...] = (
     (DEFAULTS, OF_DEFAULTS),
     (RETRIES, OF_RETRIES),
     (RETRIED_TIMEOUTS, OF_RETRIED_TIMEOUTS),
+    (PER_TRY, OF_PER_TRY),
     (BUDGET, OF_BUDGET),
     (TIMEOUT, OF_TIMEOUT),
     (ATTEMPT_TIMEOUT, OF_ATTEMPT_TIMEOUT),
     (IDLE, OF_IDLE),
     (DURATION, OF_DURATION),
     (BREAKER, OF_BREAKER),
+    (SLOW_CALLS, OF_SLOW_CALLS),
     (LIMITS, OF_LIMITS),
+    (ENDPOINT_LIMITS, OF_ENDPOINT_LIMITS),
     (OUTLIERS, OF_OUTLIERS),
+    (SERVER_ERRORS, OF_SERVER_ERRORS),
     (RATE_LIMIT, OF_RATE_LIMIT),
     (ABORT, OF_ABORT),
     (DELAY, OF_DELAY),
