@@ -186,6 +186,7 @@ class Authority:
             subject, asked = request.subject, request.extensions
         except (
             ValueError,
+            TypeError,  # of a name whose parts are of kinds that they cannot be of
             UnsupportedAlgorithm,
             InvalidSignature,
             x509.DuplicateExtension,
