@@ -270,7 +270,8 @@ def _asked(pieces: Iterable[bytes]) -> list[Any]:
     ]
     if session.closed and words and words[-1][0] == "closed":
         words.pop()  # the stream before the connection, or with it: that depends on when we write
-    return words
+    # … and who was first to reset a stream that both have reset.
+    return [("closed", bool(word[1])) if word[0] == "closed" else word for word in words]
 
 
 @target(ANSWERS)
