@@ -34,6 +34,7 @@ from meshproxy.backoff import Backoff
 from meshproxy.contract.discovery import SigningAnswer
 
 from . import signing_request, tls, x509
+from .signing_request import KeyAndRequest
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +86,7 @@ class Certificates:
         clock: Callable[[], float] = time.time,
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
         draw: Callable[[], float] = random.random,
+        make: Callable[[], Awaitable[KeyAndRequest]] = signing_request.make,
     ) -> None:
         self.identity = identity
         self.roots = ""
@@ -96,6 +98,7 @@ class Certificates:
         self._clock = clock
         self._pause = pause
         self._draw = draw
+        self._make = make
         self._certificate: Path | None = None
         self._key: Path | None = None
         self._facts: x509.Facts | None = None
@@ -381,7 +384,7 @@ class Certificates:
         if self._early is not None:
             self._install_early(*self._early)
         else:
-            pair = await self._first_pair() if not self.ready else await signing_request.make()
+            pair = await self._first_pair() if not self.ready else await self._make()
             answer = await sign(pair.csr)
             try:
                 self.install(pair.key, answer)
@@ -408,11 +411,11 @@ class Certificates:
     async def _first_pair(self) -> signing_request.KeyAndRequest:
         """Return what an earlier run, or attempt, has asked with; or a pair that is kept for the next."""
         if self._state is None:
-            return await signing_request.make()
+            return await self._make()
         path = private_file.directory(self._state) / _PENDING_FILE
         if (kept := private_file.read(path)) is not None:
             return signing_request.parse(kept)
-        pair = await signing_request.make()
+        pair = await self._make()
         private_file.write(path, (pair.key + pair.csr).encode("ascii"))
         return pair
 

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 
 @dataclass

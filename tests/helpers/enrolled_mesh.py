@@ -186,7 +186,7 @@ class EnrolledMesh:
         try:
             for name in ("door", "app"):
                 self._start(name)
-            await until(self.synced, 30)
+            await until(self.synced, 60)
             for port in self.admin.values():
                 await asyncio.to_thread(pair.until_ready, port, self._sidecars[0], lambda: "")
             async with await asyncio.start_server(self._serve, "127.0.0.1", self._mayfly_port):

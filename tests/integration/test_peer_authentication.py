@@ -114,7 +114,7 @@ def running(
 
 
 def until_ok(running: Shop, condition: Callable[[], bool], what: str) -> None:
-    running.mesh.until(condition, what, 20)
+    running.mesh.until(condition, what)
 
 
 @pytest.mark.parametrize("scope", SPECS)

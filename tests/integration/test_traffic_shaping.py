@@ -388,7 +388,7 @@ async def test_a_bad_mirror_is_nobodys_problem(tmp_path: Path, how: str) -> None
                     assert answer.body.decode() == hashlib.sha256(body).hexdigest()
                 assert real.hashes == [hashlib.sha256(body).hexdigest() for body in bodies]
                 known = {
-                    "dead": {"connect-failed"},
+                    "dead": {"connect-failed", "overflow"},
                     "stalled": {"overflow"},
                     "broken": {"upstream-closed", "overflow"},
                     "erring": {"5xx", "overflow"},
