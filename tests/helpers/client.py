@@ -26,6 +26,11 @@ class Response:
         return None
 
 
+def denial_in(response: Response) -> str:
+    """Return the id that a denied caller is told."""
+    return response.body.split(b"denial ")[1].split(b",")[0].decode()
+
+
 class Client:
     """One connection."""
 
