@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import logging
+import os
 import signal
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import uvloop
 
 from meshproxy import __version__
 from meshproxy.confinement import confine, warning_of_root
-from meshproxy.interpreter import advice
+from meshproxy.interpreter import SAID, advice
 from meshproxy.one_line import log_to_standard_error
 
 from . import config
@@ -61,7 +62,7 @@ def main(arguments: list[str] | None = None) -> int:
             logging.getLogger("control_plane").warning(warning)
         # It reports every change of a file, also of those in the state directory.
         logging.getLogger("watchfiles").setLevel(logging.WARNING)
-        if warning := advice(sys.version_info[:3]):
+        if SAID not in os.environ and (warning := advice(sys.version_info[:3])):
             logging.getLogger("control_plane").warning(warning)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_run(settings))

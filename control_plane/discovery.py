@@ -152,8 +152,13 @@ class Discovery:
     `revoked` are turned away.
 
     Attributes:
+<<<<<<< HEAD
         proxies: Every proxy that was connected since start, by workload.
         on_admitted: Told of the connection of each proxy that is let in.
+=======
+        proxies: Every proxy that was connected since start, by workload, as long as there is such a
+            workload.
+>>>>>>> main
     """
 
     def __init__(
@@ -209,6 +214,7 @@ class Discovery:
                 self._offer(stream, since, only_endpoints=not all_of_it)
                 # One proxy at a time: heartbeats and answers of the others get their turn.
                 await asyncio.sleep(0)
+            self._forget(*list(self.proxies))
 
     def _offer(self, stream: Stream, since: float, *, only_endpoints: bool) -> None:
         snapshot = self._snapshot(stream.proxy.workload)
@@ -232,6 +238,12 @@ class Discovery:
                 "no snapshot could be made for %s; it goes on with the last one", workload
             )
             return None
+
+    def _forget(self, *workloads: str) -> None:
+        """Of who has gone, keep nothing once there is no such workload any more."""
+        for workload in workloads:
+            if workload not in self._streams and self._identity_of(workload) is None:
+                self.proxies.pop(workload, None)
 
     def cut(self) -> None:
         """End the streams of identities that have been revoked."""
@@ -307,6 +319,7 @@ class Discovery:
                 del self._streams[workload]
                 stream.proxy.on_disconnect("The connection was closed.")
                 log.info("%s disconnected", workload)
+                self._forget(workload)
 
     def _admit(self, hello: Hello, client: Peer) -> Proxy:
         if hello.protocol != PROTOCOL:

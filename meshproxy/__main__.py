@@ -3,6 +3,7 @@
 import argparse
 import gc
 import logging
+import os
 import signal
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from meshproxy import __version__, descriptors, malloc
 from meshproxy.confinement import confine, warning_of_root
-from meshproxy.interpreter import advice
+from meshproxy.interpreter import SAID, advice
 from meshproxy.one_line import log_to_standard_error, one_line
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ def _run(path: Path, takeover: "Takeover", workers: int | None) -> int:
             bootstrap = with_workers(bootstrap, workers)
     except BootstrapError as error:
         return _said(error, 2)
-    if warning := advice(sys.version_info[:3]):
+    if SAID not in os.environ and (warning := advice(sys.version_info[:3])):
         logging.getLogger("meshproxy").warning(warning)
     malloc.tune()
     descriptors.set_aside()

@@ -922,8 +922,10 @@ class Exchange:
 
     def _hand_over(self) -> None:
         """From now on it is the app that takes its time: a slow client's says nothing about it."""
-        if self.admitted < inf:
-            self.admitted = self.surroundings.now()
+        if self.admitted < inf and self.shedding is not None:
+            now = self.surroundings.now()
+            self.shedding.handed_over(self.admitted, now)
+            self.admitted = now
 
     def _hold_early(self, early: list[bytes], data: bytes) -> None:
         """
@@ -972,7 +974,7 @@ class Exchange:
         if (head.status >= 400 or self.grpc_status not in _FINE) and self._ask_again(head):
             return
         if self.shedding is not None:
-            self.shedding.answered(head.status, self.grpc_status, now - self.admitted, now)
+            self.shedding.answered(head.status, self.grpc_status, self.admitted, now)
             self.admitted = inf
         if self.retry.hedge is not None:
             self._end_race()
@@ -1600,9 +1602,12 @@ class Exchange:
     def _leave(self, shedding: LoadShedding, now: float) -> None:
         """The app works on this request no more."""
         self.shedding = None
-        if self.admitted < inf and self.request_ended:
-            shedding.given_up(now - self.admitted, now)
-        shedding.release(now, self.caller.source)
+        if self.admitted < inf:
+            if self.request_ended:
+                shedding.given_up(self.admitted, now)
+            else:  # the app has not had all of it
+                shedding.forget(self.admitted)
+        shedding.release(self.caller.source)
 
     def _finish(self, flag: str) -> None:  # noqa: C901 - a part is a call
         self.done = True

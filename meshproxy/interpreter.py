@@ -2,10 +2,14 @@
 The Python that runs us: which patch levels have known holes that concern a proxy.
 
 Mutual TLS is the interpreter's own `ssl` module, so its holes are ours.  An old patch level still
-works, and many machines have no other; so it is a warning at start-up, not a refusal.
+works, and many machines have no other; so it is a warning at start-up, not a refusal.  Who starts
+many processes of ours says it once, and tells them so by a variable of their environment.
 """
 
 from typing import Final
+
+SAID: Final = "MESHPROXY_PYTHON_IS_KNOWN"
+"""Variable of the environment: whoever is responsible has been told."""
 
 CVES: Final = "CVE-2026-19445, CVE-2026-19553"
 

@@ -299,6 +299,7 @@ class Proxy:
             return 503, b"draining\n"
         if not self._configured:
             error = self._discovery.last_error if self._discovery else None
+            error = error or self._certificates.last_error  # without one, nothing is discovered
             return 503, f"no configuration yet{f': {error}' if error else ''}\n".encode()
         if not self._traffic.ready:
             return 503, b"not all workers are ready\n"

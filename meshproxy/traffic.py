@@ -43,7 +43,7 @@ log = logging.getLogger("meshproxy")
 SWEEP = 5.0
 """Seconds between two looks at connections that nobody needs any more."""
 
-MEMORY_LOOK = 0.5
+MEMORY_LOOK = 0.1
 """Seconds between two looks at how much memory is in use."""
 
 DRAIN_LOOK = 0.05

@@ -22,8 +22,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """
     Keep the tests with real processes of one file together on a worker of `pytest --dist loadgroup`.
 
-    They share what takes long to start: a mesh, a server that is not ours.  Two files at once are
-    as many as a small machine carries.
+    They share what takes long to start: a mesh, a server that is not ours.  xdist begins with the
+    groups; what needs no processes fills the gaps, and the end.
     """
     for item in items:
         if item.get_closest_marker("integration"):

@@ -1,6 +1,7 @@
 """The house rules that a machine can check: arrows, no I/O in the inner ring, tests that mirror code."""
 
 import ast
+import functools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -64,8 +65,13 @@ def sources(package: str) -> list[Path]:
     return sorted((ROOT / package).rglob("*.py"))
 
 
-def imports(path: Path) -> Iterator[str]:
-    """Yield the absolute names of all modules that `path` imports, also inside functions."""
+@functools.cache
+def imports(path: Path) -> tuple[str, ...]:
+    """Return the absolute names of all modules that `path` imports, also inside functions."""
+    return tuple(_imports(path))
+
+
+def _imports(path: Path) -> Iterator[str]:
     package = ".".join(path.relative_to(ROOT).parent.parts)
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):

@@ -106,7 +106,7 @@ def decide(snapshot: Snapshot, at: Behind, asked: Asked) -> Decision:
         by=by,
         policy=verdict.policy,
         rule=verdict.rule,
-        audited=verdict.audited,
+        audited=tuple(policy for policy, _ in verdict.audited),
         unmatched=tuple(_unmatched(specs, source, asked.head, asked.claims)),
         notes=tuple(notes),
     )

@@ -16,8 +16,8 @@ from control_plane.resources.gateway_api import (
     HTTPRoute,
     HTTPRouteFilter,
 )
+from control_plane.resources.meant import nearest
 from control_plane.resources.model import Service, ServicePort, Workload
-from control_plane.resources.schema import nearest
 from control_plane.store import State
 
 

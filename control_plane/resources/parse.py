@@ -12,6 +12,7 @@ import msgspec
 from . import document, schema
 from .document import Mapping, Node, Scalar
 from .finding import MOST, Finding, Path, dotted
+from .meant import nearest
 from .model import KINDS, Resource
 
 NOT_YET = frozenset(
@@ -152,7 +153,7 @@ def _model(node: Mapping, file: str, findings: list[Finding]) -> type[Resource] 
     elif kind not in kinds:
         report(
             "kind",
-            f'"{document.short(kind)}" is not a kind of resource, {schema.nearest(kind, kinds)}',
+            f'"{document.short(kind)}" is not a kind of resource, {nearest(kind, kinds)}',
         )
     elif not version:
         report("apiVersion", f"is missing, expected {kinds[kind][0]}")

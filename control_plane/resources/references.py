@@ -32,10 +32,10 @@ from .gateway_api import (
     ParentRef,
     Route,
 )
+from .meant import nearest
 from .model import Service, ServicePort
 from .parse import Source
 from .policies import FaultInjection, Policy, RateLimitPolicy
-from .schema import nearest
 
 Filter = HTTPRouteFilter | GRPCRouteFilter
 Policies = Mapping[str, Policy]

@@ -8,9 +8,8 @@ lets through, `convert` turns into the model, and would still refuse.
 As in a cluster, ``null`` is the same as leaving a field out.
 """
 
-import difflib
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -19,13 +18,12 @@ from msgspec import inspect
 from . import duration
 from .document import Mapping, Node, Scalar, Sequence, described
 from .finding import Path
+from .meant import nearest_field
 from .model import IGNORED
 
 Report = Callable[[Path, int, str], None]
 """Called with the path, the line and the message of each mismatch."""
 
-LONGEST_WORD = 100
-"""Characters of what may be a known word, misspelt: to compare takes time."""
 
 _MISSING: Any = object()
 _type_info = functools.cache(inspect.type_info)
@@ -36,19 +34,6 @@ def walk(node: Node, model: type[msgspec.Struct], report: Report) -> Any:
     Return `node` as plain data for `msgspec.convert`, without what does not fit; that is reported.
     """
     return _walk(node, _type_info(model), (), report)
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """Return a clause that names what was probably meant, or lists what there is."""
-    known = sorted(known)
-    word = word[:LONGEST_WORD]
-    close = difflib.get_close_matches(word, known, n=1)
-    if not close:
-        folded = [name for name in known if name.lower() == word.lower()]
-        close = folded[:1]
-    if close:
-        return f'did you mean "{close[0]}"?'
-    return f"expected one of {', '.join(known)}"
 
 
 def _walk(node: Node, info: inspect.Type, path: Path, report: Report) -> Any:
@@ -92,7 +77,7 @@ def _struct(node: Node, info: inspect.StructType, path: Path, report: Report) ->
             continue
         field = fields.get(key)
         if field is None:
-            report((*path, key), node.key_lines[key], f"unknown field, {nearest(key, fields)}")
+            report((*path, key), node.key_lines[key], f"unknown field, {nearest_field(key, info)}")
         elif _is_null(child) and not field.required:
             continue
         else:

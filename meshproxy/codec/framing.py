@@ -16,6 +16,7 @@ from typing import Final
 from meshproxy.message import CHUNKED, TUNNEL, Fields
 
 from . import MalformedError
+from .fields import LONGEST_CACHED
 
 UNTIL_CLOSE: Final = -2
 """Body of a response that ends with the connection (RFC 9112 section 6.3, rule 8)."""
@@ -110,6 +111,8 @@ def length_of(fields: Fields) -> int:
 
 @lru_cache(maxsize=512)  # 0.1 µs instead of 1 for a length that was seen lately
 def _one_length(text: bytes) -> int:
+    if len(text) > LONGEST_CACHED:
+        _one_length.cache_clear()  # others choose what is remembered: of long ones, never more than one
     return content_length([text])
 
 

@@ -27,6 +27,7 @@ from .fields import (
     CONTENT_LENGTH,
     EXPECT,
     HOST,
+    LONGEST_CACHED,
     MESH,
     TRACE,
     TRANSFER_ENCODING,
@@ -210,6 +211,8 @@ def check_expectation(expectations: list[bytes]) -> None:
 @lru_cache(maxsize=128)
 def _read_status_line(line: bytes) -> tuple[bool, int, bytes]:
     """Return whether the version is HTTP/1.0, the status and the reason (RFC 9112 section 4)."""
+    if len(line) > LONGEST_CACHED:
+        _read_status_line.cache_clear()  # others choose what is remembered: of long ones, never more than one
     version, code, reason = line[:9], line[9:12], line[12:]
     if version not in (b"HTTP/1.1 ", b"HTTP/1.0 ") or reason[:1] not in (b" ", b""):
         raise MalformedError("malformed-request", f"status line {line[:64]!r}")

@@ -24,7 +24,7 @@ from functools import lru_cache
 from typing import Final
 
 from . import MalformedError
-from .fields import is_token
+from .fields import LONGEST_CACHED, is_token
 
 WEBSOCKET: Final = b"websocket"
 KEY: Final = b"sec-websocket-key"
@@ -46,6 +46,8 @@ def read_protocols(lines: list[bytes]) -> bytes | None:
 
 @lru_cache(maxsize=64)
 def _protocols(value: bytes) -> bytes | None:
+    if len(value) > LONGEST_CACHED:
+        _protocols.cache_clear()  # others choose what is remembered: of long ones, never more than one
     relayed = []
     for member in value.split(b","):
         protocol = member.strip(b" \t")

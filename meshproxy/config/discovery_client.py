@@ -56,6 +56,8 @@ _ANSWER_WITHIN = 20.0
 # A mesh of thousands of services fits many times over; more is a plane gone mad.
 _LARGEST_UPDATE = 32 << 20
 _LARGEST_ANSWER = 256 << 10
+# X509_V_ERR_CERT_NOT_YET_VALID and X509_V_ERR_CERT_HAS_EXPIRED (openssl/x509_vfy.h).
+_NOT_NOW = (9, 10)
 # A connection that lived this long was a good one: the next failure starts from the shortest wait.
 _SETTLED = 5.0
 
@@ -326,6 +328,8 @@ class DiscoveryClient:
         if isinstance(error, ssl.SSLCertVerificationError):
             roots = "the trust bundle" if self._certificates.ready else self._plane.roots
             text = f"its certificate is not vouched for by {roots}: {error.verify_message}"
+            if error.verify_code in _NOT_NOW:
+                text += " by this machine's clock, which may be wrong"
         elif isinstance(error, ConnectionClosed):
             text = "the connection was lost"
         elif isinstance(error, TimeoutError):

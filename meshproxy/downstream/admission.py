@@ -38,8 +38,11 @@ MOST: Final = 20_000
 SHARE: Final = 0.8
 """Of all connections, for one listener; of the container's memory, for the process."""
 
-LOOK: Final = 0.25
+LOOK: Final = 0.1
 """Seconds for which a look at the memory holds."""
+
+TRIM: Final = 0.5
+"""Seconds between two requests to the allocator, each of which takes it some milliseconds."""
 
 _PAGE: Final = resource.getpagesize()
 _GROUPS: Final = (
@@ -92,6 +95,7 @@ class Admission:
         self._resident = resident or resident_memory
         self._trim = trim
         self._looked = -LOOK
+        self._trimmed = -TRIM
         self.in_use = 0
 
     def join(self, listener: Listener) -> None:
@@ -114,7 +118,8 @@ class Admission:
         if now - self._looked >= LOOK:
             self._looked = now
             self.in_use = self._resident()
-            if self.in_use > self.memory:
+            if self.in_use > self.memory and now - self._trimmed >= TRIM:
+                self._trimmed = now
                 self._trim()  # what the allocator only keeps must keep nobody out
                 self.in_use = self._resident()
         return self.in_use > self.memory

@@ -15,6 +15,7 @@ import ssl
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Protocol
+from weakref import WeakValueDictionary, ref
 
 from meshproxy.contract.resources import DestinationSpec, ListenerSpec, Mtls
 from meshproxy.contract.resources import Protocol as Spoken
@@ -87,7 +88,7 @@ class Caller:
     """
 
     __slots__ = (
-        "_connections", "_destination", "_statuses", "authorities", "direction", "guard", "hop",
+        "__weakref__", "_connections", "_destination", "_statuses", "authorities", "direction", "guard", "hop",
         "identity", "identity_field", "loops", "relays", "series", "source",
         "surroundings", "tcp_route", "virtual_host", "workload",
     )  # fmt: skip
@@ -126,19 +127,12 @@ class Caller:
         authorization = destination.authorization
         jwt = None if host is None or self.direction != "inbound" else host.jwt
         if authorization is not None and authorization.by_address:
-            at = partial(self._standing, authorization)
+            at = partial(_standing, self.identity, authorization)
             self.guard = Guard(destination.environment, self.source, None, jwt, at)
         else:
-            standing = None if authorization is None else self._standing(authorization)
+            standing = None if authorization is None else _standing(self.identity, authorization)
             if jwt is not None or (standing is not None and not standing.free):
                 self.guard = Guard(destination.environment, self.source, standing, jwt)
-        if self.guard is not None:
-            for relay in list(self.relays):
-                if self.guard.stop_connection(relay.downstream):
-                    relay.forbid()
-
-    def _standing(self, authorization: Authorization, address: str = "") -> Standing:
-        return authorization.standing(Source.of(self.identity, address))
 
     def new_series(self, route: str, service: str, version: str, protocol: str) -> Series:
         """Return what counts requests that share all this; `series` remembers it."""
@@ -179,15 +173,21 @@ class Caller:
         return environment.workload, service, version
 
 
+def _standing(identity: str | None, authorization: Authorization, address: str = "") -> Standing:
+    return authorization.standing(Source.of(identity, address))
+
+
 class _SeriesByLabels(dict[tuple[str, str, str, str], Series]):
     """What counts the requests of one caller; a dict, because every request asks it."""
 
     def __init__(self, caller: Caller) -> None:
         super().__init__()
-        self._caller = caller
+        self._caller = ref(caller)  # which has us, and shall go when nobody calls any more
 
     def __missing__(self, labels: tuple[str, str, str, str]) -> Series:
-        series = self[labels] = self._caller.new_series(*labels)
+        caller = self._caller()
+        assert caller is not None, "who asks is one of its exchanges"
+        series = self[labels] = caller.new_series(*labels)
         return series
 
 
@@ -208,7 +208,7 @@ class Destination:
     """
 
     __slots__ = (
-        "__weakref__", "_callers", "app_port", "authorities", "direction", "environment", "first_speaker", "hop",
+        "__weakref__", "_callers", "_stranger", "app_port", "authorities", "direction", "environment", "first_speaker", "hop",
         "loops", "mtls", "places", "port", "protocol", "tcp_route",
         "virtual_host",
     )  # fmt: skip
@@ -226,7 +226,9 @@ class Destination:
         self.places: Mapping[bytes, Destination] = {}
         self.first_speaker = FirstSpeaker()
         self.loops = LoopDetection(spec.direction, environment.workload)
-        self._callers: dict[str | None, Caller] = {}
+        # Those of whom there is a connection: identities come and go with every release.
+        self._callers: WeakValueDictionary[str, Caller] = WeakValueDictionary()
+        self._stranger: Caller | None = None  # nobody in particular, so always the same
         self.mtls: Mtls | None = spec.mtls
 
     def __repr__(self) -> str:
@@ -261,7 +263,7 @@ class Destination:
         self.virtual_host = virtual_host
         self.authorities = authorities
         self.tcp_route = tcp_route
-        for caller in self._callers.values():
+        for caller in self._everybody():
             caller.obey()
         now = self.authorization
         if now is not None and (before is None or now.specs != before.specs):
@@ -269,19 +271,28 @@ class Destination:
 
     def _end_forbidden(self) -> None:
         """
-        Other policies hold: end the streams that have no next request, and that they forbid.
+        Other policies hold: end what has no next request, and is forbidden by them.
 
         All exchanges of the process are looked through: that is rare, and keeping a list for each
         caller would be work for every request.
         """
-        callers = self._callers.values()
+        callers = self._everybody()
         guards = {id(caller): caller.guard for caller in callers if caller.guard is not None}
+        for relay in [relay for caller in callers for relay in caller.relays]:
+            guard = guards.get(id(relay.caller))
+            if guard is not None and guard.stop_connection(relay.downstream):
+                relay.forbid()
         for exchange in [one for one in self.environment.exchanges if one.lasting]:
             guard = guards.get(id(exchange.caller))
             if guard is None or exchange.done:
                 continue
             if number := guard.forbids(exchange.head, exchange.downstream):
                 exchange.on_forbidden(number)
+
+    def _everybody(self) -> list[Caller]:
+        """Return all who call."""
+        callers = list(self._callers.values())
+        return callers if self._stranger is None else [*callers, self._stranger]
 
     @property
     def authorization(self) -> Authorization | None:
@@ -300,6 +311,10 @@ class Destination:
 
     def caller(self, identity: str | None) -> Caller:
         """Return who calls: one object per proved identity, so that its counters are shared."""
+        if identity is None:
+            if self._stranger is None:
+                self._stranger = Caller(self, None)
+            return self._stranger
         caller = self._callers.get(identity)
         if caller is None:
             caller = self._callers[identity] = Caller(self, identity)

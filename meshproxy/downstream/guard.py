@@ -99,7 +99,7 @@ class Guard:
         if standing is None:
             return None
         verdict = standing.judge(head, claims)
-        self._audit(verdict)
+        self._audit(verdict, head)
         if verdict.allowed:
             return None
         self._environment.metrics.access_denied(verdict.policy)
@@ -133,16 +133,17 @@ class Guard:
         if standing is None:
             return False
         verdict = standing.judge_connection()
-        self._audit(verdict)
+        self._audit(verdict, None)
         if not verdict.allowed:
             environment = self._environment
             environment.metrics.access_denied(verdict.policy)
             environment.denials.note(self._source, policy=verdict.policy, rule=verdict.rule)
         return not verdict.allowed
 
-    def _audit(self, verdict: Verdict) -> None:
-        for policy in verdict.audited:
+    def _audit(self, verdict: Verdict, head: RequestHead | None) -> None:
+        for policy, rule in verdict.audited:
             self._environment.metrics.access_audited(policy)
+            self._environment.denials.audit(self._source, policy, rule, head)
 
     def _note(
         self, head: RequestHead, *, policy: str = "", rule: str = "", reason: str = ""

@@ -8,6 +8,8 @@ the longer it has not, the less likely it is that somebody misses it.  So, above
     at once              the allocator gives back what is free, and new connections are refused
     as long as it lasts  those are reset that have been stalled for longest, until enough would be free
                          to come down to nine tenths of the limit
+    an eighth above      the same without waiting for anybody to have stalled: those that hold most
+                         come next, for beyond that the kernel would end us all
 
 Refusing alone would not end: who holds much and reads nothing would keep everybody else out.
 
@@ -32,6 +34,9 @@ from meshproxy.multiplex import Link, Stream
 from .admission import Admission
 
 log = logging.getLogger("meshproxy.relief")
+
+URGENT: Final = 1.125
+"""Times the limit above which nobody is given time; nine tenths of a container, by default."""
 
 AIM: Final = 0.9
 """Share of the limit that is left in use; with less of a distance, the next one would be refused."""
@@ -99,9 +104,10 @@ class Relief:
     def _relieve(self, found: list[Holder], now: float) -> None:
         admission = self._admission
         excess = admission.in_use - admission.memory * AIM
+        patience = STALLED if admission.in_use <= admission.memory * URGENT else 0.0
         freed = cut = 0
-        for holder in sorted(found, key=lambda holder: self._seen[holder.side][1]):
-            if freed >= excess or now - self._seen[holder.side][1] < STALLED:
+        for holder in sorted(found, key=self._worth):
+            if freed >= excess or now - self._seen[holder.side][1] < patience:
                 break
             holder.cut()
             freed += holder.held
@@ -114,6 +120,10 @@ class Relief:
                 admission.in_use >> 20, admission.memory >> 20, cut, freed >> 10,
             )  # fmt: skip
         # What they held goes with the callbacks of this turn; the next look tells.
+
+    def _worth(self, holder: Holder) -> tuple[float, int]:
+        """Return what comes first: the longest stall, then the most bytes."""
+        return self._seen[holder.side][1], -holder.held
 
     # Who holds something --------------------------------------------------------------------------
 

@@ -34,6 +34,7 @@ from meshproxy.backoff import Backoff
 from meshproxy.contract.discovery import SigningAnswer
 
 from . import signing_request, tls, x509
+from .signing_request import KeyAndRequest
 
 log = logging.getLogger(__name__)
 
@@ -44,17 +45,23 @@ _IDENTITY_FILE = "identity.pem"
 _ROOTS_FILE = "roots.pem"
 _PENDING_FILE = "pending.pem"
 # A laptop that slept, or a clock that was set, is noticed within this many seconds.
-_LONGEST_NAP = 30.0
+_LONGEST_NAP = 5.0
 _WORRYING = 0.75
 """Share of a certificate's life after which a renewal that fails is more than a nuisance."""
 _TRIES = 20
 """A short life needs quick retries: the waits between them grow to this part of it."""
 _WAITS = (1.0, 15.0)
 """Bounds of the longest wait, in seconds."""
+_EARLY_TRIES = 40
+"""How often a certificate that is not valid by our clock is tried before another is asked for."""
 
 
 class CannotSign(Exception):  # noqa: N818 - a fact about the authority, not a fault of ours
     """No certificate was to be had; says why in one sentence."""
+
+
+class NotNowError(x509.CertificateError):
+    """A certificate is not valid at this time; that may be the clock's fault, and not the key's."""
 
 
 class Certificates:
@@ -79,6 +86,7 @@ class Certificates:
         clock: Callable[[], float] = time.time,
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
         draw: Callable[[], float] = random.random,
+        make: Callable[[], Awaitable[KeyAndRequest]] = signing_request.make,
     ) -> None:
         self.identity = identity
         self.roots = ""
@@ -90,6 +98,7 @@ class Certificates:
         self._clock = clock
         self._pause = pause
         self._draw = draw
+        self._make = make
         self._certificate: Path | None = None
         self._key: Path | None = None
         self._facts: x509.Facts | None = None
@@ -99,6 +108,7 @@ class Certificates:
         self._client: ssl.SSLContext | None = None
         self._trunk: ssl.SSLContext | None = None
         self._bulk: ssl.SSLContext | None = None
+        self._early: tuple[str, SigningAnswer, int] | None = None  # key, answer, tries left
         self.on_changed: Callable[[], None] = _nobody
         self._replaced = asyncio.Event()
         self._renewed = asyncio.Event()
@@ -331,14 +341,14 @@ class Certificates:
             )
         now = self._clock()
         if facts.not_after <= now:
-            raise x509.CertificateError(
-                f"the certificate of {self.identity} has expired, {now - facts.not_after:.0f} s ago"
-                " by this machine's clock"
+            raise NotNowError(
+                f"the certificate of {self.identity} has expired, {_span(now - facts.not_after)} ago"
+                " by this machine's clock, which may be wrong"
             )
         if facts.not_before > now:
-            raise x509.CertificateError(
+            raise NotNowError(
                 f"the certificate of {self.identity} is not valid yet, for"
-                f" {facts.not_before - now:.0f} s more by this machine's clock"
+                f" {_span(facts.not_before - now)} more by this machine's clock, which may be wrong"
             )
         return facts
 
@@ -371,31 +381,52 @@ class Certificates:
                 backoff.reset()
 
     async def _renew(self, sign: Sign) -> None:
-        pair = await self._first_pair() if not self.ready else await signing_request.make()
-        answer = await sign(pair.csr)
-        try:
-            self.install(pair.key, answer)
-        except x509.CertificateError:
-            self._forget_pair()  # with another key it may be better
-            raise
+        if self._early is not None:
+            self._install_early(*self._early)
+        else:
+            pair = await self._first_pair() if not self.ready else await self._make()
+            answer = await sign(pair.csr)
+            try:
+                self.install(pair.key, answer)
+            except NotNowError:
+                self._early = (pair.key, answer, _EARLY_TRIES)
+                raise
+            except x509.CertificateError:
+                self._forget_pair()  # with another key it may be better
+                raise
         self.renewals += 1
         left = self.not_after - self._clock()
         log.info("certificate of %s received, good for %.0f s", self.identity, left)
 
+    def _install_early(self, key: str, answer: SigningAnswer, tries: int) -> None:
+        """
+        Try again what was not valid by our clock: that may have been set right.
+
+        To ask again would use up the join token, and get what is no better.
+        """
+        self._early = (key, answer, tries - 1) if tries > 1 else None
+        self.install(key, answer)
+        self._early = None
+
     async def _first_pair(self) -> signing_request.KeyAndRequest:
         """Return what an earlier run, or attempt, has asked with; or a pair that is kept for the next."""
         if self._state is None:
-            return await signing_request.make()
+            return await self._make()
         path = private_file.directory(self._state) / _PENDING_FILE
         if (kept := private_file.read(path)) is not None:
             return signing_request.parse(kept)
-        pair = await signing_request.make()
+        pair = await self._make()
         private_file.write(path, (pair.key + pair.csr).encode("ascii"))
         return pair
 
     def _forget_pair(self) -> None:
         if self._state is not None:
             (self._state / _PENDING_FILE).unlink(missing_ok=True)
+
+
+def _span(seconds: float) -> str:
+    # Not finer than it matters: what is the same each time is logged once.
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
 
 
 def _nobody() -> None:

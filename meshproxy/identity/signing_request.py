@@ -8,7 +8,6 @@ it never enters the sidecar's memory.  The key crosses a pipe, and neither an ar
 environment, nor a file.
 """
 
-import asyncio
 import sys
 from typing import NamedTuple
 
@@ -38,6 +37,8 @@ async def make() -> KeyAndRequest:
     Raises:
         SigningRequestError: The child cannot be started, fails, or takes too long.
     """
+    import asyncio  # in here, for the child has no use for it, and a third of its life would be this
+
     try:
         child = await asyncio.create_subprocess_exec(
             *(sys.executable, "-P", __file__),

@@ -95,13 +95,13 @@ class Verdict(NamedTuple):
     Attributes:
         policy: ``namespace/name``; empty where no rule matched.
         rule: Its name, or its number.
-        audited: Policies that would have denied, if they were not `audit`.
+        audited: Policies that would have denied, if they were not `audit`, each with its rule.
     """
 
     allowed: bool
     policy: str = ""
     rule: str = ""
-    audited: tuple[str, ...] = ()
+    audited: tuple[tuple[str, str], ...] = ()
 
 
 ALLOWED: Final = Verdict(allowed=True)
@@ -178,7 +178,9 @@ class Standing:
         """
         paths = readings(head.path)
         audited = tuple(
-            left.policy for left in self._audit if left.matches(head, paths, claims, any)
+            (left.policy, left.rule)
+            for left in self._audit
+            if left.matches(head, paths, claims, any)
         )
         for left in self._deny:
             if left.matches(head, paths, claims, any):
@@ -192,7 +194,7 @@ class Standing:
 
     def judge_connection(self) -> Verdict:
         """Decide about a connection on which no requests can be told apart."""
-        audited = tuple(left.policy for left in self._audit)
+        audited = tuple((left.policy, left.rule) for left in self._audit)
         for left in self._deny:
             return Verdict(False, left.policy, left.rule, audited)
         if self._allow is None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from bench.programs import MissingError, find, version
 from tests.helpers.ports import free_port
 
-STARTING = 20.0
+STARTING = 60.0
 
 _NGINX = """\
 daemon off;

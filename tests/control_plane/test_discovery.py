@@ -486,3 +486,16 @@ async def test_an_unexpected_error_in_one_snapshot_leaves_the_others_served(tmp_
             wanted = plane.want("default/reviews", mesh(1234, "z"))
             await until(lambda: neighbour.client.snapshot == wanted)
             assert sidecar.client.connected
+
+
+async def test_what_is_no_workload_any_more_is_forgotten(tmp_path: Path) -> None:
+    """Pods have a new name each: what is kept of them must not grow with every release."""
+    async with Plane(tmp_path / "plane", free_port()).running() as plane:
+        plane.want(WORKLOAD, mesh())
+        sidecar = await joined(plane, tmp_path / "sidecar")
+        async with sidecar.running():
+            await until(lambda: synced(plane, WORKLOAD))
+        await until(lambda: plane.discovery.proxies[WORKLOAD].state is State.DISCONNECTED)
+        del plane.identities[WORKLOAD]
+        plane.discovery.changed()
+        await until(lambda: not plane.discovery.proxies)

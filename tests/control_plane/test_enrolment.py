@@ -1,4 +1,5 @@
 import asyncio
+import logging
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -56,8 +57,11 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Desk:
     return Desk(tmp_path_factory.mktemp("desk"))
 
 
-async def test_a_token_gets_the_identity_that_the_workload_is_entitled_to(tmp_path: Path) -> None:
+async def test_a_token_gets_the_identity_that_the_workload_is_entitled_to(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """Neither the request nor the token chooses the name: the workload's service account does."""
+    caplog.set_level(logging.INFO)
     desk = Desk(tmp_path)
     token, _expires = desk.tokens.issue(WORKLOAD, CATALOG)
     answer = await desk.ask(token)
@@ -65,6 +69,8 @@ async def test_a_token_gets_the_identity_that_the_workload_is_entitled_to(tmp_pa
     assert answer.identity == str(CATALOG)
     assert answer.roots
     assert desk.count("signed") == 1
+    assert f"certificate of {CATALOG} signed for {WORKLOAD}" in caplog.text
+    assert token not in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -80,14 +86,19 @@ async def test_a_token_gets_the_identity_that_the_workload_is_entitled_to(tmp_pa
     ],
 )
 async def test_a_refusal_says_why_and_whether_to_come_again(
-    asked: dict[str, str], code: str, retry: bool, desk: Desk
+    asked: dict[str, str],
+    code: str,
+    retry: bool,
+    desk: Desk,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """A stable code, a sentence, and a count."""
+    """A stable code, a sentence, a count, and a line of the log."""
     answer = await desk.ask(**asked)  # type: ignore[arg-type]
     assert isinstance(answer, Refused)
     assert (answer.code, answer.retry) == (code, retry)
     assert answer.reason.endswith(".")
     assert desk.count(code) == 1
+    assert f"({code})" in caplog.text
 
 
 async def test_a_replay_is_refused_logged_and_counted(

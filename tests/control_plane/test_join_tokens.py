@@ -1,3 +1,4 @@
+import hmac
 import logging
 import stat
 from pathlib import Path
@@ -76,6 +77,27 @@ async def test_a_token_lives_an_hour(tmp_path: Path) -> None:
     with pytest.raises(NotAttested, match="token-unknown"):
         await tokens.attest(claim(token))
     assert len(JoinTokens(tmp_path / "tokens.json", clock)) == 0
+
+
+async def test_only_a_comparison_in_constant_time_decides(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Were there another way to find a token, its time would tell how much of a guess is right."""
+    tokens = JoinTokens(tmp_path / "tokens.json")
+    token, _expires = tokens.issue("default/catalog-v1", CATALOG)
+    compared: list[str] = []
+
+    def never(_kept: str, presented: str) -> bool:
+        compared.append(presented)
+        return False
+
+    with monkeypatch.context() as patched:
+        patched.setattr(hmac, "compare_digest", never)
+        with pytest.raises(NotAttested):
+            await tokens.attest(claim(token))
+    assert len(compared) == 1
+    assert token not in compared  # nor is it the token itself that is compared
+    await tokens.attest(claim(token))
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,14 @@ import ssl
 import stat
 import warnings
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import web
+from cryptography.x509 import IPAddress
 from joserfc import jws
 from joserfc.jwk import ECKey, OctKey
 
@@ -24,7 +26,7 @@ from control_plane.resources.collection import choose, examine, state_of
 from control_plane.store import State
 from meshproxy.message import RequestHead, field
 from meshproxy.policies.jwt import InvalidToken, Jwt
-from tests.helpers.certificates import TestAuthority, key_pem
+from tests.helpers.certificates import TestAuthority, key_pem, write
 from tests.helpers.mesh import TRUST, workload
 from tests.helpers.plane import until
 
@@ -215,6 +217,40 @@ async def test_what_is_no_key_set_changes_nothing(
         assert set(server.asked) == {"/keys"}
 
 
+@pytest.mark.parametrize(
+    ("piece", "said"),
+    [(b" ", "was not answered within 0.5 s"), (b" " * 65536, "larger than 1 MiB")],
+)
+async def test_an_answer_without_an_end_is_given_up(
+    piece: bytes, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Drop by drop it takes the time that there is, at full speed the room; others do not wait for it."""
+    monkeypatch.setattr("control_plane.key_sets.WITHIN", 0.5)
+
+    async def endless(request: web.Request) -> web.StreamResponse:
+        answer = web.StreamResponse()
+        await answer.prepare(request)
+        with suppress(ConnectionError):
+            while True:
+                await answer.write(piece)
+                await asyncio.sleep(0.01)
+        return answer
+
+    async with serving(endless) as host, issuer() as server:
+        mesh = state(
+            policy(f"jwksUri: 'http://{host}/keys'", f"'{host}', '{server.host}'").replace(
+                "jwtRules: [", f"jwtRules: [{{issuer: good, jwksUri: 'http://{server.host}/k'}}, "
+            ),
+            tmp_path,
+        )
+        sets = key_sets(tmp_path)
+        sets.follow(mesh)
+        async with running(sets):
+            await until(lambda: ("default/users", "good") in sets.known)
+            await until(lambda: any(said in finding.message for finding in sets.findings()))
+            assert NAME not in sets.known
+
+
 async def test_a_redirect_to_another_host_reaches_nobody(tmp_path: Path) -> None:
     """An allowed host cannot lend us to one that is not."""
     async with issuer() as server, issuer() as inside:
@@ -268,6 +304,31 @@ async def test_https_is_checked(tmp_path: Path) -> None:
             assert "certificate is not right" in finding.message
             assert "no token of this issuer is right until then" in finding.message
             assert made.asked == {}
+
+
+async def test_old_versions_of_tls_give_no_keys(tmp_path: Path, monkeypatch: Any) -> None:
+    """1.2 is the least, also of a server whose certificate is right."""
+    authority = TestAuthority("keys")
+    (tmp_path / "root.pem").write_text(authority.pem)
+    address = IPAddress(ip_address("127.0.0.1"))
+    own = write(tmp_path / "own.pem", *authority.leaf(address))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "root.pem"))
+    ours = ssl.create_default_context()  # as aiohttp's, which is made when that is imported
+    for newest, given in ((ssl.TLSVersion.TLSv1_1, False), (ssl.TLSVersion.TLSv1_2, True)):
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(own)
+        context.set_ciphers("ALL:@SECLEVEL=0")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            context.minimum_version = ssl.TLSVersion.TLSv1
+            context.maximum_version = newest
+        async with serving(Issuer().handle, context) as host:
+            mesh = state(policy(f"jwksUri: 'https://{host}/keys'", host), tmp_path)
+            sets = key_sets(tmp_path / newest.name, tls=ours)
+            sets.follow(mesh)
+            async with running(sets):
+                await until(lambda: not sets.awaited())  # noqa: B023
+            assert bool(sets.known) is given
 
 
 async def test_a_restart_keeps_good_keys(tmp_path: Path) -> None:

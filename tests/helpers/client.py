@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 
 @dataclass
@@ -24,6 +24,11 @@ class Response:
             if key.lower() == name.lower():
                 return value.strip()
         return None
+
+
+def denial_in(response: Response) -> str:
+    """Return the id that a denied caller is told."""
+    return response.body.split(b"denial ")[1].split(b",")[0].decode()
 
 
 class Client:

@@ -10,9 +10,10 @@ A mesh whose certificates can be watched closely: the control plane runs in the 
 import asyncio
 import contextlib
 import json
+import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,7 @@ class EnrolledMesh:
         lifetime: int,
         apps: dict[int, int],
         log_level: str = "info",
+        environments: Mapping[str, Mapping[str, str]] | None = None,
         settings: dict[str, Any] | None = None,
     ) -> None:
         self._settings = settings or {}
@@ -129,6 +131,7 @@ class EnrolledMesh:
         self.admin = {name: free_port() for name in ("door", "app")}
         self._mayfly_port = free_port()
         self._log_level = log_level
+        self._environments = environments or {}
         placements = Placements(
             workloads={
                 "default/door": Placement(
@@ -183,7 +186,7 @@ class EnrolledMesh:
         try:
             for name in ("door", "app"):
                 self._start(name)
-            await until(self.synced, 30)
+            await until(self.synced, 60)
             for port in self.admin.values():
                 await asyncio.to_thread(pair.until_ready, port, self._sidecars[0], lambda: "")
             async with await asyncio.start_server(self._serve, "127.0.0.1", self._mayfly_port):
@@ -221,6 +224,11 @@ class EnrolledMesh:
     async def _obey(self, _snapshot: Snapshot) -> None:
         """It knows what to do by itself."""
 
+    def settings(self, name: str) -> dict[str, Any]:
+        """Return the bootstrap of a workload's sidecar, with a new token."""
+        settings: dict[str, Any] = json.loads(bootstrap.encode(self._bootstrap(name)))
+        return settings
+
     def _bootstrap(self, name: str) -> Bootstrap:
         assert self.plane.ports is not None
         self.give_token(name)
@@ -240,7 +248,7 @@ class EnrolledMesh:
         )
 
     def _start(self, name: str) -> None:
-        settings = json.loads(bootstrap.encode(self._bootstrap(name))) | self._settings
+        settings = self.settings(name) | self._settings
         settings["admin"]["port"] = self.admin[name]
         path = self.directory / f"{name}.json"
         path.write_text(json.dumps(settings))
@@ -252,6 +260,7 @@ class EnrolledMesh:
                         *("--log-level", self._log_level),
                     ],
                     stderr=log,
+                    env={**os.environ, **self._environments.get(name, {})},
                 )
             )
 
@@ -316,9 +325,13 @@ class EnrolledMesh:
 
 @contextlib.asynccontextmanager
 async def enrolled_mesh(
-    directory: Path, lifetime: int, log_level: str = "info", **settings: Any
+    directory: Path,
+    lifetime: int,
+    log_level: str = "info",
+    environments: Mapping[str, Mapping[str, str]] | None = None,
+    **settings: Any,
 ) -> AsyncIterator[EnrolledMesh]:
-    """Run it all."""
+    """Run it all; `environments` are more variables for a sidecar's process, by its name."""
     server = grpc.aio.server()
     server.add_generic_rpc_handlers((_Talk(),))
     calls = server.add_insecure_port("127.0.0.1:0")
@@ -329,7 +342,7 @@ async def enrolled_mesh(
             await asyncio.start_server(_echo, "127.0.0.1", 0) as lines,
         ):
             apps = {8080: web.port, 9000: calls, 7000: lines.sockets[0].getsockname()[1]}
-            made = EnrolledMesh(directory, lifetime, apps, log_level, settings)
+            made = EnrolledMesh(directory, lifetime, apps, log_level, environments, settings)
             async with made.running() as mesh:
                 yield mesh
     finally:

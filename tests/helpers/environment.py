@@ -20,7 +20,7 @@ from meshproxy.timer_wheel import TimerWheel
 from meshproxy.upstream.pool import Pool
 
 
-async def until(condition: Callable[[], object], seconds: float = 5.0) -> None:
+async def until(condition: Callable[[], object], seconds: float = 30.0) -> None:
     """Wait until `condition` holds; it is asked again after each turn of the loop."""
     async with asyncio.timeout(seconds):
         while not condition():

@@ -10,7 +10,7 @@ from hyperframe.frame import RstStreamFrame
 
 from tests.helpers.http2 import Headers, Heard, Wire
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 WINDOW = 1 << 20
 FRAME = 16384
 

@@ -25,7 +25,7 @@ from tests.helpers.certificates import TestAuthority
 from tests.helpers.ports import free_port
 
 DOMAIN = "test.mesh"
-STARTING = 20.0
+STARTING = 60.0
 
 
 def spiffe(account: str) -> str:

@@ -34,7 +34,7 @@ CATALOG = SpiffeId.of(TRUST_DOMAIN, "default", "catalog")
 REVIEWS = SpiffeId.of(TRUST_DOMAIN, "default", "reviews")
 
 
-async def until(condition: Callable[[], object], seconds: float = 10.0) -> None:
+async def until(condition: Callable[[], object], seconds: float = 30.0) -> None:
     """Wait until `condition` holds; it is asked again after each turn of the loop."""
     async with asyncio.timeout(seconds):
         while not condition():

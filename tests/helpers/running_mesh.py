@@ -171,7 +171,7 @@ class RunningMesh:
                     return
             if time.monotonic() > deadline:
                 raise AssertionError(f"waited {patience} s for {what}:\n{self.output()[-4000:]}")
-            time.sleep(0.02)
+            time.sleep(0.05)
 
     def synced(self) -> bool:
         proxies = self.api("/api/v1/proxies")
@@ -311,7 +311,7 @@ async def _ask_on(client: Client, result: Load, *, once: bool) -> None:
             result.answers.append((result.now(), response.body))
         else:
             result.failures.append(f"{result.now():.2f} s: {response.status} {response.body!r}")
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0.03)
         if once:
             return
 

@@ -108,7 +108,7 @@ async def _ask(client: Client, load: Steady, kind: str) -> bool:
         load.failed(kind, response)
         return False
     load.succeeded(kind)
-    await asyncio.sleep(0.005)
+    await asyncio.sleep(0.01)
     return response.header("connection") != "close"
 
 

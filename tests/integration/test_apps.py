@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import http.client
 import json
-from collections.abc import AsyncIterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,63 +15,54 @@ from tests.helpers.running_mesh import RunningMesh, shop
 pytestmark = pytest.mark.integration
 
 
-@contextlib.asynccontextmanager
-async def running(directory: Path) -> AsyncIterator[RunningMesh]:
-    mesh = RunningMesh(directory, shop())
-    await asyncio.to_thread(mesh.__enter__)
-    try:
+@pytest.fixture(scope="module")
+def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningMesh]:
+    with RunningMesh(tmp_path_factory.mktemp("mesh"), shop()) as mesh:
         yield mesh
-    finally:
-        await asyncio.to_thread(mesh.__exit__)
 
 
-async def test_apps_reach_each_other_by_proxy_and_by_port(tmp_path: Path) -> None:
+async def test_apps_reach_each_other_by_proxy_and_by_port(mesh: RunningMesh) -> None:
     """HTTP_PROXY and <SERVICE>_SERVICE_HOST/_PORT both lead there, as the app's own identity."""
-    async with running(tmp_path) as mesh:
-        door = mesh.door("catalog-v1")
-        environment = json.loads((await get(door, "/env")).body)
-        service = environment["CATALOG_V2_SERVICE_HOST"], environment["CATALOG_V2_SERVICE_PORT"]
-        expected = b"catalog-v2 called by By=spiffe://test.mesh/ns/default/sa/catalog;"
+    door = mesh.door("catalog-v1")
+    environment = json.loads((await get(door, "/env")).body)
+    service = environment["CATALOG_V2_SERVICE_HOST"], environment["CATALOG_V2_SERVICE_PORT"]
+    expected = b"catalog-v2 called by By=spiffe://test.mesh/ns/default/sa/catalog;"
 
-        assert environment["HTTP_PROXY"] == environment["http_proxy"]
-        assert "catalog" not in environment.get("NO_PROXY", "")
-        for url in ("http://catalog-v2/", f"http://{service[0]}:{service[1]}/"):
-            answer = await get(door, f"/call?{url}")
-            assert answer.status == 200, answer
-            assert answer.body.startswith(expected), answer.body
-            assert answer.body.endswith(b"URI=spiffe://test.mesh/ns/default/sa/catalog")
+    assert environment["HTTP_PROXY"] == environment["http_proxy"]
+    assert "catalog" not in environment.get("NO_PROXY", "")
+    for url in ("http://catalog-v2/", f"http://{service[0]}:{service[1]}/"):
+        answer = await get(door, f"/call?{url}")
+        assert answer.status == 200, answer
+        assert answer.body.startswith(expected), answer.body
+        assert answer.body.endswith(b"URI=spiffe://test.mesh/ns/default/sa/catalog")
 
 
-async def test_a_returning_control_plane_sends_only_what_changed(tmp_path: Path) -> None:
+async def test_a_returning_control_plane_sends_only_what_changed(mesh: RunningMesh) -> None:
     """Proxies say what they hold; when nothing differs, nothing is sent."""
-    async with running(tmp_path) as mesh:
-        before = mesh.control_plane()
-        before.kill()
+    before = mesh.control_plane()
+    before.kill()
 
-        def back() -> bool:
-            return mesh.control_plane().pid != before.pid and mesh.synced()
+    def back() -> bool:
+        return mesh.control_plane().pid != before.pid and mesh.synced()
 
-        await asyncio.to_thread(mesh.until, back, "the control plane to be back")
-        context = json.loads((mesh.run / "context.json").read_text())
-        token = Path(mesh.run, context["token_file"]).read_text().strip()
-        connection = http.client.HTTPConnection(context["api"].removeprefix("http://"), timeout=5)
-        with contextlib.closing(connection):
-            connection.request("GET", "/metrics", headers={"Authorization": f"Bearer {token}"})
-            metrics = connection.getresponse().read().decode()
-        [updates] = [
-            line
-            for line in metrics.splitlines()
-            if line.startswith("mesh_discovery_updates_total ")
-        ]
-        assert updates.split()[-1] == "0.0"
+    await asyncio.to_thread(mesh.until, back, "the control plane to be back")
+    context = json.loads((mesh.run / "context.json").read_text())
+    token = Path(mesh.run, context["token_file"]).read_text().strip()
+    connection = http.client.HTTPConnection(context["api"].removeprefix("http://"), timeout=5)
+    with contextlib.closing(connection):
+        connection.request("GET", "/metrics", headers={"Authorization": f"Bearer {token}"})
+        metrics = connection.getresponse().read().decode()
+    [updates] = [
+        line for line in metrics.splitlines() if line.startswith("mesh_discovery_updates_total ")
+    ]
+    assert updates.split()[-1] == "0.0"
 
 
-async def test_secrets_stay_in_private_files(tmp_path: Path) -> None:
+async def test_secrets_stay_in_private_files(mesh: RunningMesh) -> None:
     """Keys and tokens stand in files of mode 0600 alone: in no log, no output, no command line."""
-    async with running(tmp_path) as mesh:
-        family = mesh.family()
-        commands = "\n".join(" ".join(process.cmdline()) for process in family)
-        shown = await asyncio.to_thread(_reveals, mesh.run, mesh.output() + commands)
+    family = mesh.family()
+    commands = "\n".join(" ".join(process.cmdline()) for process in family)
+    shown = await asyncio.to_thread(_reveals, mesh.run, mesh.output() + commands)
     assert shown == []
 
 

@@ -21,7 +21,7 @@ from meshproxy.contract.authorization import (
     SourceSpec,
 )
 from meshproxy.contract.resources import Snapshot
-from tests.helpers.client import connect, get
+from tests.helpers.client import connect, denial_in, get
 from tests.helpers.http2 import GET, Wire
 from tests.helpers.origin import hello, origin
 from tests.helpers.pair import Pair, spiffe
@@ -127,7 +127,7 @@ async def test_a_denied_caller_learns_nothing(tmp_path: Path) -> None:
         response = await get(it.door, "/admin")
         assert response.status == 403
         assert response.header("x-mesh-refusal") == "access-denied"
-        number = response.body.split(b"denial ")[1].split(b")")[0].decode()
+        number = denial_in(response)
         async with asyncio.timeout(10):  # the log is written by a thread of its own
             while number not in await asyncio.to_thread(it.b.log):
                 await asyncio.sleep(0.02)
@@ -228,7 +228,7 @@ async def test_a_policy_holds_for_the_next_request_of_an_open_connection(tmp_pat
             mesh.write("policy.yaml", reading("DENY"))
             await becomes(403)
             denied = await get(mesh.door())
-            number = denied.body.split(b"denial ")[1].split(b")")[0].decode()
+            number = denial_in(denied)
             told = await asyncio.to_thread(mesh.meshctl, "explain", number)
             assert told.returncode == 0, told.stderr
             assert "default/reading" in told.stdout
@@ -238,6 +238,9 @@ async def test_a_policy_holds_for_the_next_request_of_an_open_connection(tmp_pat
             await becomes(403)
             mesh.write("policy.yaml", reading("AUDIT"))
             await becomes(200)
+            await becomes(200)  # the first may be one that was already allowed
+            line = "would be denied: 'GET catalog/' of spiffe://test.mesh/ns/default/sa/door"
+            await asyncio.to_thread(mesh.until, lambda: line in mesh.output(), "the audit's line")
             mesh.write("policy.yaml", reading("DENY").replace("DENY", "PERMIT"))
             await asyncio.to_thread(
                 mesh.until, lambda: len(mesh.api("/api/v1/status")["findings"]) == 1, "a finding"

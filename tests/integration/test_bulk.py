@@ -1,7 +1,7 @@
 """
 Much, by every protocol, both ways: it arrives as it was, and neither sidecar grows.
 
-`BULK_MIB=1024` in the environment passes a GiB up and a GiB down; 48 MiB otherwise, which is many
+`BULK_MIB=1024` in the environment passes a GiB up and a GiB down; 32 MiB otherwise, which is many
 times what there is room for on the way.  What counts is the greatest memory that a sidecar had
 meanwhile, not what it has left of it.
 """
@@ -31,7 +31,7 @@ from tests.integration.test_grpc import UNLIMITED
 from tests.integration.test_tcp import through
 
 MIB = 1 << 20
-MUCH = int(os.environ.get("BULK_MIB", "48"))
+MUCH = int(os.environ.get("BULK_MIB", "32"))
 LITTLE = 4
 GROWTH = 12 * MIB
 

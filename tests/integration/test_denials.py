@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.helpers.client import Client
+from tests.helpers.client import Client, denial_in
 from tests.helpers.enrolled_mesh import EnrolledMesh, enrolled_mesh
 from tests.helpers.plane import until
 
@@ -64,7 +64,7 @@ async def test_of_any_worker(tmp_path: Path) -> None:
                 await client.send(b"GET /secret HTTP/1.1\r\nHost: web\r\n\r\n")
                 response = await client.response()
                 if response.status == 403:
-                    number = response.body.split(b"denial ")[1].split(b")")[0].decode()
+                    number = denial_in(response)
                     port = writer.get_extra_info("sockname")[1]
                     denied[await asyncio.to_thread(process_of, mesh, port)] = number
                     return

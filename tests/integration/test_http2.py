@@ -369,7 +369,7 @@ async def test_a_client_is_told_when_its_sidecar_ends(tmp_path: Path) -> None:
         assert (await client.ask(GET).message()).status == "200"
         code = await asyncio.to_thread(pair.a.stop)
         assert code == 0
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(10):
             while len(client.goaways) < 2:
                 await asyncio.sleep(0.01)
         assert client.goaways == [(2**31 - 1, 0), (1, 0)]

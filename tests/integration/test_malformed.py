@@ -47,7 +47,7 @@ async def test_what_was_not_asked_for_answers_nobody(tmp_path: Path, later: bool
 
 async def _closed(sidecar: Sidecar) -> None:
     """Wait until the sidecar has closed its connection to the app."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(10):
         while True:
             [cluster] = await asyncio.to_thread(sidecar.get, "/clusters")
             if cluster["endpoints"][0]["connections"] == 0:

@@ -205,7 +205,7 @@ async def test_a_slow_hello_blocks_nobody(tmp_path: Path) -> None:
         for _ in range(100):
             slow = await stack.enter_async_context(connect(pair.inbound))
             await slow.send(b"\x16\x03\x01")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(9):
             for _ in range(20):
                 assert (await get(pair.outbound)).status == 200
         before = _cpu(pair.b)

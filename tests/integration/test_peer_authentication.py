@@ -36,6 +36,7 @@ spec: {SPEC}
 """
 OF_DB = "selector: {matchLabels: {app: db}}"
 SPECS = {
+    "mesh": "",  # the MeshConfig says it
     "namespace": "mtls: {mode: STRICT}",
     "workload": f"{OF_DB}, mtls: {{mode: STRICT}}",
     "port": f"{OF_DB}, mtls: {{mode: PERMISSIVE}}, portLevelMtls: {{3306: {{mode: STRICT}}}}",
@@ -114,12 +115,12 @@ def running(
 
 
 def until_ok(running: Shop, condition: Callable[[], bool], what: str) -> None:
-    running.mesh.until(condition, what, 20)
+    running.mesh.until(condition, what)
 
 
 @pytest.mark.parametrize("scope", SPECS)
 def test_strict_arrives(running: Shop, scope: str) -> None:
-    """By namespace, workload or port: plaintext ends, at once where it is opaque; mutual TLS goes on."""
+    """By mesh, namespace, workload or port: plaintext ends, at once where it is opaque; mutual TLS goes on."""
     mesh = running.mesh
     until_ok(running, lambda: running.page() == (200, None), "PERMISSIVE")
     with contextlib.ExitStack() as stack:
@@ -135,7 +136,10 @@ def test_strict_arrives(running: Shop, scope: str) -> None:
         [client] = [one for one in json.loads(told.stdout)["clients"] if one["open"]]
         assert (client["workload"], client["port"], client["open"]) == ("default/db", "3306", 1)
 
-        mesh.write("peers.yaml", POLICY.replace("{SPEC}", f"{{{SPECS[scope]}}}"))
+        if scope == "mesh":
+            mesh.write("mesh.yaml", MESH)
+        else:
+            mesh.write("peers.yaml", POLICY.replace("{SPEC}", f"{{{SPECS[scope]}}}"))
         assert is_over(stranger)
         assert talks(member)
         with running.stranger("db", 3306) as late:
@@ -145,11 +149,14 @@ def test_strict_arrives(running: Shop, scope: str) -> None:
             assert another.recv(100) == b"welcome\n"
         told = mesh.meshctl("plaintext", "db", "--window", "100ms")
         assert (told.returncode, SAFE in told.stdout) == (0, True)
-        if scope == "namespace":
+        if scope in ("mesh", "namespace"):
             until_ok(running, lambda: running.page() == (403, "mtls-required"), "STRICT")
         else:
             assert running.page() == (200, None)  # of the others nothing was said
-        (mesh.config / "peers.yaml").unlink()
+        if scope == "mesh":
+            mesh.write("mesh.yaml", FILES["mesh.yaml"])
+        else:
+            (mesh.config / "peers.yaml").unlink()
 
         def accepted() -> bool:
             with running.stranger("db", 3306) as again:

@@ -205,6 +205,30 @@ async def test_an_answer_that_is_not_wanted_and_never_ends_holds_nothing(tmp_pat
             assert metric(sidecar, "mesh_retries_total", reason="503") == 1
 
 
+async def test_kept_bodies_have_a_bound_together(tmp_path: Path) -> None:
+    """What passes it is sent once and answered as ever; that is counted, logged, and given back."""
+
+    async def swallow(conversation: Conversation) -> None:
+        await conversation.body()
+        await fail(conversation)
+
+    async with origin(swallow) as app:
+        spec = ClusterSpec(name="catalog", retry=THREE_TRIES, retry_budget=PLENTY)
+        sidecar, door = alone(tmp_path, spec, app.port)
+        sidecar.settings["limits"] = {"replay": 20_000}
+        with sidecar:
+            for size, tries in ((20_000, 3), (20_001, 1), (4_096, 3), (20_000, 3)):
+                app.requests.clear()
+                async with connect(door) as client:
+                    head = f"PUT / HTTP/1.1\r\nHost: catalog\r\nContent-Length: {size}\r\n\r\n"
+                    await client.send(head.encode() + b"x" * size)
+                    assert (await client.response()).status == 503
+                assert len(app.requests) == tries, size
+            assert metric(sidecar, "mesh_retries_skipped_total", reason="replay-memory") == 1
+            assert "mesh_replay_bytes 0.0" in sidecar.metrics()
+        assert "a retry was not made: replay-memory" in sidecar.log()
+
+
 async def test_one_failing_endpoint_of_two_is_hidden(tmp_path: Path) -> None:
     """The next attempt prefers the other."""
     async with origin(fail) as bad, origin(hello) as good:

@@ -108,6 +108,7 @@ async def test_a_certificate_that_cannot_be_renewed_ends_closed(
         said = await readiness("door", b"ready, degraded: certificate not renewed, it ends in ")
         assert b"127.0.0.1" in said
         assert (await get(mesh.doors["web"])).status == 200
+        assert b"mesh_certificate_renewal_overdue 1.0" in mesh.page("door", "/metrics")
 
         for name in ("door", "app"):
             await readiness(name, b"no valid certificate")

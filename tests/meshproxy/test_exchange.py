@@ -1522,7 +1522,7 @@ def test_a_switch_that_is_forbidden_before_its_answer_is_refused() -> None:
     scene.exchange.on_forbidden("5f0c")
     assert (scene.status, stream.words[-1]) == (403, "reset")
     said = body_of(scene)
-    assert said == b"Access denied. (access-denied, UAEX; denial 5f0c after attempt 1)\n"
+    assert said == b"Access denied. (access-denied, UAEX; denial 5f0c, sent once)\n"
     assert [code for _, _, code, _ in scene.first.judged] == ["downstream-closed"]
     assert scene.at_rest()
 

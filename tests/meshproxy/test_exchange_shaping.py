@@ -14,7 +14,7 @@ from meshproxy.contract.resources import (
 )
 from meshproxy.exchange import Exchange
 from meshproxy.message import TUNNEL, Field, RequestHead, ResponseHead, field, value_of
-from meshproxy.policies.load_shedding import LoadShedding
+from meshproxy.policies.load_shedding import MEASURE_SAMPLES, LoadShedding
 from meshproxy.policies.mirroring import MARK
 from meshproxy.routing.table import compile_virtual_host
 from tests.meshproxy.test_exchange import Client, FakeCluster, FakeEndpoint, Scene
@@ -371,7 +371,7 @@ def test_the_body_of_a_request_is_not_the_apps_time() -> None:
     """A client that sends slowly does not make the app look slow, whether it comes to an end or not."""
     for ends in (True, False):
         scene = Loaded(adaptive=True)
-        for _ in range(25):
+        for _ in range(MEASURE_SAMPLES):
             one = Loaded(adaptive=True)
             one.cluster.shedding = scene.app
             one.ask(b"POST", length=1)
@@ -384,6 +384,7 @@ def test_the_body_of_a_request_is_not_the_apps_time() -> None:
             else:
                 one.exchange.on_request_reset()
         assert scene.app.min_rtt == (pytest.approx(0.25) if ends else 0)
+        assert not scene.app._began_calm  # nobody is waited for that will not come
 
 
 def test_who_does_not_come_gives_up_his_place() -> None:
@@ -409,7 +410,7 @@ def test_who_does_not_come_gives_up_his_place() -> None:
 def test_latency_is_that_of_the_head() -> None:
     """A client that reads slowly does not make the app look slow."""
     scene = Loaded(adaptive=True)
-    for _ in range(25):
+    for _ in range(MEASURE_SAMPLES):
         one = Loaded(adaptive=True)
         one.cluster.shedding = scene.app
         one.ask()

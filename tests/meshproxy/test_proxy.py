@@ -309,7 +309,7 @@ async def test_a_drain_has_an_end(
             draining = asyncio.create_task(proxy.drain())
             if hurried:
                 proxy.hurry()
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(30):
                 await draining
             await proxy.stop()
             assert await client.rest() == b""

@@ -20,6 +20,7 @@ from control_plane.cli.local.logs import Console
 from control_plane.cli.local.process import Command, Groups, ManagedProcess, NotReadyError
 from control_plane.cli.local.reservation import ADDRESS
 from control_plane.cli.local.rundir import RunDirectory
+from meshproxy.interpreter import SAID
 
 NAME = "control-plane"
 ACCOUNT = "ns/mesh-system/sa/control-plane"
@@ -39,10 +40,15 @@ def own_program(module: str, *arguments: str) -> tuple[str, ...]:
 
 
 def own_environment(inherited: Mapping[str, str]) -> dict[str, str]:
-    """Return an environment in which our programs are found also when they are not installed."""
+    """
+    Return an environment in which our programs are found also when they are not installed.
+
+    What there is to say of the interpreter, `run` says: each of them has the same.
+    """
     root = str(Path(control_plane.__file__).parent.parent)
     path = [root, *filter(None, [inherited.get("PYTHONPATH")])]
-    return {**inherited, "PYTHONPATH": os.pathsep.join(path), "PYTHONUNBUFFERED": "1"}
+    ours = {"PYTHONPATH": os.pathsep.join(path), "PYTHONUNBUFFERED": "1", SAID: "1"}
+    return {**inherited, **ours}
 
 
 class LocalControlPlane:

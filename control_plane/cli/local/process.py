@@ -81,7 +81,7 @@ class ManagedProcess:
 
     Args:
         name: Under which its lines are shown, such as ``catalog-v1/app``.
-        prepare: Makes the command; may wait, and may raise `NotReadyError`.
+        prepare: Makes the command; may wait, and may raise `NotReadyError` or `OSError`.
         grace: Seconds between SIGTERM and SIGKILL.
         own: Whether it is one of our own programs, whose INFO lines are for the log file.
         on_group: Hears of the child's process group, before anything can go wrong with it.
@@ -151,10 +151,12 @@ class ManagedProcess:
                     self.name, f"did not stop within {self._grace:g} s: killed", trouble=True
                 )
                 _signal_group(self.pid, signal.SIGKILL)
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
-        self._task = None
-        self._log.close()
+        task, self._task = self._task, None
+        try:
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        finally:
+            self._log.close()
 
     def kill(self) -> None:
         """End it now, without a word: the user asked twice."""
@@ -170,6 +172,12 @@ class ManagedProcess:
                 command = await self._prepare()
             except NotReadyError as error:
                 ending = f"cannot start: {error}"
+            except OSError as error:  # a full disk, a directory that is gone: it may be mended
+                where = f"{error.filename}: " if error.filename else ""
+                ending = f"cannot start: {where}{error.strerror or error}"
+            except Exception as error:  # a mistake of ours must not end in silence
+                self._console.say(self.name, f"cannot start: {error!r}", trouble=True)
+                raise
             else:
                 self._waiting = False
                 self._spawned.clear()

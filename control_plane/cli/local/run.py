@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import resource
 import signal
+import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from control_plane.cli.local.rundir import RunDirectory
 from control_plane.cli.local.supervisor import Supervisor
 from control_plane.sources.files import FilesSource
 from control_plane.store import Store
+from meshproxy.interpreter import advice
 
 DESCRIPTORS = 16_384
 """Files that we may have open: each port that is held is one, each process four."""
@@ -63,6 +65,8 @@ async def run(
         enough.set()
 
     console.on_lost = enough.set
+    if console.echo and (warning := advice(sys.version_info[:3])):
+        console.announce(warning)  # once, and not by each process
     for number in SIGNALS:
         loop.add_signal_handler(number, asked_to_stop)
     try:

@@ -96,9 +96,13 @@ class PeakEwma(TwoChoices[E]):
         place = int(point)
         other = int((point - place) * self._others)
         first, second = endpoints[place], endpoints[other + 1 if other >= place else other]
-        fresh = self._now() - _FRESH
-        if first.measured > fresh and second.measured > fresh:
-            one, two = first.latency * (first.active + 1), second.latency * (second.active + 1)
+        now = self._now()
+        one, two = first.latency * (first.active + 1), second.latency * (second.active + 1)
+        one_at, two_at = first.measured, second.measured
+        if one_at > now - _FRESH and two_at > now - _FRESH:
+            return second if two < one else first
+        if one and two:  # of many endpoints each is asked rarely: `cost`, for equal weights
+            one, two = one * exp((one_at - now) / DECAY), two * exp((two_at - now) / DECAY)
             return second if two < one else first
         return self.better(first, second)
 

@@ -7,7 +7,7 @@ from control_plane.resources import model
 from control_plane.resources.document import read
 from control_plane.resources.fields import Duration, Period
 from control_plane.resources.finding import dotted
-from control_plane.resources.schema import nearest, walk
+from control_plane.resources.schema import walk
 from tests.helpers.mesh import messages
 
 
@@ -122,11 +122,6 @@ def test_what_does_not_fit(text: str, report: str) -> None:
 def test_all_mismatches_are_reported() -> None:
     """Not only the first."""
     assert len(found("choice: x\ncode: 1\nitems: [{number: a}, {numbers: 1}]\nflag: x")) == 6
-
-
-def test_nothing_near_lists_what_there_is() -> None:
-    """A word that resembles nothing gets the whole list."""
-    assert nearest("zzz", ["b", "a"]) == "expected one of a, b"
 
 
 def test_output_of_kubectl_is_accepted() -> None:

@@ -78,7 +78,7 @@ def test_a_request_authentication() -> None:
         (
             "AuthorizationPolicy",
             "rules: [{from: [{principals: [a]}]}]",
-            "spec.rules[0].from[0].principals: unknown field, expected one of source",
+            'spec.rules[0].from[0].principals: unknown field, did you mean "source.principals"',
         ),
         (
             "AuthorizationPolicy",

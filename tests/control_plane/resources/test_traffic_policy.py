@@ -41,7 +41,7 @@ def test_accepted(sections: str) -> None:
 @pytest.mark.parametrize(
     ("sections", "expected"),
     [
-        ("timeout: {}", 'timeout: unknown field, did you mean "timeouts"?'),
+        ("timeout: {}", 'timeout: unknown field, did you mean "timeouts" or '),
         (
             "timeouts: {request: 5 s}",
             'timeouts.request: "5 s" is not a duration, expected a duration such as 1h30m',

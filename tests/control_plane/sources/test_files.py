@@ -64,7 +64,7 @@ async def following(mesh: Mesh) -> AsyncIterator[Until]:
     mesh.store.subscribe(lambda _: changed.set())
 
     async def until(condition: Callable[[State], bool]) -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while not condition(mesh.store.state):
                 changed.clear()
                 await changed.wait()

@@ -2,9 +2,15 @@
 
 import pytest
 
-from meshproxy.codec import MalformedError
-from meshproxy.codec.framing import UNTIL_CLOSE, content_length, request_length, response_length
-from meshproxy.message import CHUNKED, TUNNEL
+from meshproxy.codec import MalformedError, framing
+from meshproxy.codec.framing import (
+    UNTIL_CLOSE,
+    content_length,
+    length_of,
+    request_length,
+    response_length,
+)
+from meshproxy.message import CHUNKED, TUNNEL, field
 
 NOTHING: list[bytes] = []
 
@@ -120,3 +126,11 @@ def test_bad_fields_are_refused_even_where_no_body_follows() -> None:
     """A HEAD response with two lengths is as untrustworthy as any other."""
     with pytest.raises(MalformedError):
         response_length(b"HEAD", 200, [b"5", b"6"], [], http10=False)
+
+
+def test_long_lengths_are_not_kept() -> None:
+    """Each of them is new, and as long as a head may be: what is remembered is not for others to fill."""
+    for number in range(100):
+        text = b", ".join([b"5"] * (9_000 + number))
+        assert length_of([field(b"Content-Length", text)]) == 5
+    assert framing._one_length.cache_info().currsize <= 1

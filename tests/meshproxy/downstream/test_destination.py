@@ -1,5 +1,6 @@
 """What a connection is meant for, and who makes it."""
 
+import gc
 from types import SimpleNamespace
 from typing import Any, NamedTuple, cast
 
@@ -153,6 +154,33 @@ async def test_a_policy_about_addresses_holds_for_connections_that_are_older(
     assert guard.stop(head, Client("198.51.100.1")) is None
     destination.obey(spec(), host(), NOBODY)
     assert destination.caller(PEER).guard is None
+
+
+async def test_who_has_gone_is_forgotten(environment: Environment) -> None:
+    """
+    Identities come and go with every release; those of whom there is a connection are kept.
+
+    Without a turn of the collector: a table of the dead would be as large as it is lazy.
+    """
+    destination = Destination(environment, spec())
+    there = AuthorizationRuleSpec(sources=(SourceSpec(ip_blocks=("192.0.2.0/24",)),))
+    deny = AuthorizationSpec(name="default/deny", action="deny", rules=(there,))
+    virtual = VirtualHostSpec(name="inbound", domains=("*",), authorization=(deny,))
+    destination.obey(spec(), compile_virtual_host(virtual, {}), NOBODY)
+    stays = destination.caller(PEER)
+    gc.disable()
+    try:
+        for number in range(20_000):
+            caller = destination.caller(f"{PEER}-{number}")
+            caller.series["all", "default/catalog", "v1", "http"].record(200, "-", 0.0)
+    finally:
+        gc.enable()
+    del caller
+    assert dict(destination._callers) == {PEER: stays}
+    stranger = destination.caller(None)
+    destination.obey(spec(), HOST, NOBODY)
+    assert (stays.virtual_host, stranger.virtual_host) == (HOST, HOST)
+    assert destination.caller(None) is stranger
 
 
 class Stream:

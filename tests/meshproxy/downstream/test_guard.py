@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import pytest
 from joserfc import jwt as tokens
 from joserfc.jwk import ECKey
 
@@ -78,7 +79,9 @@ def test_what_is_denied_is_counted_and_noted() -> None:
     ]
 
 
-def test_what_would_have_been_denied_is_counted() -> None:
+def test_what_would_have_been_denied_is_counted_and_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     """And passes."""
     environment = Environment()
     subject = guard(environment, policy("audit", ADMIN))
@@ -87,6 +90,8 @@ def test_what_would_have_been_denied_is_counted() -> None:
         'mesh_authorization_audited_total{policy="shop/audit"} 1.0'
     ]
     assert environment.denials.found() == []
+    assert "would be denied: 'GET shop/admin'" in caplog.text
+    assert "rule 'rule' of AUDIT AuthorizationPolicy shop/audit" in caplog.text
 
 
 def test_connections() -> None:

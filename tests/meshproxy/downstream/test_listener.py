@@ -488,7 +488,7 @@ async def test_closing_leaves_no_socket_behind(environment: Environment) -> None
             await until(lambda: listener.connections == 1)
             listener.close()
             await until(lambda: listener.connections == 0)
-            client.settimeout(2)
+            client.settimeout(30)
             with contextlib.suppress(ConnectionResetError):
                 assert client.recv(1) == b""
 

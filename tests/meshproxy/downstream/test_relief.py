@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from meshproxy.downstream.admission import LOOK, Admission
-from meshproxy.downstream.relief import AIM, COMPLAIN, LEAST, STALLED, Relief
+from meshproxy.downstream.relief import AIM, COMPLAIN, LEAST, STALLED, URGENT, Relief
 from meshproxy.flow import Connection
 from meshproxy.multiplex import Link
 
@@ -119,10 +119,19 @@ def test_who_has_stalled_longest_goes_first_and_no_more_than_needed() -> None:
     assert process.admission.room(process.listener) > 0
 
 
+def test_when_it_is_urgent_nobody_is_given_time() -> None:
+    """Whoever holds most goes, though all have only just come; and no more of them than needed."""
+    works = [Work(downstream=size << 20) for size in (5, 20, 10)]
+    process = Process(*(work.downstream for work in works), base=int(LIMIT * AIM) - (5 << 20))
+    assert process.resident() > LIMIT * URGENT
+    process.relief.look(process.now)
+    assert [work.broken_off for work in works] == [0, 1, 1]
+
+
 def test_who_moves_stays() -> None:
     """A slow download is not a stalled one; nor is one that has only just stopped."""
     slow, fresh = Side(MUCH), Side(MUCH)
-    process = Process(slow, fresh, base=LIMIT)
+    process = Process(slow, fresh, base=LIMIT - MUCH)
     for _ in range(20):
         slow.held -= 1
         fresh.held += 1

@@ -101,9 +101,14 @@ def test_deny_wins() -> None:
 def test_audit_only_tells() -> None:
     """What DENY would have stopped, beside what was decided."""
     told = standing(policy("audit", ADMIN), policy("allow", EVERYTHING, name="shop/all"))
-    assert told.judge(get("/admin")) == (True, "shop/all", "0", ("shop/audit",))
+    assert told.judge(get("/admin")) == (True, "shop/all", "0", (("shop/audit", "admin"),))
     assert told.judge(get("/other")) == (True, "shop/all", "0", ())
-    assert standing(policy("audit", ADMIN)).judge(get("/admin")) == (True, "", "", ("shop/audit",))
+    assert standing(policy("audit", ADMIN)).judge(get("/admin")) == (
+        True,
+        "",
+        "",
+        (("shop/audit", "admin"),),
+    )
 
 
 # Who ---------------------------------------------------------------------------------------------
@@ -347,7 +352,7 @@ def test_on_opaque_connections_doubt_denies() -> None:
     assert standing(policy("deny", ADMIN)).judge_connection()[:3] == (False, "shop/deny", "admin")
     stranger = policy("deny", rule(source=SourceSpec(principals=(STRANGER,))))
     assert standing(stranger).judge_connection().allowed
-    assert standing(policy("audit", ADMIN)).judge_connection().audited == ("shop/audit",)
+    assert standing(policy("audit", ADMIN)).judge_connection().audited == (("shop/audit", "admin"),)
 
 
 # Errors and properties ---------------------------------------------------------------------------

@@ -1,5 +1,8 @@
+from collections import deque
+from collections.abc import Callable
 from heapq import heappop, heappush
 from random import Random
+from statistics import stdev
 from typing import Any
 
 import pytest
@@ -14,6 +17,8 @@ from meshproxy.policies.load_shedding import (
     REMEASURE,
     WINDOW,
     LoadShedding,
+    Mean,
+    clipped,
 )
 
 
@@ -39,7 +44,7 @@ def test_steps() -> None:
     assert fill(app, "default") == 15
     assert fill(app, "critical") == 5
     assert app.admit("critical", 0.0) == "critical"
-    app.release(0.0)
+    app.release()
     assert app.admit("sheddable", 0.0) == "sheddable"
     assert app.admit("default", 0.0) == "default"
     assert app.admit("critical", 0.0) is None
@@ -68,7 +73,7 @@ def test_never_more_than_the_limit(events: list[Any]) -> None:
     for event in events:
         if event == "end":
             if app.active:
-                app.release(0.0)
+                app.release()
             continue
         before = app.active
         refused = app.admit(event, 0.0)
@@ -85,22 +90,57 @@ def test_workers_share() -> None:
 # How many ------------------------------------------------------------------------------------------
 
 
+Varies = Callable[[Random], float]
+
+
+def bimodal(share: float) -> Varies:
+    """Return what gives 1 or 100, scaled to a mean of 1; 100 to this share."""
+    mean = 1 + 99 * share
+    return lambda random: (100 if random.random() < share else 1) / mean
+
+
+VARYING: dict[str, Varies] = {
+    "uniform": lambda random: random.uniform(0.9, 1.1),
+    "exponential": lambda random: random.expovariate(1),
+    "lognormal, sigma 1": lambda random: random.lognormvariate(-0.5, 1),
+    "1 ms or 100 ms": bimodal(0.5),
+    "1 ms, every tenth 100 ms": bimodal(0.1),
+    "1 ms, every fiftieth 100 ms": bimodal(0.02),
+}
+"""How long an app works on a request."""
+
+varying = pytest.mark.parametrize("varies", VARYING.values(), ids=list(VARYING))
+
+
 class App:
     """
-    So many workers, each busy with one request for `work` seconds; the rest queue.
+    So many workers, each busy with one request for some `work` seconds; the rest queue.
 
     The requests come at random at `rate` per second, each with a criticality of its own.
+
+    Attributes:
+        work: The mean; how it varies says `varies`, which makes a work of mean 1.
+        busy: Seconds that workers have worked.
+        waited: Seconds from being let in to the answer, of all requests that were served.
+        limits: The limit at each request that came.
     """
 
-    def __init__(self, policy: LoadShedding, workers: int, work: float, seed: int = 5) -> None:
+    def __init__(
+        self,
+        policy: LoadShedding,
+        workers: int,
+        work: float,
+        seed: int = 5,
+        varies: Varies = lambda random: random.uniform(0.9, 1.1),
+    ) -> None:
         self.policy = policy
         self.workers = workers
         self.work = work
+        self.varies = varies
         self.now = 0.0
         self.random = Random(seed)
-        self.asked = {"critical": 0, "default": 0, "sheddable": 0}
-        self.served = dict.fromkeys(self.asked, 0)
-        self._queue: list[tuple[float, str]] = []
+        self.forget()
+        self._queue: deque[tuple[float, str]] = deque()
         self._busy: list[tuple[float, float, str]] = []  # ends, began, kind
         self._next = 0.0
 
@@ -110,25 +150,123 @@ class App:
         while self._next < until:
             if self._busy and self._busy[0][0] <= self._next:
                 self.now, began, kind = heappop(self._busy)
-                self.policy.answered(200, None, self.now - began, self.now)
-                self.policy.release(self.now)
+                self.policy.answered(200, None, began, self.now)
+                self.policy.release()
                 self.served[kind] += 1
+                self.waited += self.now - began
             else:
                 self.now = self._next
                 self._next += self.random.expovariate(rate)
                 wanted = self.random.choice(kinds)
                 self.asked[wanted] += 1
+                self.limits.append(self.policy.limit)
                 if self.policy.admit(wanted, self.now) is None:
                     self._queue.append((self.now, wanted))
             while self._queue and len(self._busy) < self.workers:
-                began, kind = self._queue.pop(0)
-                took = self.work * self.random.uniform(0.9, 1.1)
+                began, kind = self._queue.popleft()
+                took = self.work * self.varies(self.random)
+                self.busy += took
                 heappush(self._busy, (self.now + took, began, kind))
 
     def forget(self) -> None:
         """Count anew."""
-        self.asked = dict.fromkeys(self.asked, 0)
+        self.asked = {"critical": 0, "default": 0, "sheddable": 0}
         self.served = dict.fromkeys(self.asked, 0)
+        self.busy = self.waited = 0.0
+        self.since = self.now
+        self.limits: list[float] = []
+
+    @property
+    def used(self) -> float:
+        """What share of its workers' time has been put to use."""
+        return self.busy / (self.workers * (self.now - self.since))
+
+    @property
+    def slowness(self) -> float:
+        """How many times the mean work a request has taken, queue included."""
+        return self.waited / sum(self.served.values()) / self.work
+
+
+@varying
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_saturated_app_is_kept_busy_and_not_more(varies: Varies, seed: int) -> None:
+    """
+    However much its latency varies: at twice what it can do, nineteen twentieths of its 20 workers'
+    time are put to use, measurements included, and who is let in takes less than three times what the
+    work takes.  Nine tenths of the time the limit is between the workers and three and a half times
+    as many.
+    """
+    app = App(shedding(), 20, 0.02, seed, varies)
+    app.run(2, 500, ("default",))
+    app.run(6, 2_000, ("default",))
+    app.forget()
+    app.run(16, 2_000, ("default",))
+    limits = sorted(app.limits)
+    assert app.used >= 0.95
+    assert app.slowness <= 3
+    assert 20 <= limits[len(limits) // 20] <= limits[-len(limits) // 20] <= 70
+    assert app.served["default"] < 0.6 * app.asked["default"]
+
+
+@varying
+def test_an_app_that_bears_its_load_gets_it(varies: Varies) -> None:
+    """At seven tenths of what it can do, hardly anybody is turned away, but to measure."""
+    app = App(shedding(), 20, 0.02, 3, varies)
+    app.run(6, 700, ("default",))
+    app.forget()
+    app.run(16, 700, ("default",))
+    assert app.served["default"] >= 0.95 * app.asked["default"]
+
+
+@varying
+def test_after_an_overload_everybody_is_let_in_again(varies: Varies) -> None:
+    """Within a second or two."""
+    app = App(shedding(), 20, 0.02, 4, varies)
+    app.run(2, 500, ("default",))
+    app.run(8, 4_000, ("default",))
+    app.run(2, 500, ("default",))
+    app.forget()
+    app.run(10, 500, ("default",))
+    assert app.served["default"] >= 0.97 * app.asked["default"]
+
+
+@pytest.mark.parametrize("times", [2, 5])
+@pytest.mark.parametrize(
+    "varies",
+    [VARYING[name] for name in ("uniform", "lognormal, sigma 1", "1 ms or 100 ms")],
+    ids=["uniform", "lognormal", "bimodal"],
+)
+def test_an_app_that_turns_slower_is_measured_anew(varies: Varies, times: int) -> None:
+    """
+    Twice or five times as slow at twice its load: letting fewer in does not help, so that is no
+    queue, and the limit is back long before the next measurement would have been due.  (What is
+    missing of the time that is used goes into a further measurement.)
+    """
+    app = App(shedding(), 20, 0.02, 5, varies)
+    app.run(2, 500, ("default",))
+    app.run(12, 2_000, ("default",))
+    app.work *= times
+    app.run(REMEASURE / 4, 2_000 / times, ("default",))
+    app.forget()
+    app.run(10, 2_000 / times, ("default",))
+    assert app.used >= 0.8
+    assert app.slowness <= 3
+
+
+def test_the_mean_knows_how_sure_it_is() -> None:
+    """As statistics has it; of one, nothing is known."""
+    assert Mean([2.0]).error == 0
+    samples = [1.0, 2.0, 4.0, 9.0]
+    found = Mean(samples)
+    assert (found.count, found.mean) == (4, 4.0)
+    assert found.error == pytest.approx(stdev(samples) / 2)
+
+
+def test_a_few_slow_ones_do_not_outweigh_all_others() -> None:
+    """One in a hundred counts as twenty times the mean; what is no exception is not cut."""
+    assert clipped([1.0] * 99 + [10_000.0]).mean == pytest.approx(0.99 / 0.8, rel=0.05)
+    assert clipped([1.0] * 90 + [100.0] * 10).mean == pytest.approx(10.9)
+    assert clipped([1.0] * 3).mean == 1
 
 
 @pytest.mark.parametrize("workers", [6, 10, 40, 100])
@@ -211,8 +349,8 @@ def test_failures_are_no_samples() -> None:
     app = shedding()
     for turn in range(100):
         app.admit(None, 0.01 * turn)
-        app.answered(500, None, 0.000_1, 0.01 * turn)
-        app.release(0.01 * turn)
+        app.answered(500, None, 0.01 * turn, 0.01 * turn + 0.000_1)
+        app.release()
     assert app.min_rtt == 0
 
 
@@ -223,7 +361,7 @@ def test_given_up_requests_lower_the_limit() -> None:
     before, now = app.policy.limit, app.now
     for _ in range(200):
         now += 0.01
-        app.policy.given_up(1.0, now)
+        app.policy.given_up(now - 1.0, now)
     assert app.policy.limit < before / 2
 
 
@@ -242,7 +380,7 @@ def test_an_identity_that_calls_everything_critical_leaves_others_their_part() -
         pass
     assert app.admit("default", 0.0, "modest") == "default"
     for _ in range(8):
-        app.release(WINDOW, "greedy")
+        app.release("greedy")
     assert app.admit("critical", WINDOW, "greedy") is not None
     assert app.admit("default", WINDOW, "modest") is None
     later = WINDOW + GREEDY + 0.001
@@ -264,7 +402,7 @@ def test_who_holds_places_is_forgotten_with_the_last() -> None:
     app = shedding(initial=1, adaptive=False)
     assert app.admit("default", 0.0, "a") is None
     assert app.admit("default", 0.0, "b") is not None
-    app.release(0.0, "a")
+    app.release("a")
     assert app.admit("default", 1.0, "b") is None
-    app.release(1.0, "b")
+    app.release("b")
     assert app.active == 0

@@ -72,7 +72,7 @@ def begin(sockets: Sockets) -> FakeRelay:
 
 
 async def received(sock: socket.socket) -> bytes:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         return await asyncio.get_running_loop().sock_recv(sock, 4096)
 
 

@@ -15,6 +15,7 @@ from control_plane.cli.local.logs import Console
 from control_plane.cli.local.plane import LocalControlPlane, own_environment
 from control_plane.cli.local.process import NotReadyError
 from control_plane.cli.local.rundir import RunDirectory
+from meshproxy.interpreter import SAID
 from tests.control_plane.cli.local.machine import Machine
 
 
@@ -106,3 +107,8 @@ def test_our_programs_are_found_uninstalled() -> None:
 
     assert (Path(path[0]) / "meshproxy" / "__init__.py").exists()
     assert path[1:] == ["/theirs"]
+
+
+def test_what_there_is_to_say_of_the_interpreter_is_not_said_by_each_process() -> None:
+    """Whoever starts them has said it, and they are told so."""
+    assert own_environment({})[SAID]

@@ -167,6 +167,41 @@ async def test_a_directory_that_is_not_there_is_said(tmp_path: Path) -> None:
     assert app.said(f"app │ cannot start in {tmp_path / 'missing'}: No such file or directory")
 
 
+async def test_what_cannot_be_written_is_said(tmp_path: Path) -> None:
+    """With the file and why, and it is tried again: somebody may mend it."""
+    tries = 0
+
+    async def prepare() -> Command:
+        nonlocal tries
+        tries += 1
+        if tries < 3:
+            (tmp_path / "missing" / "bootstrap.json").write_text("{}")
+        return python(SLEEP, tmp_path)
+
+    app = Child(prepare, tmp_path, 5.0)
+    app.process.start()
+    await eventually(lambda: app.said("app │ up"))
+    await app.process.stop()
+
+    assert app.said(
+        f"app │ cannot start: {tmp_path}/missing/bootstrap.json: No such file or directory;"
+        " next try in 0.02 s"
+    )
+
+
+async def test_a_mistake_of_ours_is_said(tmp_path: Path) -> None:
+    """The process will not come; who waits for it must know why."""
+
+    async def prepare() -> Command:
+        raise KeyError("catalog")
+
+    app = Child(prepare, tmp_path, 5.0)
+    app.process.start()
+    await eventually(lambda: app.said("app │ cannot start: KeyError('catalog')"))
+    with pytest.raises(KeyError):
+        await app.process.stop()
+
+
 async def test_stop_ends_a_wait(tmp_path: Path) -> None:
     """Between two tries, and while it is being prepared, there is nothing to wait for."""
 
@@ -177,7 +212,7 @@ async def test_stop_ends_a_wait(tmp_path: Path) -> None:
     app = Child(prepare, tmp_path, 60.0)
     app.process.start()
     await asyncio.sleep(0)
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(30):
         await app.process.stop()
     await app.process.stop()  # a second time is harmless
 

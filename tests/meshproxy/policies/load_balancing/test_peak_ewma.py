@@ -127,6 +127,26 @@ def test_who_recovers_comes_back() -> None:
     assert min(shares[-5:]) > 50
 
 
+States = st.tuples(st.integers(0, 20), st.floats(1e-4, 10.0) | st.just(0.0), st.floats(0.0, 100.0))
+"""Requests in flight, latency, seconds since it was measured."""
+
+
+@given(States, States)
+def test_of_two_the_cheaper_is_picked(
+    one: tuple[int, float, float], two: tuple[int, float, float]
+) -> None:
+    """However long ago they were asked, and if never: what `pick` works out itself is `cost`."""
+    clock = Clock()
+    both = servers(1, 1)
+    for server, (active, latency, quiet) in zip(both, (one, two), strict=True):
+        server.active, server.latency = active, latency
+        server.measured = clock.time - quiet if latency else float("-inf")
+    picked = PeakEwma(both, chances(), clock).pick(None)
+    assert picked is not None
+    least = min(cost(server, clock.time) for server in both)
+    assert cost(picked, clock.time) <= least * 1.011  # within `_FRESH`, both count as fresh
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 2**32), st.lists(st.integers(1, 5), min_size=2, max_size=5))
 def test_weights_multiply_what_an_endpoint_can_do(seed: int, weights: list[int]) -> None:
