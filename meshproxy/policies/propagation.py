@@ -141,7 +141,7 @@ class Context(Generic[C]):
         )
         part.started, part.spender, part.spent = whole.started, whole.spender, whole.spent
         part.gone = whole.gone
-        part.mirrored = self.mirrored or whole.mirrored
+        part.mirrored = whole.mirrored  # nobody says that of himself
         return part
 
     def __repr__(self) -> str:
