@@ -264,14 +264,13 @@ def _asked(pieces: Iterable[bytes]) -> list[Any]:
         session.feed(piece, 0.0)
         sent += session.data_to_send()
     assert len(sent) <= 4096 + 4 * sum(map(len, pieces))
-    words = [
+    # Whether a stream that went wrong ends alone or with its connection, and who has reset it first,
+    # depends on what of ours had left by then.
+    return [
         word if word[0] != "head" else (word[1].status, tuple(word[1].fields), word[1].length)
         for word in stream.heard
+        if word[0] != "closed"
     ]
-    if session.closed and words and words[-1][0] == "closed":
-        words.pop()  # the stream before the connection, or with it: that depends on when we write
-    # … and who was first to reset a stream that both have reset.
-    return [("closed", bool(word[1])) if word[0] == "closed" else word for word in words]
 
 
 @target(ANSWERS)
