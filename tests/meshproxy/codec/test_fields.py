@@ -93,7 +93,7 @@ def test_what_concerns_the_connection_is_set_apart() -> None:
         b"Cookie: a=b", b"Set-Cookie: a=b", b"Authorization: Bearer a", b"Proxy-Authorization: a",
         b"X-Api-Key: a", b"X-Auth-Token: a", b"traceparent: 00-1-2-01", b"X-Request-Id: 1",
         b"Last-Modified: Sun, 22 Nov 2026 00:00:00 GMT", b"ETag: 5", b"X-B3-TraceId: 1",
-        b"x-forwarded-for: 1.2.3.4", b"x-mesh-deadline-ms: 5", b"Long: " + b"a" * 200,
+        b"x-forwarded-for: 1.2.3.4", b"x-mesh-peer: a", b"Long: " + b"a" * 200,
     ],
 )  # fmt: skip
 def test_secrets_and_ids_are_not_remembered(line: bytes) -> None:
