@@ -45,11 +45,11 @@ types: dev ## Check types, strictly
 	@echo '== mypy --strict'
 	@$(BIN)/python -m mypy
 
-# The tests of a file that start real processes stay on one worker (tests/conftest.py), so that at
-# most four files compete for the machine, most of them waiting; everything else fills the gaps.
+# The tests of a file stay on one worker, in the order that tests/conftest.py gives them: at most four
+# files compete for the machine, most of them waiting.
 unit: dev ## All tests (ARGS go to pytest)
 	@echo '== pytest'
-	@$(BIN)/python -m pytest -n 4 --dist loadgroup $(ARGS)
+	@$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 # Coverage is the guide where atheris has a wheel for this interpreter; otherwise chance is.
 fuzz: dev ## Fuzz all that reads what others say (ARGS="--seconds 600 --only requests")

@@ -42,6 +42,8 @@ from tests.helpers.pair import Pair, Sidecar
 from tests.helpers.ports import free_port
 from tests.helpers.tcp_pair import TcpPair
 
+pytestmark = pytest.mark.integration
+
 NO_STATISTICS = OutlierSpec(consecutive_gateway_errors=3, consecutive_local_failures=3)
 
 

@@ -4,10 +4,14 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.helpers.client import connect
 from tests.helpers.environment import until
 from tests.helpers.origin import Conversation, hello, origin
 from tests.helpers.pair import Pair
+
+pytestmark = pytest.mark.integration
 
 LARGE = bytes(range(256)) * 4096
 """One MiB."""

@@ -24,6 +24,8 @@ from tests.helpers.pair import Sidecar
 from tests.helpers.ports import free_port
 from tests.helpers.retrying_chain import chain
 
+pytestmark = pytest.mark.integration
+
 TRACE = "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\n"
 PLENTY = RetryBudgetSpec(min_count=1_000)
 THREE_TRIES = RetrySpec(codes=(503,), backoff=1, max_backoff=5)
