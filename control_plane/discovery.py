@@ -152,13 +152,9 @@ class Discovery:
     `revoked` are turned away.
 
     Attributes:
-<<<<<<< HEAD
-        proxies: Every proxy that was connected since start, by workload.
-        on_admitted: Told of the connection of each proxy that is let in.
-=======
         proxies: Every proxy that was connected since start, by workload, as long as there is such a
             workload.
->>>>>>> main
+        on_admitted: Told of the connection of each proxy that is let in.
     """
 
     def __init__(
