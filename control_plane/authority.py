@@ -186,9 +186,11 @@ class Authority:
             subject, asked = request.subject, request.extensions
         except (
             ValueError,
+            TypeError,  # of a name whose parts are of kinds that they cannot be of
             UnsupportedAlgorithm,
             InvalidSignature,
             x509.DuplicateExtension,
+            x509.InvalidVersion,
             x509.UnsupportedGeneralNameType,
         ) as error:
             raise BadRequest("expected a certificate signing request in PEM form") from error

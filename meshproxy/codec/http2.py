@@ -157,9 +157,10 @@ class _Session:
         calmed: It was closed because the peer has spent its budget.
         broken: It was closed because what the peer said is no HTTP/2, if anybody is left to care.
         held: Bytes that sinks have been given and have not acknowledged.
+        on_part: Called when what has come was no whole frame, or no whole head, or nothing to us.
     """
 
-    __slots__ = ("_control", "_engine", "_now", "_ours", "_small", "_torn", "_useful", "broken", "calmed", "closed", "held")  # fmt: skip
+    __slots__ = ("_control", "_engine", "_now", "_ours", "_small", "_torn", "_useful", "broken", "calmed", "closed", "held", "on_part")  # fmt: skip
 
     def __init__(self, engine: ngh2.Connection, allowance: Allowance) -> None:
         self._engine = engine
@@ -173,6 +174,7 @@ class _Session:
         self.calmed = False
         self.broken = False
         self.held = 0
+        self.on_part: Callable[[], None] = _nobody
 
     # Bytes arrive ---------------------------------------------------------------------------------
 
@@ -187,7 +189,11 @@ class _Session:
             self._dispatch(self._engine.events())
             self.closed = self.broken = True
             return
-        self._dispatch(self._engine.events())
+        events = self._engine.events()
+        if events:
+            self._dispatch(events)
+        else:
+            self.on_part()
 
     def _dispatch(self, events: list[ngh2.Event]) -> None:
         handlers = self._handlers
@@ -322,6 +328,10 @@ class _Session:
         if not self.closed:
             self._guarded(self._engine.terminate_connection, NO_ERROR)
             self.closed = True
+
+
+def _nobody() -> None:
+    """Nobody wants to know."""
 
 
 def _on_connection_closed(session: _Session, _: ngh2.ConnectionClosed) -> None:

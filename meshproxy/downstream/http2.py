@@ -32,7 +32,7 @@ from meshproxy.multiplex import Link, Stream
 from meshproxy.refusal import refusal
 from meshproxy.tunnel import keep_alive
 
-from .http1 import CLOSE_TIMEOUT, FIRST_TIMEOUT, IDLE_TIMEOUT, Exchange
+from .http1 import CLOSE_TIMEOUT, FIRST_TIMEOUT, HEAD_TIMEOUT, IDLE_TIMEOUT, Exchange
 
 SHUTDOWN_TIMEOUT = 2.0
 """Seconds for the client to answer the first step of a shutdown before the second comes anyway."""
@@ -231,6 +231,7 @@ class Http2Connection(Link):
         self.owner = owner
         self.begin = begin
         self.session = ServerSession(partial(self.stream_type, self), allowance)
+        self.session.on_part = self._on_part
         self.deadline = inf
         self.answered_early: list[AnsweredEarly] = []
         self._draining = False
@@ -249,6 +250,11 @@ class Http2Connection(Link):
     def on_connected(self) -> None:
         self.deadline = self.loop.time() + FIRST_TIMEOUT
         self.flush_soon()
+
+    def _on_part(self) -> None:
+        """While no stream is open, only a head that has begun, or nonsense, says nothing yet."""
+        if not self.session.streams and not self._draining:
+            self.deadline = min(self.deadline, self.loop.time() + HEAD_TIMEOUT)
 
     def stream_gone(self) -> None:
         if not self.session.streams and not self._draining:

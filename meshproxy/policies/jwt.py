@@ -89,6 +89,7 @@ class Jwt:
             if not places and not spec.params:
                 places = [(b"authorization", b"Bearer ")]
             for name, prefix in places:
+                name = name.replace(b"_", b"-")
                 known = self._headers.get(name, ())
                 if prefix not in known:
                     self._headers[name] = (*known, prefix)
@@ -135,7 +136,8 @@ class Jwt:
     def _find(self, head: RequestHead) -> list[tuple[bytes, Field | None]]:
         found: list[tuple[bytes, Field | None]] = []
         for one in head.fields:
-            for prefix in self._headers.get(one[0], ()):
+            # CGI-style servers fold `_` into `-`: what they take for the field is it.
+            for prefix in self._headers.get(one[0].replace(b"_", b"-"), ()):
                 # Between scheme and token some servers take any white space.
                 value = one[1].replace(b"\t", b" ")
                 # The scheme of Authorization is case-insensitive (RFC 9110 section 11.1).
@@ -143,7 +145,8 @@ class Jwt:
                     found.append((value[len(prefix) :].strip(), one))
                     break
         if self._params and b"?" in head.path:
-            for pair in head.path.partition(b"?")[2].split(b"&"):
+            # Some servers take `;` for `&`, as HTML 4 advised them to.
+            for pair in head.path.partition(b"?")[2].replace(b";", b"&").split(b"&"):
                 name, _, value = pair.partition(b"=")
                 if name in self._params or unquote_to_bytes(name) in self._params:
                     found.append((unquote_to_bytes(value), None))

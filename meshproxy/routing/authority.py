@@ -23,6 +23,8 @@ def normalized(authority: bytes) -> bytes | None:
     else:
         host, _, port = authority.partition(b":")
         host = host.lower().removesuffix(b".")
+        if b".." in host or host[:1] == b"." or host[-1:] == b".":  # an empty label: nobody's name
+            return None
     if not host or b"*" in host:
         return None
     if not port:

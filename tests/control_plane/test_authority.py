@@ -1,3 +1,4 @@
+import ssl
 import stat
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -43,6 +44,22 @@ def request(
 
 KEY = ec.generate_private_key(ec.SECP256R1())
 CSR = request(KEY)
+
+
+def altered(csr: str, old: bytes, new: bytes) -> str:
+    """Return a request in which some bytes are others, as no tool would make it."""
+    der = ssl.PEM_cert_to_DER_cert(csr.replace(" REQUEST", ""))
+    assert old in der
+    pem = ssl.DER_cert_to_PEM_cert(der.replace(old, new, 1))
+    return pem.replace("CERTIFICATE", "CERTIFICATE REQUEST")
+
+
+STRANGE = {
+    "a version that there is none of": altered(CSR, b"\x02\x01\x00", b"\x02\x01\x3f"),
+    "a subject that is a string of bits": altered(
+        request(KEY, subject="admin"), b"\x0c\x05admin", b"\x03\x05admin"
+    ),
+}
 
 
 class Clock:
@@ -93,6 +110,7 @@ def test_serial_numbers_are_random(tmp_path: Path) -> None:
         ("", "expected a certificate signing request"),
         ("é", "expected a certificate signing request"),
         (CSR.replace("CERTIFICATE REQUEST", "CERTIFICATE"), "expected a certificate signing request"),
+        *((csr, "expected a certificate signing request") for csr in STRANGE.values()),
         (CSR + " " * 20_000, "expected at most"),
         (request(rsa.generate_private_key(65537, 2048)), "expected a key on the curve P-256"),
         (request(ec.generate_private_key(ec.SECP384R1())), "expected a key on the curve P-256"),

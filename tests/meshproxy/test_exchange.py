@@ -1333,6 +1333,7 @@ def test_however_many_limits_there_are_there_is_one_timer() -> None:
     timers = scene.caller.surroundings.timers
     counts = []
     scene.ask()
+    look(scene)
     counts.append(timers.count)
     scene.first.lend()
     counts.append(timers.count)

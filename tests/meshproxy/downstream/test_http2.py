@@ -4,9 +4,15 @@ from math import inf
 from typing import Any
 
 import pytest
+from hyperframe.frame import HeadersFrame
 
 from meshproxy.codec.budget import PEER, Allowance
-from meshproxy.downstream.http1 import CLOSE_TIMEOUT, FIRST_TIMEOUT, IDLE_TIMEOUT
+from meshproxy.downstream.http1 import (
+    CLOSE_TIMEOUT,
+    FIRST_TIMEOUT,
+    HEAD_TIMEOUT,
+    IDLE_TIMEOUT,
+)
 from meshproxy.downstream.http2 import SHUTDOWN_TIMEOUT, Http2Connection, Http2Stream
 from meshproxy.flow import HIGH_WATER
 from meshproxy.message import CHUNKED, ResponseHead, field
@@ -28,6 +34,9 @@ class FakeListener:
 
     def malformed(self, code: str) -> None:
         self.refused.append(code)
+
+
+GET_HEAD = Wire().headers(1, GET)
 
 
 class Scene:
@@ -315,6 +324,39 @@ def test_deadlines() -> None:
     assert scene.patience == CLOSE_TIMEOUT
     scene.connection.expire()
     assert scene.transport.state == "aborted"
+
+
+def test_a_head_that_has_begun_must_come() -> None:
+    """Half a frame, or a block that goes on and on, one byte at a time: the wait does not begin anew."""
+    for begun in (GET_HEAD[:7], GET_HEAD[:12], HeadersFrame(1, b"\x82").serialize()):
+        scene = Scene()
+        scene.arrive(begun)
+        assert scene.patience == HEAD_TIMEOUT
+        scene.loop.now += 4
+        scene.arrive(GET_HEAD[len(begun) :][:1] or b"\0")
+        assert scene.patience == HEAD_TIMEOUT - 4
+        scene.connection.expire()
+        assert of(scene.hear(), "GoAway")
+        scene.connection.expire()
+        scene.hear()
+        assert scene.transport.state == "closing"
+
+
+def test_a_head_that_comes_in_parts_is_served() -> None:
+    """It has its time; and between requests a client may keep the connection alive as it likes."""
+    scene = Scene()
+    for byte in GET_HEAD:
+        scene.arrive(bytes([byte]))
+    assert scene.exchanges[0].words == ["on_request_head"]
+    scene.connection.expire()
+    assert scene.transport.state == "open"
+    scene.streams[0].send_head(ResponseHead(204, []))
+    scene.hear()
+    client = scene.client
+    scene.arrive(client.ping() + client.window(0, 1))
+    scene.arrive(client.settings(s4=70_000))
+    scene.hear()
+    assert scene.patience == IDLE_TIMEOUT
 
 
 def test_a_lost_connection_ends_every_exchange() -> None:

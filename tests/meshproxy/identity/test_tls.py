@@ -1,16 +1,20 @@
 """Real handshakes over memory, with certificates of every wrong kind."""
 
 import asyncio
+import shutil
 import ssl
+import subprocess
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from cryptography import x509 as reference
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from meshproxy.identity import tls
-from tests.helpers.certificates import TestAuthority, uri, write
+from tests.helpers.certificates import TestAuthority, key_pem, uri, write
 
 CATALOG = "spiffe://mesh.local/ns/default/sa/catalog"
 REVIEWS = "spiffe://mesh.local/ns/default/sa/reviews"
@@ -148,6 +152,36 @@ def test_bad_client_certificates_prove_nothing(case: str, pair: Pair, tmp_path: 
     context = tls.client_context(write(tmp_path / "bad.pem", certificate, key), None, ROOT.pem)
     try:
         _client, server = handshake(context, pair[1])
+    except ssl.SSLError:
+        return
+    assert tls.peer_identity(server, "mesh.local") is None
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
+def test_a_signature_by_sha1_proves_nothing(pair: Pair, tmp_path: Path) -> None:
+    """Collisions can be bought; a client that is willing to show such a certificate is refused."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    asked = reference.CertificateSigningRequestBuilder().subject_name(reference.Name([]))
+    name = reference.SubjectAlternativeName([uri(CATALOG)])
+    request = asked.add_extension(name, critical=True).sign(key, hashes.SHA256())
+    (tmp_path / "request.pem").write_bytes(request.public_bytes(serialization.Encoding.PEM))
+    (tmp_path / "root.key").write_text(key_pem(ROOT.key))
+    (tmp_path / "root.pem").write_text(ROOT.pem)
+    made = subprocess.run(
+        [*("openssl", "x509", "-req", "-in", "request.pem", "-sha1", "-days", "1"),
+         *("-copy_extensions", "copy", "-CA", "root.pem", "-CAkey", "root.key", "-set_serial", "7")],
+        cwd=tmp_path, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    weak = tmp_path / "weak.pem"
+    weak.write_text(made.stdout + key_pem(key))
+    der = ssl.PEM_cert_to_DER_cert(made.stdout)
+    assert b"\x2a\x86\x48\xce\x3d\x04\x01" in der  # ecdsa-with-SHA1
+    reckless = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    reckless.check_hostname, reckless.verify_mode = False, ssl.CERT_NONE
+    reckless.set_ciphers("ALL:@SECLEVEL=0")
+    reckless.load_cert_chain(weak)
+    try:
+        _, server = handshake(reckless, pair[1])
     except ssl.SSLError:
         return
     assert tls.peer_identity(server, "mesh.local") is None

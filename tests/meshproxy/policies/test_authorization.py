@@ -199,7 +199,9 @@ def test_hosts_that_are_not_meant(operation: OperationSpec, authority: bytes, me
     assert standing(policy("deny", rule(operation=operation))).judge(head).allowed is not meant
 
 
-@pytest.mark.parametrize("authority", [b"", b"shop:x", b"[::1", b"*"])
+@pytest.mark.parametrize(
+    "authority", [b"", b"shop:x", b"[::1", b"*", b"catalog.shop..", b".catalog.shop"]
+)
 @pytest.mark.parametrize("side", ["hosts", "not_hosts"])
 def test_an_authority_that_nobody_can_read(authority: bytes, side: str) -> None:
     """An app may take it for its own favourite host: it is never allowed, and always denied."""

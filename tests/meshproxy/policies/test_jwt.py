@@ -1,6 +1,7 @@
 """Tokens: what proves something, what does not, and that nothing else gets through."""
 
 import base64
+import hmac
 import json
 import subprocess
 import sys
@@ -91,16 +92,27 @@ def test_without_a_token_nothing_is_claimed() -> None:
 
 
 PEM = RSA.as_pem(private=False)
+DER = RSA.as_der(private=False)
 EC_R_S_0 = ".".join([part({"alg": "ES256", "kid": "e1"}), part(CLAIMS), part(bytes(64))])
 RS = {"alg": "RS256", "kid": "r1"}
+
+
+def by_hmac(secret: bytes) -> str:
+    """Return a token whose "secret" is what everybody knows; no library of ours would make it."""
+    said = f"{part({'alg': 'HS256', 'kid': 'r1'})}.{part(CLAIMS)}"
+    return f"{said}.{part(hmac.digest(secret, said.encode(), 'sha256'))}"
+
 
 WRONG: dict[str, str | bytes] = {
     "none": f"{part({'alg': 'none'})}.{part(CLAIMS)}.",
     "None": f"{part({'alg': 'None', 'kid': 'r1'})}.{part(CLAIMS)}.",
     "no alg": f"{part({'kid': 'r1'})}.{part(CLAIMS)}.AAAA",
     "alg as a list": f"{part({'alg': ['RS256'], 'kid': 'r1'})}.{part(CLAIMS)}.AAAA",
-    "HS256 with the public key as PEM": signed(OctKey.import_key(PEM.replace(b"-----", b"_____")), {"alg": "HS256", "kid": "r1"}),
-    "HS256 with the public key as JWK": signed(OctKey.import_key(key_set(RSA).encode()), {"alg": "HS256", "kid": "r1"}),
+    "HS256 with the public key as PEM": by_hmac(PEM),
+    "HS256 with the public key as DER": by_hmac(DER),
+    "HS256 with the public key as JWK": by_hmac(json.dumps(RSA.as_dict(private=False)).encode()),
+    "HS256 with the key set": by_hmac(key_set(RSA).encode()),
+    "HS256 with nothing": by_hmac(b""),
     "RS512 with a key for RS256": signed(RSA, {"alg": "RS512", "kid": "r1"}),
     "RS256 with a key for PS256": signed(RSAKey.import_key(PS.as_pem(private=True)), {"alg": "RS256", "kid": "p1"}),
     "signed by a stranger": signed(STRANGER, RS),
@@ -392,3 +404,26 @@ def test_a_key_that_is_slow_to_check_is_refused() -> None:
     slow = {**RSA.as_dict(private=False), "e": part(b"\x01" + bytes(254) + b"\x01")}
     with pytest.raises(ContractError, match="exponent"):
         Jwt((issuer(keys=json.dumps({"keys": [slow]})),))
+
+
+@pytest.mark.parametrize("name", ["x-jwt-assertion", "x_jwt_assertion", "X-Jwt_Assertion"])
+@pytest.mark.parametrize("configured", ["X-Jwt-Assertion", "x_jwt_assertion"])
+def test_underscores_hide_no_token(name: str, configured: str) -> None:
+    """To CGI-style servers both are one field: what they would believe is checked."""
+    jwt = Jwt((issuer(headers=(TokenHeaderSpec(name=configured),)),))
+    assert jwt.check(ask(None, (name, GOOD["ES256"])), NOW) == CLAIMS
+    with pytest.raises(InvalidToken):
+        jwt.check(ask(None, (name, WRONG_SIGNATURE)), NOW)
+    both = (("x-jwt-assertion", GOOD["ES256"]), ("x_jwt_assertion", WRONG_SIGNATURE))
+    with pytest.raises(InvalidToken, match="several"):
+        jwt.check(ask(None, *both), NOW)
+
+
+def test_no_separator_of_parameters_hides_a_token() -> None:
+    """`;` is one to some servers."""
+    jwt = Jwt((issuer(params=("access_token",)),))
+    for between in ("&", ";"):
+        path = f"/?a=b{between}access_token="
+        assert jwt.check(ask(None, path=path + GOOD["ES256"]), NOW) == CLAIMS
+        with pytest.raises(InvalidToken):
+            jwt.check(ask(None, path=path + WRONG_SIGNATURE), NOW)
