@@ -101,6 +101,7 @@ def endpoint(
         port=placement.inbound_ports[target],
         identities=(identity(workload, mesh),),
         workload=name,
+        weight=workload.spec.weight,
         zone=zone(workload),
         priority=priority(workload, own),
         version=workload.metadata.labels.get("version", ""),

@@ -10,7 +10,7 @@ from typing import Literal
 
 from msgspec import field
 
-from .fields import Metadata, Model, Period, Port
+from .fields import Metadata, Model, Period, Port, Weight
 from .gateway_api import GRPCRoute, HTTPRoute, Route, TCPRoute, TLSRoute
 from .policies import FaultInjection, Policy, RateLimitPolicy, TrafficPolicy
 from .security import (
@@ -141,11 +141,14 @@ class WorkloadSpec(Model, frozen=True, kw_only=True):
     Attributes:
         service_account: Last part of the SPIFFE ID; the workload's name when left out.
         run: None when the app is started by somebody else, or there is only a sidecar.
+        weight: Its share beside the other workloads of a service (as Istio's WorkloadEntry); 0
+            means none.
     """
 
     service_account: str | None = None
     ports: tuple[WorkloadPort, ...] = ()
     run: WorkloadRun | None = None
+    weight: Weight = 1
 
 
 class Workload(Model, frozen=True, kw_only=True):

@@ -43,6 +43,14 @@ def test_the_service_account_names_the_identity() -> None:
     assert found.identities == ("spiffe://mesh.local/ns/default/sa/shared",)
 
 
+def test_a_workload_has_its_weight() -> None:
+    """Relative to those of the others; one that is drained by hand has none."""
+    for weight in (3, 0):
+        text = workload("a").replace("spec:", f"spec:\n  weight: {weight}")
+        (found,) = endpoints(service("a"), text)
+        assert found.weight == weight
+
+
 @pytest.mark.parametrize(
     ("old", "new"),
     [
