@@ -124,11 +124,9 @@ async def test_who_fills_the_places_again_and_again_keeps_nobody_out(tmp_path: P
         try:
             statuses: list[int] = []
             async with asyncio.timeout(PATIENCE):
-                while statuses.count(200) < 30:
+                while statuses[-30:].count(200) < 20 or len(held) <= 2 * PLACES:
                     statuses.append((await get(port)).status)
                     await asyncio.sleep(0.05)
-            assert len(held) > PLACES  # it did not stop at once
-            assert statuses.count(200) * 2 > len(statuses)
         finally:
             over.set()
             await attacking
@@ -198,9 +196,10 @@ async def test_who_calls_everything_critical_has_no_app_to_itself(tmp_path: Path
         try:
             statuses: list[int] = []
             async with asyncio.timeout(PATIENCE):
-                while len(statuses) < 30:
+                # Of all that others ask, they got a tenth when the greedy one was believed.
+                while statuses[-30:].count(200) < 20:
                     statuses.append((await get(two.inbound)).status)
-            assert statuses[10:].count(200) > 10
+                    await asyncio.sleep(0.02)
         finally:
             over.set()
             await asyncio.gather(*attacking, return_exceptions=True)

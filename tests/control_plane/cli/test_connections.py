@@ -65,5 +65,6 @@ def test_a_client_that_leaves_is_no_failure_of_the_service() -> None:
 
 def test_a_flag_has_its_refusal_where_that_is_certain() -> None:
     """Else the flag itself, which several share."""
-    assert reason("UH") == "no-healthy-endpoint"
+    assert reason("UC") == "upstream-closed"
+    assert reason("UH") == "UH"
     assert reason("UF") == "UF"

@@ -117,9 +117,9 @@ def test_connections_have_a_table_of_their_own() -> None:
 def test_connections_that_never_arrived_say_why() -> None:
     """In place of an identity."""
     edge = Edge("default/shop", "default/db", "", "", arrived=False)
-    streams = tcp_records({edge: Connections(flags={"UH": 2.0})}, 1.0)
+    streams = tcp_records({edge: Connections(flags={"UC": 2.0})}, 1.0)
 
-    assert render_tcp(streams).splitlines()[1].split()[-1] == "no-healthy-endpoint"
+    assert render_tcp(streams).splitlines()[1].split()[-1] == "upstream-closed"
 
 
 def test_no_traffic_is_said() -> None:
