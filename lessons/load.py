@@ -50,13 +50,16 @@ async def visit(
         urls: By the page's name.
         rate: Requests a second, of all pages together.
         seconds: For how long.
-        patience: Seconds after which a visitor goes away.
+        patience: Seconds after which a visitor goes away, without a word, as a phone does that has
+            lost its network: who says so by closing the connection is noticed at once, and what is
+            done for him ends.
     """
     seen = {name: Seen() for name in urls}
     names = list(urls)
     began = time.monotonic()
-    timeout = aiohttp.ClientTimeout(total=patience)
+    timeout = aiohttp.ClientTimeout(total=None)
     connector = aiohttp.TCPConnector(limit=0)
+    forgotten: list[asyncio.Task[None]] = []
     async with (
         aiohttp.ClientSession(timeout=timeout, connector=connector) as session,
         asyncio.TaskGroup() as visitors,
@@ -64,20 +67,33 @@ async def visit(
         for number in range(int(rate * seconds)):
             await asyncio.sleep(max(0.0, began + number / rate - time.monotonic()))
             name = names[number % len(names)]
-            visitors.create_task(_ask(session, urls[name], seen[name]))
+            asked = asyncio.ensure_future(_ask(session, urls[name], seen[name], patience))
+            forgotten.append(asked)
+            visitors.create_task(_wait(asked, seen[name], patience))
+    for asked in forgotten:
+        asked.cancel()
+    await asyncio.gather(*forgotten, return_exceptions=True)
     return seen
 
 
-async def _ask(session: aiohttp.ClientSession, url: str, seen: Seen) -> None:
+async def _wait(asked: asyncio.Task[None], seen: Seen, patience: float) -> None:
+    done, _ = await asyncio.wait({asked}, timeout=patience)
+    if not done:
+        seen.outcomes["no answer in time"] += 1
+
+
+async def _ask(session: aiohttp.ClientSession, url: str, seen: Seen, patience: float) -> None:
     began = time.monotonic()
     try:
         async with session.get(url, headers=trace()) as answer:
             body = await answer.read()
-    except TimeoutError:
-        seen.outcomes["no answer in time"] += 1
     except aiohttp.ClientError as error:
+        if time.monotonic() - began > patience:
+            return
         seen.outcomes[type(error).__name__] += 1
     else:
+        if time.monotonic() - began > patience:
+            return  # nobody is there any more
         seen.outcomes[str(answer.status)] += 1
         if answer.status == 200:
             seen.latencies.append(time.monotonic() - began)
