@@ -146,16 +146,11 @@ async def test_above_its_limit_it_says_so_and_recovers(tmp_path: Path) -> None:
 
 async def test_few_descriptors(tmp_path: Path) -> None:
     """Of 256, some are left for the admin pages and for the connections upstream, whoever comes."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     async with recording() as app:
         sidecar, port = sidecar_before(tmp_path, app.port)
         await asyncio.to_thread(sidecar.start)
         await asyncio.to_thread(sidecar.__exit__)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
-        try:
-            sidecar.process = sidecar.launch()
-        finally:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        sidecar.process = sidecar.launch(before=("prlimit", "--nofile=256:256"))
         try:
             async with asyncio.timeout(20):
                 while True:

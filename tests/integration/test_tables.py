@@ -163,8 +163,14 @@ async def test_20_000_of_everything_fill_no_table(tmp_path: Path) -> None:
     proxy = Proxy(bootstrap(tmp_path, server.sockets[0].getsockname()[1], port, outbound))
     await proxy.start()
     try:
+        # Of whatever else this process has that is large, most is the test runner's.
+        others = {id(table) for size, table in tables(proxy, *ours()) if size > MOST}
         await asyncio.gather(attack(port, range(12_000)), attack(outbound, range(12_000, VALUES)))
-        large = [(size, repr(table)[:200]) for size, table in tables(proxy, *ours()) if size > MOST]
+        large = [
+            (size, repr(table)[:200])
+            for size, table in tables(proxy, *ours())
+            if size > MOST and id(table) not in others
+        ]
         assert [BUCKETS <= size <= BUCKETS + 1 for size, _ in large] == [True], large
     finally:
         await proxy.stop()
