@@ -16,7 +16,7 @@ from tests.interop.witness import BODY
 pytestmark = pytest.mark.integration
 
 MIB = 1 << 20
-SIZE = 20 * MIB
+SIZE = 48 * MIB
 
 
 async def test_stalled_bodies_do_not_delay_their_neighbours(tmp_path: Path) -> None:
