@@ -13,7 +13,7 @@ everything: no check outlives its endpoint.
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Any, Protocol, cast
+from typing import Any, Final, Protocol, cast
 
 from meshproxy.codec import grpc
 from meshproxy.contract.policies import HealthCheckSpec
@@ -28,6 +28,9 @@ from meshproxy.relay import Upstream as Way
 from meshproxy.telemetry.metrics import Metrics
 
 log = logging.getLogger("meshproxy.upstream")
+
+UNTAKEN: Final = "no-route"
+"""What a peer says to an opaque connection for a port that it knows to speak HTTP."""
 
 FIRST_WITHIN = 1.0
 """Seconds within which a new endpoint is checked."""
@@ -137,7 +140,10 @@ class HealthCheck:
 
     def on_no_answer(self, question: "_Question", code: str) -> None:
         """There is no answer, and a code of `refusal.py` says why."""
-        if outcome(0, None, code) == NOTHING:
+        if code == UNTAKEN and self.spec.type == "tcp":
+            # A port of HTTP: its sidecar takes no opaque connections, past all policies, but is there.
+            self.on_answer(question, why="reached its sidecar", good=True)
+        elif outcome(0, None, code) == NOTHING:
             self._end(question)
         else:
             self.on_answer(question, why=code, good=False)

@@ -20,7 +20,7 @@ from tests.helpers.client import get
 from tests.helpers.enrolled_mesh import EnrolledMesh, enrolled_mesh
 from tests.helpers.steady import fresh, kept, line, steady, talk
 
-LIFETIME = int(os.environ.get("ROTATION_LIFETIME", "8"))
+LIFETIME = int(os.environ.get("ROTATION_LIFETIME", "16"))
 LONG = LIFETIME >= 60
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(60 + 6 * LIFETIME)]
