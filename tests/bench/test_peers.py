@@ -186,8 +186,7 @@ def test_what_is_armed_at_envoy_sees_every_request(tmp_path: Path) -> None:
         a, b = (Admin(tmp_path / "pair", f"pair-{side}") for side in "ab")
         passed = "each.http_local_rate_limit.ok"
 
-        # More than adaptive concurrency wants for its first look (50), and the bucket for who has
-        # no identity holds (1).
+        # Many more than the bucket for who has no identity holds (1).
         before = b.stat(passed)
         for _ in range(60):
             answer = asked(running)
@@ -195,7 +194,9 @@ def test_what_is_armed_at_envoy_sees_every_request(tmp_path: Path) -> None:
         [limit] = armed.B_ROUTE["rate_limits"]
         assert answer.getheader("x-ratelimit-limit") == str(limit.burst)
         concurrency = "http.web.adaptive_concurrency.gradient_controller"
-        until(lambda: b.stat(f"{concurrency}.min_rtt_calculation_active") == 0)
+        # It wants 50 requests for a look, at each of B's three addresses.
+        calm = f"{concurrency}.min_rtt_calculation_active"
+        until(lambda: asked(running).status == 200 and b.stat(calm) == 0)
         assert b.stat(f"{concurrency}.concurrency_limit") >= armed.B_CLUSTER["shedding"].min_limit
         assert b.stat(f"{concurrency}.rq_blocked") == 0
 
