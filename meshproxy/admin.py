@@ -33,7 +33,7 @@ from meshproxy import descriptors
 from meshproxy.contract import wire
 from meshproxy.downstream.http1 import Http1Connection
 from meshproxy.downstream.tunnel import ClientTunnel
-from meshproxy.flow import Connection
+from meshproxy.flow import Connection, as_protocol
 from meshproxy.message import TUNNEL, Fields, RequestHead, ResponseHead, field, value_of
 
 log = logging.getLogger("meshproxy.admin")
@@ -142,7 +142,7 @@ class Admin:
     async def _greet(self, sock: socket.socket) -> None:
         sock.setblocking(False)
         try:
-            await self._loop.connect_accepted_socket(self._accept, sock)
+            await self._loop.connect_accepted_socket(lambda: as_protocol(self._accept()), sock)
         except OSError:  # the visitor has gone meanwhile
             sock.close()
 

@@ -81,11 +81,17 @@ def turn_of(loop: asyncio.AbstractEventLoop) -> Turn:
     return turn
 
 
-class Connection(asyncio.BufferedProtocol):
+def as_protocol(connection: "Connection") -> asyncio.BufferedProtocol:
+    """Return it as asyncio's functions want it."""
+    return cast("asyncio.BufferedProtocol", connection)
+
+
+class Connection:
     """
     One transport: what arrives goes to `on_bytes`, what is written is joined and flushed.
 
-    The legal order of calls is asyncio's: made → bytes* → eof? → lost.
+    An `asyncio.BufferedProtocol` by its methods, not by descent: compiled classes descend only from
+    compiled ones.  The legal order of calls is asyncio's: made → bytes* → eof? → lost.
     """
 
     __slots__ = ("_out", "blocked", "loop", "transport", "turn")
@@ -109,6 +115,10 @@ class Connection(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         self.on_bytes(bytes(RECEIVED[:nbytes]))
+
+    def data_received(self, data: bytes) -> None:
+        """A loop other than uvloop asks for descent before it uses the two above."""
+        self.on_bytes(data)
 
     def pause_writing(self) -> None:
         self.blocked = True

@@ -14,7 +14,7 @@ Many streams on one transport: what the HTTP/2 connections of both sides share.
 """
 
 import asyncio
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 from meshproxy.flow import HIGH_WATER, LOW_WATER, RECEIVED, Connection
 from meshproxy.message import Fields
@@ -40,7 +40,12 @@ class Session(Protocol):
     def close(self) -> None: ...
 
 
-class Stream:
+SessionT = TypeVar("SessionT", bound=Session)
+LinkT = TypeVar("LinkT", bound="Link[Any]")
+ExchangeT = TypeVar("ExchangeT")
+
+
+class Stream(Generic[LinkT, ExchangeT]):
     """
     One exchange's part of a connection.
 
@@ -62,13 +67,10 @@ class Stream:
         "method", "responding", "tunnel",
     )  # fmt: skip
 
-    _link: "Link"
-    exchange: Any
-
-    def __init__(self, link: "Link", stream_id: int = 0) -> None:
+    def __init__(self, link: LinkT, stream_id: int = 0) -> None:
         self._link = link
         self.id = stream_id
-        self.exchange = None
+        self.exchange: ExchangeT | None = None
         self.method = b""
         self.blocked = False
         self.finished = False
@@ -161,7 +163,7 @@ class Stream:
         self.id = 0
 
 
-class Link(Connection):
+class Link(Connection, Generic[SessionT]):
     """
     A connection that carries many exchanges.
 
@@ -173,11 +175,10 @@ class Link(Connection):
 
     __slots__ = ("blocked_streams", "flush_due", "heard", "session")
 
-    session: Session
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, session: SessionT) -> None:
         super().__init__(loop)
-        self.blocked_streams: list[Stream] = []
+        self.session = session
+        self.blocked_streams: list[Stream[Any, Any]] = []
         self.flush_due = False
         self.heard = False
 

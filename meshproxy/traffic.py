@@ -15,7 +15,6 @@ import ssl
 import time
 from collections.abc import Callable
 from typing import Any
-from weakref import WeakSet
 
 from meshproxy.config.bootstrap import Bootstrap
 from meshproxy.config.snapshot import Mesh, Prepared
@@ -89,7 +88,7 @@ class Environment:
         self.timers: TimerWheel[Any] = TimerWheel(self.now, self.loop.call_later)
         self.revoked: frozenset[str] = frozenset()
         self.listening: frozenset[tuple[str, int]] = frozenset()
-        self.pools: WeakSet[Pool] = WeakSet()
+        self.pools: set[Pool] = set()
         self.denials = Denials(self.now, self.wall)
         self._certificates = certificates
         self._skips: set[tuple[str, str]] = set()  # as many as services and reasons there are

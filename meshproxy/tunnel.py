@@ -17,7 +17,7 @@ import asyncio
 import socket
 import struct
 
-from meshproxy.flow import Connection
+from meshproxy.flow import Connection, as_protocol
 from meshproxy.message import Fields
 
 _TCP = int(socket.IPPROTO_TCP)
@@ -82,7 +82,7 @@ class Tunnel(Connection):
             return
         self.transport = transport
         self.blocked = connection.blocked
-        transport.set_protocol(self)
+        transport.set_protocol(as_protocol(self))
         keep_alive(transport)
 
     # What subclasses fill in ----------------------------------------------------------------------

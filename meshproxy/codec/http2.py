@@ -31,7 +31,7 @@ nobody reads would in the end hold all of it, and stop every other stream.  What
 """
 
 from collections.abc import Callable
-from typing import Any, ClassVar, Final, Protocol
+from typing import Any, Final, Protocol
 
 import ngh2
 
@@ -195,14 +195,16 @@ class _Session:
         else:
             self.on_part()
 
-    def _dispatch(self, events: list[ngh2.Event]) -> None:
-        handlers = self._handlers
-        for event in events:
-            handlers[event.__class__](self, event)
-            if self.closed:
-                return
+    def _dispatch(self, events: list[Any]) -> None:
+        """Tell each to the method that it is for, the commonest first; stop when closed."""
+        raise NotImplementedError
 
-    _handlers: ClassVar["_Handlers"]
+    def _on_other(self, event: Any) -> None:
+        kind = event.__class__
+        if kind is ngh2.ConnectionClosed:
+            self.closed = True
+        elif kind is not ngh2.StreamReset:  # after which StreamClosed comes, with the same code
+            self._spend()  # what moves no request along, and costs
 
     def _spend(self) -> None:
         """The peer made us do something that serves no request."""
@@ -334,25 +336,6 @@ def _nobody() -> None:
     """Nobody wants to know."""
 
 
-def _on_connection_closed(session: _Session, _: ngh2.ConnectionClosed) -> None:
-    session.closed = True
-
-
-def _on_reset(session: _Session, event: ngh2.StreamReset) -> None:
-    """Nothing yet: the next event says that the stream is closed, with the same code."""
-
-
-def _on_other(session: _Session, _: ngh2.Event) -> None:
-    session._spend()  # noqa: SLF001 - of this file
-
-
-class _Handlers(dict[type[ngh2.Event], Callable[[Any, Any], None]]):
-    """What to do, by class of event.  What is not in here moves no request along, and costs."""
-
-    def __missing__(self, _kind: type[ngh2.Event]) -> Callable[[Any, Any], None]:
-        return _on_other
-
-
 class ServerSession(_Session):
     """
     The end that requests come to; `open_stream` makes the sink of each.
@@ -387,6 +370,24 @@ class ServerSession(_Session):
         if event.opaque_data == _ROUND_TRIP:
             self.refuse_more()
         self._spend()
+
+    def _dispatch(self, events: list[Any]) -> None:
+        for event in events:
+            kind = event.__class__
+            if kind is ngh2.RequestReceived:
+                self._on_head(event)
+            elif kind is ngh2.StreamClosed:
+                self._on_stream_closed(event)
+            elif kind is ngh2.DataReceived:
+                self._on_data(event)
+            elif kind is ngh2.TrailersReceived:
+                self._on_trailers(event)
+            elif kind is ngh2.PingAcknowledged:
+                self._on_ping_answered(event)
+            else:
+                self._on_other(event)
+            if self.closed:
+                return
 
     def _on_head(self, event: ngh2.RequestReceived) -> None:
         stream_id, ended = event.stream_id, event.end_stream
@@ -467,18 +468,6 @@ class ServerSession(_Session):
 
     def _send_goaway(self) -> None:
         self._engine.send_goaway(NO_ERROR, last_stream_id=self._last)
-
-    _handlers = _Handlers(
-        {
-            ngh2.RequestReceived: _on_head,
-            ngh2.DataReceived: _on_data,
-            ngh2.TrailersReceived: _on_trailers,
-            ngh2.StreamClosed: _on_stream_closed,
-            ngh2.StreamReset: _on_reset,
-            ngh2.PingAcknowledged: _on_ping_answered,
-            ngh2.ConnectionClosed: _on_connection_closed,
-        }
-    )
 
 
 class ClientSession(_Session):
@@ -584,6 +573,33 @@ class ClientSession(_Session):
         else:
             stream.on_response_informational(head)
 
+    def _dispatch(self, events: list[Any]) -> None:
+        for event in events:
+            kind = event.__class__
+            if kind is ngh2.ResponseReceived:
+                self._on_head(event)
+            elif kind is ngh2.DataReceived:
+                self._on_data(event)
+            elif kind is ngh2.StreamClosed:
+                self._on_stream_closed(event)
+            elif kind is ngh2.TrailersReceived:
+                self._on_trailers(event)
+            else:
+                self._on_rare(event)
+            if self.closed:
+                return
+
+    def _on_rare(self, event: Any) -> None:
+        kind = event.__class__
+        if kind is ngh2.InformationalResponseReceived:
+            self._on_informational(event)
+        elif kind is ngh2.SettingsReceived:
+            self._on_settings(event)
+        elif kind is ngh2.GoAwayReceived:
+            self._on_goaway(event)
+        else:
+            self._on_other(event)
+
     def _on_head(self, event: ngh2.ResponseReceived) -> None:
         stream_id, ended = event.stream_id, event.end_stream
         stream = self.streams.get(stream_id)
@@ -631,20 +647,6 @@ class ClientSession(_Session):
             self._on_stream_torn(stream_id, code, stream)
         elif stream is not None:
             stream.on_closed(code)
-
-    _handlers = _Handlers(
-        {
-            ngh2.ResponseReceived: _on_head,
-            ngh2.DataReceived: _on_data,
-            ngh2.TrailersReceived: _on_trailers,
-            ngh2.StreamClosed: _on_stream_closed,
-            ngh2.StreamReset: _on_reset,
-            ngh2.InformationalResponseReceived: _on_informational,
-            ngh2.SettingsReceived: _on_settings,
-            ngh2.GoAwayReceived: _on_goaway,
-            ngh2.ConnectionClosed: _on_connection_closed,
-        }
-    )
 
 
 def _fault_of_upstream(error: MalformedError) -> MalformedError:

@@ -20,7 +20,7 @@ from typing import Protocol
 from meshproxy.codec.client_hello import read_client_hello
 from meshproxy.codec.sniff import Protocol as Wire
 from meshproxy.codec.sniff import may_become_http, sniff
-from meshproxy.flow import Connection
+from meshproxy.flow import Connection, as_protocol
 from meshproxy.identity.tls import ALPN_HTTP1, ALPN_HTTP2, ALPN_TCP, protocol
 
 from .destination import Destination
@@ -149,7 +149,7 @@ class Arrival(Connection):
         """Go on with the transport of a connection that starts over (CONNECT)."""
         self.transport, connection.transport = connection.transport, None
         if self.transport is not None:
-            self.transport.set_protocol(self)
+            self.transport.set_protocol(as_protocol(self))
             self.blocked = connection.blocked
             if self.blocked:
                 self.on_blocked()

@@ -53,15 +53,12 @@ class AnsweredEarly(Protocol):
     def end_early(self) -> bool: ...
 
 
-class Http2Stream(Stream):
+class Http2Stream(Stream["Http2Connection", Exchange]):
     """One request and its answer; the downstream of an exchange."""
 
     protocol = "http2"
 
     __slots__ = ()
-
-    _link: "Http2Connection"
-    exchange: Exchange | None
 
     # The request ----------------------------------------------------------------------------------
 
@@ -206,7 +203,7 @@ class Http2Stream(Stream):
             self.exchange.on_downstream_writable()
 
 
-class Http2Connection(Link):
+class Http2Connection(Link[ServerSession]):
     """
     One client's connection.
 
@@ -217,7 +214,6 @@ class Http2Connection(Link):
 
     __slots__ = ("_draining", "answered_early", "begin", "deadline", "owner")
 
-    session: ServerSession
     stream_type: ClassVar[Any] = Http2Stream  # a class: takes the connection and a number
 
     def __init__(
@@ -227,10 +223,9 @@ class Http2Connection(Link):
         begin: Callable[[Any], Any],  # a stream of `stream_type`, and what answers it
         allowance: Allowance,
     ) -> None:
-        super().__init__(loop)
+        super().__init__(loop, ServerSession(partial(self.stream_type, self), allowance))
         self.owner = owner
         self.begin = begin
-        self.session = ServerSession(partial(self.stream_type, self), allowance)
         self.session.on_part = self._on_part
         self.deadline = inf
         self.answered_early: list[AnsweredEarly] = []

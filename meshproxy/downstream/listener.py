@@ -23,7 +23,7 @@ from meshproxy.codec.http1 import encode_response_head
 from meshproxy.codec.sniff import Protocol as Wire
 from meshproxy.contract.resources import ListenerSpec, Mtls
 from meshproxy.exchange import Authorities, Cluster, Exchange
-from meshproxy.flow import Connection
+from meshproxy.flow import Connection, as_protocol
 from meshproxy.identity.tls import peer_identity
 from meshproxy.local_reply import local_reply
 from meshproxy.refusal import refusal
@@ -325,7 +325,7 @@ class Listener:
                 self._shed(sock, "handshakes")
                 return
             await self._loop.connect_accepted_socket(
-                lambda: Arrival(self._loop, self, destination, tls=True),
+                lambda: as_protocol(Arrival(self._loop, self, destination, tls=True)),
                 sock,
                 ssl=context,
                 ssl_handshake_timeout=HELLO_TIMEOUT,
@@ -354,7 +354,7 @@ class Listener:
             return TcpConnection(self._loop, self, destination, caller, speculation=speculation)
 
         try:
-            await self._loop.connect_accepted_socket(begin, sock)
+            await self._loop.connect_accepted_socket(lambda: as_protocol(begin()), sock)
         except OSError:  # the client gave up meanwhile
             sock.close()
 

@@ -139,7 +139,7 @@ class Relief:
             yield from self._of(connection, work, partial(self._abort, connection, direction))
 
     def _of(
-        self, side: Connection | Stream, work: Any, end: Callable[[], None]
+        self, side: Connection | Stream[Any, Any], work: Any, end: Callable[[], None]
     ) -> Iterator[Holder]:
         """Return a side, as far as bytes wait for it, and the other side of what it works for."""
         working = work is not None and not work.done
@@ -150,7 +150,7 @@ class Relief:
         if upstream is not None and (held := upstream.unsent) >= LEAST:
             yield Holder(upstream, held, work.on_memory_short)
 
-    def _reset(self, stream: Stream, direction: str) -> None:
+    def _reset(self, stream: Stream[Any, Any], direction: str) -> None:
         """End one that has been answered; only what was said waits to leave."""
         self._refused(direction, CODE)
         stream.end_by_reset(ENHANCE_YOUR_CALM)

@@ -34,7 +34,7 @@ from meshproxy.tunnel import keep_alive
 from .http2 import Http2Connection, Owner
 
 
-class TrunkStream(Stream):
+class TrunkStream(Stream["TrunkConnection", Relay]):
     """
     One opaque connection; the downstream of a relay.
 
@@ -43,9 +43,6 @@ class TrunkStream(Stream):
     """
 
     __slots__ = ("_unread",)
-
-    _link: "TrunkConnection"
-    exchange: Relay | None
 
     def __init__(self, link: "TrunkConnection", stream_id: int = 0) -> None:
         super().__init__(link, stream_id)

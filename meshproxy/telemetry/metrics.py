@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 OVERFLOW: Final = "__overflow__"
 MOST_CLIENTS: Final = 256
 """Series of plaintext connections: a port may be called from any number of addresses."""
-BOUNDS: Final = (
+BOUNDS: Final[tuple[float, ...]] = (
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
 )  # fmt: skip
 """Upper bounds of the histogram's buckets, in seconds; what is slower goes to ``+Inf``."""

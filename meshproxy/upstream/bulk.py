@@ -19,9 +19,8 @@ of any other limit, and are not used after it.
 
 import asyncio
 import ssl
-from typing import Final
+from typing import Any, Final
 
-from meshproxy.exchange import Exchange
 from meshproxy.identity.tls import ALPN_HTTP1, protocol
 
 from .http1 import Http1Connection
@@ -36,7 +35,7 @@ class BulkPool(Pool):
 
     __slots__ = ()
 
-    def lend(self, exchange: Exchange) -> bool:
+    def lend(self, exchange: Any) -> bool:
         """Give the exchange a connection that is idle; return False, and have one made, if none is."""
         limit = self._environment.now() - REST
         while self._idle:

@@ -16,7 +16,6 @@ from typing import Any, Protocol
 from meshproxy.contract.policies import HealthCheckSpec
 from meshproxy.contract.resources import ClusterSpec, EndpointSpec
 from meshproxy.contract.wire import ContractError
-from meshproxy.exchange import Exchange
 from meshproxy.message import Fields, field
 from meshproxy.policies import deadline
 from meshproxy.policies.circuit_breaker import CLOSED, OPEN, STATES, CircuitBreaker
@@ -42,7 +41,6 @@ from meshproxy.policies.outlier_detection import IN_SERVICE, PROBATION, Host, Ou
 from meshproxy.policies.retry import Retry
 from meshproxy.policies.retry_budget import RetryBudget
 from meshproxy.policies.stalled_bodies import StalledBodies
-from meshproxy.relay import Relay
 from meshproxy.telemetry.gauges import Gauges
 from meshproxy.telemetry.metrics import Metrics
 
@@ -50,7 +48,7 @@ from . import pool
 from .availability import Availability
 from .bulk import BulkPool
 from .health_check import HealthCheck
-from .tcp import Sockets
+from .tcp import Relay, Sockets
 from .trunk import TrunkPool
 
 log = logging.getLogger("meshproxy.upstream")
@@ -138,7 +136,7 @@ class Endpoint(_Looked):
         self.detection: OutlierDetection | None = None
         self.breaker: CircuitBreaker | None = None
         self.limits = Limits(cluster.endpoint_limits)
-        self._retrying: set[Exchange] = set()  # those known to, where they are limited
+        self._retrying: set[Any] = set()  # those known to, where they are limited
         self.pool = pool.Pool(cluster, spec, environment, self.limits, shared)
         # Made when first needed: most never are.
         self._bulk: BulkPool | None = None
@@ -247,7 +245,7 @@ class Endpoint(_Looked):
         # A call more per request, for who asks for it.
         self.acquire = self._acquire_below_limits if self._limited else self.pool.acquire
 
-    def acquire_apart(self, exchange: Exchange) -> None:
+    def acquire_apart(self, exchange: Any) -> None:
         """As `acquire`, for a large body: it need not share a connection with others."""
         if not self.cluster.mtls:  # an app's connections are not shared
             return self.acquire(exchange)
@@ -258,11 +256,11 @@ class Endpoint(_Looked):
             return None
         return None if self._bulk.lend(exchange) else self.pool.acquire(exchange)
 
-    def _acquire_below_limits(self, exchange: Exchange) -> None:
+    def _acquire_below_limits(self, exchange: Any) -> None:
         if not self._overflows(exchange):
             self.pool.acquire(exchange)
 
-    def _overflows(self, exchange: Exchange) -> bool:
+    def _overflows(self, exchange: Any) -> bool:
         """Say whether one of the endpoint's limits forbids the attempt; then it has been told so."""
         limits, name = self.limits, self.cluster.name
         if self.active > limits.requests.most:  # it has been counted already

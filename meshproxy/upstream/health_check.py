@@ -13,19 +13,21 @@ everything: no check outlives its endpoint.
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, Protocol
 
 from meshproxy.codec import grpc
 from meshproxy.contract.policies import HealthCheckSpec
 from meshproxy.contract.resources import ClusterSpec
-from meshproxy.exchange import Exchange, Upstream
+from meshproxy.exchange import Upstream
 from meshproxy.message import Fields, RequestHead, ResponseHead, field
 from meshproxy.policies import health
 from meshproxy.policies.health import Health
 from meshproxy.policies.outcome import NOTHING, SHED, outcome, shed
-from meshproxy.relay import Relay
 from meshproxy.relay import Upstream as Way
 from meshproxy.telemetry.metrics import Metrics
+
+from .http1 import Exchange
+from .tcp import Relay
 
 log = logging.getLogger("meshproxy.upstream")
 
@@ -200,12 +202,12 @@ class _Get:
         return RequestHead(b"GET", authority, self._spec.path.encode(), [_AGENT])
 
     def begin(self) -> None:
-        self._endpoint.pool.acquire(cast("Exchange", self))
+        self._endpoint.pool.acquire(self)
 
     def give_up(self) -> None:
         upstream, self._upstream = self._upstream, None
         if upstream is None:
-            self._endpoint.pool.forget(cast("Exchange", self))
+            self._endpoint.pool.forget(self)
         else:
             upstream.reset()
 
@@ -303,12 +305,12 @@ class _Connect:
         self._way: Way | None = None
 
     def begin(self) -> None:
-        self._endpoint.connect(cast("Relay", self))
+        self._endpoint.connect(self)
 
     def give_up(self) -> None:
         way, self._way = self._way, None
         if way is None:
-            self._endpoint.disconnect(cast("Relay", self))
+            self._endpoint.disconnect(self)
         else:
             way.withdraw()
 

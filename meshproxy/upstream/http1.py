@@ -10,7 +10,7 @@ request, which is another client's.
 
 import asyncio
 import os
-from typing import Protocol
+from typing import Any, Protocol
 
 from meshproxy.codec import MalformedError
 from meshproxy.codec.http1 import ResponseReader, encode_last_chunk, encode_request_head
@@ -22,7 +22,6 @@ from meshproxy.codec.upgrade import (
     websocket_accept,
     websocket_key,
 )
-from meshproxy.exchange import Exchange
 from meshproxy.flow import Connection
 from meshproxy.identity.tls import refused_our_certificate
 from meshproxy.message import (
@@ -48,6 +47,25 @@ class Owner(Protocol):
     def idle(self, connection: "Http1Connection") -> None: ...
     def switched(self, connection: Connection, tunnel: EndpointTunnel) -> None: ...
     def lost(self, connection: "Http1Connection | EndpointTunnel") -> None: ...
+
+
+class Exchange(Protocol):
+    """
+    Who has borrowed a connection: an exchange, or what takes its place for one request.
+
+    (A second attempt, a mirror, a health check.)
+    """
+
+    @property
+    def head(self) -> RequestHead: ...
+    def on_upstream_ready(self, upstream: Any) -> None: ...
+    def on_upstream_blocked(self) -> None: ...
+    def on_upstream_writable(self) -> None: ...
+    def on_response_informational(self, head: ResponseHead) -> None: ...
+    def on_response_head(self, head: ResponseHead) -> None: ...
+    def on_response_data(self, data: bytes, last: bool = False) -> None: ...
+    def on_response_end(self, trailers: Fields | None) -> None: ...
+    def on_response_reset(self, code: str, *, reused: bool) -> None: ...
 
 
 class Http1Connection(Connection):
@@ -224,8 +242,9 @@ class Http1Connection(Connection):
         tunnel = EndpointTunnel(self.loop, self._owner, exchange)
         tunnel.take_over(self)
         self._owner.switched(self, tunnel)
-        exchange.on_upstream_switched(tunnel)
-        exchange.on_response_head(head)
+        asked: Any = exchange  # nothing but an exchange asks for this
+        asked.on_upstream_switched(tunnel)
+        asked.on_response_head(head)
         if rest:
             tunnel.on_bytes(rest)
 

@@ -15,7 +15,7 @@ What becomes of a request when its stream ends early decides whether it may be s
 import asyncio
 from collections.abc import Sequence
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 from meshproxy.codec import MalformedError
 from meshproxy.codec.budget import PEER, Allowance
@@ -29,13 +29,12 @@ from meshproxy.codec.http2 import (
     ClientSession,
 )
 from meshproxy.codec.upgrade import first_of
-from meshproxy.exchange import Exchange
 from meshproxy.identity.tls import refused_our_certificate
 from meshproxy.message import TUNNEL, Fields, RequestHead, ResponseHead
 from meshproxy.multiplex import Link, Stream
 from meshproxy.tunnel import keep_alive
 
-from .http1 import DISCARD_LIMIT, DISCARD_TIME
+from .http1 import DISCARD_LIMIT, DISCARD_TIME, Exchange
 
 PINGS = 3
 """Pings that a silent sidecar may leave unanswered, one for each sweep of the pool."""
@@ -45,7 +44,7 @@ class Owner(Protocol):
     """The pool that dialled the connection."""
 
     @property
-    def waiting(self) -> Sequence[Exchange]:
+    def waiting(self) -> Sequence[Any]:
         """Those that wait for a connection."""
 
     def roomier(self, connection: "Http2Connection") -> None:
@@ -58,13 +57,10 @@ class Owner(Protocol):
         """It is gone."""
 
 
-class Http2Stream(Stream):
+class Http2Stream(Stream["Http2Connection", Exchange]):
     """One attempt of an exchange."""
 
     __slots__ = ()
-
-    _link: "Http2Connection"
-    exchange: Exchange | None
 
     # The request ----------------------------------------------------------------------------------
 
@@ -230,7 +226,7 @@ class Http2Stream(Stream):
             self.exchange.on_upstream_writable()
 
 
-class Http2Connection(Link):
+class Http2Connection(Link[ClientSession]):
     """
     One connection to one endpoint.
 
@@ -242,8 +238,6 @@ class Http2Connection(Link):
 
     __slots__ = ("_owner", "_retired", "_served_before", "_to_sidecar", "_unanswered", "idle_since", "served", "ungreeted")  # fmt: skip
 
-    session: ClientSession
-
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
@@ -252,13 +246,13 @@ class Http2Connection(Link):
         to_sidecar: bool = False,
         allowance: Allowance = PEER,
     ) -> None:
-        super().__init__(loop)
-        self._owner = owner
         # What another sidecar admits we know before it says so.
         admitted = MAX_STREAMS if to_sidecar else CAUTIOUS_STREAMS
-        self.session = ClientSession(
+        session = ClientSession(
             self._on_going_away, admitted, self._on_greeted, allowance=allowance
         )
+        super().__init__(loop, session)
+        self._owner = owner
         self.ungreeted: list[tuple[Http2Stream, RequestHead]] = []
         self._to_sidecar = to_sidecar
         self._retired = False
@@ -300,7 +294,7 @@ class Http2Connection(Link):
 
     # Borrowed by exchanges ------------------------------------------------------------------------
 
-    def lend(self, exchange: Exchange) -> bool:
+    def lend(self, exchange: Any) -> bool:
         """Give the exchange a stream; return False when there is no room for one."""
         transport = self.transport
         session = self.session  # `room`, without the calls

@@ -26,12 +26,10 @@ import os
 import ssl
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
-from weakref import WeakSet
+from typing import Any, Protocol
 
 from meshproxy.contract.resources import ClusterSpec, EndpointSpec
-from meshproxy.exchange import Exchange
-from meshproxy.flow import Connection
+from meshproxy.flow import Connection, as_protocol
 from meshproxy.identity.tls import ALPN_HTTP2, peer_identity, protocol
 from meshproxy.policies.limits import Limits
 from meshproxy.telemetry.metrics import ConnectionSeries, Metrics
@@ -54,7 +52,7 @@ class Environment(Protocol):
 
     Attributes:
         revoked: Identities that are denied, whatever certificate they show.
-        pools: All that there are, also of endpoints that have left but still serve.
+        pools: All that have connections, also of endpoints that have left but still serve.
         listening: Addresses and ports of our own.
     """
 
@@ -64,7 +62,7 @@ class Environment(Protocol):
     random: Callable[[], float]
     trust_domain: str
     revoked: frozenset[str]
-    pools: "WeakSet[Pool]"
+    pools: "set[Pool]"
     listening: frozenset[tuple[str, int]]
 
     @property
@@ -85,7 +83,6 @@ class Pool:
     """All connections to one endpoint."""
 
     __slots__ = (
-        "__weakref__",
         "_ages",
         "_connections",
         "_counts",
@@ -126,10 +123,9 @@ class Pool:
         self._sharing = cluster.mtls or cluster.protocol == "http2"
         self._connections: set[Http1Connection | Http2Connection | EndpointTunnel] = set()
         self._ages: dict[Http1Connection | Http2Connection, asyncio.TimerHandle] = {}
-        self.waiting: deque[Exchange] = deque()
+        self.waiting: deque[Any] = deque()
         self._dials: set[asyncio.Task[None]] = set()
         self._counts = environment.connections_to("outbound" if cluster.mtls else "inbound")
-        environment.pools.add(self)
 
     def __repr__(self) -> str:
         return (
@@ -154,7 +150,7 @@ class Pool:
 
     # Borrowing ------------------------------------------------------------------------------------
 
-    def acquire(self, exchange: Exchange) -> None:
+    def acquire(self, exchange: Any) -> None:
         """Answer the exchange with `on_upstream_ready` or `on_upstream_failed`, now or later."""
         for shared in self._shared:
             if shared.lend(exchange):
@@ -175,13 +171,13 @@ class Pool:
         self.waiting.append(exchange)
         self._dial_if_needed()
 
-    def forget(self, exchange: Exchange) -> None:
+    def forget(self, exchange: Any) -> None:
         """The exchange waits no longer."""
         if exchange in self.waiting:
             self._count_waiting(-1)
             self.waiting.remove(exchange)
 
-    def _next(self) -> Exchange:
+    def _next(self) -> Any:
         """Return the head of the line."""
         self._count_waiting(-1)
         return self.waiting.popleft()
@@ -222,14 +218,21 @@ class Pool:
     def switched(self, connection: Connection, tunnel: EndpointTunnel) -> None:
         """A connection has left HTTP for good: it still counts, but never comes back."""
         assert isinstance(connection, Http1Connection)
+        self._keep(tunnel)
         self._connections.discard(connection)
         self._forget_age(connection)
-        self._connections.add(tunnel)
+
+    def _keep(self, connection: "Http1Connection | Http2Connection | EndpointTunnel") -> None:
+        """There is a connection, and so something to expel."""
+        self._connections.add(connection)
+        self._environment.pools.add(self)
 
     def lost(self, connection: Http1Connection | Http2Connection | EndpointTunnel) -> None:
         """A connection is gone."""
         if connection in self._connections:
             self._connections.discard(connection)
+            if not self._connections:
+                self._environment.pools.discard(self)
             self._count_connections(-1)
             self._counts.closed += 1
         if not isinstance(connection, EndpointTunnel):
@@ -299,7 +302,7 @@ class Pool:
         if self._failing:
             self._failing = ""
             log.info("%s: connected again", self._where)
-        self._connections.add(connection)
+        self._keep(connection)
         self._counts.opened += 1
         if self.cluster.max_connection_age is not None:
             self._limit_age(connection, self.cluster.max_connection_age / 1000)
@@ -328,8 +331,9 @@ class Pool:
             raise DialError("not-ready")
         try:
             async with asyncio.timeout(cluster.connect_timeout / 1000):
-                _, dialled = await environment.loop.create_connection(
-                    lambda: _Dialled(environment.loop, self),
+                dialled = _Dialled(environment.loop, self)
+                await environment.loop.create_connection(
+                    lambda: as_protocol(dialled),
                     endpoint.address,
                     endpoint.port,
                     ssl=context,
@@ -506,5 +510,5 @@ class _Dialled(Connection):
             self.abort()
             return
         self.connection = connection = self._pool.successor(transport)
-        transport.set_protocol(connection)
+        transport.set_protocol(as_protocol(connection))
         connection.connection_made(transport)

@@ -6,11 +6,10 @@ Each opaque connection gets one of its own, dialled when it begins and closed wh
 
 import asyncio
 import logging
-from typing import Protocol
+from typing import Any, Protocol
 
 from meshproxy.contract.resources import ClusterSpec, EndpointSpec
-from meshproxy.flow import RECEIVED
-from meshproxy.relay import Relay
+from meshproxy.flow import RECEIVED, as_protocol
 from meshproxy.tcp import TcpSide
 from meshproxy.telemetry.metrics import ConnectionSeries
 from meshproxy.tunnel import keep_alive
@@ -18,6 +17,19 @@ from meshproxy.tunnel import keep_alive
 from .pool import reason
 
 log = logging.getLogger("meshproxy.upstream")
+
+
+class Relay(Protocol):
+    """Who wants an opaque connection: a relay, or a health check."""
+
+    def on_upstream_ready(self, upstream: Any) -> None: ...
+    def on_upstream_connected(self) -> None: ...
+    def on_upstream_failed(self, code: str) -> None: ...
+    def on_upstream_data(self, data: Any) -> None: ...
+    def on_upstream_end(self) -> None: ...
+    def on_upstream_reset(self, code: str) -> None: ...
+    def on_upstream_blocked(self) -> None: ...
+    def on_upstream_writable(self) -> None: ...
 
 
 class Environment(Protocol):
@@ -88,7 +100,10 @@ class Sockets:
         )
         try:
             await loop.create_connection(
-                lambda: connection, endpoint.address, endpoint.port, local_addr=self._source
+                lambda: as_protocol(connection),
+                endpoint.address,
+                endpoint.port,
+                local_addr=self._source,
             )
         except (OSError, ValueError) as error:  # ValueError: an address that is no address
             if self._dials.pop(relay, None) is not None:

@@ -15,24 +15,23 @@ interleaved: ``priority: u=3, i`` (RFC 9218 section 4.2).
 
 import asyncio
 import ssl
-from typing import Final, cast
+from typing import Any, Final
 
 from meshproxy.codec import MalformedError
 from meshproxy.codec.budget import TRUNK
 from meshproxy.codec.http2 import CANCEL, CONNECT_ERROR, PROTOCOL_ERROR, REFUSED_STREAM
 from meshproxy.contract.policies import LimitsSpec
 from meshproxy.contract.resources import ClusterSpec, EndpointSpec
-from meshproxy.exchange import Exchange
 from meshproxy.identity.tls import ALPN_TCP, protocol
 from meshproxy.message import TUNNEL, Fields, RequestHead, ResponseHead, field
 from meshproxy.multiplex import Stream
 from meshproxy.policies.limits import Limits
 from meshproxy.refusal import REFUSALS
-from meshproxy.relay import Relay
 from meshproxy.tunnel import keep_alive
 
 from .http2 import Http2Connection
 from .pool import Environment, Pool
+from .tcp import Relay
 
 _INTERLEAVED: Final = field(b"priority", b"u=3, i")
 
@@ -60,11 +59,11 @@ class TrunkPool(Pool):
     def connect(self, relay: Relay) -> None:
         """Answer the relay with `on_upstream_ready` or `on_upstream_failed`, now or later."""
         # To a pool, requests and relays are the same: somebody who waits for a connection.
-        self.acquire(cast("Exchange", relay))
+        self.acquire(relay)
 
     def disconnect(self, relay: Relay) -> None:
         """The relay waits no longer."""
-        self.forget(cast("Exchange", relay))
+        self.forget(relay)
 
     @property
     def _context(self) -> ssl.SSLContext | None:
@@ -81,7 +80,7 @@ class TrunkPool(Pool):
         return TrunkConnection(self._environment.loop, self)
 
 
-class TrunkStream(Stream):
+class TrunkStream(Stream["TrunkConnection", Relay]):
     """
     One opaque connection; the upstream of a relay.
 
@@ -90,9 +89,6 @@ class TrunkStream(Stream):
     """
 
     __slots__ = ()
-
-    _link: "TrunkConnection"
-    exchange: Relay | None
 
     def open(self, authority: bytes) -> None:
         """
@@ -192,11 +188,11 @@ class TrunkConnection(Http2Connection):
         super().on_connected()
         keep_alive(self.transport)
 
-    def lend(self, exchange: Exchange) -> bool:
+    def lend(self, exchange: Any) -> bool:
         """Give a relay a stream; return False when there is no room for one."""
         if self.room <= 0:
             return False
-        relay = cast("Relay", exchange)
+        relay: Relay = exchange
         stream = TrunkStream(self)
         stream.exchange = relay
         try:

@@ -5,9 +5,8 @@ It counts as one of the pool's connections for as long as it lives, and never go
 """
 
 import asyncio
-from typing import Protocol
+from typing import Any, Protocol
 
-from meshproxy.exchange import Exchange
 from meshproxy.flow import Connection
 from meshproxy.tunnel import Tunnel
 
@@ -26,10 +25,10 @@ class EndpointTunnel(Tunnel):
 
     __slots__ = ("_exchange", "_owner")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, owner: Owner, exchange: Exchange) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, owner: Owner, exchange: Any) -> None:
         super().__init__(loop)
         self._owner = owner
-        self._exchange: Exchange | None = exchange
+        self._exchange: Any = exchange  # `http1.Exchange`, which imports this file; or None
 
     def __repr__(self) -> str:
         state = "lost" if self.transport is None else "open"

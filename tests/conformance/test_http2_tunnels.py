@@ -132,7 +132,7 @@ def test_8_5_a_client_that_has_ended_at_once() -> None:
 def ask(scene: Client, method: bytes = b"GET") -> FakeExchange:
     exchange = FakeExchange(RequestHead(method, b"catalog", b"/chat", [], TUNNEL))
     exchange.head.upgrade = b"websocket, other"
-    scene.connection.lend(exchange)  # type: ignore[arg-type]
+    scene.connection.lend(exchange)
     return exchange
 
 

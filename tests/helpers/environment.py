@@ -5,7 +5,6 @@ import ssl
 import time
 from collections.abc import Callable
 from typing import Any
-from weakref import WeakSet
 
 from meshproxy.downstream.admission import Admission
 from meshproxy.downstream.handshakes import Handshakes
@@ -62,7 +61,7 @@ class Environment:
         self.revoked: frozenset[str] = frozenset()
         self.listening: frozenset[tuple[str, int]] = frozenset()
         self.denials = Denials(self.now, self.wall)
-        self.pools: WeakSet[Pool] = WeakSet()
+        self.pools: set[Pool] = set()
         self.refusals: list[tuple[str, str]] = []
         self.failed_handshakes: list[str] = []
 

@@ -1,5 +1,7 @@
 """What the HTTP/2 connections of both sides share: one flush a turn, and marks for each stream."""
 
+from typing import Any
+
 import pytest
 
 from meshproxy.flow import HIGH_WATER, LOW_WATER
@@ -18,7 +20,7 @@ class FakeSession:
         self.fed = b""
         self.credited: list[tuple[int, int]] = []
         self.held = 0
-        self.streams: dict[int, Stream] = {}
+        self.streams: dict[int, Stream[Any, Any]] = {}
         self.resets: list[tuple[int, int]] = []
 
     def feed(self, data: bytes | memoryview, now: float) -> None:
@@ -58,8 +60,7 @@ class Scene:
     def __init__(self) -> None:
         self.loop = FakeLoop()
         self.session = FakeSession()
-        self.link = Link(self.loop.as_loop)
-        self.link.session = self.session
+        self.link = Link(self.loop.as_loop, self.session)
         self.transport: FakeTransport = connected(self.link)
 
 
@@ -125,7 +126,7 @@ def test_a_blocked_transport_holds_everything(scene: Scene) -> None:
 
 def test_marks_of_a_stream(scene: Scene) -> None:
     """Blocked above the high-water mark, and until it is down to the low one."""
-    stream = Stream(scene.link, 1)
+    stream: Stream[Any, Any] = Stream(scene.link, 1)
     seen = []
     for more in (HIGH_WATER, 1):
         stream.send_data(b"x" * more)
@@ -141,7 +142,7 @@ def test_marks_of_a_stream(scene: Scene) -> None:
 
 def test_credit_of_a_stream(scene: Scene) -> None:
     """At once, or, when paused, all of it at the end of the pause, or of the stream."""
-    stream = Stream(scene.link, 1)
+    stream: Stream[Any, Any] = Stream(scene.link, 1)
     stream.took(5)
     stream.pause()
     stream.took(6)
@@ -157,7 +158,7 @@ def test_credit_of_a_stream(scene: Scene) -> None:
 
 def test_after_its_end_a_stream_says_nothing(scene: Scene) -> None:
     """Whoever still holds it may call it; nothing happens."""
-    stream = Stream(scene.link, 1)
+    stream: Stream[Any, Any] = Stream(scene.link, 1)
     stream.end_by_reset(8)
     stream.send_data(b"x")
     stream.gone()

@@ -243,7 +243,6 @@ def test_draining_closes_it() -> None:
     scene.connect()
     scene.arrival.drain()
     assert scene.transport.state == "closing"
-    assert isinstance(scene.arrival, asyncio.BufferedProtocol)
 
 
 @given(st.sampled_from([PREFACE + b"x", b"GET / HTTP/1.1\r\n", b"PRI"]), st.integers(0, 30))

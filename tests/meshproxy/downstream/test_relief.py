@@ -168,7 +168,7 @@ def test_what_has_been_answered_is_counted_here() -> None:
     assert process.refused == [("inbound", "memory-pressure")] * 2
 
 
-class Many(Link):
+class Many(Link[Any]):
     """A connection of HTTP/2 with some streams."""
 
     def __init__(self, *streams: Any, unsent: int = 0) -> None:

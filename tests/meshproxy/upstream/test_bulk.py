@@ -58,7 +58,7 @@ def idle(pool: BulkPool) -> int:
 
 def lend(pool: BulkPool) -> FakeExchange | None:
     exchange = FakeExchange()
-    return exchange if pool.lend(exchange) else None  # type: ignore[arg-type]
+    return exchange if pool.lend(exchange) else None
 
 
 @pytest.fixture

@@ -474,14 +474,14 @@ async def test_an_endpoint_may_have_a_limit_of_its_own() -> None:
     exchange, relay = Recorder(), Recorder()
     scene.first.active = 2
     exchange.attempts = 1  # type: ignore[attr-defined]
-    scene.first.acquire(exchange)  # type: ignore[arg-type]
-    scene.first.connect(relay)  # type: ignore[arg-type]
+    scene.first.acquire(exchange)
+    scene.first.connect(relay)
     assert exchange.heard == relay.heard == [("on_upstream_failed", "overflow")]
     assert scene.counted("_overflows") == {
         ("catalog", "endpoint", "requests"): 1, ("catalog", "endpoint", "connections"): 1,
     }  # fmt: skip
     scene.first.active = 1
-    scene.first.acquire(exchange)  # type: ignore[arg-type]
+    scene.first.acquire(exchange)
     assert scene.first.pool.statistics()["waiting"] == 1
     scene.cluster.close()
 
@@ -492,11 +492,11 @@ async def test_retries_of_an_endpoint_may_be_limited() -> None:
     exchanges = [Recorder() for _ in range(3)]
     for attempts, exchange in zip((1, 2, 2), exchanges, strict=True):
         exchange.attempts, exchange.endpoint = attempts, scene.first  # type: ignore[attr-defined]
-        scene.first.acquire(exchange)  # type: ignore[arg-type]
+        scene.first.acquire(exchange)
     assert [exchange.words for exchange in exchanges] == [[], [], ["on_upstream_failed"]]
     exchanges[1].endpoint = None  # type: ignore[attr-defined]
-    scene.first.acquire(exchanges[2])  # type: ignore[arg-type]
-    scene.first.acquire(exchanges[2])  # type: ignore[arg-type]
+    scene.first.acquire(exchanges[2])
+    scene.first.acquire(exchanges[2])
     assert exchanges[2].words == ["on_upstream_failed"]
     assert scene.counted("_overflows") == {("catalog", "endpoint", "retries"): 1}
     scene.cluster.close()

@@ -47,7 +47,7 @@ class Scene:
 
     def lend(self, method: bytes = b"GET", length: int | None = None) -> FakeExchange:
         exchange = FakeExchange(method, length)
-        self.connection.lend(exchange)  # type: ignore[arg-type]
+        self.connection.lend(exchange)
         self.loop.turn()
         return exchange
 
@@ -293,7 +293,7 @@ class Switching(Scene):
         self.exchange = FakeExchange(method, TUNNEL)
         self.exchange.head.upgrade = upgrade
         self.exchange.head.fields = list(fields)
-        self.connection.lend(self.exchange)  # type: ignore[arg-type]
+        self.connection.lend(self.exchange)
         self.loop.turn()
 
 
@@ -408,7 +408,7 @@ def unwanted(scene: Scene, method: bytes = b"GET", length: int | None = None) ->
     """Lend the connection to an exchange that will discard the answer."""
     exchange = Unwilling(method, length)
     exchange.connection = scene.connection
-    scene.connection.lend(exchange)  # type: ignore[arg-type]
+    scene.connection.lend(exchange)
     scene.loop.turn()
     return exchange
 

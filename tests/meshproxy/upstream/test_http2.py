@@ -61,7 +61,7 @@ class Scene:
         self, method: bytes = b"GET", length: int | None = None, fields: Any = ()
     ) -> FakeExchange:
         exchange = FakeExchange(RequestHead(method, b"catalog", b"/", list(fields), length))
-        self.connection.lend(exchange)  # type: ignore[arg-type]
+        self.connection.lend(exchange)
         return exchange
 
     def arrive(self, data: bytes) -> None:
@@ -211,7 +211,7 @@ def test_a_server_that_does_not_believe_us() -> None:
     connection = Http2Connection(loop.as_loop, pool)
     connected(connection)
     exchange = FakeExchange(RequestHead(b"GET", b"a", b"/", []))
-    connection.lend(exchange)  # type: ignore[arg-type]
+    connection.lend(exchange)
     error = ssl.SSLError(1, "x")
     error.reason = "TLSV1_ALERT_UNKNOWN_CA"
     connection.connection_lost(error)
@@ -374,7 +374,7 @@ class Unwilling(FakeExchange):
 
 def unwanted(scene: Scene, length: int | None = None) -> Unwilling:
     exchange = Unwilling(RequestHead(b"GET", b"catalog", b"/", [], length))
-    scene.connection.lend(exchange)  # type: ignore[arg-type]
+    scene.connection.lend(exchange)
     scene.hear()
     return exchange
 

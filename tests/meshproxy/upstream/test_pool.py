@@ -81,7 +81,7 @@ def pool_of(
 def ask(pool: Pool, count: int = 1) -> list[FakeExchange]:
     exchanges = [FakeExchange() for _ in range(count)]
     for exchange in exchanges:
-        pool.acquire(exchange)  # type: ignore[arg-type]
+        pool.acquire(exchange)
     return exchanges
 
 
@@ -142,7 +142,7 @@ async def test_a_tunnel_counts_and_never_comes_back(environment: Environment) ->
         pool = pool_of(app.port, environment, connections=2)
         several = [upgrade() for _ in range(3)]
         for exchange in several:
-            pool.acquire(exchange)  # type: ignore[arg-type]
+            pool.acquire(exchange)
         await until(lambda: sum("on_response_head" in exchange.words for exchange in several) == 2)
         assert pool.statistics() == {"connections": 2, "idle": 0, "dialling": 0, "waiting": 1}
         [tunnel] = [call[1] for call in several[0].heard if call[0] == "on_upstream_switched"]
@@ -157,7 +157,7 @@ async def test_who_leaves_the_line_is_not_served(environment: Environment, app: 
     """And a dial that nobody waits for any more is not begun."""
     pool = pool_of(app.port, environment)
     [exchange] = ask(pool)
-    pool.forget(exchange)  # type: ignore[arg-type]
+    pool.forget(exchange)
     await until(lambda: not pool.statistics()["dialling"])
     assert (exchange.upstream, app.connections) == (None, 0)
     pool.close()
@@ -357,15 +357,17 @@ async def test_a_revoked_peer_is_cut_off_and_not_called_again(
         Limits(LimitsSpec()),
         Limits(LimitsSpec()),
     )
-    assert pool in environment.pools
+    assert pool not in environment.pools
     [exchange] = ask(pool)
     await until(lambda: exchange.over)
+    assert pool in environment.pools
     environment.revoked = frozenset({"spiffe://test.mesh/ns/default/sa/reviews"})
     pool.expel()
     assert pool.statistics()["connections"] == 1
     environment.revoked = frozenset({CATALOG})
     pool.expel()
     await until(lambda: pool.statistics()["connections"] == 0)
+    assert pool not in environment.pools
     heard = len(peer.heard)
     [exchange] = ask(pool)
     await until(lambda: exchange.over)
@@ -615,7 +617,7 @@ async def test_what_fails_or_leaves_gives_its_place_back(environment: Environmen
     endpoint = EndpointSpec(address="127.0.0.1", port=free_port())
     pool = Pool(ClusterSpec(name="app"), endpoint, environment, Limits(LimitsSpec()), shared)
     exchanges = ask(pool, 3)
-    pool.forget(exchanges[0])  # type: ignore[arg-type]
+    pool.forget(exchanges[0])
     assert shared.pending.count == 2
     await until(lambda: all(exchange.failure for exchange in exchanges[1:]))
     await until(lambda: shared.connections.count == 0)

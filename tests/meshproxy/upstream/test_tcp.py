@@ -67,7 +67,7 @@ def sockets(port: int, environment: Environment, **options: int) -> Sockets:
 
 def begin(sockets: Sockets) -> FakeRelay:
     relay = FakeRelay()
-    sockets.connect(relay)  # type: ignore[arg-type]
+    sockets.connect(relay)
     return relay
 
 
@@ -162,8 +162,8 @@ async def test_silence_has_a_limit(environment: Environment) -> None:
                 filler.connect_ex(("127.0.0.1", port))
             to_app = sockets(port, environment, connect_timeout=50)
             patient, gone = begin(to_app), begin(to_app)
-            to_app.disconnect(gone)  # type: ignore[arg-type]
-            to_app.disconnect(gone)  # type: ignore[arg-type]
+            to_app.disconnect(gone)
+            to_app.disconnect(gone)
             await until(lambda: patient.heard == [("on_upstream_failed", "connect-timeout")])
             assert gone.heard == []
             assert to_app.statistics() == {"connections": 0, "dialling": 0}

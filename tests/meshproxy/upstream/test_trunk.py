@@ -58,7 +58,7 @@ class Scene:
     def relay(self) -> FakeRelay:
         """Let somebody wait for a stream, and get it."""
         relay = FakeRelay()
-        self.pool.connect(relay)  # type: ignore[arg-type]
+        self.pool.connect(relay)
         return relay
 
     def say(self, data: bytes) -> None:
@@ -220,11 +220,11 @@ async def test_a_relay_may_stop_waiting(scene: Scene) -> None:
     scene.pool._connections.add(scene.connection)
     relay = scene.relay()
     assert scene.pool.statistics()["waiting"] == 1
-    scene.pool.disconnect(relay)  # type: ignore[arg-type]
+    scene.pool.disconnect(relay)
     assert scene.pool.statistics()["waiting"] == 0
     scene.connection.session._engine.terminate_connection(0)
     scene.hear()
-    scene.connection.lend(relay)  # type: ignore[arg-type]
+    scene.connection.lend(relay)
     assert relay.heard == [("on_upstream_failed", "stream-refused")]
 
 
