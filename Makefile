@@ -19,7 +19,7 @@ PIP     := $(BIN)/python -m pip --disable-pip-version-check --no-input
 
 export PYTHONUNBUFFERED := 1
 .NOTPARALLEL:
-.PHONY: help demo test fuzz lint format types unit bench bench-peers bench-quick \
+.PHONY: help demo test fuzz lint format types unit compiled unit-compiled bench bench-peers bench-quick \
 	lesson-cascade lesson-availability lesson-retry-storm audit sbom audit-tools lock clean venv \
 	runtime dev
 .DEFAULT_GOAL := help
@@ -59,6 +59,24 @@ fuzz: dev ## Fuzz all that reads what others say (ARGS="--seconds 600 --only req
 	else \
 		FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-20000} $(BIN)/python -m pytest tests/fuzz --timeout=0; \
 	fi
+
+# The same sources, with the hot path translated to C (deploy/compiled.py), and what runs beside them.
+compiled: dev ## Compile the hot path into build/compiled (mypyc; needs a C compiler)
+	@now=$$(find meshproxy control_plane deploy pyproject.toml -name '*.py' -o -name '*.toml' | sort | xargs cat | cksum); \
+	[ "$$(cat build/compiled/.made 2>/dev/null)" = "$$now" ] || { \
+		command -v "$${CC:-cc}" >/dev/null || { \
+			echo 'A C compiler and the headers of Python are needed: apt install gcc python3-dev' >&2; exit 1; }; \
+		echo 'Compiling the hot path into build/compiled (some minutes) …'; \
+		rm -rf build && mkdir build && \
+		HATCH_BUILD_HOOK_ENABLE_CUSTOM=true $(BIN)/python -m hatchling build -t wheel -d build/wheel >build/log 2>&1 \
+			|| { cat build/log >&2; exit 1; } && \
+		$(BIN)/python -m zipfile -e build/wheel/*.whl build/compiled && \
+		echo "$$now" > build/compiled/.made; }
+
+unit-compiled: compiled ## The tests with the hot path compiled (ARGS go to pytest)
+	@cp -r bench configs docs lessons tests pyproject.toml Makefile README.md CHANGELOG.md CONTRIBUTING.md build/compiled
+	@echo '== pytest, compiled'
+	@cd build/compiled && PYTHONPATH="$$PWD" ../../$(BIN)/python -m pytest -p no:cacheprovider $(ARGS)
 
 format: dev ## Put the code in its format, mend what can be mended
 	@$(BIN)/python -m ruff format .
@@ -131,7 +149,7 @@ compile = $(UV) pip compile --quiet --universal --python-version 3.11 --upgrade 
 	--no-emit-index-url --custom-compile-command 'make lock' $(2) -o $(1)
 
 clean: ## Remove .venv and what tools left behind; not .mesh (keys, authority, logs)
-	@rm -rf $(VENV) dist .fuzz .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf $(VENV) build dist .fuzz .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The environment ----------------------------------------------------------------------------------
