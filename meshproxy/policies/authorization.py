@@ -177,11 +177,13 @@ class Standing:
             claims: Of its JWT, whose signature and issuer were found right; None without one.
         """
         paths = readings(head.path)
-        audited = tuple(
-            (left.policy, left.rule)
-            for left in self._audit
-            if left.matches(head, paths, claims, any)
-        )
+        audited: tuple[tuple[str, str], ...] = ()
+        if self._audit:
+            audited = tuple(
+                (left.policy, left.rule)
+                for left in self._audit
+                if left.matches(head, paths, claims, any)
+            )
         for left in self._deny:
             if left.matches(head, paths, claims, any):
                 return Verdict(False, left.policy, left.rule, audited)
@@ -189,7 +191,7 @@ class Standing:
             return Verdict(True, audited=audited) if audited else ALLOWED
         for left in self._allow:
             if left.matches(head, paths, claims, all):
-                return Verdict(True, left.policy, left.rule, audited)
+                return Verdict(True, left.policy, left.rule, audited) if audited else left.allowed
         return Verdict(False, audited=audited)
 
     def judge_connection(self) -> Verdict:
@@ -247,9 +249,14 @@ class _Rule:
 
 
 class _Left:
-    """What a rule asks of requests, once the caller is known to be meant."""
+    """
+    What a rule asks of requests, once the caller is known to be meant.
 
-    __slots__ = ("_facts", "_operations", "_subjects", "policy", "rule", "unconditional")
+    Attributes:
+        allowed: The verdict where it allows and nothing is audited: as nearly always the same.
+    """
+
+    __slots__ = ("_facts", "_operations", "_subjects", "allowed", "policy", "rule", "unconditional")
 
     def __init__(
         self,
@@ -261,6 +268,7 @@ class _Left:
     ) -> None:
         self.policy = policy
         self.rule = rule
+        self.allowed = Verdict(True, policy, rule)
         self._subjects = subjects
         self._operations = operations
         self._facts = facts
@@ -283,7 +291,7 @@ class _Left:
                     return False
             elif not over(any(one.covers(path) for one in asked) for path in paths):
                 return False
-        return all(fact.matches(head, claims, over) for fact in self._facts)
+        return not self._facts or all(fact.matches(head, claims, over) for fact in self._facts)
 
 
 def _left(rules: Iterable[_Rule], source: Source, *, in_doubt: bool) -> list[_Left]:
@@ -402,7 +410,9 @@ class _Operation:
     def takes(self, head: RequestHead, over: Quantifier) -> bool:
         """Say whether host and method are meant."""
         method = head.method
-        if not self._methods.matches(method):
+        if self._methods.empty:
+            pass
+        elif not self._methods.matches(method):
             upper = method.upper()  # as which some frameworks take it (Werkzeug, Django)
             if over is all or upper == method or not self._methods.matches(upper):
                 return False

@@ -32,7 +32,7 @@ from collections.abc import Callable, Iterable
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
-_AMBIGUOUS: Final = re.compile(rb"[%\\;]|//|/\.")
+_PLAIN: Final = b"/abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.~!$&'()*+,=:@"
 _UNRESERVED: Final = re.compile(
     rb"%(2[DdEe]|3[0-9]|4[1-9A-Fa-f]|5[0-9AaFf]|6[1-9A-Fa-f]|7[0-9AaEe])"
 )
@@ -60,7 +60,7 @@ def readings(target: bytes) -> tuple[bytes, ...] | None:
         target: Path and query in origin form.
     """
     path = target.partition(b"?")[0]
-    if _AMBIGUOUS.search(path) is None:
+    if not path.strip(_PLAIN) and b"//" not in path and b"/." not in path:
         return (path,)
     found = {path: None}  # in order, each once
     for step in _STEPS if b"%" in path else _STEPS_WITHOUT_ESCAPES:
