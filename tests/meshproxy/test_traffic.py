@@ -129,7 +129,7 @@ async def test_whether_calls_were_joined_is_counted(tmp_path: Path) -> None:
     """What the table has counted goes into the metrics, where those of all workers are summed."""
     subject = traffic(tmp_path)
     subject.environment.propagation.find((b"nobody's",), b"")
-    [counted] = [pair for pair in subject.counted().counts().counters["_propagation"] if pair[1]]
+    [counted] = [pair for pair in subject.counted().counts().counters["propagation"] if pair[1]]
     assert counted == (("unknown",), 1)
 
 
