@@ -10,6 +10,7 @@ Which modules are compiled stands in pyproject.toml.  Nothing is written beside 
 compiled module there would be imported instead of the source that somebody has just changed.
 """
 
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -71,6 +72,9 @@ def compile_all(modules: list[str], root: Path, c: Path, made: Path) -> None:
             multi_file=True,  # a file each: two cores compile them in half the time
             target_dir=str(c),
         )
+        for extension in extensions:
+            for source in extension.sources:
+                without_weak_references(Path(source))
         distribution = Distribution({"name": "meshproxy", "ext_modules": extensions})
         command = build_ext(distribution)
         command.build_lib = str(made)
@@ -78,3 +82,18 @@ def compile_all(modules: list[str], root: Path, c: Path, made: Path) -> None:
         command.ensure_finalized()
         with ParallelCompile(default=0):
             command.run()
+
+
+def without_weak_references(source: Path) -> None:
+    """
+    Take the place for weak references from the classes in a file of C.
+
+    On Python 3.11, mypyc gives one to classes that descend from one that is not compiled, as
+    `Generic` is, and to functions within functions.  But it frees them without telling those who
+    refer to them, and the interpreter crashes some time later.  Without that place, such a reference
+    is a TypeError when it is made, as it is to all other compiled objects, and on Python 3.12.
+    """
+    text = source.read_text()
+    mended = re.sub(r"^\s*\.tp_weaklistoffset = .*\n", "", text, flags=re.MULTILINE)
+    if mended != text:
+        source.write_text(mended)
