@@ -74,7 +74,7 @@ def compile_all(modules: list[str], root: Path, c: Path, made: Path) -> None:
         )
         for extension in extensions:
             for source in extension.sources:
-                without_weak_references(Path(source))
+                mend_weak_references(Path(source))
         distribution = Distribution({"name": "meshproxy", "ext_modules": extensions})
         command = build_ext(distribution)
         command.build_lib = str(made)
@@ -84,16 +84,22 @@ def compile_all(modules: list[str], root: Path, c: Path, made: Path) -> None:
             command.run()
 
 
-def without_weak_references(source: Path) -> None:
+def mend_weak_references(source: Path) -> None:
     """
-    Take the place for weak references from the classes in a file of C.
+    Let objects tell those who refer to them weakly that they are gone.
 
-    On Python 3.11, mypyc gives one to classes that descend from one that is not compiled, as
-    `Generic` is, and to functions within functions.  But it frees them without telling those who
-    refer to them, and the interpreter crashes some time later.  Without that place, such a reference
-    is a TypeError when it is made, as it is to all other compiled objects, and on Python 3.12.
+    On Python 3.11, classes that descend from one that is not compiled (`Generic` is one), and
+    functions within functions, can be referred to weakly.  But the C that mypyc writes takes the
+    head of the list of these references for one that is the object's own: it shows it to the
+    collector, and drops it in the end, so that the interpreter crashes, then or some time later.
+    In truth nobody owns them, and who dies has to tell them; the collector does so by itself.
     """
+    of_list = (
+        r"\(\*\(\(PyObject \*\*\)\(\(char \*\)self \+ sizeof\(PyObject \*\) \+ sizeof\(\w+\)\)\)\);"
+    )
     text = source.read_text()
-    mended = re.sub(r"^\s*\.tp_weaklistoffset = .*\n", "", text, flags=re.MULTILINE)
+    mended = re.sub(rf"Py_VISIT{of_list}", "", text)
+    told = "if (Py_REFCNT(self) == 0) PyObject_ClearWeakRefs((PyObject *)self);"
+    mended = re.sub(rf"Py_CLEAR{of_list}", told, mended)
     if mended != text:
         source.write_text(mended)
