@@ -74,7 +74,7 @@ compiled: dev ## Compile the hot path into build/compiled (mypyc; needs a C comp
 		echo "$$now" > build/compiled/.made; }
 
 unit-compiled: compiled ## The tests with the hot path compiled (ARGS go to pytest)
-	@cp -r bench configs docs lessons tests pyproject.toml Makefile README.md CHANGELOG.md CONTRIBUTING.md build/compiled
+	@cp -r bench configs deploy docs lessons tests pyproject.toml Makefile LICENSE *.md *.lock build/compiled
 	@echo '== pytest, compiled'
 	@cd build/compiled && PYTHONPATH="$$PWD" ../../$(BIN)/python -m pytest -p no:cacheprovider $(ARGS)
 

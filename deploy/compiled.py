@@ -10,6 +10,7 @@ Which modules are compiled stands in pyproject.toml.  Nothing is written beside 
 compiled module there would be imported instead of the source that somebody has just changed.
 """
 
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -71,6 +72,9 @@ def compile_all(modules: list[str], root: Path, c: Path, made: Path) -> None:
             multi_file=True,  # a file each: two cores compile them in half the time
             target_dir=str(c),
         )
+        for extension in extensions:
+            for source in extension.sources:
+                mend_weak_references(Path(source))
         distribution = Distribution({"name": "meshproxy", "ext_modules": extensions})
         command = build_ext(distribution)
         command.build_lib = str(made)
@@ -78,3 +82,24 @@ def compile_all(modules: list[str], root: Path, c: Path, made: Path) -> None:
         command.ensure_finalized()
         with ParallelCompile(default=0):
             command.run()
+
+
+def mend_weak_references(source: Path) -> None:
+    """
+    Let objects tell those who refer to them weakly that they are gone.
+
+    On Python 3.11, classes that descend from one that is not compiled (`Generic` is one), and
+    functions within functions, can be referred to weakly.  But the C that mypyc writes takes the
+    head of the list of these references for one that is the object's own: it shows it to the
+    collector, and drops it in the end, so that the interpreter crashes, then or some time later.
+    In truth nobody owns them, and who dies has to tell them; the collector does so by itself.
+    """
+    of_list = (
+        r"\(\*\(\(PyObject \*\*\)\(\(char \*\)self \+ sizeof\(PyObject \*\) \+ sizeof\(\w+\)\)\)\);"
+    )
+    text = source.read_text()
+    mended = re.sub(rf"Py_VISIT{of_list}", "", text)
+    told = "if (Py_REFCNT(self) == 0) PyObject_ClearWeakRefs((PyObject *)self);"
+    mended = re.sub(rf"Py_CLEAR{of_list}", told, mended)
+    if mended != text:
+        source.write_text(mended)

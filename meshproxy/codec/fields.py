@@ -20,9 +20,9 @@ enough, and when they fill the cache, reading some lines anew costs far less tha
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import Any, Final
 
-from meshproxy.message import TRACE_FIELDS, Field, Fields, is_mesh_field
+from meshproxy.message import TRACE_FIELDS, Fields, is_mesh_field
 
 from . import MalformedError
 
@@ -45,8 +45,13 @@ LONG: Final = 16
 Header = tuple[bytes, bytes]
 """Name, in lower case, and value: a field of HTTP/2."""
 
-Entry = tuple[int, Field]
-"""A kind from the list above, and the field."""
+Entry = tuple[int, Any]
+"""
+A kind from the list above, and the field.
+
+Not `tuple[int, Field]`: compiled, a `Field` that is looked up would be taken apart and put together
+anew, so that every message holds a copy of what all could share.
+"""
 
 Special = dict[int, Fields]
 """Fields by kind, for every kind but END_TO_END."""

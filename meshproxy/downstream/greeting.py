@@ -32,7 +32,7 @@ from .speculation import Speculation
 PEEK: Final = 24
 """Enough for the longest thing that is told apart but for TLS: the HTTP/2 preface."""
 
-SILENCE: Final = 5.0
+SILENCE = 5.0
 """Seconds after which a client that says nothing is taken for no mesh peer."""
 
 _OURS: Final = frozenset(name.encode() for name in (*ALPN, ALPN_TCP))

@@ -5,11 +5,23 @@ from math import inf
 from typing import Protocol
 
 from meshproxy.flow import RECEIVED
-from meshproxy.relay import Caller, Relay
+from meshproxy.relay import Bytes, Caller, Relay
 from meshproxy.tcp import TcpSide
 
 from .destination import Destination
 from .speculation import Speculation
+
+
+class Carrier(Protocol):
+    """What carries on what a client says: `meshproxy.relay`."""
+
+    def begin(self, server_name: str | None = None) -> None: ...
+    def withdraw(self) -> None: ...
+    def on_downstream_data(self, data: Bytes) -> None: ...
+    def on_downstream_end(self) -> None: ...
+    def on_downstream_reset(self) -> None: ...
+    def on_downstream_blocked(self) -> None: ...
+    def on_downstream_writable(self) -> None: ...
 
 
 class Owner(Protocol):
@@ -53,7 +65,8 @@ class TcpConnection(TcpSide):
         self._owner = owner
         self.destination = destination
         self._speculation = speculation
-        self.exchange = Relay(self, caller) if speculation is None else speculation.relay
+        relay = Relay(self, caller) if speculation is None else speculation.relay
+        self.exchange: Carrier = relay
         self._server_name = server_name
         self.deadline = inf
 

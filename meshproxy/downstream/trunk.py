@@ -28,13 +28,13 @@ from meshproxy.codec.sniff import sniff
 from meshproxy.message import TUNNEL, Fields, RequestHead, ResponseHead, field
 from meshproxy.multiplex import Stream
 from meshproxy.refusal import refusal
-from meshproxy.relay import Relay
 from meshproxy.tunnel import keep_alive
 
 from .http2 import Http2Connection, Owner
+from .tcp import Carrier
 
 
-class TrunkStream(Stream["TrunkConnection", Relay]):
+class TrunkStream(Stream["TrunkConnection", Carrier]):
     """
     One opaque connection; the downstream of a relay.
 
@@ -176,7 +176,7 @@ class TrunkConnection(Http2Connection):
         self,
         loop: asyncio.AbstractEventLoop,
         owner: Owner,
-        begin: Callable[[TrunkStream], Relay],
+        begin: Callable[[TrunkStream], Carrier],
         port: int,
         *,
         guesses: bool,

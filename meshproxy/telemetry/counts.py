@@ -54,7 +54,7 @@ class Counts(Struct, frozen=True, kw_only=True):
         tunnels: How many are open.
         gauges: Name, labels, value.
         loop_lag: Buckets and sum of `loop_lag.LoopLag`.
-        counters: By the name of their attribute in `metrics.Metrics`: labels and count.
+        counters: By their name in `metrics.Metrics`: labels and count.
     """
 
     requests: list[RequestCounts] = []
@@ -70,12 +70,12 @@ class Counts(Struct, frozen=True, kw_only=True):
         closed = [
             (side, direction, opened, opened) for side, direction, opened, _ in self.connections
         ]
-        plaintext = self.counters.get("_plaintext", [])
+        plaintext = self.counters.get("plaintext", [])
         accepted = [(labels[:2], count) for labels, count in plaintext if "accepted" in labels]
         return Counts(
             requests=self.requests,
             tcp=[counted.of_the_dead() for counted in self.tcp],
             connections=closed,
             loop_lag=self.loop_lag,
-            counters=self.counters | {"_plaintext_closed": accepted},
+            counters=self.counters | {"plaintext_closed": accepted},
         )

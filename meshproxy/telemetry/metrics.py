@@ -190,29 +190,35 @@ class Metrics:
         self._overflow: RequestSeries | None = None
         self._tcp: dict[TcpKey, TcpSeries] = {}
         self._connections: dict[tuple[str, str], ConnectionSeries] = {}
-        self._refusals = _Counter(2, 256)
-        self._connections_refused = _Counter(2, 32)
-        self._grpc_ended = _Counter(5, max_series)
-        self._handshake_failures = _Counter(2, 64)
-        self._retries = _Counter(2, max_series)
-        self._retries_skipped = _Counter(2, max_series)
-        self._hedges = _Counter(1, max_series)
-        self._hedges_won = _Counter(1, max_series)
-        self._rate_limited = _Counter(3, max_series)
-        self._faults = _Counter(3, max_series)
-        self._shed = _Counter(2, max_series)
-        self._mirrored = _Counter(2, max_series)
-        self._cancelled = _Counter(1, max_series)
-        self._overflows = _Counter(3, max_series)
-        self._breaker_transitions = _Counter(2, max_series)
-        self._ejections = _Counter(2, max_series)
-        self._ejections_prevented = _Counter(2, max_series)
-        self._health_checks = _Counter(2, max_series)
-        self._propagation = _Counter(1, 8)
-        self._plaintext = _Counter(3, max_series)
-        self._plaintext_closed = _Counter(2, max_series)
-        self._denied = _Counter(1, 256)
-        self._audited = _Counter(1, 256)
+        self._counters: dict[str, _Counter] = {}
+        self._refusals = self._counter("refusals", 2, 256)
+        self._connections_refused = self._counter("connections_refused", 2, 32)
+        self._grpc_ended = self._counter("grpc_ended", 5, max_series)
+        self._handshake_failures = self._counter("handshake_failures", 2, 64)
+        self._retries = self._counter("retries", 2, max_series)
+        self._retries_skipped = self._counter("retries_skipped", 2, max_series)
+        self._hedges = self._counter("hedges", 1, max_series)
+        self._hedges_won = self._counter("hedges_won", 1, max_series)
+        self._rate_limited = self._counter("rate_limited", 3, max_series)
+        self._faults = self._counter("faults", 3, max_series)
+        self._shed = self._counter("shed", 2, max_series)
+        self._mirrored = self._counter("mirrored", 2, max_series)
+        self._cancelled = self._counter("cancelled", 1, max_series)
+        self._overflows = self._counter("overflows", 3, max_series)
+        self._breaker_transitions = self._counter("breaker_transitions", 2, max_series)
+        self._ejections = self._counter("ejections", 2, max_series)
+        self._ejections_prevented = self._counter("ejections_prevented", 2, max_series)
+        self._health_checks = self._counter("health_checks", 2, max_series)
+        self._propagation = self._counter("propagation", 1, 8)
+        self._plaintext = self._counter("plaintext", 3, max_series)
+        self._plaintext_closed = self._counter("plaintext_closed", 2, max_series)
+        self._denied = self._counter("denied", 1, 256)
+        self._audited = self._counter("audited", 1, 256)
+
+    def _counter(self, name: str, labels: int, cap: int) -> _Counter:
+        """Return a counter that the sum of several processes knows by `name`."""
+        counter = self._counters[name] = _Counter(labels, cap)
+        return counter
 
     def requests(
         self,
@@ -379,11 +385,7 @@ class Metrics:
             (side, direction, series.opened, series.closed)
             for (side, direction), series in self._connections.items()
         ]
-        counters = {
-            name: list(counter.counts.items())
-            for name, counter in vars(self).items()
-            if isinstance(counter, _Counter)
-        }
+        counters = {name: list(one.counts.items()) for name, one in self._counters.items()}
         tcp = [
             TcpCounts(key, series.opened, series.received, series.sent, dict(series.flags))
             for key, series in self._tcp.items()
@@ -423,7 +425,7 @@ class Metrics:
         if counts.loop_lag is not None:
             self.loop_lag.add(*counts.loop_lag)
         for name, counted_by_labels in counts.counters.items():
-            counter: _Counter = getattr(self, name)
+            counter = self._counters[name]
             for labels, count in counted_by_labels:
                 counter.add(*labels, count=count)
 

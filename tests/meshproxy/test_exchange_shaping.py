@@ -198,7 +198,7 @@ def test_a_copy_has_the_same_body() -> None:
     mirror = scene.exchange.mirrors
     assert mirror is not None
     assert stream.heard[1:] == copy.heard[1:]
-    assert copy.heard[0][1].fields[0] is MARK
+    assert copy.heard[0][1].fields[0] == MARK
     mirror[0].on_response_head(ResponseHead(500, []))
     mirror[0].on_response_end(None)
     respond(scene)

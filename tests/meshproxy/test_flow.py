@@ -3,33 +3,21 @@
 import pytest
 
 from meshproxy.flow import FLUSH_AT, Connection
+from meshproxy.upstream.tunnel import EndpointTunnel
+from tests.helpers.recorder import Recorder
 from tests.helpers.transport import FakeLoop, arrive, connected
 
 
-class Diary(Connection):
-    """Writes down which hooks were called."""
-
-    def __init__(self, loop: FakeLoop) -> None:
-        super().__init__(loop.as_loop)
-        self.heard: list[object] = []
-
-    def on_bytes(self, data: bytes) -> None:
-        self.heard.append(data)
-
-    def on_blocked(self) -> None:
-        self.heard.append("blocked")
-
-    def on_writable(self) -> None:
-        self.heard.append("writable")
-
-    def on_lost(self, error: Exception | None) -> None:
-        self.heard.append(error)
+def telling(loop: FakeLoop) -> tuple[Connection, Recorder]:
+    """Return a connection that fills in all hooks, and who hears of them."""
+    heard = Recorder()
+    return EndpointTunnel(loop.as_loop, heard, heard), heard
 
 
 def test_what_is_written_in_one_turn_leaves_at_once() -> None:
     """Head, body and end cost one system call, at the end of the turn."""
     loop = FakeLoop()
-    connection = Diary(loop)
+    connection = Connection(loop.as_loop)
     transport = connected(connection)
     for part in (b"head ", b"body ", b"end"):
         connection.write(part)
@@ -44,8 +32,7 @@ def test_what_is_written_in_one_turn_leaves_at_once() -> None:
 
 def test_much_leaves_without_waiting_for_the_end_of_the_turn() -> None:
     """What is collected is bounded, so that a fast sender meets back-pressure at once."""
-    loop = FakeLoop()
-    connection = Diary(loop)
+    connection = Connection(FakeLoop().as_loop)
     transport = connected(connection)
     connection.write(b"x" * (FLUSH_AT - 1))
     assert transport.writes == 0
@@ -57,18 +44,19 @@ def test_much_leaves_without_waiting_for_the_end_of_the_turn() -> None:
 def test_bytes_are_copied_out_of_the_shared_buffer() -> None:
     """Two connections read into the same memory; neither sees the other's bytes later."""
     loop = FakeLoop()
-    one, two = Diary(loop), Diary(loop)
+    (one, heard_by_one), (two, heard_by_two) = telling(loop), telling(loop)
     for connection in (one, two):
         connected(connection)
     arrive(one, b"one")
     arrive(two, b"two")
 
-    assert [one.heard, two.heard] == [[b"one"], [b"two"]]
+    assert heard_by_one.heard == [("on_response_data", b"one")]
+    assert heard_by_two.heard == [("on_response_data", b"two")]
 
 
 def test_blocked_is_told_and_remembered() -> None:
     """A neighbour that comes later can see that the transport is full."""
-    connection = Diary(FakeLoop())
+    connection, heard = telling(FakeLoop())
     connected(connection)
     states = []
     for change in (connection.pause_writing, connection.resume_writing):
@@ -76,13 +64,13 @@ def test_blocked_is_told_and_remembered() -> None:
         states.append(connection.blocked)
 
     assert states == [True, False]
-    assert connection.heard == ["blocked", "writable"]
+    assert heard.words == ["on_upstream_blocked", "on_upstream_writable"]
 
 
 def test_close_lets_out_what_was_written_and_abort_does_not() -> None:
     """`close` flushes first; `abort` drops what has not left."""
     loop = FakeLoop()
-    polite, rude = Diary(loop), Diary(loop)
+    polite, rude = Connection(loop.as_loop), Connection(loop.as_loop)
     first, second = connected(polite), connected(rude)
     for connection in (polite, rude):
         connection.write(b"bye")
@@ -97,11 +85,12 @@ def test_close_lets_out_what_was_written_and_abort_does_not() -> None:
 def test_after_the_loss_nothing_is_done_any_more() -> None:
     """Calls that come too late find no transport and do no harm."""
     loop = FakeLoop()
-    connection = Diary(loop)
+    connection, heard = telling(loop)
     transport = connected(connection)
-    error = ConnectionResetError()
     connection.write(b"too late")
-    connection.connection_lost(error)
+    connection.connection_lost(ConnectionResetError())
+    told = [("on_response_reset", "upstream-reset", False), ("lost", connection)]
+    assert heard.heard == told
     connection.write(b"x" * FLUSH_AT)
     connection.pause_reading()
     connection.resume_reading()
@@ -109,7 +98,7 @@ def test_after_the_loss_nothing_is_done_any_more() -> None:
     connection.abort()
     loop.turn()
 
-    assert connection.heard == [error]
+    assert heard.heard == told
     assert (transport.sent, transport.state) == (b"", "open")
     assert connection.eof_received() is False
 
@@ -117,7 +106,7 @@ def test_after_the_loss_nothing_is_done_any_more() -> None:
 def test_a_connection_that_fails_to_flush_does_not_keep_the_others() -> None:
     """All connections share the callback at the end of a turn, but not each other's fate."""
     loop = FakeLoop()
-    connections = [Diary(loop) for _ in range(3)]
+    connections = [Connection(loop.as_loop) for _ in range(3)]
     transports = [connected(connection) for connection in connections]
     for connection in connections:
         connection.write(b"x")

@@ -3,7 +3,6 @@
 import gc
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -16,7 +15,7 @@ from meshproxy.traffic import Traffic
 from tests.helpers.client import connect, get
 from tests.helpers.environment import until
 from tests.helpers.ports import free_port
-from tests.helpers.recorder import Recorder
+from tests.meshproxy.test_exchange import Scene
 
 IDENTITY = "spiffe://test.mesh/ns/default/sa/storefront"
 
@@ -117,11 +116,13 @@ async def test_the_first_retry_that_was_not_made_is_logged(
 async def test_somebody_goes_round_the_exchanges_that_last(tmp_path: Path) -> None:
     """Limits that are far away are armed then, so no exchange may be left out."""
     subject = traffic(tmp_path)
-    lasting: Any = Recorder()
-    lasting.timer = None
-    subject.environment.exchanges.add(lasting)
+    scene = Scene(protocol="http2")
+    scene.ask(b"POST", length=6)
+    armed = [scene.exchange.timer]
+    subject.environment.exchanges.add(scene.exchange)
     await subject.start()
-    assert lasting.words == ["on_look"]
+    armed.append(scene.exchange.timer)
+    assert [timer is not None for timer in armed] == [False, True], "its body may not come"
     await subject.close()
 
 
@@ -129,7 +130,7 @@ async def test_whether_calls_were_joined_is_counted(tmp_path: Path) -> None:
     """What the table has counted goes into the metrics, where those of all workers are summed."""
     subject = traffic(tmp_path)
     subject.environment.propagation.find((b"nobody's",), b"")
-    [counted] = [pair for pair in subject.counted().counts().counters["_propagation"] if pair[1]]
+    [counted] = [pair for pair in subject.counted().counts().counters["propagation"] if pair[1]]
     assert counted == (("unknown",), 1)
 
 

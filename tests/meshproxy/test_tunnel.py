@@ -2,39 +2,21 @@
 
 import socket
 import struct
-from typing import Any
 
 import pytest
 
 from meshproxy.flow import Connection
 from meshproxy.tunnel import Tunnel
+from meshproxy.upstream.tunnel import EndpointTunnel
+from tests.helpers.recorder import Recorder
 from tests.helpers.transport import FakeLoop, FakeSocket, FakeTransport, arrive, connected
 
 RESET = struct.pack("ii", 1, 0)
-
-
-class Heard(Tunnel):
-    """Writes down what it hears."""
-
-    def __init__(self, loop: Any) -> None:
-        super().__init__(loop)
-        self.words: list[Any] = []
-
-    def on_bytes(self, data: bytes) -> None:
-        self.words.append(data)
-
-    def on_end(self) -> None:
-        self.words.append("end")
-
-    def on_torn(self, error: Exception | None) -> None:
-        self.words.append("torn")
-
-    def on_gone(self) -> None:
-        self.words.append("gone")
+END, TORN, GONE = "on_response_end", "on_response_reset", "lost"
 
 
 class Scene:
-    """A tunnel that has just taken over from another connection."""
+    """A tunnel that has just taken over from another connection; one that tells what it hears."""
 
     def __init__(self, *, tls: bool = False, family: int = socket.AF_INET) -> None:
         self.loop = FakeLoop()
@@ -43,7 +25,8 @@ class Scene:
         self.transport.socket = FakeSocket(family)
         before.write(b"head")
         before.blocked = True
-        self.tunnel = Heard(self.loop.as_loop)
+        self.heard = Recorder()
+        self.tunnel: Tunnel = EndpointTunnel(self.loop.as_loop, self.heard, self.heard)
         self.tunnel.take_over(before)
         assert before.transport is None
 
@@ -67,7 +50,7 @@ def test_the_transport_changes_hands() -> None:
     scene.loop.turn()
     assert scene.transport.sent == b"heada"
     arrive(scene.tunnel, b"b")
-    assert scene.tunnel.words == [b"b"]
+    assert scene.heard.heard == [("on_response_data", b"b")]
 
 
 def test_a_unix_socket_is_left_alone() -> None:
@@ -80,13 +63,14 @@ def test_a_unix_socket_is_left_alone() -> None:
 def test_nothing_to_take_over() -> None:
     """The connection has gone in between: the tunnel stays silent."""
     loop = FakeLoop()
-    tunnel = Heard(loop.as_loop)
+    heard = Recorder()
+    tunnel = EndpointTunnel(loop.as_loop, heard, heard)
     tunnel.take_over(Connection(loop.as_loop))
     tunnel.send_data(b"a")
     tunnel.send_end(None)
     tunnel.abort()
     loop.turn()
-    assert tunnel.words == []
+    assert heard.words == []
 
 
 def test_each_direction_ends_by_itself() -> None:
@@ -109,7 +93,7 @@ def test_each_direction_ends_by_itself() -> None:
     scene.tunnel.send_end(None)
     assert (scene.transport.sent, scene.transport.state) == (b"heada", "closing")
     scene.lose()
-    assert scene.tunnel.words == ["end", "gone"]
+    assert scene.heard.words == [END, GONE]
 
 
 def test_an_end_is_heard_once() -> None:
@@ -120,7 +104,7 @@ def test_an_end_is_heard_once() -> None:
     scene.tunnel.resume_reading()
     assert not scene.transport.is_reading()
     scene.end()
-    assert scene.tunnel.words == ["end"]
+    assert scene.heard.words == [END]
 
 
 def test_over_tls_one_end_is_the_end_of_both() -> None:
@@ -129,12 +113,12 @@ def test_over_tls_one_end_is_the_end_of_both() -> None:
     scene.tunnel.send_end(None)
     assert scene.transport.state == "closing"
     scene.lose()
-    assert scene.tunnel.words == ["end", "gone"]
+    assert scene.heard.words == [END, GONE]
 
     scene = Scene(tls=True)
     assert not scene.end()
     scene.lose()
-    assert scene.tunnel.words == ["end", "torn", "gone"]
+    assert scene.heard.words == [END, TORN, GONE]
 
 
 @pytest.mark.parametrize("error", [None, ConnectionResetError()])
@@ -145,7 +129,7 @@ def test_what_breaks_off_is_no_end(error: Exception | None, half: bool) -> None:
     if half:
         scene.tunnel.send_end(None)
     scene.lose(error)
-    assert scene.tunnel.words == ["torn", "gone"]
+    assert scene.heard.words == [TORN, GONE]
 
 
 def test_to_break_off_is_a_reset_on_the_wire() -> None:

@@ -51,6 +51,14 @@ class Transport(FakeTransport):
         return self.agreed
 
 
+class Opaque(Recorder):
+    """What goes on with an opaque connection."""
+
+    def on_eof(self) -> bool:
+        self.heard.append(("on_eof",))
+        return True
+
+
 class Listener:
     """Admits everybody unless told otherwise; its connections are recorders."""
 
@@ -58,7 +66,7 @@ class Listener:
         self.admits = True
         self.chosen: list[tuple[bool, Recorder]] = []
         self.trunks: list[Recorder] = []
-        self.passed: list[tuple[str | None, Speculation | None, Recorder]] = []
+        self.passed: list[tuple[str | None, Speculation | None, Opaque]] = []
         self.gone: list[Arrival] = []
 
     def arrived(self, arrival: Arrival) -> None:
@@ -76,7 +84,7 @@ class Listener:
     def opaque(
         self, arrival: Arrival, server_name: str | None, speculation: Speculation | None
     ) -> Any:
-        self.passed.append((server_name, speculation, Recorder()))
+        self.passed.append((server_name, speculation, Opaque()))
         if speculation is not None:
             speculation.adopt(self.passed[-1][2])
         return self.passed[-1][2]
@@ -396,7 +404,7 @@ def test_prompt_clients_make_others_wait_longer() -> None:
 def test_an_end_may_be_all_that_a_client_says() -> None:
     """On a port of bytes it is passed on; on one of HTTP it is nobody's connection."""
     scene, _ = guessing()
-    scene.arrival.eof_received()
+    assert scene.arrival.eof_received()
     [(*_, heard)] = scene.listener.passed
     assert heard.words == ["connection_made", "on_eof"]
 

@@ -11,10 +11,8 @@ from typing import Any
 
 import pytest
 
-from meshproxy.codec import sniff as codec_sniff
 from meshproxy.contract.resources import ListenerSpec, RouteSpec, VirtualHostSpec
 from meshproxy.contract.wire import ContractError
-from meshproxy.downstream import greeting as greeting_module
 from meshproxy.downstream import http1
 from meshproxy.downstream import listener as listener_module
 from meshproxy.downstream.admission import Admission
@@ -298,14 +296,14 @@ async def test_slow_greetings_end_and_disturb_nobody(
     """Three bytes and silence: the loop sleeps meanwhile, others are served, then it is closed."""
     monkeypatch.setattr(listener_module, "HELLO_TIMEOUT", 0.4)
     looks = 0
-    sniff = codec_sniff.sniff
+    recv = socket.socket.recv
 
-    def counted(data: bytes) -> Any:
+    def counted(sock: socket.socket, size: int, flags: int = 0) -> bytes:
         nonlocal looks
-        looks += 1
-        return sniff(data)
+        looks += flags == socket.MSG_PEEK
+        return recv(sock, size, flags)
 
-    monkeypatch.setattr(greeting_module, "sniff", counted)
+    monkeypatch.setattr(socket.socket, "recv", counted)
     async with listening(environment, "permissive") as listener:
         async with connect(listener.spec.port) as slow, connect(listener.spec.port) as silent:
             await slow.send(b"\x16\x03\x01")

@@ -1,20 +1,22 @@
 """Who is reset when memory is short, and who is not."""
 
-from typing import Any
+import asyncio
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from meshproxy.downstream.admission import LOOK, Admission
 from meshproxy.downstream.relief import AIM, COMPLAIN, LEAST, STALLED, URGENT, Relief
-from meshproxy.flow import Connection
 from meshproxy.multiplex import Link
+from tests.helpers.transport import FakeLoop, FakeTransport
 
 LIMIT = 100 << 20
 MUCH = 10 << 20
 
 
-class Side(Connection):
-    """One for whom bytes wait; what it holds is no memory any more once it is aborted."""
+class Side:
+    """A connection, or a stream, for which bytes wait; aborted, it holds no memory any more."""
 
     def __init__(self, unsent: int = 0, exchange: "Work | None" = None) -> None:
         self.held = unsent
@@ -47,14 +49,14 @@ class Listener:
     direction = "inbound"
     connections = 0
 
-    def __init__(self, *accepted: Connection) -> None:
-        self.accepted = list(accepted)
+    def __init__(self, *accepted: Any) -> None:
+        self.accepted: list[Any] = [*accepted]
 
 
 class Process:
     """A process of 95 MiB besides what its connections hold."""
 
-    def __init__(self, *accepted: Connection, base: int = 95 << 20) -> None:
+    def __init__(self, *accepted: Any, base: int = 95 << 20) -> None:
         self.now = 1000.0
         self.base = base
         self.listener = Listener(*accepted)
@@ -168,20 +170,25 @@ def test_what_has_been_answered_is_counted_here() -> None:
     assert process.refused == [("inbound", "memory-pressure")] * 2
 
 
-class Many(Link[Any]):
-    """A connection of HTTP/2 with some streams."""
+class Unread(FakeTransport):
+    """The client does not take what was written."""
 
-    def __init__(self, *streams: Any, unsent: int = 0) -> None:
-        self.session: Any = type("Session", (), {"streams": dict(enumerate(streams))})
-        self.held = unsent
-        self.aborted = False
+    held = 0
 
-    @property
-    def unsent(self) -> int:
+    def get_write_buffer_size(self) -> int:
         return self.held
 
     def abort(self) -> None:
-        self.aborted, self.held = True, 0
+        super().abort()
+        self.held = 0
+
+
+def many(*streams: Side) -> tuple[Link[Any], Unread]:
+    """Return a connection of HTTP/2 with these streams, and its transport."""
+    session: Any = SimpleNamespace(streams=dict(enumerate(streams)))
+    link, transport = Link[Any](FakeLoop().as_loop, session), Unread()
+    link.connection_made(cast("asyncio.Transport", transport))
+    return link, transport
 
 
 class AnsweredStream(Side):
@@ -195,15 +202,15 @@ def test_a_stream_goes_and_its_neighbours_stay() -> None:
     """Unless it is the connection that does not read."""
     stalled, small = Work(downstream=MUCH), Work(downstream=10)
     answered = AnsweredStream(MUCH)
-    link = Many(stalled.downstream, small.downstream, answered)
+    link, transport = many(stalled.downstream, small.downstream, answered)
     process = Process(link, base=2 * LIMIT)
     process.look()
     assert (stalled.broken_off, small.broken_off) == (1, 0)
     assert answered.code == 0xB
-    assert not link.aborted
-    link.held = MUCH
+    assert transport.state == "open"
+    transport.held = MUCH
     process.look()
-    assert link.aborted
+    assert transport.state == "aborted"
 
 
 def test_the_log_says_so_once_in_a_while(caplog: pytest.LogCaptureFixture) -> None:

@@ -5,7 +5,7 @@ from typing import Any, cast
 import pytest
 
 from meshproxy.contract.resources import TcpRouteSpec
-from meshproxy.downstream.tcp import TcpConnection
+from meshproxy.downstream.tcp import Carrier, TcpConnection
 from meshproxy.relay import Relay
 from meshproxy.routing.tcp import compile_tcp_route
 from meshproxy.telemetry.metrics import TcpSeries
@@ -40,7 +40,7 @@ class Scene:
             self.loop.as_loop, self.owner, cast("Any", None), self.caller, "a.b"
         )
         self.relay = Recorder()
-        self.connection.exchange = cast("Relay", self.relay)
+        self.connection.exchange = cast("Carrier", self.relay)
         self.transport: FakeTransport = connected(self.connection)
         self.transport.socket = FakeSocket()
 

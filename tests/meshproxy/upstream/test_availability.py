@@ -100,6 +100,6 @@ async def test_statistics(scene: Scene, caplog: pytest.LogCaptureFixture) -> Non
     scene.fail(1)
     counts = scene.environment.metrics.counts().counters
     why = ("catalog", "consecutive-gateway-errors")
-    assert counts["_ejections"] == [(why, 1)]
-    assert counts["_ejections_prevented"] == [(why, 1)]
+    assert counts["ejections"] == [(why, 1)]
+    assert counts["ejections_prevented"] == [(why, 1)]
     scene.availability.close()

@@ -360,7 +360,7 @@ async def test_the_breaker_shuts_the_limits_and_says_when_to_come_again() -> Non
     assert cluster.refusal(cluster.requests)[2][0][1] == b"1"
     scene.first.judge(200, None, "", 0.1, scene.time)
     assert (cluster.requests.ceiling, cluster.connections.ceiling) == (2, 2)
-    assert scene.counted("_breaker_transitions") == {
+    assert scene.counted("breaker_transitions") == {
         ("catalog", "open"): 1, ("catalog", "half-open"): 1, ("catalog", "closed"): 1,
     }  # fmt: skip
     cluster.close()
@@ -393,7 +393,7 @@ async def test_a_full_limit_is_named_and_counted() -> None:
     cluster.requests.count = 2
     assert not scene.admits()
     assert cluster.refusal(cluster.requests) == ("overflow", "requests", [])
-    assert scene.counted("_overflows") == {("catalog", "cluster", "requests"): 1}
+    assert scene.counted("overflows") == {("catalog", "cluster", "requests"): 1}
     cluster.close()
 
 
@@ -477,7 +477,7 @@ async def test_an_endpoint_may_have_a_limit_of_its_own() -> None:
     scene.first.acquire(exchange)
     scene.first.connect(relay)
     assert exchange.heard == relay.heard == [("on_upstream_failed", "overflow")]
-    assert scene.counted("_overflows") == {
+    assert scene.counted("overflows") == {
         ("catalog", "endpoint", "requests"): 1, ("catalog", "endpoint", "connections"): 1,
     }  # fmt: skip
     scene.first.active = 1
@@ -498,7 +498,7 @@ async def test_retries_of_an_endpoint_may_be_limited() -> None:
     scene.first.acquire(exchanges[2])
     scene.first.acquire(exchanges[2])
     assert exchanges[2].words == ["on_upstream_failed"]
-    assert scene.counted("_overflows") == {("catalog", "endpoint", "retries"): 1}
+    assert scene.counted("overflows") == {("catalog", "endpoint", "retries"): 1}
     scene.cluster.close()
 
 

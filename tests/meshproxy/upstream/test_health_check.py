@@ -48,7 +48,7 @@ async def checked(port: int, **settings: Any) -> AsyncIterator[Cluster]:
 
 def results(cluster: Cluster) -> dict[str, int]:
     environment: Any = cluster._environment
-    counted = environment.metrics.counts().counters["_health_checks"]
+    counted = environment.metrics.counts().counters["health_checks"]
     return {labels[1]: count for labels, count in counted}
 
 

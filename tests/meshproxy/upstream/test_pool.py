@@ -603,7 +603,7 @@ async def test_limits_are_shared_by_the_endpoints_of_a_cluster(environment: Envi
         gate.set()
         await answered(exchanges[:6])
         assert (shared.pending.count, first.connections, second.connections) == (0, 3, 1)
-        counted = dict(environment.metrics.counts().counters["_overflows"])
+        counted = dict(environment.metrics.counts().counters["overflows"])
         assert counted["app", "cluster", "pending"] == 2
         assert counted["app", "cluster", "connections"] >= 1
         for pool in pools:

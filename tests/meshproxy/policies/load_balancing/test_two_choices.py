@@ -1,24 +1,44 @@
 """Drawing two: different ones, by weight, never who is out."""
 
 from collections import Counter
+from collections.abc import Collection
+from typing import ClassVar
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from meshproxy.policies.load_balancing.two_choices import TwoChoices
-from tests.helpers.balancing import Server, chances, servers
+from meshproxy.policies.load_balancing.least_request import LeastRequest
+from tests.helpers.balancing import Server, chances
 
 points = st.floats(0, 1, exclude_max=True)
 
 
-class Both(TwoChoices[Server]):
-    """Remembers what was drawn."""
+class Asked(Server):
+    """Writes down that it was looked at: whoever compares two looks at both."""
 
-    __slots__ = ("drawn",)
+    asked: ClassVar[list["Asked"]] = []
 
-    def better(self, first: Server, second: Server) -> Server:
-        self.drawn = (first, second)
-        return first
+    @property
+    def active(self) -> int:
+        self.asked.append(self)
+        return 0
+
+    @active.setter
+    def active(self, count: int) -> None: ...
+
+
+def asked(*weights: int) -> tuple[Asked, ...]:
+    """Return servers of these weights."""
+    return tuple(Asked(weight) for weight in weights)
+
+
+def draw(
+    choices: LeastRequest[Asked], avoid: Collection[Asked] | None
+) -> tuple[Asked | None, tuple[Asked, ...]]:
+    """Return what is picked, and the two that were compared: at a tie the first is picked."""
+    Asked.asked.clear()
+    picked = choices.draw(avoid)
+    return picked, tuple(sorted(Asked.asked, key=lambda one: one is not picked))
 
 
 @settings(deadline=None)
@@ -27,15 +47,13 @@ def test_any_points_give_two_that_may_be_drawn(
     weights: list[int], data: st.DataObject, one: float, two: float
 ) -> None:
     """Different, with a weight, none of those to avoid; rounding never leads past the end of the line."""
-    all_ = servers(*weights)
+    all_ = asked(*weights)
     avoid = data.draw(st.none() | st.lists(st.sampled_from(all_), max_size=3))
     able = [server for server in all_ if server.weight and server not in (avoid or ())]
     points = iter((one, two))
-    choices = Both(all_, lambda: next(points))
-    choices.drawn = (all_[0], all_[0])
-    picked = choices.draw(avoid)
+    picked, drawn = draw(LeastRequest(all_, lambda: next(points)), avoid)
     if len(able) > 1:
-        first, second = choices.drawn
+        first, second = drawn
         assert first is not second
         assert first in able
         assert second in able
@@ -47,23 +65,22 @@ def test_any_points_give_two_that_may_be_drawn(
 
 def test_the_last_point_before_one() -> None:
     """The largest number below 1 is still on the line, whoever is cut out at its end."""
-    all_ = servers(3, 1, 1)
+    all_ = asked(3, 1, 1)
     for out in ((), *((one,) for one in all_), all_[1:], all_[::2]):
-        choices = Both(all_, lambda: 1 - 2**-53)
-        choices.drawn = (Server(), Server())
-        assert choices.draw(out) in all_
-        assert not {*out} & {*choices.drawn}
+        picked, drawn = draw(LeastRequest(all_, lambda: 1 - 2**-53), out)
+        assert picked in all_
+        assert not {*out} & {*drawn}
 
 
 def test_first_and_second_are_drawn_by_weight() -> None:
     """The first by all weights, the second by those of the others."""
-    all_ = servers(1, 2, 5)
-    choices = Both(all_, chances())
+    all_ = asked(1, 2, 5)
+    choices = LeastRequest(all_, chances())
     rounds = 20_000
-    pairs: Counter[tuple[Server, Server]] = Counter()
+    pairs: Counter[tuple[Asked, ...]] = Counter()
     for _ in range(rounds):
-        choices.draw(None)
-        pairs[choices.drawn] += 1
+        _, drawn = draw(choices, None)
+        pairs[drawn] += 1
     for one in all_:
         for two in all_:
             if one is not two:
