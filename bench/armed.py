@@ -6,12 +6,18 @@ faults and mirrors of next to no requests, timeouts that never pass.  What is me
 having them, not what they do.
 
 Both sides are here as arguments of specs, divided as the control plane divides them: `A_CLUSTER` and
-`a_route` for the caller's sidecar (outbound), `B_CLUSTER` and `B_ROUTE` for the app's (inbound), where
-all callers come together.
+`a_route` for the caller's sidecar (outbound), `B_CLUSTER`, `B_ROUTE` and `b_host` for the app's
+(inbound), where all callers come together.  `bench/peers/envoy_armed.py` tells Envoy the same.
 """
 
 from typing import Any, Final
 
+from meshproxy.contract.authorization import (
+    AuthorizationRuleSpec,
+    AuthorizationSpec,
+    OperationSpec,
+    SourceSpec,
+)
 from meshproxy.contract.policies import (
     CircuitBreakerSpec,
     FaultSpec,
@@ -68,3 +74,11 @@ def a_route(cluster: str) -> dict[str, Any]:
         "faults": (FaultSpec(name="never", abort_status=503, abort_percent=_NEVER),),
         "mirrors": (MirrorSpec(cluster=cluster, percent=_NEVER),),
     }
+
+
+def b_host(caller: str) -> dict[str, Any]:
+    """Return those of all routes to an app that `caller` may ask for everything, and nobody else."""
+    rule = AuthorizationRuleSpec(
+        sources=(SourceSpec(principals=(caller,)),), operations=(OperationSpec(paths=("/*",)),)
+    )
+    return {"authorization": (AuthorizationSpec(name="bench/caller", rules=(rule,)),)}

@@ -24,6 +24,7 @@ from .lag import greatest
 from .machine import facts, warnings
 from .peers import Peer, Running, start_pair, start_single
 from .peers.envoy import Envoy
+from .peers.envoy_armed import EnvoyArmed
 from .peers.haproxy import HAProxy
 from .peers.nghttpx import Nghttpx
 from .peers.nginx import Nginx
@@ -32,13 +33,22 @@ from .process import StartError
 from .programs import MissingError, find
 from .results import Results, as_json, as_text
 from .site import Site
-from .workloads import BARE, LAG, Figures, Turn, Workload, everything
+from .workloads import BARE, ENVOY, ENVOY_ARMED, LAG, OURS, Figures, Turn, Workload, everything
 
-NAMES = ("ours", BARE, "envoy", "haproxy", "nginx", "nghttpx")
+NAMES = (OURS, ENVOY_ARMED, BARE, ENVOY, "haproxy", "nginx", "nghttpx")
 
 
 def peers(chosen: Sequence[str], envoy: Path | None) -> list[Peer]:
-    every: list[Peer] = [Ours(), OursBare(), Envoy(envoy), HAProxy(), Nginx(), Nghttpx()]
+    """Return those that are to take part, ours beside whom it is compared with."""
+    every: list[Peer] = [
+        Ours(),
+        EnvoyArmed(envoy),
+        OursBare(),
+        Envoy(envoy),
+        HAProxy(),
+        Nginx(),
+        Nghttpx(),
+    ]
     return [peer for peer in every if peer.name in chosen]
 
 

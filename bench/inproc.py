@@ -387,6 +387,7 @@ def _outbound(routes: int, endpoints: int, *, everything: bool = False) -> Snaps
 
 def _inbound(*, everything: bool = False) -> Snapshot:
     policies: dict[str, Any] = armed.B_ROUTE if everything else {}
+    of_host: dict[str, Any] = armed.b_host(A) if everything else {}
     of_cluster: dict[str, Any] = armed.B_CLUSTER if everything else {}
     return Snapshot(
         clusters=(ClusterSpec(name="catalog", **of_cluster),),
@@ -404,6 +405,7 @@ def _inbound(*, everything: bool = False) -> Snapshot:
                         name="inbound", backends=(BackendSpec(cluster="catalog"),), **policies
                     ),
                 ),
+                **of_host,
             ),
         ),
         listeners=(

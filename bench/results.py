@@ -11,9 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .targets import targets
-from .workloads import Metric, Workload
+from .workloads import OURS, Metric, Workload
 
-OURS = "ours"
 FAILED = "failed"
 
 
@@ -35,7 +34,9 @@ class Results:
         rounds = self.samples.get(peer, [])
         return [one[metric] for one in rounds if one is not None and metric in one]
 
-    def ratio(self, metric: str, base: str, peer: str = OURS) -> float | None:
+    def ratio(self, metric: str, base: str | None, peer: str = OURS) -> float | None:
+        if base is None:
+            return None
         pairs = zip(self.samples.get(peer, []), self.samples.get(base, []), strict=False)
         ratios = [
             mine[metric] / theirs[metric]
@@ -67,13 +68,16 @@ def verdicts(results: Results, metric: Metric) -> list[dict[str, Any]]:
     """Judge one metric by its targets; `met` is None where a peer has no figures."""
     found = []
     for target in targets(results.workload.name, metric.key):
-        ratio, figure = None, max(results.values(OURS, metric.key), default=None)
+        if target.peer not in results.samples:
+            continue
+        ratio, figure = None, max(results.values(target.peer, metric.key), default=None)
         if target.base is not None:
-            figure = ratio = results.ratio(metric.key, target.base)
+            figure = ratio = results.ratio(metric.key, target.base, target.peer)
         found.append(
             {
                 "workload": results.workload.name,
                 "metric": target.metric,
+                "peer": target.peer,
                 "base": target.base,
                 "reach": target.text(),
                 "heading": target.heading,
@@ -90,16 +94,18 @@ def as_text(all_results: Sequence[Results]) -> str:
 
 def _section(results: Results) -> str:
     peers = list(results.samples)
-    base = results.workload.base
-    lines = [["", *peers, "reach"]]
+    bases = {peer: results.workload.base_of(peer) for peer in peers}
+    lines = [
+        ["", *(f"{peer} (/{base})" if base else peer for peer, base in bases.items()), "reach"]
+    ]
     for metric in results.workload.rows:
         cells = [metric.title]
         for peer in peers:
             values = results.values(peer, metric.key)
-            ratio = results.ratio(metric.key, base, peer) if peer != base else None
+            ratio = results.ratio(metric.key, bases[peer], peer)
             cell = spread(values, metric.digits) if values else "-"
             cells.append(cell if ratio is None else f"{cell} ({ratio:.2f})")
-        cells.append("; ".join(_verdict(one, base) for one in verdicts(results, metric)))
+        cells.append("; ".join(_verdict(one, results) for one in verdicts(results, metric)))
         lines.append(cells)
     text = [f"{results.workload.name}: {results.workload.title}", table(lines)]
     text += [f"  {peer}: {remark}" for peer, remark in results.remarks.items()]
@@ -109,9 +115,12 @@ def _section(results: Results) -> str:
     return "\n".join(text)
 
 
-def _verdict(found: Mapping[str, Any], base: str) -> str:
-    usual = found["base"] in (base, None)
+def _verdict(found: Mapping[str, Any], results: Results) -> str:
+    """Say whose it is, and to whom the ratio is, where that is not what the table's head says."""
+    usual = found["base"] in (results.workload.base_of(found["peer"]), None)
     reach = found["reach"] if usual else f"{found['reach']} x {found['base']}"
+    if found["peer"] != OURS:
+        reach = f"{found['peer']} {reach}"
     if found["met"] is None:
         return f"{reach} ?"
     ratio = "" if usual else f" ({found['ratio']:.2f})"
@@ -154,6 +163,7 @@ def _workload(results: Results) -> dict[str, Any]:
         "remarks": results.remarks,
         "peers": {
             peer: {
+                "base": workload.base_of(peer),
                 "failed": results.failed_requests(peer),
                 "metrics": {
                     metric.key: {
@@ -161,7 +171,7 @@ def _workload(results: Results) -> dict[str, Any]:
                         "median": statistics.median(values),
                         "least": min(values),
                         "greatest": max(values),
-                        "ratio": results.ratio(metric.key, workload.base, peer),
+                        "ratio": results.ratio(metric.key, workload.base_of(peer), peer),
                         "values": values,
                     }
                     for metric in workload.rows

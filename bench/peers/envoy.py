@@ -41,36 +41,34 @@ class Envoy:
     ) -> Process:
         path = folder / f"{name}.json"
         admin = site.ports.free()
-        path.write_text(
-            json.dumps(config(side, services, site.b if side == "b" else site.a, site.root, admin))
-        )
+        identity = site.b if side == "b" else site.a
+        path.write_text(json.dumps(self.config(side, services, identity, site.root, admin)))
         options = ["--concurrency", "1", "--log-level", "warning", "--disable-hot-restart"]
         command = [find("envoy", self._chosen), "-c", str(path), *options]
         return site.processes.start(name, command, folder)
 
-
-def config(
-    side: Side, services: Sequence[Service], identity: Identity, root: Path, admin: int
-) -> Json:
-    """Return the bootstrap of one side."""
-    return {
-        "admin": {"address": _address("127.0.0.1", admin)},
-        "static_resources": {
-            "listeners": (
-                [
-                    _inbound(service, number, address, identity, root)
+    def config(
+        self, side: Side, services: Sequence[Service], identity: Identity, root: Path, admin: int
+    ) -> Json:
+        """Return the bootstrap of one side."""
+        return {
+            "admin": {"address": _address("127.0.0.1", admin)},
+            "static_resources": {
+                "listeners": (
+                    [
+                        _inbound(service, number, address, identity, root)
+                        for service in services
+                        for number, address in enumerate(ADDRESSES)
+                    ]
+                    if side == "b"
+                    else [_outbound(service) for service in services]
+                ),
+                "clusters": [
+                    _app(service) if side == "b" else _mesh(service, identity, root)
                     for service in services
-                    for number, address in enumerate(ADDRESSES)
-                ]
-                if side == "b"
-                else [_outbound(service) for service in services]
-            ),
-            "clusters": [
-                _app(service) if side == "b" else _mesh(service, identity, root)
-                for service in services
-            ],
-        },
-    }
+                ],
+            },
+        }
 
 
 # Listeners ----------------------------------------------------------------------------------------
@@ -117,21 +115,21 @@ def _inbound(service: Service, number: int, address: str, identity: Identity, ro
 
 def _filter(service: Service, virtual_hosts: list[Json], *, inbound: bool = False) -> Json:
     if not service.http:
-        return _typed(
+        return typed(
             "envoy.filters.network.tcp_proxy",
             "filters.network.tcp_proxy.v3.TcpProxy",
             stat_prefix=service.name,
             cluster=service.name,
         )
     identified: Json = {}
-    filters = [_typed("envoy.filters.http.router", "filters.http.router.v3.Router")]
+    filters = [typed("envoy.filters.http.router", "filters.http.router.v3.Router")]
     if inbound:
         identified = {
             "forward_client_cert_details": "SANITIZE_SET",
             "set_current_client_cert_details": {"uri": True},
         }
         filters.insert(0, _rbac())
-    return _typed(
+    return typed(
         "envoy.filters.network.http_connection_manager",
         "filters.network.http_connection_manager.v3.HttpConnectionManager",
         stat_prefix=service.name,
@@ -144,7 +142,7 @@ def _filter(service: Service, virtual_hosts: list[Json], *, inbound: bool = Fals
 
 
 def _rbac() -> Json:
-    return _typed(
+    return typed(
         "envoy.filters.http.rbac",
         "filters.http.rbac.v3.RBAC",
         rules={
@@ -245,7 +243,7 @@ def _speaking_http2() -> Json:
 def _tls(
     kind: str, identity: Identity, root: Path, peer: str, *, alpn: list[str], **more: object
 ) -> Json:
-    return _typed(
+    return typed(
         "envoy.transport_sockets.tls",
         f"transport_sockets.tls.v3.{kind}",
         common_tls_context={
@@ -270,7 +268,7 @@ def _tls(
     )
 
 
-def _typed(name: str, kind: str, **fields: object) -> Json:
+def typed(name: str, kind: str, **fields: object) -> Json:
     return {"name": name, "typed_config": {"@type": _EXTENSIONS + kind, **fields}}
 
 

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal
 import meshproxy
 from bench import armed
 from bench.process import Process
-from bench.site import ADDRESSES, TRUST_DOMAIN, B, Service, Site
+from bench.site import ADDRESSES, TRUST_DOMAIN, A, B, Service, Site
 from meshproxy.contract import wire
 from meshproxy.contract.matching import MatchSpec, PathMatchSpec
 from meshproxy.contract.resources import (
@@ -166,6 +166,7 @@ def _inbound(
     services: Sequence[Service], trust: tuple[TrustSpec, ...], *, everything: bool
 ) -> Snapshot:
     policies: dict[str, Any] = armed.B_ROUTE if everything else {}
+    of_host: dict[str, Any] = armed.b_host(A) if everything else {}
     of_cluster: dict[str, Any] = armed.B_CLUSTER if everything else {}
     return Snapshot(
         trust=trust,
@@ -195,6 +196,7 @@ def _inbound(
                         **policies,
                     ),
                 ),
+                **of_host,
             )
             for service in services
             if service.http

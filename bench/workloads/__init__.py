@@ -14,8 +14,11 @@ from bench.site import Site
 
 Figures = dict[str, float]
 
-BARE = "ours-bare"
-"""meshproxy with nothing armed; `ours` has everything."""
+OURS, BARE = "ours", "ours-bare"
+"""meshproxy with everything armed, and with nothing but what is on by default."""
+
+ENVOY, ENVOY_ARMED = "envoy", "envoy-armed"
+"""Envoy as a mesh has it at least, and with everything that `OURS` has."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,8 @@ class Workload:
         hop: Which of the peers take part: the pairs, or the single hops.
         service: Name of the service that a peer must have for it.
         base: Name of the peer that ratios refer to.
-        only: The peers that take part; empty for all but `BARE`, which is ours once more.
+        twice: Ours and Envoy take part with everything armed and with little, each beside its like.
+        only: The peers that take part; empty for all but those that `twice` asks for.
         needs: Programs of the load.
         warm_up: A first turn that does not count fills caches and connections.
         own: It starts peers of its own, and leaves alone those that run.
@@ -73,7 +77,8 @@ class Workload:
     measure: Callable[[Turn], Figures]
     hop: Literal["pair", "single"] = "pair"
     service: str = "web"
-    base: str = "envoy"
+    base: str = ENVOY
+    twice: bool = False
     only: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
     warm_up: bool = True
@@ -86,7 +91,14 @@ class Workload:
 
     def wants(self, peer: str) -> bool:
         """Say whether a peer of this name takes part."""
-        return peer in self.only if self.only else peer != BARE
+        if self.only:
+            return peer in self.only
+        return self.twice or peer not in (BARE, ENVOY_ARMED)
+
+    def base_of(self, peer: str) -> str | None:
+        """Return to whom the ratios of `peer` refer; None for those that have none."""
+        base = ENVOY_ARMED if self.twice and peer == OURS else self.base
+        return base if base != peer else None
 
 
 def everything() -> tuple[Workload, ...]:

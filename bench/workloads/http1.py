@@ -36,6 +36,7 @@ WORKLOADS = (
         f"HTTP/1.1, 100 B, {CONNECTIONS} connections, saturated",
         _METRICS,
         partial(_saturated, size=100),
+        twice=True,
         needs=("wrk",),
     ),
     Workload(
@@ -44,6 +45,7 @@ WORKLOADS = (
         f"HTTP/1.1, 1 KiB, {CONNECTIONS} connections, saturated",
         _METRICS,
         partial(_saturated, size=1024),
+        twice=True,
         needs=("wrk",),
     ),
     Workload(

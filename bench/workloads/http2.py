@@ -29,6 +29,7 @@ WORKLOADS = (
         (Metric("cpu_us", "CPU us/request"), Metric("rps", "requests/s", better="more")),
         _unary,
         service="grpc",
+        twice=True,
         needs=("h2load",),
     ),
 )

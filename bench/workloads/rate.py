@@ -47,5 +47,6 @@ WORKLOADS = (
             Metric("added_p99_ms", "added p99 ms", 2),
         ),
         _fixed,
+        twice=True,
     ),
 )

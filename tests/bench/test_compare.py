@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from bench.compare import Race, main, peers, workloads
+from bench.compare import NAMES, Race, main, peers, workloads
 from bench.site import Site
 from bench.workloads import everything
 
@@ -31,6 +31,20 @@ def test_workloads_by_name_and_by_group() -> None:
     assert [one.name for one in workloads(["down"])] == ["down"]
     assert [one.name for one in workloads(["bulk", "start"])] == ["down", "up", "start"]
     assert workloads([]) == list(everything())
+
+
+def test_who_takes_part() -> None:
+    """Where small requests are weighed, ours and Envoy do twice; elsewhere as users run them."""
+    twice = [one.name for one in everything() if one.wants("envoy-armed")]
+    assert twice == ["h1-small", "h1-1k", "grpc", "rate"]
+    assert [one.name for one in everything() if one.wants("ours-bare")] == [
+        "h1-small",
+        "h1-1k",
+        "armed",
+        "grpc",
+        "rate",
+    ]
+    assert [one.name for one in peers(NAMES, None)] == list(NAMES)
 
 
 def test_an_unknown_workload_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
@@ -70,7 +84,7 @@ def test_a_peer_that_does_not_start(tmp_path: Path) -> None:
 def test_a_short_race(tmp_path: Path) -> None:
     """One round: figures of ours, Envoy named as missing with how to get it, nothing left behind."""
     done = subprocess.run(
-        [*COMMAND, *NO_ENVOY, "--rounds", "1", "--peers", "ours", "envoy", "-o", "json"],
+        [*COMMAND, *NO_ENVOY, "--rounds", "1", "--peers", "ours", "envoy-armed", "-o", "json"],
         cwd=ROOT,
         env=os.environ | {"TMPDIR": str(tmp_path)},
         capture_output=True,
@@ -84,8 +98,8 @@ def test_a_short_race(tmp_path: Path) -> None:
     assert ours["failed"] == 0
     assert ours["metrics"]["cpu_us"]["median"] > 0
     assert ours["metrics"]["rps"]["median"] > 0
-    assert "make bench" in found["missing"]["envoy"]
-    assert "envoy" in found["workloads"]["h1-small"]["remarks"]
+    assert "make bench" in found["missing"]["envoy-armed"]
+    assert "envoy-armed" in found["workloads"]["h1-small"]["remarks"]
     assert {target["met"] for target in found["targets"] if target["base"]} == {None}
     assert ours["metrics"]["lag_ms"]["median"] > 0
     assert found["machine"]["versions"].keys() == {"ours"}

@@ -1,15 +1,21 @@
 """The configurations of the peers: what the programs themselves think of them, and what is in them."""
 
+import http.client
 import json
 import subprocess
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
-from bench.peers import Side, envoy, haproxy, nghttpx, nginx, ours
+from bench import armed
+from bench.peers import Running, Side, haproxy, nghttpx, nginx, ours, start_pair
+from bench.peers.envoy import Envoy, Json
+from bench.peers.envoy_armed import EnvoyArmed
 from bench.process import StartError
 from bench.programs import MissingError, find
-from bench.site import A, B, Service, Site, nginx_app
+from bench.site import A, B, Identity, Service, Site, nginx_app
 
 SERVICES = (
     Service("web", "http1", app=18001, entry=18011, between=18021),
@@ -34,12 +40,13 @@ def judged(program: str, *arguments: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.parametrize("peer", [Envoy(), EnvoyArmed()], ids=lambda peer: peer.name)
 @pytest.mark.parametrize("side", ["a", "b"])
-def test_envoy_takes_it(site: Site, tmp_path: Path, side: Side) -> None:
+def test_envoy_takes_it(site: Site, tmp_path: Path, side: Side, peer: Envoy) -> None:
     """Envoy's own check finds nothing."""
     path = tmp_path / "envoy.json"
     identity = site.a if side == "a" else site.b
-    path.write_text(json.dumps(envoy.config(side, SERVICES, identity, site.root, 18031)))
+    path.write_text(json.dumps(peer.config(side, SERVICES, identity, site.root, 18031)))
     judged("envoy", "--mode", "validate", "-c", str(path))
 
 
@@ -62,10 +69,11 @@ def test_nginx_takes_it(tmp_path: Path, text: str) -> None:
     judged("nginx", "-t", "-q", "-p", str(tmp_path), "-c", "nginx.conf")
 
 
-def test_both_sides_check_who_the_other_is(site: Site) -> None:
+@pytest.mark.parametrize("peer", [Envoy(), EnvoyArmed()], ids=lambda peer: peer.name)
+def test_both_sides_check_who_the_other_is(site: Site, peer: Envoy) -> None:
     """Envoy's A wants B's SPIFFE ID of the server, B that of A, and a certificate at all."""
-    a = json.dumps(envoy.config("a", SERVICES, site.a, site.root, 1))
-    b = json.dumps(envoy.config("b", SERVICES, site.b, site.root, 1))
+    a = json.dumps(peer.config("a", SERVICES, site.a, site.root, 1))
+    b = json.dumps(peer.config("b", SERVICES, site.b, site.root, 1))
     assert f'"exact": "{B}"' in a
     assert f'"exact": "{A}"' in b
     assert '"require_client_certificate": true' in b
@@ -78,7 +86,7 @@ def test_each_has_fifty_routes_and_three_endpoints(site: Site, tmp_path: Path) -
     snapshot = ours.config("a", web, site.root_pem)
     assert sum(len(host.routes) for host in snapshot.virtual_hosts) == 50
     assert [len(one.endpoints) for one in snapshot.endpoints] == [3]
-    routes = json.dumps(envoy.config("a", web, site.a, site.root, 1))
+    routes = json.dumps(Envoy().config("a", web, site.a, site.root, 1))
     assert routes.count('"path_separated_prefix"') == 50
     assert routes.count('"endpoint"') == 3
     assert len(haproxy.routes(web[0]).splitlines()) == 50
@@ -99,6 +107,109 @@ def test_ours_has_both_sides_of_mutual_tls(site: Site) -> None:
     assert len(b.listeners) == 3 * len(SERVICES)
     single = ours.config("single", SERVICES[:1], site.root_pem)
     assert not any(cluster.mtls for cluster in single.clusters)
+
+
+def test_ours_is_asked_for_by_the_same_caller_as_envoy(site: Site) -> None:
+    """Armed, B lets in A alone, as Envoy's B does; with nothing armed, whom mutual TLS lets in."""
+    hosts = ours.config("b", SERVICES, site.root_pem).virtual_hosts
+    assert {host.authorization for host in hosts} == {armed.b_host(A)["authorization"]}
+    bare = ours.config("b", SERVICES, site.root_pem, everything=False).virtual_hosts
+    assert {host.authorization for host in bare} == {()}
+    assert f'"exact": "{A}"' in json.dumps(Envoy().config("b", SERVICES, site.b, site.root, 1))
+
+
+# What Envoy with everything armed does ------------------------------------------------------------
+
+
+class Adjustable(EnvoyArmed):
+    """Shares of requests can be changed while it runs."""
+
+    def config(
+        self, side: Side, services: Sequence[Service], identity: Identity, root: Path, admin: int
+    ) -> Json:
+        whole = super().config(side, services, identity, root, admin)
+        return whole | {"layered_runtime": {"layers": [{"name": "admin", "admin_layer": {}}]}}
+
+
+class Admin:
+    """The admin pages of one side."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        bootstrap = json.loads((folder / f"{name}.json").read_text())
+        self._port = bootstrap["admin"]["address"]["socket_address"]["port_value"]
+
+    def stat(self, name: str) -> int:
+        for line in self._said("GET", f"/stats?filter=^{name}$").splitlines():
+            return int(line.rpartition(": ")[2])
+        raise AssertionError(f"{name} is not counted")
+
+    def set(self, key: str, percent: int) -> None:
+        assert self._said("POST", f"/runtime_modify?{key}={percent}") == "OK\n"
+
+    def _said(self, method: str, path: str) -> str:
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=10)
+        try:
+            connection.request(method, path)
+            return connection.getresponse().read().decode()
+        finally:
+            connection.close()
+
+
+def until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not holds():
+        assert time.monotonic() < deadline
+
+
+def asked(running: Running) -> http.client.HTTPResponse:
+    """Return the answer to one request, and see that it is a good one."""
+    web = running.services["web"]
+    connection = http.client.HTTPConnection("127.0.0.1", web.entry, timeout=10)
+    connection.request("GET", web.path(100), headers={"Host": web.host})
+    answer = connection.getresponse()
+    answer.read()
+    connection.close()
+    assert answer.status == 200
+    return answer
+
+
+@pytest.mark.integration
+def test_what_is_armed_at_envoy_sees_every_request(tmp_path: Path) -> None:
+    """By its own figures: bucket of the caller, concurrency, mirror and abort."""
+    try:
+        find("envoy"), find("nginx")
+    except MissingError as error:
+        pytest.skip(str(error))
+    with Site(tmp_path) as site:
+        site.start_apps()
+        running = start_pair(Adjustable(), site, "pair")
+        a, b = (Admin(tmp_path / "pair", f"pair-{side}") for side in "ab")
+        passed = "each.http_local_rate_limit.ok"
+
+        # Many more than the bucket for who has no identity holds (1).
+        before = b.stat(passed)
+        for _ in range(60):
+            answer = asked(running)
+        assert b.stat(passed) == before + 60
+        [limit] = armed.B_ROUTE["rate_limits"]
+        assert answer.getheader("x-ratelimit-limit") == str(limit.burst)
+        concurrency = "http.web.adaptive_concurrency.gradient_controller"
+        # It wants 50 requests for a look, at each of B's three addresses.
+        calm = f"{concurrency}.min_rtt_calculation_active"
+        until(lambda: asked(running).status == 200 and b.stat(calm) == 0)
+        assert b.stat(f"{concurrency}.concurrency_limit") >= armed.B_CLUSTER["shedding"].min_limit
+        assert b.stat(f"{concurrency}.rq_blocked") == 0
+
+        assert a.stat("http.web.fault.aborts_injected") == 0
+        a.set("mirror", 100)
+        before = b.stat(passed)
+        asked(running)
+        until(lambda: b.stat(passed) == before + 2)
+        a.set("mirror", 0)
+        a.set("fault.http.abort.abort_percent", 100)
+        asked(running)
+        assert a.stat("http.web.fault.aborts_injected") == 1
+        assert b.stat(passed) == before + 2
 
 
 def test_a_peer_that_cannot_start_shows_its_log(site: Site, tmp_path: Path) -> None:

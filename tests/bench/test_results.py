@@ -8,15 +8,16 @@ def never(_: Turn) -> dict[str, float]:
     raise AssertionError("nothing is measured here")
 
 
-def workload(name: str = "h1-small", **more: str) -> Workload:
+def workload(name: str = "h1-small", **more: str | bool) -> Workload:
     metrics = (Metric("cpu_us", "CPU us/request"), Metric("rps", "requests/s", better="more"))
     return Workload(name, "h1", "small requests", metrics, never, **more)  # type: ignore[arg-type]
 
 
 def results(**samples: list[tuple[float, float]]) -> Results:
-    found = Results(workload())
+    """Return those of a workload with everything armed and with little; `_` in names is a dash."""
+    found = Results(workload(twice=True))
     for peer, rounds in samples.items():
-        found.samples[peer] = [{"cpu_us": cpu, "rps": rps} for cpu, rps in rounds]
+        found.samples[peer.replace("_", "-")] = [{"cpu_us": cpu, "rps": rps} for cpu, rps in rounds]
     return found
 
 
@@ -44,31 +45,59 @@ def test_a_round_without_one_of_both_has_no_ratio() -> None:
 
 def test_verdicts_look_in_the_right_direction() -> None:
     """CPU has a greatest ratio, throughput a least one."""
-    found = results(ours=[(40, 2500)], envoy=[(100, 1000)])
+    found = results(ours=[(40, 2500)], envoy_armed=[(100, 1000)])
     cpu, rps = (verdicts(found, metric)[0] for metric in found.workload.metrics)
     assert (cpu["ratio"], cpu["met"], cpu["reach"]) == (0.4, True, "<= 0.5")
     assert (rps["ratio"], rps["met"], rps["reach"]) == (2.5, True, ">= 1.9")
-    slow = results(ours=[(60, 1800)], envoy=[(100, 1000)])
+    slow = results(ours=[(60, 1800)], envoy_armed=[(100, 1000)])
     assert [verdicts(slow, metric)[0]["met"] for metric in slow.workload.metrics] == [False, False]
+
+
+def test_each_is_compared_with_its_like() -> None:
+    """Ours armed with Envoy armed, ours bare with Envoy; head and verdicts say so."""
+    found = results(
+        ours=[(60, 1)], envoy_armed=[(120, 1)], ours_bare=[(55, 1)], envoy=[(100, 1)], haproxy=[(50, 1)]
+    )  # fmt: skip
+    lines = as_text([found]).splitlines()
+    assert lines[1].split("  ")[-1] == "reach"
+    head = (
+        "ours (/envoy-armed) envoy-armed (/envoy) ours-bare (/envoy) envoy haproxy (/envoy) reach"
+    )
+    assert lines[1].split() == head.split()
+    figures = "60 [60-60] (0.50) 120 [120-120] (1.20) 55 [55-55] (0.55) 100 [100-100]"
+    assert figures in " ".join(lines[2].split())
+    assert lines[2].endswith("<= 0.5 met; ours-bare <= 0.5 MISSED")
+    armed, bare = verdicts(found, found.workload.metrics[0])
+    assert (armed["peer"], armed["base"], armed["ratio"]) == ("ours", "envoy-armed", 0.5)
+    assert (bare["peer"], bare["base"], bare["ratio"]) == ("ours-bare", "envoy", 0.55)
+    told = as_json([found])["workloads"]["h1-small"]["peers"]
+    assert {peer: about["base"] for peer, about in told.items()} == {
+        "ours": "envoy-armed",
+        "envoy-armed": "envoy",
+        "ours-bare": "envoy",
+        "envoy": None,
+        "haproxy": "envoy",
+    }
+    assert told["envoy"]["metrics"]["cpu_us"]["ratio"] is None
 
 
 def test_no_verdict_without_the_base() -> None:
     """Without Envoy nobody can say whether a target is reached; that is not a miss."""
-    found = results(ours=[(40, 2500)])
+    found = results(ours=[(40, 2500)], envoy=[(100, 1000)])
     assert verdicts(found, found.workload.metrics[0])[0]["met"] is None
     assert "<= 0.5 ?" in as_text([found])
 
 
 def test_the_table_says_what_is_missing_and_what_failed() -> None:
     """A peer without figures is named with its reason, and so are failed requests."""
-    found = results(ours=[(40, 2500)], envoy=[(100, 1000)])
+    found = results(ours=[(40, 2500)], envoy_armed=[(100, 1000)])
     found.remarks["haproxy"] = "haproxy is not installed"
-    found.samples["envoy"] = [{"cpu_us": 100, "rps": 1000, "failed": 7}]
+    found.samples["envoy-armed"] = [{"cpu_us": 100, "rps": 1000, "failed": 7}]
     text = as_text([found])
     assert "40 [40-40] (0.40)" in text
     assert "<= 0.5 met" in text
     assert "haproxy: haproxy is not installed" in text
-    assert "envoy: 7 requests failed" in text
+    assert "envoy-armed: 7 requests failed" in text
     assert not found.sound
 
 
@@ -93,7 +122,7 @@ def test_a_limit_of_our_own_is_judged_in_the_worst_round() -> None:
 
 def test_json_has_every_value() -> None:
     """For programs: medians, ranges, ratios, the values of all rounds, and the verdicts."""
-    found = as_json([results(ours=[(50, 1), (40, 1)], envoy=[(100, 1), (100, 1)])])
+    found = as_json([results(ours=[(50, 1), (40, 1)], envoy_armed=[(100, 1), (100, 1)])])
     ours = found["workloads"]["h1-small"]["peers"]["ours"]["metrics"]["cpu_us"]
     assert ours == {
         "title": "CPU us/request",

@@ -41,3 +41,15 @@ def test_names_and_groups_do_not_collide() -> None:
     for one in everything():
         namesake = [other for other in everything() if other.name == one.group]
         assert not namesake or [o.name for o in everything() if o.group == one.group] == [one.group]
+
+
+def test_a_target_is_of_who_takes_part() -> None:
+    """Both peers of a target are in its workload, and what is armed is not judged by what is not."""
+    by_name = {one.name: one for one in everything()}
+    for target in TARGETS:
+        if target.workload == ANY or target.base is None:
+            continue
+        workload = by_name[target.workload]
+        assert workload.wants(target.peer), target
+        assert workload.wants(target.base), target
+        assert (target.base == "envoy-armed") == (workload.twice and target.peer == "ours"), target
