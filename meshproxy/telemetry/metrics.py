@@ -381,8 +381,8 @@ class Metrics:
         ]
         counters = {
             name: list(counter.counts.items())
-            for name, counter in vars(self).items()
-            if isinstance(counter, _Counter)
+            for name in dir(self)  # not `vars`: compiled, an object has no dictionary
+            if isinstance(counter := getattr(self, name), _Counter)
         }
         tcp = [
             TcpCounts(key, series.opened, series.received, series.sent, dict(series.flags))
