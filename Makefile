@@ -82,7 +82,7 @@ format: dev ## Put the code in its format, mend what can be mended
 	@$(BIN)/python -m ruff format .
 	@$(BIN)/python -m ruff check --fix .
 
-bench: bench-peers ## Measure beside Envoy, HAProxy, nginx (ARGS="--quick", see bench/README.md)
+bench: bench-peers compiled ## Measure beside Envoy, HAProxy, nginx (ARGS="--quick", see bench/README.md)
 	@$(BIN)/python -m bench.compare $(ARGS)
 
 bench-peers: runtime

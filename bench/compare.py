@@ -1,7 +1,8 @@
 """
 The referee: meshproxy beside Envoy, HAProxy, nginx and nghttpx that do the same work.
 
-    python -m bench.compare [--quick] [--workload NAME …] [--peers NAME …] [--rounds N] [-o json]
+    python -m bench.compare [--quick] [--workload NAME …] [--peers NAME …] [--rounds N]
+                            [--interpreted] [-o json]
 
 All peers run at the same time and are loaded in turns, round by round.  Compare the columns of one
 run, never figures of two runs: on a shared machine the same code can take 1.6 times the CPU from
@@ -33,6 +34,7 @@ from .process import StartError
 from .programs import MissingError, find
 from .results import Results, as_json, as_text
 from .site import Site
+from .tree import interpret
 from .workloads import BARE, ENVOY, ENVOY_ARMED, LAG, OURS, Figures, Turn, Workload, everything
 
 NAMES = (OURS, ENVOY_ARMED, BARE, ENVOY, "haproxy", "nginx", "nghttpx")
@@ -193,6 +195,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
                         help="who takes part: " + ", ".join(NAMES))  # fmt: skip
     parser.add_argument("--rounds", type=int, help="5, or 2 with --quick")
     parser.add_argument("--seconds", type=float, help="of each turn: 3, or 1 with --quick")
+    parser.add_argument("--interpreted", action="store_true",
+                        help="meshproxy from its sources, also where it is compiled")  # fmt: skip
     parser.add_argument("--envoy", type=Path, metavar="PATH", help="an Envoy of your own")
     parser.add_argument("-o", "--output", choices=("table", "json"), default="table")
     options = parser.parse_args(arguments)
@@ -207,6 +211,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # 2,000 idle clients and their other ends; what is started inherits it.
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if options.interpreted:
+        interpret()
     for warning in warnings():
         note(warning)
     chosen = workloads(options.workload or ())

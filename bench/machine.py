@@ -6,6 +6,8 @@ import ssl
 import sys
 import sysconfig
 
+from . import tree
+
 
 def pgo() -> bool | None:
     """Say whether the interpreter is a profile-guided build; None where it does not say."""
@@ -24,12 +26,20 @@ def facts() -> dict[str, str]:
         "python": platform.python_version(),
         "pgo": built,
         "openssl": ssl.OPENSSL_VERSION,
+        "meshproxy": "compiled" if tree.state() == "compiled" else "interpreted",
     }
 
 
 def warnings() -> list[str]:
     """What whoever reads the figures should know before."""
-    if pgo() is not False:
-        return []
-    better = "with one (Debian's, the official images') meshproxy takes a quarter less CPU or so"
-    return [f"{sys.executable} is no PGO build: {better}."]
+    found = []
+    if pgo() is False:
+        better = (
+            "with one (Debian's, the official images') meshproxy takes a quarter less CPU or so"
+        )
+        found.append(f"{sys.executable} is no PGO build: {better}.")
+    if tree.state() == "stale":
+        found.append(
+            "What is compiled is older than the sources, which are measured instead: make compiled."
+        )
+    return found

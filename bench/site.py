@@ -25,6 +25,7 @@ from typing import Literal, Self
 from .authority import Authority
 from .process import Process, Processes
 from .programs import find, python
+from .tree import search_path
 
 TRUST_DOMAIN = "bench.mesh"
 A, B = (f"spiffe://{TRUST_DOMAIN}/ns/bench/sa/{name}" for name in "ab")
@@ -186,7 +187,7 @@ class Site:
     def python(self, name: str, folder: Path, *command: str) -> Process:
         """Start a module of this checkout."""
         environment = os.environ | {
-            "PYTHONPATH": str(Path(__file__).parent.parent),
+            "PYTHONPATH": search_path(),
             # As installed programs are: compiled once.  Where this is forbidden or not possible,
             # each start would compile everything, and hold the memory that this takes.
             "PYTHONPYCACHEPREFIX": str(self.folder / "bytecode"),

@@ -56,7 +56,7 @@ def compile_all(modules: list[str], root: Path, c: Path, made: Path) -> None:
         c: Where the C goes.
         made: Where the extension modules go, as they are imported.
     """
-    import contextlib  # noqa: PLC0415
+    import contextlib
 
     from mypyc.build import mypycify
     from pybind11.setup_helpers import ParallelCompile

@@ -361,6 +361,15 @@ class Caller(Protocol):
     def grpc_ended(self, route: str, service: str, status: str) -> None: ...
 
 
+def exchanges_of(caller: Caller) -> "Callable[[Downstream], Exchange]":
+    """Return what begins an exchange of this caller, for a downstream."""
+
+    def begin(downstream: Downstream) -> Exchange:
+        return Exchange(downstream, caller)
+
+    return begin
+
+
 class Exchange:
     """
     One request and its response, over all its attempts.

@@ -15,19 +15,19 @@ So a body of any size passes through a few hundred KiB of memory.  Two measured 
 """
 
 import asyncio
-from typing import Any, Protocol, cast
+from typing import Any, Final, Protocol, cast
 from weakref import WeakKeyDictionary
 
-HIGH_WATER = 256 * 1024
+HIGH_WATER: Final = 256 * 1024
 """Bytes waiting in a transport above which the other side is paused."""
 
-LOW_WATER = 64 * 1024
+LOW_WATER: Final = 64 * 1024
 """Bytes waiting in a transport below which the other side goes on."""
 
-FLUSH_AT = 64 * 1024
+FLUSH_AT: Final = 64 * 1024
 """Bytes collected within one turn of the loop that leave without waiting for its end."""
 
-RECEIVED = memoryview(bytearray(256 * 1024))
+RECEIVED: Final = memoryview(bytearray(256 * 1024))
 # get_buffer → read → buffer_updated never interleave between connections: one buffer serves all.
 
 
@@ -70,7 +70,7 @@ class Turn:
                 self.waiting += others
 
 
-_turns: WeakKeyDictionary[Any, Turn] = WeakKeyDictionary()
+_turns: Final[WeakKeyDictionary[Any, Turn]] = WeakKeyDictionary()
 
 
 def turn_of(loop: asyncio.AbstractEventLoop) -> Turn:

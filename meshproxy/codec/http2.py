@@ -105,6 +105,14 @@ _CONFIGURATION: Final = ngh2.Configuration(
 )
 
 
+# The classes of the commonest events, each an attribute look-up less.
+_REQUEST: Final = ngh2.RequestReceived
+_RESPONSE: Final = ngh2.ResponseReceived
+_DATA: Final = ngh2.DataReceived
+_CLOSED: Final = ngh2.StreamClosed
+_TRAILERS: Final = ngh2.TrailersReceived
+
+
 class Sink(Protocol):
     """
     One stream, as its session sees it.
@@ -374,13 +382,13 @@ class ServerSession(_Session):
     def _dispatch(self, events: list[Any]) -> None:
         for event in events:
             kind = event.__class__
-            if kind is ngh2.RequestReceived:
+            if kind is _REQUEST:
                 self._on_head(event)
-            elif kind is ngh2.StreamClosed:
+            elif kind is _CLOSED:
                 self._on_stream_closed(event)
-            elif kind is ngh2.DataReceived:
+            elif kind is _DATA:
                 self._on_data(event)
-            elif kind is ngh2.TrailersReceived:
+            elif kind is _TRAILERS:
                 self._on_trailers(event)
             elif kind is ngh2.PingAcknowledged:
                 self._on_ping_answered(event)
@@ -576,13 +584,13 @@ class ClientSession(_Session):
     def _dispatch(self, events: list[Any]) -> None:
         for event in events:
             kind = event.__class__
-            if kind is ngh2.ResponseReceived:
+            if kind is _RESPONSE:
                 self._on_head(event)
-            elif kind is ngh2.DataReceived:
+            elif kind is _DATA:
                 self._on_data(event)
-            elif kind is ngh2.StreamClosed:
+            elif kind is _CLOSED:
                 self._on_stream_closed(event)
-            elif kind is ngh2.TrailersReceived:
+            elif kind is _TRAILERS:
                 self._on_trailers(event)
             else:
                 self._on_rare(event)

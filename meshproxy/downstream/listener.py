@@ -22,7 +22,7 @@ from meshproxy.codec.budget import PEER, STRANGER
 from meshproxy.codec.http1 import encode_response_head
 from meshproxy.codec.sniff import Protocol as Wire
 from meshproxy.contract.resources import ListenerSpec, Mtls
-from meshproxy.exchange import Authorities, Cluster, Exchange
+from meshproxy.exchange import Authorities, Cluster, exchanges_of
 from meshproxy.flow import Connection, as_protocol
 from meshproxy.identity.tls import peer_identity
 from meshproxy.local_reply import local_reply
@@ -449,11 +449,11 @@ class Listener:
             connection = Http2Connection(
                 self._loop,
                 self,
-                partial(Exchange, caller=caller),
+                exchanges_of(caller),
                 PEER if known else STRANGER,
             )
         else:
-            connection = http1.Http1Connection(self._loop, self, partial(Exchange, caller=caller))
+            connection = http1.Http1Connection(self._loop, self, exchanges_of(caller))
         self._succeed(arrival, connection)
         return connection
 

@@ -6,7 +6,7 @@ from bench.machine import facts, pgo, warnings
 def test_facts_name_what_decides() -> None:
     """Cores, kernel, Python and how it was built, OpenSSL."""
     found = facts()
-    assert set(found) == {"cores", "kernel", "python", "pgo", "openssl"}
+    assert set(found) == {"cores", "kernel", "python", "pgo", "openssl", "meshproxy"}
     assert found["openssl"].startswith("OpenSSL")
 
 
