@@ -873,7 +873,9 @@ class Exchange:
         context, workload = self.context, self.caller.workload
         yield context.spender, context.spent
         if self.caller.direction == "inbound":
-            waits = [(call.cluster.service, now - call.started) for call in context.calls]
+            joined = self.joined  # None where there is no trace to know calls by
+            calls = () if joined is None else joined.calls
+            waits = [(call.cluster.service, now - call.started) for call in calls]
             yield workload, now - self.started - max((took for _, took in waits), default=0.0)
             yield from waits
         else:

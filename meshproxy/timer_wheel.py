@@ -83,20 +83,27 @@ class TimerWheel(Generic[T]):
         self.count -= 1
 
     def _wait(self) -> None:
-        self._later((self._turned + 1) / TICKS_PER_SECOND - self._now(), self._tick)
+        left = (self._turned + 1) / TICKS_PER_SECOND - self._now()
+        self._later(max(left, 0.0), self._tick)
 
     def _tick(self) -> None:
         now = self._now()
         current = int(now * TICKS_PER_SECOND)
         first = max(self._turned, current - SLOTS) + 1  # after a long sleep, each slot once
         self._turned = current
-        for tick in range(first, current + 1):
-            slot = self._slots[tick % SLOTS]
-            for item in [one for one in slot if one.due <= now]:
-                if item in slot:  # nobody who was told before has dropped it
-                    self.drop(slot, item)
-                    item.on_due()
-        if self.count:
-            self._wait()
-        else:
-            self._ticking = False
+        tick = first
+        try:
+            for tick in range(first, current + 1):
+                slot = self._slots[tick % SLOTS]
+                for item in [one for one in slot if one.due <= now]:
+                    if item in slot:  # nobody who was told before has dropped it
+                        self.drop(slot, item)
+                        item.on_due()
+        except BaseException:  # the others are not to blame: the next tick goes on with them
+            self._turned = tick - 1
+            raise
+        finally:
+            if self.count:
+                self._wait()
+            else:
+                self._ticking = False

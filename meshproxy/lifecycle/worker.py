@@ -60,8 +60,16 @@ async def work(descriptor: int) -> None:
     await worker.start()
     await channel.send(Done())
     listening = loop.create_task(_listen(channel, worker))
+
+    def on_deaf(task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and task.exception() is not None:
+            worker.ended.set()
+
+    listening.add_done_callback(on_deaf)
     try:
         await worker.ended.wait()
+        if listening.done():
+            await listening  # raises what it has failed of: another takes this worker's place
     finally:
         listening.cancel()
         await worker.close()

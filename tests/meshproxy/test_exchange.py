@@ -1736,6 +1736,18 @@ def test_an_inbound_request_blames_the_call_it_waits_for() -> None:
     assert b"default/catalog took 1000 ms of it" in body_of(sidecar.inbound)
 
 
+def test_the_time_of_a_request_without_a_trace_ends_all_the_same() -> None:
+    """Nobody can know which calls were made for it; so the app beside us has had the time."""
+    inbound = Sidecar().inbound
+    head = RequestHead(b"GET", b"here", b"/", [])
+    head.mesh_fields = [field(b"x-mesh-deadline-ms", b"1000")]
+    inbound.exchange.on_request_head(head)
+    inbound.first.lend()
+    inbound.caller.surroundings.sleep(1.0 + 2 * TICK)
+    assert inbound.status == 504
+    assert b"default/storefront took" in body_of(inbound)
+
+
 def test_when_the_client_goes_its_calls_are_cancelled() -> None:
     """The endpoint's stream is reset, and the app is told why its call has ended."""
     sidecar = Sidecar()

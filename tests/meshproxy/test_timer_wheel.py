@@ -19,7 +19,7 @@ class Clock:
         return self.time
 
     def later(self, seconds: float, callback: Callable[[], None]) -> None:
-        assert seconds > 0
+        assert seconds >= 0
         self.due.append((self.time + seconds, callback))
 
     def until(self, moment: float) -> None:
@@ -119,4 +119,23 @@ def test_who_is_told_may_drop_and_add_others() -> None:
     slot = subject.add(other)
     clock.until(clock.time + 2)
     assert new.told_at is not None
+    assert subject.count == 0
+
+
+def test_whoever_raises_stops_no_other() -> None:
+    """A defect in what one of them does is its own: the clock of all goes on."""
+    clock, subject = wheel()
+    items = [Item(clock, clock.time + after) for after in (0.5, 0.5, 0.5, 0.5 + TICK, 3.0)]
+    for item in items:
+        subject.add(item)
+    for item in items[:3]:
+        item.told_at = clock.time  # it is an error to tell it once more
+    raised = 0
+    for _ in range(10):
+        try:
+            clock.until(clock.time + 1)
+        except AssertionError:
+            raised += 1
+    assert raised == 3
+    assert all(item.told_at is not None for item in items)
     assert subject.count == 0

@@ -13,7 +13,7 @@ from meshproxy.config import bootstrap
 from meshproxy.config.bootstrap import Bootstrap, Static
 from meshproxy.contract.resources import ListenerSpec, RouteSpec, Snapshot, VirtualHostSpec
 from meshproxy.downstream.sockets import Place, listen
-from meshproxy.lifecycle.channel import Channel
+from meshproxy.lifecycle.channel import Channel, ChannelError
 from meshproxy.lifecycle.orders import (
     Answer,
     Begin,
@@ -210,3 +210,18 @@ async def test_without_its_parent_it_ends(
     assert "the parent cannot be heard" in caplog.text
     with pytest.raises(ConnectionRefusedError):
         await get(place[1])
+
+
+async def test_what_it_cannot_do_at_all_ends_it(tmp_path: Path, place: Place) -> None:
+    """A worker that hears no more orders would keep its parent waiting; another takes its place."""
+    ours, theirs = socket.socketpair()
+    working = asyncio.create_task(work(theirs.detach()))
+    parent = Channel(ours)
+    await parent.send(begin(tmp_path))
+    assert (await parent.receive(Answer))[0] == Done()
+    await parent.send(Hand(places=(place,)))  # and no socket with it
+    with pytest.raises(ValueError, match="zip"):
+        await working
+    with pytest.raises(ChannelError):
+        await parent.receive(Answer)
+    parent.close()
