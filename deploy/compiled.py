@@ -10,6 +10,7 @@ Which modules are compiled stands in pyproject.toml.  Nothing is written beside 
 compiled module there would be imported instead of the source that somebody has just changed.
 """
 
+import os
 import re
 import shutil
 import tempfile
@@ -67,7 +68,7 @@ def compile_all(modules: list[str], root: Path, c: Path, made: Path) -> None:
     with contextlib.chdir(root):
         extensions = mypycify(
             ["--config-file", "pyproject.toml", "--follow-imports", "silent", *modules],
-            opt_level="3",
+            opt_level=os.environ.get("MYPYC_OPT_LEVEL", "3"),
             debug_level="0",
             multi_file=True,  # a file each: two cores compile them in half the time
             target_dir=str(c),
