@@ -62,7 +62,7 @@ fuzz: dev ## Fuzz all that reads what others say (ARGS="--seconds 600 --only req
 
 # The same sources, with the hot path translated to C (deploy/compiled.py), and what runs beside them.
 compiled: dev ## Compile the hot path into build/compiled (mypyc; needs a C compiler)
-	@now=$$(find meshproxy control_plane deploy pyproject.toml -name '*.py' -o -name '*.toml' | sort | xargs cat | cksum); \
+	@now=$$($(BIN)/python -m bench.tree); \
 	[ "$$(cat build/compiled/.made 2>/dev/null)" = "$$now" ] || { \
 		command -v "$${CC:-cc}" >/dev/null || { \
 			echo 'A C compiler and the headers of Python are needed: apt install gcc python3-dev' >&2; exit 1; }; \
@@ -74,15 +74,18 @@ compiled: dev ## Compile the hot path into build/compiled (mypyc; needs a C comp
 		echo "$$now" > build/compiled/.made; }
 
 unit-compiled: compiled ## The tests with the hot path compiled (ARGS go to pytest)
-	@cp -r bench configs deploy docs lessons tests pyproject.toml Makefile LICENSE *.md *.lock build/compiled
+	@rm -rf build/unit && cp -r build/compiled build/unit
+	@cp -r bench configs deploy docs lessons tests pyproject.toml Makefile LICENSE *.md *.lock build/unit
 	@echo '== pytest, compiled'
-	@cd build/compiled && PYTHONPATH="$$PWD" ../../$(BIN)/python -m pytest -p no:cacheprovider $(ARGS)
+	@cd build/unit && PYTHONPATH="$$PWD" ../../$(BIN)/python -m pytest -p no:cacheprovider $(ARGS)
 
 format: dev ## Put the code in its format, mend what can be mended
 	@$(BIN)/python -m ruff format .
 	@$(BIN)/python -m ruff check --fix .
 
-bench: bench-peers compiled ## Measure beside Envoy, HAProxy, nginx (ARGS="--quick", see bench/README.md)
+bench: bench-peers ## Measure beside Envoy, HAProxy, nginx (ARGS="--quick", see bench/README.md)
+	@case ' $(ARGS) ' in *' --interpreted '*) ;; *) \
+		$(MAKE) --no-print-directory compiled || echo 'Going on with the sources, interpreted.' >&2;; esac
 	@$(BIN)/python -m bench.compare $(ARGS)
 
 bench-peers: runtime

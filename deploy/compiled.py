@@ -13,6 +13,7 @@ compiled module there would be imported instead of the source that somebody has 
 import os
 import re
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,11 @@ class Compile(BuildHookInterface):  # type: ignore[type-arg]
             return
         self._folder = Path(tempfile.mkdtemp(prefix="meshproxy-compiled-"))
         made = self._folder / "made"
-        compile_all(self._modules(), Path(self.root), self._folder / "c", made)
+        try:
+            compile_all(self._modules(), Path(self.root), self._folder / "c", made)
+        except BaseException:  # mypyc ends by SystemExit, people by Ctrl-C
+            shutil.rmtree(self._folder, ignore_errors=True)
+            raise
         build_data["pure_python"] = False
         build_data["infer_tag"] = True
         for path in sorted(made.rglob("*.so")):
@@ -67,15 +72,24 @@ def compile_all(modules: list[str], root: Path, c: Path, made: Path) -> None:
 
     with contextlib.chdir(root):
         extensions = mypycify(
-            ["--config-file", "pyproject.toml", "--follow-imports", "silent", *modules],
+            [
+                "--config-file",
+                "pyproject.toml",
+                "--follow-imports",
+                "silent",
+                "--cache-dir",
+                os.devnull,
+                *modules,
+            ],
             opt_level=os.environ.get("MYPYC_OPT_LEVEL", "3"),
             debug_level="0",
             multi_file=True,  # a file each: two cores compile them in half the time
             target_dir=str(c),
         )
-        for extension in extensions:
-            for source in extension.sources:
-                mend_weak_references(Path(source))
+        sources = [Path(source) for extension in extensions for source in extension.sources]
+        mended = [source for source in sources if mend_weak_references(source)]
+        if not mended and sys.version_info < (3, 12):
+            sys.exit("mypyc writes other C than was looked at: see mend_weak_references")
         distribution = Distribution({"name": "meshproxy", "ext_modules": extensions})
         command = build_ext(distribution)
         command.build_lib = str(made)
@@ -85,9 +99,9 @@ def compile_all(modules: list[str], root: Path, c: Path, made: Path) -> None:
             command.run()
 
 
-def mend_weak_references(source: Path) -> None:
+def mend_weak_references(source: Path) -> bool:
     """
-    Let objects tell those who refer to them weakly that they are gone.
+    Let objects tell those who refer to them weakly that they are gone; say whether that was to be done.
 
     On Python 3.11, classes that descend from one that is not compiled (`Generic` is one), and
     functions within functions, can be referred to weakly.  But the C that mypyc writes takes the
@@ -102,5 +116,7 @@ def mend_weak_references(source: Path) -> None:
     mended = re.sub(rf"Py_VISIT{of_list}", "", text)
     told = "if (Py_REFCNT(self) == 0) PyObject_ClearWeakRefs((PyObject *)self);"
     mended = re.sub(rf"Py_CLEAR{of_list}", told, mended)
-    if mended != text:
-        source.write_text(mended)
+    if mended == text:
+        return False
+    source.write_text(mended)
+    return True

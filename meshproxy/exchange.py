@@ -497,7 +497,8 @@ class Exchange:
         if head.method == b"CONNECT":
             return self._connect(head)
         caller = self.caller
-        if caller.guard is not None and self._stopped(caller.guard, head):
+        guard = caller.guard
+        if guard is not None and self._stopped(guard, head):
             return None
         said, loops = head.mesh_fields, caller.loops
         mark = loops.first if said is None else loops.mark(said)

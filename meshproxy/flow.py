@@ -114,7 +114,7 @@ class Connection:
         return RECEIVED
 
     def buffer_updated(self, nbytes: int) -> None:
-        self.on_bytes(bytes(RECEIVED[:nbytes]))
+        self.on_bytes(RECEIVED[:nbytes].tobytes())
 
     def data_received(self, data: bytes) -> None:
         """A loop other than uvloop asks for descent before it uses the two above."""

@@ -137,6 +137,7 @@ def _filter(service: Service, virtual_hosts: list[Json], *, inbound: bool = Fals
         route_config={"name": service.name, "virtual_hosts": virtual_hosts},
         http_filters=filters,
         http2_protocol_options={"max_concurrent_streams": 1000},
+        generate_request_id=False,  # nor does meshproxy make one
         **identified,
     )
 

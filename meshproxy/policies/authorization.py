@@ -289,9 +289,29 @@ class _Left:
             if paths is None:  # it may mean any
                 if not any(over is any or not one.by_path for one in asked):
                     return False
-            elif not over(any(one.covers(path) for one in asked) for path in paths):
+            elif not _covered(asked, paths, over):
                 return False
         return not self._facts or all(fact.matches(head, claims, over) for fact in self._facts)
+
+
+def _covered(asked: "Sequence[_Operation]", paths: Sequence[bytes], over: Quantifier) -> bool:
+    """
+    Say whether the readings of a path are covered, any or all of them.
+
+    Loops, not `over(… for …)`: a path may have hundreds of readings, and what is compiled would make
+    a list of all verdicts before it looks at the first.
+    """
+    wanted = over is any
+    for path in paths:
+        for one in asked:
+            if one.covers(path):
+                if wanted:
+                    return True
+                break
+        else:
+            if not wanted:
+                return False
+    return not wanted
 
 
 def _left(rules: Iterable[_Rule], source: Source, *, in_doubt: bool) -> list[_Left]:
@@ -460,7 +480,7 @@ class _Fact:
         if len(values) < 2:
             return self._accepts(values)
         values.append(b", ".join(values))  # servers take the first, the last, or all of them
-        return over(self._accepts([value]) for value in values)
+        return over([self._accepts([value]) for value in values])
 
     def _accepts(self, values: Sequence[bytes]) -> bool:
         """Say whether one of the values is wanted, and none of them is not."""

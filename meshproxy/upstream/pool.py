@@ -226,6 +226,8 @@ class Pool:
         """There is a connection, and so something to expel."""
         self._connections.add(connection)
         self._environment.pools.add(self)
+        if self._environment.revoked:
+            self.expel()  # who was revoked since the handshake was not here to be expelled then
 
     def lost(self, connection: Http1Connection | Http2Connection | EndpointTunnel) -> None:
         """A connection is gone."""

@@ -54,7 +54,7 @@ def test_verdicts_look_in_the_right_direction() -> None:
 
 
 def test_each_is_compared_with_its_like() -> None:
-    """Ours armed with Envoy armed, ours bare with Envoy; head and verdicts say so."""
+    """Ours armed with Envoy armed, and also with Envoy that does less; head and verdicts say so."""
     found = results(
         ours=[(60, 1)], envoy_armed=[(120, 1)], ours_bare=[(55, 1)], envoy=[(100, 1)], haproxy=[(50, 1)]
     )  # fmt: skip
@@ -66,10 +66,10 @@ def test_each_is_compared_with_its_like() -> None:
     assert lines[1].split() == head.split()
     figures = "60 [60-60] (0.50) 120 [120-120] (1.20) 55 [55-55] (0.55) 100 [100-100]"
     assert figures in " ".join(lines[2].split())
-    assert lines[2].endswith("<= 0.5 met; ours-bare <= 0.5 MISSED")
-    armed, bare = verdicts(found, found.workload.metrics[0])
+    assert lines[2].endswith("<= 0.5 met; <= 0.5 x envoy MISSED (0.60)")
+    armed, less = verdicts(found, found.workload.metrics[0])
     assert (armed["peer"], armed["base"], armed["ratio"]) == ("ours", "envoy-armed", 0.5)
-    assert (bare["peer"], bare["base"], bare["ratio"]) == ("ours-bare", "envoy", 0.55)
+    assert (less["peer"], less["base"], less["ratio"]) == ("ours", "envoy", 0.6)
     told = as_json([found])["workloads"]["h1-small"]["peers"]
     assert {peer: about["base"] for peer, about in told.items()} == {
         "ours": "envoy-armed",

@@ -1,6 +1,5 @@
 """Which meshproxy is measured."""
 
-import os
 from pathlib import Path
 
 import pytest
@@ -26,17 +25,18 @@ def test_what_is_compiled(places: tuple[Path, Path]) -> None:
     """Whoever has compiled the sources wants that measured."""
     root, compiled = places
     compiled.mkdir(parents=True)
-    (compiled / ".made").touch()
+    (compiled / ".made").write_text(tree.fingerprint(root))
     assert tree.state(root, compiled) == "compiled"
 
 
-def test_yesterdays_build(places: tuple[Path, Path]) -> None:
-    """A source that is newer than what was made of it is the one that counts."""
+@pytest.mark.parametrize("other", ["source", "optimization"])
+def test_what_was_made_of_something_else(places: tuple[Path, Path], other: str) -> None:
+    """A source that has changed, whatever its time says; a build that is quick to make, not to run."""
     root, compiled = places
     compiled.mkdir(parents=True)
-    (compiled / ".made").touch()
-    later = (compiled / ".made").stat().st_mtime + 1
-    os.utime(root / "meshproxy" / "flow.py", (later, later))
+    (compiled / ".made").write_text(tree.fingerprint(root, "0" if other == "optimization" else "3"))
+    if other == "source":
+        (root / "meshproxy" / "flow.py").write_text("changed = True")
     assert tree.state(root, compiled) == "stale"
 
 
@@ -44,6 +44,6 @@ def test_sources_on_request(places: tuple[Path, Path], monkeypatch: pytest.Monke
     """`--interpreted` measures the sources, whatever is there."""
     root, compiled = places
     compiled.mkdir(parents=True)
-    (compiled / ".made").touch()
+    (compiled / ".made").write_text(tree.fingerprint(root))
     monkeypatch.setenv("MESHPROXY_INTERPRETED", "1")
     assert tree.state(root, compiled) == "interpreted"
