@@ -2,6 +2,8 @@
 
 import os
 import sys
+from collections.abc import Generator
+from pathlib import Path
 
 import hypothesis
 import pytest
@@ -41,3 +43,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST)
 
     items.sort(key=turn)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show, with a test that failed, what its processes have logged last."""
+    report = yield
+    folder = getattr(item, "funcargs", {}).get("tmp_path")
+    if report.failed and isinstance(folder, Path):
+        for log in sorted(path for path in folder.rglob("log") if path.is_file()):
+            last = log.read_text(errors="replace").splitlines()[-30:]
+            report.sections.append((f"last lines of {log.relative_to(folder)}", "\n".join(last)))
+    return report

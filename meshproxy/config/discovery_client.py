@@ -205,6 +205,8 @@ class DiscoveryClient:
             await self._pause(backoff.next())
 
     async def _converse(self) -> None:
+        # Of the certificate that the connection will show, so before it is made.
+        renewed = self._certificates.renewed
         connection = await self._connect("/v1/discovery", _LARGEST_UPDATE)
         async with connection:
             hello = Hello(
@@ -221,7 +223,7 @@ class DiscoveryClient:
                 "connected to %s, holding version %s", self._where, self.snapshot.version or "-"
             )
             left = asyncio.Event()
-            leaving = asyncio.create_task(self._leave_when_renewed(connection, left))
+            leaving = asyncio.create_task(self._leave_when(renewed, connection, left))
             try:
                 async for message in connection:
                     heard: FromPlane = wire.decode(message, FromPlane)  # type: ignore[arg-type]
@@ -233,10 +235,12 @@ class DiscoveryClient:
             finally:
                 leaving.cancel()
 
-    async def _leave_when_renewed(self, connection: ClientConnection, left: asyncio.Event) -> None:
+    async def _leave_when(
+        self, renewed: asyncio.Event, connection: ClientConnection, left: asyncio.Event
+    ) -> None:
         # The plane ends a stream whose certificate has expired; a renewed one starts another in
         # good time, and shows the plane until when it is good.
-        await self._certificates.until_renewed()
+        await renewed.wait()
         left.set()
         await connection.close()
 

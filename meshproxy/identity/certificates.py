@@ -76,6 +76,8 @@ class Certificates:
         renewals: How many certificates have been received.
         failures: How many attempts have failed.
         on_changed: Called after each change of certificate or roots.
+        renewed: Set when the certificate in use now has been replaced by another, for which another
+            event stands here then.
     """
 
     def __init__(
@@ -111,7 +113,7 @@ class Certificates:
         self._early: tuple[str, SigningAnswer, int] | None = None  # key, answer, tries left
         self.on_changed: Callable[[], None] = _nobody
         self._replaced = asyncio.Event()
-        self._renewed = asyncio.Event()
+        self.renewed = asyncio.Event()
 
     def __repr__(self) -> str:
         left = self.not_after - self._clock()
@@ -171,11 +173,6 @@ class Certificates:
         while not self.ready:
             self._replaced.clear()
             await self._replaced.wait()
-
-    async def until_renewed(self) -> None:
-        """Return when the certificate in use now has been replaced by another."""
-        self._renewed.clear()
-        await self._renewed.wait()
 
     def described(self) -> dict[str, Any]:
         """
@@ -279,7 +276,8 @@ class Certificates:
         (directory / _PENDING_FILE).unlink(missing_ok=True)
         self.roots = roots
         self._use(directory / _IDENTITY_FILE, None, self._clock())
-        self._renewed.set()
+        self.renewed.set()
+        self.renewed = asyncio.Event()
 
     def trust(self, roots: Iterable[str]) -> None:
         """

@@ -42,20 +42,36 @@ class Chopper:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there, onward = await asyncio.open_connection("127.0.0.1", self._target)
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # Tasks of our own: those of `start_server` nobody can wait for.
+        task = asyncio.create_task(self._stand_between(reader, writer))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _stand_between(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        try:
+            there, onward = await asyncio.open_connection("127.0.0.1", self._target)
+        except OSError:
+            reset(writer)
+            return
+        except asyncio.CancelledError:
+            reset(writer)
+            raise
         life = _Life(int(self._random.expovariate(1 / self._mean)))
         both = [
             asyncio.ensure_future(self._pass_on(reader, onward, life)),
             asyncio.ensure_future(self._pass_on(there, writer, life)),
         ]
-        self._tasks.update(both)
-        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-        reset(writer)
-        reset(onward)
-        for task in both:
-            task.cancel()
-            self._tasks.discard(task)
+        try:
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in both:
+                task.cancel()
+            reset(writer)
+            reset(onward)
+            await asyncio.gather(*both, return_exceptions=True)
 
     async def _pass_on(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, life: "_Life"

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.server import ServerConnection, serve
 
 from control_plane import peer
@@ -225,7 +226,10 @@ async def test_the_file_of_roots_vouches_at_first_contact_alone(tmp_path: Path) 
     assert heard == []
 
 
-async def test_a_renewed_certificate_is_shown_and_that_is_no_loss(tmp_path: Path) -> None:
+@pytest.mark.parametrize("when", ["while connecting", "later"])
+async def test_a_renewed_certificate_is_shown_and_that_is_no_loss(
+    when: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The stream is left for another one; nobody is warned of a lost connection."""
     connections = 0
 
@@ -236,8 +240,23 @@ async def test_a_renewed_certificate_is_shown_and_that_is_no_loss(tmp_path: Path
 
     async with plane(tmp_path, talk) as port:
         subject = client(tmp_path, [], port)
+        connect = subject._connect
+
+        def renew() -> None:
+            renewed, subject._certificates.renewed = subject._certificates.renewed, asyncio.Event()
+            renewed.set()
+
+        async def renew_meanwhile(path: str, largest: int) -> ClientConnection:
+            connection = await connect(path, largest)
+            monkeypatch.undo()
+            renew()
+            return connection
+
+        if when == "while connecting":
+            monkeypatch.setattr(subject, "_connect", renew_meanwhile)
         async with running(subject):
             await until(lambda: subject.connected)
-            subject._certificates._renewed.set()
+            if when == "later":
+                renew()
             await until(lambda: connections == 2)
             assert subject.last_error is None
