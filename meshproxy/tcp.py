@@ -4,34 +4,65 @@ A TCP socket as one side of a relay: what the client's and the endpoint's have i
 What a trunk brings comes in frames of 16 KiB, a dozen with one read.  They are collected and leave
 in one system call at the end of the turn (`writev`, which takes them where they are): joining them
 two at a time, as `flow.py` does with the few words of a message, would copy most several times.
+
+What a lane brings comes in views of the shared buffer, as much as one read has found.  It is written to
+the socket while the call lasts: a transport writes later, and so would have to be given a copy.
 """
 
 import asyncio
+import os
+from typing import Final
 
 from meshproxy.message import Fields
 from meshproxy.relay import Bytes
-from meshproxy.tunnel import Tunnel
+from meshproxy.tunnel import Tunnel, channel_of
+
+DIRECT: Final = 64 * 1024
+"""Bytes from which on the kernel is asked at once: then they need not be copied to be kept."""
 
 
 class TcpSide(Tunnel):
     """See `relay.Side`."""
 
-    __slots__ = ("_parts",)
+    __slots__ = ("_descriptor", "_parts")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop)
         self._parts: list[bytes] = []
+        self._descriptor = -1  # of the socket, once it was asked for
 
     def send_data(self, data: Bytes, last: bool = False) -> None:
         if not self.said_end:
-            if not self._parts:
-                turn = self.turn
-                if not turn.waiting:
-                    turn.schedule()
-                turn.waiting.append(self)
-            self._parts.append(bytes(data))
+            if len(data) >= DIRECT and not self._parts:
+                data = data[self._send_now(data) :]
+            if data:
+                self._keep(bytes(data))
         if last:
             self.send_end()
+
+    def _keep(self, data: bytes) -> None:
+        """Send it at the end of this turn."""
+        if not self._parts:
+            turn = self.turn
+            if not turn.waiting:
+                turn.schedule()
+            turn.waiting.append(self)
+        self._parts.append(data)
+
+    def _send_now(self, data: Bytes) -> int:
+        """Give the kernel as much as it takes now; return how much that was."""
+        transport = self.transport
+        if transport is None or transport.is_closing() or transport.get_write_buffer_size():
+            return 0
+        if self._descriptor < 0:
+            channel = channel_of(transport)
+            if channel is None:
+                return 0
+            self._descriptor = channel.fileno()
+        try:
+            return os.write(self._descriptor, data)
+        except OSError:  # full, or gone: the transport will find out
+            return 0
 
     def flush(self) -> None:
         parts = self._parts

@@ -1,0 +1,172 @@
+"""One opaque connection on one TLS connection: two ends that talk to each other over fake transports."""
+
+from typing import Any
+
+import pytest
+
+from meshproxy.codec.segments import END, HEARD, WITHDRAWN, header, segment
+from meshproxy.lane import Lane
+from tests.helpers.transport import FakeLoop, FakeSocket, FakeTransport, arrive, connected
+
+
+class Side(Lane):
+    """
+    Attributes:
+        heard: What it was told.
+    """
+
+    def __init__(self, loop: Any) -> None:
+        super().__init__(loop)
+        self.heard: list[Any] = []
+
+    def on_word(self, word: bytes) -> None:
+        self.heard.append(("word", word))
+
+    def on_data(self, data: memoryview) -> None:
+        self.heard.append(("data", bytes(data)))
+
+    def on_other_end(self) -> None:
+        self.heard.append("end")
+
+    def on_malformed(self) -> None:
+        self.heard.append("malformed")
+
+    def on_withdrawn(self) -> None:
+        self.heard.append("withdrawn")
+
+    def on_torn(self, error: Exception | None) -> None:
+        self.heard.append("torn")
+
+    def on_gone(self) -> None:
+        self.heard.append("gone")
+
+
+class Scene:
+    def __init__(self) -> None:
+        self.side = Side(FakeLoop().as_loop)
+        self.transport: FakeTransport = connected(self.side, tls=True)
+        self.transport.socket = FakeSocket()
+
+    def say(self, data: bytes) -> None:
+        arrive(self.side, data)
+
+    def sent(self) -> bytes:
+        sent, self.transport.sent = self.transport.sent, b""
+        return sent
+
+
+@pytest.fixture
+def scene() -> Scene:
+    return Scene()
+
+
+HELLO = segment(b"hello")
+
+
+def test_what_is_said_leaves_at_once(scene: Scene) -> None:
+    """Views, too: they are not kept.  Small pieces with their length in one write."""
+    scene.side.send_word(b"hello")
+    buffer = bytearray(b"data")
+    scene.side.send_data(memoryview(buffer))
+    buffer[:] = b"xxxx"
+    assert scene.transport.writes == 2
+    assert scene.sent() == HELLO + segment(b"data")
+    scene.side.send_data(b"y" * 100_000)
+    assert scene.sent() == header(100_000) + b"y" * 100_000
+
+
+def test_nothing_is_no_segment(scene: Scene) -> None:
+    """It would be an end."""
+    scene.side.send_data(b"")
+    assert scene.sent() == b""
+
+
+def test_each_half_ends_on_its_own(scene: Scene) -> None:
+    """Ends are acknowledged; when all that was said has arrived, both ways, it is closed."""
+    scene.say(HELLO + segment(b"x") + END)
+    assert scene.side.heard == [("word", b"hello"), ("data", b"x"), "end"]
+    assert scene.sent() == HEARD
+    scene.side.send_data(b"more")
+    scene.side.send_end()
+    scene.side.send_end()
+    scene.side.send_data(b"late")
+    assert scene.sent() == segment(b"more") + END
+    assert scene.transport.state == "open"
+    scene.say(HEARD)
+    assert scene.transport.state == "closing"
+    scene.side.connection_lost(None)
+    assert scene.side.heard[-1] == "gone"
+    assert "torn" not in scene.side.heard
+
+
+def test_we_may_be_the_first_to_end(scene: Scene) -> None:
+    """Then the other end's is the last word."""
+    scene.say(HELLO)
+    scene.side.send_end()
+    scene.say(HEARD)
+    assert scene.transport.state == "open"
+    scene.say(END)
+    assert scene.sent() == END + HEARD
+    assert scene.transport.state == "closing"
+
+
+@pytest.mark.parametrize("said", [b"", HELLO, HELLO + header(9) + b"eight", HELLO + END])
+def test_what_breaks_off_is_torn(scene: Scene, said: bytes) -> None:
+    """TLS may have been closed as properly as it likes."""
+    scene.say(said)
+    assert not scene.side.eof_received()
+    scene.side.connection_lost(None)
+    assert scene.side.heard[-2:] == ["torn", "gone"]
+
+
+def test_a_reset_is_none_of_the_ends(scene: Scene) -> None:
+    """It overtakes what has not left, and nothing more is heard."""
+    scene.side.reset()
+    assert scene.transport.state == "aborted"
+    assert scene.transport.socket is not None
+    assert scene.transport.socket.lingers is not None
+    scene.say(HELLO)
+    assert scene.side.heard == []
+
+
+def test_a_withdrawal_is_quiet(scene: Scene) -> None:
+    """Neither an end nor a reset; and the other end is told so."""
+    scene.side.withdraw()
+    assert scene.sent() == WITHDRAWN
+    assert scene.transport.state == "closing"
+    scene.say(HELLO)
+    scene.side.connection_lost(None)
+    assert scene.side.heard == ["gone"]
+    other = Scene()
+    other.say(HELLO + WITHDRAWN)
+    assert other.side.heard == [("word", b"hello"), "withdrawn"]
+
+
+def test_what_was_not_said_cannot_have_arrived(scene: Scene) -> None:
+    """Who acknowledges an end that there was not knows something else than we do."""
+    scene.say(HELLO + HEARD)
+    assert scene.side.heard[-1] == "malformed"
+
+
+def test_pace(scene: Scene) -> None:
+    """It is TCP's: a lane has nobody beside it who would have to wait."""
+    scene.side.pause()
+    assert not scene.transport.is_reading()
+    scene.side.resume()
+    assert scene.transport.is_reading()
+
+
+def test_bytes_of_before_are_read(scene: Scene) -> None:
+    """What has been read of a connection before it turned out to be a lane."""
+    scene.side.on_bytes(HELLO)
+    assert scene.side.heard == [("word", b"hello")]
+
+
+def test_who_has_gone_is_told_nothing(scene: Scene) -> None:
+    """Whatever is still said to it."""
+    scene.side.connection_lost(None)
+    scene.side.send_word(b"x")
+    scene.side.send_data(b"x")
+    scene.side.send_end()
+    scene.side.reset()
+    assert scene.sent() == b""
