@@ -10,7 +10,8 @@ four bytes (big-endian) and as many bytes, and some lengths are words:
     2^32 - 2        WITHDRAWN   forget about it: nothing was said, and nothing will be missed
 
 The first segment of each direction is no data but a **word** of the protocol above, of at most
-`LONGEST_WORD` bytes, which is handed on whole.  Data are handed on as they come, in views of what was
+`LONGEST_WORD` bytes, which is handed on whole.  HEARD alone may come before it: it is about the other
+direction.  Data are handed on as they come, in views of what was
 fed: nothing is copied, and a segment may be as long as it likes.
 
 What ends without END is broken off.  After END there is nothing but HEARD.
@@ -95,7 +96,7 @@ class SegmentReader:
             return len(data)
         self._part = b""
         length = int.from_bytes(part, "big")
-        if length == _HEARD and self._word is None:
+        if length == _HEARD:
             sink.on_heard()
         elif self._ended or (self._word is not None and not 0 < length <= LONGEST_WORD):
             self._fail(sink)

@@ -79,6 +79,17 @@ def test_data_go_with_the_first_word(scene: Scene) -> None:
     assert not scene.lane.usable
 
 
+def test_our_end_may_arrive_before_the_app_is_there(scene: Scene) -> None:
+    """A client that has said all at once: the peer acknowledges that, and answers later."""
+    scene.lane.send_data(b"all")
+    scene.lane.send_end()
+    scene.say(HEARD)
+    assert scene.relay.words == ["on_upstream_ready"]
+    scene.say(ACCEPTED + segment(b"answer") + END)
+    assert scene.relay.words[1:] == ["on_upstream_connected", "on_upstream_end"]
+    assert scene.transport.state == "closing"
+
+
 def test_what_it_carried_is_learned(scene: Scene) -> None:
     """Both directions, when it has ended; not where nothing came about."""
     scene.say(ACCEPTED + segment(b"x" * 50))
