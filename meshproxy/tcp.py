@@ -13,6 +13,7 @@ import asyncio
 import os
 from typing import Final
 
+from meshproxy.flow import HIGH_WATER
 from meshproxy.message import Fields
 from meshproxy.relay import Bytes
 from meshproxy.tunnel import Tunnel, channel_of
@@ -24,11 +25,12 @@ DIRECT: Final = 64 * 1024
 class TcpSide(Tunnel):
     """See `relay.Side`."""
 
-    __slots__ = ("_descriptor", "_parts")
+    __slots__ = ("_descriptor", "_parts", "_size")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop)
         self._parts: list[bytes] = []
+        self._size = 0  # of these
         self._descriptor = -1  # of the socket, once it was asked for
 
     def send_data(self, data: Bytes, last: bool = False) -> None:
@@ -48,6 +50,9 @@ class TcpSide(Tunnel):
                 turn.schedule()
             turn.waiting.append(self)
         self._parts.append(data)
+        self._size += len(data)
+        if self._size >= HIGH_WATER:  # a loop may read thirty times in one turn
+            self.flush()
 
     def _send_now(self, data: Bytes) -> int:
         """Give the kernel as much as it takes now; return how much that was."""
@@ -68,6 +73,7 @@ class TcpSide(Tunnel):
         parts = self._parts
         if parts:
             self._parts = []
+            self._size = 0
             if self.transport is not None:
                 self.transport.writelines(parts)
 
@@ -79,6 +85,7 @@ class TcpSide(Tunnel):
 
     def abort(self) -> None:
         self._parts.clear()
+        self._size = 0
         super().abort()
 
     def pause(self) -> None:

@@ -34,8 +34,6 @@ MIB = 1 << 20
 MUCH = int(os.environ.get("BULK_MIB", "32"))
 LITTLE = 4
 GROWTH = 12 * MIB
-GROWTH_OF_LANES = 20 * MIB
-"""What both ends of a TLS connection of its own keep, and what the allocator keeps of that."""
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(60 + MUCH)]
 
@@ -69,7 +67,7 @@ async def hashed(reader: asyncio.StreamReader, size: int) -> str:
     return digest.hexdigest()
 
 
-async def passes(pair: Pair | TcpPair, round_trip: RoundTrip, most: int = GROWTH) -> None:
+async def passes(pair: Pair | TcpPair, round_trip: RoundTrip) -> None:
     """Pass little, so that all is in place that is needed; then much, and look at the memory."""
     assert await round_trip(LITTLE) == (expected(LITTLE),) * 2
     sidecars = pair.a, pair.b
@@ -79,7 +77,7 @@ async def passes(pair: Pair | TcpPair, round_trip: RoundTrip, most: int = GROWTH
     assert await round_trip(MUCH) == (expected(MUCH),) * 2
     growth = [peak(sidecar) - rss for sidecar, rss in zip(sidecars, before, strict=True)]
     print("growth in MiB:", [round(one / MIB, 1) for one in growth])
-    assert max(growth) < most, growth
+    assert max(growth) < GROWTH, growth
 
 
 def forget_peak(sidecar: Sidecar) -> None:
@@ -288,7 +286,7 @@ async def test_tcp(tmp_path: Path, lanes: bool) -> None:
             async with connect(pair.door) as client:
                 return await said_and_heard(client, count)
 
-        await passes(pair, round_trip, GROWTH_OF_LANES if lanes else GROWTH)
+        await passes(pair, round_trip)
 
 
 async def test_connect(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from meshproxy.flow import HIGH_WATER
 from meshproxy.tcp import DIRECT, TcpSide
 from tests.helpers.transport import FakeLoop, FakeSocket, FakeTransport, connected
 
@@ -36,6 +37,16 @@ def test_what_comes_in_one_turn_leaves_in_one_write(scene: Scene) -> None:
     scene.side.send_data(b"three")
     scene.loop.turn()
     assert (scene.transport.sent, scene.transport.writes) == (b"onetwothree", 2)
+
+
+def test_much_of_one_turn_does_not_wait_for_its_end(scene: Scene) -> None:
+    """Or the transport would not say in time that it has enough."""
+    for _ in range(16):
+        scene.side.send_data(b"x" * (HIGH_WATER // 16))
+    assert (len(scene.transport.sent), scene.transport.writes) == (HIGH_WATER, 1)
+    scene.side.send_data(b"y")
+    scene.loop.turn()
+    assert (len(scene.transport.sent), scene.transport.writes) == (HIGH_WATER + 1, 2)
 
 
 @contextmanager
