@@ -35,7 +35,7 @@ class TcpSide(Tunnel):
 
     def send_data(self, data: Bytes, last: bool = False) -> None:
         if not self.said_end:
-            if len(data) >= DIRECT and not self._parts:
+            if len(data) >= DIRECT:
                 data = data[self._send_now(data) :]
             if data:
                 self._keep(bytes(data))
@@ -55,7 +55,7 @@ class TcpSide(Tunnel):
             self.flush()
 
     def _send_now(self, data: Bytes) -> int:
-        """Give the kernel as much as it takes now; return how much that was."""
+        """Give the kernel as much as it takes now, behind what is kept; return how much of `data`."""
         transport = self.transport
         if transport is None or transport.is_closing() or transport.get_write_buffer_size():
             return 0
@@ -65,9 +65,15 @@ class TcpSide(Tunnel):
                 return 0
             self._descriptor = channel.fileno()
         try:
-            return os.write(self._descriptor, data)
+            sent = os.writev(self._descriptor, (*self._parts, data))
         except OSError:  # full, or gone: the transport will find out
             return 0
+        kept = self._size
+        if kept:
+            rest = b"" if sent >= kept else b"".join(self._parts)[sent:]
+            self._parts = [rest] if rest else []
+            self._size = len(rest)
+        return max(0, sent - kept)
 
     def flush(self) -> None:
         parts = self._parts

@@ -1,6 +1,7 @@
 """One side of a relay: frames leave together, ends are ends, and resets are resets."""
 
 import contextlib
+import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -75,6 +76,11 @@ def test_much_is_given_to_the_kernel_at_once(scene: Scene) -> None:
     with on_a_socket(scene) as other:
         scene.side.send_data(memoryview(much))
         assert received(other) == much
+        scene.side.send_data(b"before")
+        scene.side.send_data(much)
+        assert received(other) == b"before" + much
+        scene.loop.turn()
+        assert scene.transport.sent == b""
         scene.side.send_data(much * 64)
         scene.side.send_data(b"small")
         scene.side.send_data(much)
@@ -85,6 +91,25 @@ def test_much_is_given_to_the_kernel_at_once(scene: Scene) -> None:
         scene.side.send_data(much, True)
         assert received(other) == much
         assert scene.transport.ended
+
+
+def test_where_there_is_no_room_all_is_kept(scene: Scene) -> None:
+    """In order, also what was kept before and has left in part."""
+    much = bytes(range(256)) * (DIRECT // 256)
+    with on_a_socket(scene) as other:
+        while scene.transport.socket is not None:
+            try:
+                os.write(scene.transport.socket.descriptor, b"x" * 4096)
+            except BlockingIOError:
+                break
+        scene.side.send_data(b"before" * 10_000)
+        scene.side.send_data(much)
+        taken = len(received(other))
+        scene.side.send_data(much)
+        direct = received(other)
+        scene.loop.turn()
+        assert taken > 0
+        assert direct + scene.transport.sent == b"before" * 10_000 + much * 2
 
 
 @pytest.mark.parametrize("state", ["something waits", "closing", "no socket", "gone"])
