@@ -11,6 +11,10 @@ the cipher into the other, with a length before them (`codec/segments.py`).
 Both may speak at once; A does not wait for the answer, as on a trunk.  Each half ends on its own, and
 what breaks off without END is a reset, however TLS itself may have ended.
 
+**Whose turn it is.**  A loop reads from a socket up to 32 times before it looks at the next, and here
+that may be 8 MiB.  After `BURST` a lane rests until the turn has ended, or eight of them would keep
+everybody else waiting for a tenth of a second.
+
 **Who closes.**  Closing a TLS transport gives its peer a second or two to take the rest.  That may be
 much, to somebody slow.  So each end is acknowledged (HEARD), and a side closes when all that it has said
 has arrived and it has heard all: then there is nothing left that could be lost.
@@ -27,6 +31,9 @@ from meshproxy.tunnel import end_with_reset, keep_alive
 ACCEPTED: Final = b"accepted"
 """The word of B, when the app's socket stands; a code of `refusal.py` where it does not."""
 
+BURST: Final = 1 << 20
+"""Bytes after which the others of this loop have their turn: it would read thirty times as much."""
+
 _ONE_RECORD: Final = 16 * 1024 - 4
 """What is not larger leaves in one TLS record with its header."""
 
@@ -40,7 +47,9 @@ class Lane(Connection):
         heard_end: The peer's direction has ended.
     """
 
-    __slots__ = ("_arrived", "_reader", "heard_end", "said_end")
+    __slots__ = (
+        "_arrived", "_listed", "_paused", "_reader", "_resting", "_turned", "heard_end", "said_end",
+    )  # fmt: skip
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop)
@@ -48,6 +57,10 @@ class Lane(Connection):
         self.said_end = False
         self.heard_end = False
         self._arrived = False  # all that we have said
+        self._turned = 0  # bytes that have gone through in this turn of the loop
+        self._listed = False  # for its end
+        self._resting = False  # until then
+        self._paused = False  # by the relay
 
     def __repr__(self) -> str:
         state = "lost" if self.transport is None else "open"
@@ -79,8 +92,10 @@ class Lane(Connection):
 
     def send_data(self, data: Bytes) -> None:
         transport = self.transport
-        if transport is None or self.said_end or not data:
+        if transport is None or self.said_end or not data or transport.is_closing():
             return
+        if self._goes_on_too_long(len(data)):
+            self.on_blocked()
         if len(data) <= _ONE_RECORD:
             transport.write(segment(data))
         else:
@@ -97,10 +112,40 @@ class Lane(Connection):
             self.transport.write(data)
 
     def pause(self) -> None:
+        self._paused = True
         self.pause_reading()
 
     def resume(self) -> None:
-        self.resume_reading()
+        self._paused = False
+        if not self._resting:
+            self.resume_reading()
+
+    def _goes_on_too_long(self, amount: int) -> bool:
+        """Count what this turn has moved; say whether it is time to let others have theirs."""
+        self._turned += amount
+        if not self._listed:
+            self._listed = True
+            turn = self.turn
+            if not turn.waiting:
+                turn.schedule()
+            turn.waiting.append(self)
+        if self._turned < BURST or self._resting:
+            return False
+        self._resting = True
+        return True
+
+    def flush(self) -> None:
+        """The turn has ended."""
+        self._listed = False
+        self._turned = 0
+        if self._resting:
+            self._resting = False
+            if self.transport is None or self.transport.is_closing():
+                return
+            if not self._paused:
+                self.resume_reading()
+            if not self.blocked:
+                self.on_writable()
 
     def reset(self) -> None:
         """End both halves, and let the peer see that it is no end."""
@@ -125,6 +170,8 @@ class Lane(Connection):
         keep_alive(self.transport)
 
     def buffer_updated(self, nbytes: int) -> None:
+        if self._goes_on_too_long(nbytes):
+            self.pause_reading()
         self._reader.feed(RECEIVED[:nbytes], self)
 
     def on_bytes(self, data: bytes) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from meshproxy.codec.segments import END, HEARD, WITHDRAWN, header, segment
-from meshproxy.lane import Lane
+from meshproxy.lane import BURST, Lane
 from meshproxy.policies.flow_sizes import Flow, FlowSizes
 from meshproxy.upstream.lane import LaneConnection
 from tests.helpers.recorder import Recorder
@@ -20,7 +20,8 @@ class Scene:
     def __init__(self) -> None:
         self.heard = Recorder()
         flow = Flow(FlowSizes())
-        connection = LaneConnection(FakeLoop().as_loop, self.heard, b"a:1", flow)
+        self.loop = FakeLoop()
+        connection = LaneConnection(self.loop.as_loop, self.heard, b"a:1", flow)
         self.side: Lane = connection
         self.transport: FakeTransport = connected(self.side, tls=True)
         self.transport.socket = FakeSocket()
@@ -132,6 +133,49 @@ def test_pace(scene: Scene) -> None:
     assert not scene.transport.is_reading()
     scene.side.resume()
     assert scene.transport.is_reading()
+
+
+def test_others_have_their_turn(scene: Scene) -> None:
+    """Who sends without end is stopped until the turn has ended."""
+    for _ in range(BURST // 65536):
+        assert scene.words() == []
+        scene.side.send_data(b"x" * 65536)
+    assert scene.words() == ["blocked"]
+    scene.side.send_data(b"x" * 65536)
+    scene.loop.turn()
+    assert scene.words() == ["blocked", "writable"]
+    scene.side.send_data(b"x" * 65536)
+    scene.loop.turn()
+    assert scene.words() == ["blocked", "writable"]
+
+
+@pytest.mark.parametrize("paused", [False, True])
+def test_so_have_they_when_much_is_heard(scene: Scene, paused: bool) -> None:
+    """It is read on in the next turn, unless the relay wants it otherwise."""
+    scene.say(HELLO + header(4 * BURST))
+    for _ in range(BURST // 65536):
+        scene.say(b"x" * 65536)
+    assert not scene.transport.is_reading()
+    if paused:
+        scene.side.pause()
+    else:
+        scene.side.resume()
+        assert not scene.transport.is_reading()
+    scene.loop.turn()
+    assert scene.transport.is_reading() != paused
+
+
+def test_a_turn_may_end_after_the_lane(scene: Scene) -> None:
+    """Or while its transport cannot take more: then that says when to go on."""
+    scene.side.send_data(b"x" * BURST)
+    scene.side.pause_writing()
+    scene.loop.turn()
+    assert scene.words() == ["blocked", "blocked"]
+    scene.side.resume_writing()
+    scene.side.send_data(b"x" * BURST)
+    scene.side.connection_lost(None)
+    scene.loop.turn()
+    assert scene.words()[2:] == ["writable", "blocked", "reset", "lost"]
 
 
 def test_bytes_of_before_are_read(scene: Scene) -> None:
