@@ -16,7 +16,7 @@ from typing import Final
 ROOT: Final = Path(__file__).parent.parent
 COMPILED: Final = ROOT / "build" / "compiled"
 _SOURCES: Final = (
-    "meshproxy/**/*.py", "control_plane/**/*.py", "configs/**/*.yaml", "deploy/*.py",
+    "meshproxy/**/*.py", "control_plane/**/*.py", "configs/**/*.yaml", "deploy/*.py", "bench/training.py",
     "pyproject.toml", "requirements-dev.lock",
 )  # fmt: skip
 _SETTING: Final = "MESHPROXY_INTERPRETED"
