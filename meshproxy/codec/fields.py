@@ -222,6 +222,7 @@ def read_headers(headers: Sequence[Header]) -> tuple[Fields, Special, int]:
     fields: Fields = []
     special: Special = {}
     size = LONGEST_CACHED * len(headers)
+    header: Any  # compiled, a `Header` would be taken apart and made anew for the look-up
     for header in headers:
         kind, field = _headers[header]
         if not kind:

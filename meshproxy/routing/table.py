@@ -263,8 +263,9 @@ class VirtualHost(Generic[C]):
         if self._only is not None:
             return self._only
         path = head.path
-        if b"?" in path:
-            path = path.partition(b"?")[0]
+        query = path.find(b"?")  # `in` makes an exception and drops it, for bytes
+        if query >= 0:
+            path = path[:query]
         found = self._fallback
         if self._exact and path in self._exact:
             found = _first(self._exact[path], head, found)

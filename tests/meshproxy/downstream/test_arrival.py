@@ -107,7 +107,7 @@ class FakeSurroundings(Surroundings):
     def __init__(self) -> None:
         self.now = lambda: 0.0
         self.random = lambda: 0.5
-        self.timers = Recorder()
+        self.timers: Any = Recorder()
 
     def refused(self, direction: str, code: str) -> None:
         """Nobody asks here."""
