@@ -35,7 +35,7 @@ CONNECTIONS: Final = 16
 BODY: Final = 1 << 20
 
 
-async def in_memory() -> None:
+async def in_memory(requests: int = REQUESTS) -> None:
     """Send requests of each protocol through the parts of one sidecar and of two."""
     for path in (inproc.HOP, inproc.PAIR, inproc.GRPC):
         for batch in inproc.BATCHES:
@@ -44,12 +44,12 @@ async def in_memory() -> None:
                     course = inproc.Course(path, batch, Path(folder), everything=everything)
                     await asyncio.sleep(0)
                     await course.greet()
-                    await course.run(REQUESTS // batch)
+                    await course.run(max(1, requests // batch))
                     course.check()
                     course.close()
 
 
-def with_processes() -> None:
+def with_processes(seconds: float = SECONDS) -> None:
     """Send requests, bodies and opaque connections through sidecars that run."""
     with tempfile.TemporaryDirectory(prefix="meshproxy-training-") as folder, Site(Path(folder)) as site:  # fmt: skip
         _start_apps(site)
@@ -57,18 +57,17 @@ def with_processes() -> None:
         pair = start_pair(Ours(), site, "pair")
         for running in (single, pair):
             for size in (100, 1024):
-                _requests(running, "web", size, 1)
-                _requests(running, "web", size, CONNECTIONS)
-        _requests(pair, "bulk", BODY, CONNECTIONS // 2)
-        bulk = pair.services["bulk"]
-        uvloop.run(_uploads(bulk, CONNECTIONS // 2))
+                _requests(running, "web", size, 1, seconds)
+                _requests(running, "web", size, CONNECTIONS, seconds)
+        _requests(pair, "bulk", BODY, CONNECTIONS // 2, seconds)
+        uvloop.run(_uploads(pair.services["bulk"], CONNECTIONS // 2, seconds))
         for what in ("up", "down", "connect", "ping"):
             for connections in (1, CONNECTIONS):
                 entry = pair.services["tcp"].entry
-                ours("tcp", what, entry, connections, SECONDS, seconds=SECONDS)
+                ours("tcp", what, entry, connections, seconds, seconds=seconds)
         ours(
             "handshakes", pair.services["web"].between, site.a.certificate, site.a.key, site.root,
-            pair.peer.alpn, CONNECTIONS, SECONDS, seconds=SECONDS,
+            pair.peer.alpn, CONNECTIONS, seconds, seconds=seconds,
         )  # fmt: skip
 
 
@@ -82,16 +81,16 @@ def _start_apps(site: Site) -> None:
     )  # fmt: skip
 
 
-def _requests(running: Running, service: str, size: int, connections: int) -> None:
+def _requests(running: Running, service: str, size: int, connections: int, seconds: float) -> None:
     to = running.services[service]
-    found = uvloop.run(load.call(to.url(size), to.host, connections, SECONDS))
+    found = uvloop.run(load.call(to.url(size), to.host, connections, seconds))
     if found.failed:
         raise LoadError(f"{found.failed} of {found.requests} requests to {service} have failed")
 
 
-async def _uploads(to: Service, connections: int) -> None:
-    """Send bodies, as many as are taken in `SECONDS`."""
-    until = asyncio.get_running_loop().time() + SECONDS
+async def _uploads(to: Service, connections: int, seconds: float) -> None:
+    """Send bodies, as many as are taken in `seconds`."""
+    until = asyncio.get_running_loop().time() + seconds
     head = f"POST {to.path('upload')} HTTP/1.1\r\nHost: {to.host}\r\nContent-Length: {BODY}\r\n\r\n"
 
     async def one_after_another() -> None:

@@ -8,11 +8,12 @@ each for one short exchange and closes it, `ping` sends 100 bytes back and forth
 """
 
 import asyncio
-import contextlib
+import selectors
+import socket
 import statistics
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from typing import cast
 
 import uvloop
 
@@ -92,12 +93,47 @@ def _report_bytes(counts: list[int], seconds: float) -> None:
     report(bytes=sum(counts), seconds=seconds, fairness=min(counts) / max(counts))
 
 
-async def _in_turns(
-    connections: int, seconds: float, turns: Callable[[float, list[float]], Awaitable[None]]
-) -> None:
+async def connect(port: int, connections: int, seconds: float) -> None:
+    """Without asyncio: its streams would cost more than what they are to measure."""
     latencies: list[float] = []
     began = time.perf_counter()
-    await asyncio.gather(*(turns(began + seconds, latencies) for _ in range(connections)))
+    with selectors.DefaultSelector() as watched:
+
+        def dial() -> None:
+            sock = socket.socket()
+            sock.setblocking(False)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            one = [time.perf_counter(), len(_MESSAGE)]  # when it began, bytes that are to come
+            sock.connect_ex(("127.0.0.1", port))
+            watched.register(sock, selectors.EVENT_WRITE, one)
+
+        for _ in range(connections):
+            dial()
+        while watched.get_map():
+            ready = watched.select(_PATIENCE)
+            if not ready:
+                raise TimeoutError(f"no answer within {_PATIENCE:.0f} s")
+            for key, events in ready:
+                sock, one = cast("socket.socket", key.fileobj), key.data
+                if events & selectors.EVENT_WRITE:
+                    sock.sendall(ECHO + _MESSAGE)  # raises what the dial has come to
+                    watched.modify(sock, selectors.EVENT_READ, one)
+                    continue
+                got = len(sock.recv(len(_MESSAGE)))
+                if not got:
+                    raise ConnectionError("a connection ended before its answer")
+                one[1] -= got
+                if one[1]:
+                    continue
+                latencies.append(time.perf_counter() - one[0])
+                watched.unregister(sock)
+                sock.close()
+                if time.perf_counter() < began + seconds:
+                    dial()
+    _report_turns(latencies, began)
+
+
+def _report_turns(latencies: list[float], began: float) -> None:
     cuts = statistics.quantiles(latencies, n=100)
     report(
         turns=len(latencies),
@@ -107,22 +143,10 @@ async def _in_turns(
     )
 
 
-async def connect(port: int, connections: int, seconds: float) -> None:
-    async def turns(until: float, latencies: list[float]) -> None:
-        while (began := time.perf_counter()) < until:
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            async with asyncio.timeout(_PATIENCE):
-                await _exchange(reader, writer, ECHO)
-            latencies.append(time.perf_counter() - began)
-            writer.close()
-            with contextlib.suppress(ConnectionError):
-                await writer.wait_closed()
-
-    await _in_turns(connections, seconds, turns)
-
-
 async def ping(port: int, connections: int, seconds: float) -> None:
-    async def turns(until: float, latencies: list[float]) -> None:
+    latencies: list[float] = []
+
+    async def turns(until: float) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         await _exchange(reader, writer, ECHO)
         while (began := time.perf_counter()) < until:
@@ -130,7 +154,9 @@ async def ping(port: int, connections: int, seconds: float) -> None:
             latencies.append(time.perf_counter() - began)
         writer.close()
 
-    await _in_turns(connections, seconds, turns)
+    began = time.perf_counter()
+    await asyncio.gather(*(turns(began + seconds) for _ in range(connections)))
+    _report_turns(latencies, began)
 
 
 async def _exchange(
