@@ -59,6 +59,7 @@ __all__ = [
     "NO_ERROR",
     "PEER",
     "REFUSED_STREAM",
+    "RequestStream",
     "STRANGER",
     "ClientSession",
     "ServerSession",
