@@ -59,8 +59,8 @@ def readings(target: bytes) -> tuple[bytes, ...] | None:
     Args:
         target: Path and query in origin form.
     """
-    query = target.find(b"?")  # `in` makes an exception and drops it, for bytes
-    path = target if query < 0 else target[:query]
+    path = target.partition(b"?")[0]
+    # `in`, of bytes, makes an exception and drops it: `find` is twice as fast.
     if not path.strip(_PLAIN) and path.find(b"//") < 0 and path.find(b"/.") < 0:
         return (path,)
     found = {path: None}  # in order, each once

@@ -262,10 +262,7 @@ class VirtualHost(Generic[C]):
         """Return the first route, in the order of the spec, that matches."""
         if self._only is not None:
             return self._only
-        path = head.path
-        query = path.find(b"?")  # `in` makes an exception and drops it, for bytes
-        if query >= 0:
-            path = path[:query]
+        path = head.path.partition(b"?")[0]
         found = self._fallback
         if self._exact and path in self._exact:
             found = _first(self._exact[path], head, found)
