@@ -4,39 +4,82 @@ A TCP socket as one side of a relay: what the client's and the endpoint's have i
 What a trunk brings comes in frames of 16 KiB, a dozen with one read.  They are collected and leave
 in one system call at the end of the turn (`writev`, which takes them where they are): joining them
 two at a time, as `flow.py` does with the few words of a message, would copy most several times.
+
+What a lane brings comes in views of the shared buffer, as much as one read has found.  It is written to
+the socket while the call lasts: a transport writes later, and so would have to be given a copy.
 """
 
 import asyncio
+import os
+from typing import Final
 
+from meshproxy.flow import HIGH_WATER
 from meshproxy.message import Fields
 from meshproxy.relay import Bytes
-from meshproxy.tunnel import Tunnel
+from meshproxy.tunnel import Tunnel, channel_of
+
+DIRECT: Final = 64 * 1024
+"""Bytes from which on the kernel is asked at once: then they need not be copied to be kept."""
 
 
 class TcpSide(Tunnel):
     """See `relay.Side`."""
 
-    __slots__ = ("_parts",)
+    __slots__ = ("_descriptor", "_parts", "_size")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop)
         self._parts: list[bytes] = []
+        self._size = 0  # of these
+        self._descriptor = -1  # of the socket, once it was asked for
 
     def send_data(self, data: Bytes, last: bool = False) -> None:
         if not self.said_end:
-            if not self._parts:
-                turn = self.turn
-                if not turn.waiting:
-                    turn.schedule()
-                turn.waiting.append(self)
-            self._parts.append(bytes(data))
+            if len(data) >= DIRECT:
+                data = data[self._send_now(data) :]
+            if data:
+                self._keep(bytes(data))
         if last:
             self.send_end()
+
+    def _keep(self, data: bytes) -> None:
+        """Send it at the end of this turn."""
+        if not self._parts:
+            turn = self.turn
+            if not turn.waiting:
+                turn.schedule()
+            turn.waiting.append(self)
+        self._parts.append(data)
+        self._size += len(data)
+        if self._size >= HIGH_WATER:  # a loop may read thirty times in one turn
+            self.flush()
+
+    def _send_now(self, data: Bytes) -> int:
+        """Give the kernel as much as it takes now, behind what is kept; return how much of `data`."""
+        transport = self.transport
+        if transport is None or transport.is_closing() or transport.get_write_buffer_size():
+            return 0
+        if self._descriptor < 0:
+            channel = channel_of(transport)
+            if channel is None:
+                return 0
+            self._descriptor = channel.fileno()
+        try:
+            sent = os.writev(self._descriptor, (*self._parts, data))
+        except OSError:  # full, or gone: the transport will find out
+            return 0
+        kept = self._size
+        if kept:
+            rest = b"" if sent >= kept else b"".join(self._parts)[sent:]
+            self._parts = [rest] if rest else []
+            self._size = len(rest)
+        return max(0, sent - kept)
 
     def flush(self) -> None:
         parts = self._parts
         if parts:
             self._parts = []
+            self._size = 0
             if self.transport is not None:
                 self.transport.writelines(parts)
 
@@ -48,6 +91,7 @@ class TcpSide(Tunnel):
 
     def abort(self) -> None:
         self._parts.clear()
+        self._size = 0
         super().abort()
 
     def pause(self) -> None:

@@ -112,6 +112,10 @@ class Environment(Surroundings):
     def bulk_context(self) -> ssl.SSLContext | None:
         return self._certificates.bulk
 
+    @property
+    def lane_context(self) -> ssl.SSLContext | None:
+        return self._certificates.lane
+
     def later(self, seconds: float, callback: Callable[[], None]) -> None:
         self.loop.call_later(seconds, callback)
 

@@ -21,7 +21,7 @@ from meshproxy.codec.client_hello import read_client_hello
 from meshproxy.codec.sniff import Protocol as Wire
 from meshproxy.codec.sniff import may_become_http, sniff
 from meshproxy.flow import Connection, as_protocol
-from meshproxy.identity.tls import ALPN_HTTP1, ALPN_HTTP2, ALPN_TCP, protocol
+from meshproxy.identity.tls import ALPN_HTTP1, ALPN_HTTP2, ALPN_LANE, ALPN_TCP, protocol
 
 from .destination import Destination
 from .http1 import FIRST_TIMEOUT, HEAD_TIMEOUT
@@ -32,7 +32,7 @@ PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 
 class Successor(Protocol):
-    """`Http1Connection`, `Http2Connection`, `TrunkConnection` or `TcpConnection`."""
+    """`Http1Connection`, `Http2Connection`, `TrunkConnection`, `LaneConnection` or `TcpConnection`."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None: ...
     def on_bytes(self, data: bytes) -> None: ...
@@ -52,6 +52,9 @@ class Owner(Protocol):
 
     def trunk(self, arrival: "Arrival") -> Successor:
         """Return what goes on with a connection that carries a peer's opaque ones."""
+
+    def lane(self, arrival: "Arrival") -> Successor:
+        """Return what goes on with a connection that carries one of a peer's opaque ones."""
 
     def opaque(
         self, arrival: "Arrival", server_name: str | None, speculation: Speculation | None
@@ -99,6 +102,8 @@ class Arrival(Connection):
         agreed = protocol(self.transport) if self.tls else None
         if agreed == ALPN_TCP:
             self._hand_over(self._owner.trunk)
+        elif agreed == ALPN_LANE:
+            self._hand_over(self._owner.lane)
         elif agreed is not None:
             if agreed in (ALPN_HTTP1, ALPN_HTTP2):
                 self._hand_over(partial(self._owner.successor, http2=agreed == ALPN_HTTP2))

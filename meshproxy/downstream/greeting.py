@@ -23,7 +23,7 @@ from typing import Final
 from meshproxy.codec.client_hello import LIMIT, read_client_hello
 from meshproxy.codec.sniff import Protocol as Wire
 from meshproxy.codec.sniff import sniff
-from meshproxy.identity.tls import ALPN, ALPN_TCP
+from meshproxy.identity.tls import ALPN, ALPN_LANE, ALPN_TCP
 
 from .destination import Destination
 from .sockets import peer_address
@@ -35,7 +35,7 @@ PEEK: Final = 24
 SILENCE = 5.0
 """Seconds after which a client that says nothing is taken for no mesh peer."""
 
-_OURS: Final = frozenset(name.encode() for name in (*ALPN, ALPN_TCP))
+_OURS: Final = frozenset(name.encode() for name in (*ALPN, ALPN_LANE, ALPN_TCP))
 
 
 class Greeting:

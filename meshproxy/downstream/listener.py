@@ -40,6 +40,7 @@ from .captured import Captured, Unknown
 from .destination import PLAINTEXT, Destination, Environment
 from .greeting import Greeting
 from .http2 import Http2Connection
+from .lane import LaneConnection
 from .sockets import cannot_listen, peer_address
 from .speculation import Speculation
 from .tcp import TcpConnection
@@ -90,7 +91,14 @@ class Peer(NamedTuple):
 
 PROVED: Final = Peer(None)
 
-Accepted = Arrival | http1.Http1Connection | Http2Connection | ClientTunnel | TcpConnection
+Accepted = (
+    Arrival
+    | http1.Http1Connection
+    | Http2Connection
+    | ClientTunnel
+    | LaneConnection
+    | TcpConnection
+)
 
 
 class Listener:
@@ -466,6 +474,19 @@ class Listener:
             self._loop,
             self,
             partial(Relay, caller=caller),
+            destination.port,
+            guesses=destination.protocol == "detect",
+        )
+        self._succeed(arrival, connection)
+        return connection
+
+    def lane(self, arrival: Arrival) -> LaneConnection:
+        """Return what goes on with a peer's connection that carries a single opaque one."""
+        destination = arrival.destination
+        connection = LaneConnection(
+            self._loop,
+            self,
+            partial(Relay, caller=destination.caller(arrival.identity)),
             destination.port,
             guesses=destination.protocol == "detect",
         )

@@ -110,6 +110,7 @@ class Certificates:
         self._client: ssl.SSLContext | None = None
         self._trunk: ssl.SSLContext | None = None
         self._bulk: ssl.SSLContext | None = None
+        self._lane: ssl.SSLContext | None = None
         self._early: tuple[str, SigningAnswer, int] | None = None  # key, answer, tries left
         self.on_changed: Callable[[], None] = _nobody
         self._replaced = asyncio.Event()
@@ -145,6 +146,11 @@ class Certificates:
     def bulk(self) -> ssl.SSLContext | None:
         """Context for dialling peers for large bodies, or None; ask anew for each connection."""
         return self._bulk if self.ready else None
+
+    @property
+    def lane(self) -> ssl.SSLContext | None:
+        """Context for dialling lanes to peers, or None; ask anew for each connection."""
+        return self._lane if self.ready else None
 
     @property
     def file(self) -> Path | None:
@@ -300,7 +306,7 @@ class Certificates:
 
     def _make_contexts(self, certificate: Path, key: Path | None, roots: str) -> None:
         made = _contexts(certificate, key, roots)
-        self._server, self._client, self._trunk, self._bulk = made
+        self._server, self._client, self._trunk, self._bulk, self._lane = made
 
     def _keep_roots(self) -> None:
         """Let a restart find its control plane, even without the snapshot that the roots came with."""
@@ -433,7 +439,7 @@ def _nobody() -> None:
 
 def _contexts(
     certificate: Path, key: Path | None, roots: str
-) -> tuple[ssl.SSLContext, ssl.SSLContext, ssl.SSLContext, ssl.SSLContext]:
+) -> tuple[ssl.SSLContext, ssl.SSLContext, ssl.SSLContext, ssl.SSLContext, ssl.SSLContext]:
     _check_roots(roots)
     try:
         return (
@@ -441,6 +447,7 @@ def _contexts(
             tls.client_context(certificate, key, roots),
             tls.trunk_context(certificate, key, roots),
             tls.bulk_context(certificate, key, roots),
+            tls.lane_context(certificate, key, roots),
         )
     except (ssl.SSLError, OSError) as error:
         raise x509.CertificateError(f"{certificate}: not usable with its key: {error}") from error

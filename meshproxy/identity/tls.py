@@ -23,6 +23,8 @@ ALPN_HTTP1 = "mesh-h1"
 """HTTP/1.1 between two sidecars."""
 ALPN_TCP = "mesh-tcp"
 """CONNECT streams over HTTP/2: opaque connections between two sidecars."""
+ALPN_LANE = "mesh-lane"
+"""One opaque connection between two sidecars, in segments (`meshproxy/lane.py`)."""
 ALPN = [ALPN_HTTP2, ALPN_HTTP1]
 """For requests, in the order in which we like them."""
 
@@ -63,7 +65,7 @@ def server_context(certificate: Path, key: Path | None, roots: str) -> ssl.SSLCo
         OSError: A file cannot be read.
     """
     context = _mutual(ssl.PROTOCOL_TLS_SERVER, certificate, key, roots)
-    context.set_alpn_protocols([*ALPN, ALPN_TCP])
+    context.set_alpn_protocols([*ALPN, ALPN_LANE, ALPN_TCP])
     context.num_tickets = 0
     return context
 
@@ -86,6 +88,18 @@ def bulk_context(certificate: Path, key: Path | None, roots: str) -> ssl.SSLCont
     """Return the context with which a sidecar dials its peers for large bodies; as `server_context`."""
     context = _mutual(ssl.PROTOCOL_TLS_CLIENT, certificate, key, roots)
     context.set_alpn_protocols([ALPN_HTTP1])
+    return context
+
+
+def lane_context(certificate: Path, key: Path | None, roots: str) -> ssl.SSLContext:
+    """
+    Return the context with which a sidecar dials lanes to its peers; as `server_context`.
+
+    A peer that knows no lanes agrees to a trunk instead, and so says what it is: a handshake without
+    any agreement it might take for the app's own.
+    """
+    context = _mutual(ssl.PROTOCOL_TLS_CLIENT, certificate, key, roots)
+    context.set_alpn_protocols([ALPN_LANE, ALPN_TCP])
     return context
 
 

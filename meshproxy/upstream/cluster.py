@@ -20,6 +20,7 @@ from meshproxy.contract.wire import ContractError
 from meshproxy.message import Fields, field
 from meshproxy.policies import deadline
 from meshproxy.policies.circuit_breaker import CLOSED, OPEN, STATES, CircuitBreaker
+from meshproxy.policies.flow_sizes import FlowSizes
 from meshproxy.policies.hedging import Latencies
 from meshproxy.policies.limits import UNLIMITED, Limit, Limits
 from meshproxy.policies.load_balancing.balancing import Balancing
@@ -85,6 +86,7 @@ class Endpoint(neighbours.Endpoint):
         "_bulk",
         "_check",
         "_environment",
+        "_flow_sizes",
         "_limited",
         "_measuring",
         "_opaque",
@@ -100,9 +102,15 @@ class Endpoint(neighbours.Endpoint):
     )
 
     def __init__(
-        self, cluster: ClusterSpec, spec: EndpointSpec, environment: Environment, shared: Limits
+        self,
+        cluster: ClusterSpec,
+        spec: EndpointSpec,
+        environment: Environment,
+        shared: Limits,
+        flow_sizes: FlowSizes,
     ) -> None:
-        """`shared` are the limits of the whole cluster."""
+        """`shared` are the limits of the whole cluster, `flow_sizes` what its connections carry."""
+        self._flow_sizes = flow_sizes
         self._environment = environment
         self.cluster = cluster
         self.spec = spec
@@ -136,8 +144,11 @@ class Endpoint(neighbours.Endpoint):
     def connect(self, relay: Relay) -> None:
         """Answer the relay with `on_upstream_ready` or `on_upstream_failed`, now or later."""
         if self._opaque is None:
-            kind = TrunkPool if self.cluster.mtls else Sockets
-            self._opaque = kind(self.cluster, self.spec, self._environment)
+            environment = self._environment
+            if self.cluster.mtls:
+                self._opaque = TrunkPool(self.cluster, self.spec, environment, self._flow_sizes)
+            else:
+                self._opaque = Sockets(self.cluster, self.spec, environment)
         connections = self.limits.connections
         if connections.count + self._opaque.carried >= connections.most:
             self._environment.metrics.overflowed(self.cluster.name, "endpoint", connections.name)
@@ -352,8 +363,8 @@ class Cluster(neighbours.Cluster):
     """
 
     __slots__ = (
-        "_availability", "_balancing", "_cut_off", "_environment", "_named", "_warming", "breaker",
-        "connections", "endpoints", "limits", "revoked", "spec",
+        "_availability", "_balancing", "_cut_off", "_environment", "_flow_sizes", "_named", "_warming",
+        "breaker", "connections", "endpoints", "limits", "revoked", "spec",
     )  # fmt: skip
 
     available: tuple[Endpoint, ...]
@@ -385,6 +396,7 @@ class Cluster(neighbours.Cluster):
         self.sticky = False
         self._environment = environment
         self._balancing = Balancing[Endpoint](spec.balancing, environment.random, environment.now)
+        self._flow_sizes = FlowSizes()
         self._warming = False  # somebody is in slow start
         # Endpoints in service by what tokens call them, and whose tokens those are.
         self._named: tuple[Tokens, dict[bytes, Endpoint]] | None = None
@@ -429,7 +441,7 @@ class Cluster(neighbours.Cluster):
         for wanted in endpoints:
             endpoint = staying.get(_server(wanted))
             if endpoint is None:
-                endpoint = Endpoint(spec, wanted, self._environment, self.limits)
+                endpoint = Endpoint(spec, wanted, self._environment, self.limits, self._flow_sizes)
                 endpoint.since = since
             else:
                 endpoint.adopt(spec, wanted)

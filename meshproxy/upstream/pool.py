@@ -22,7 +22,6 @@ What runs on them goes on to its end.
 
 import asyncio
 import logging
-import os
 import ssl
 from collections import deque
 from collections.abc import Callable
@@ -36,6 +35,8 @@ from meshproxy.telemetry.metrics import ConnectionSeries, Metrics
 
 from .http1 import Http1Connection
 from .http2 import Http2Connection
+from .lane import LaneConnection
+from .tcp import reason
 from .tunnel import EndpointTunnel
 
 log = logging.getLogger("meshproxy.upstream")
@@ -71,8 +72,14 @@ class Environment(Protocol):
     def trunk_context(self) -> ssl.SSLContext | None: ...
     @property
     def bulk_context(self) -> ssl.SSLContext | None: ...
+    @property
+    def lane_context(self) -> ssl.SSLContext | None: ...
     def connections_to(self, direction: str) -> ConnectionSeries: ...
     def handshake_failed(self, reason: str) -> None: ...
+
+
+Dialled = Http1Connection | Http2Connection | LaneConnection
+"""What a pool makes; `lanes.py` says what the last is."""
 
 
 class DialError(Exception):
@@ -121,8 +128,8 @@ class Pool:
         # What we expect to be negotiated, so that a burst of requests dials once and not eight
         # times; what was negotiated last knows better.
         self._sharing = cluster.mtls or cluster.protocol == "http2"
-        self._connections: set[Http1Connection | Http2Connection | EndpointTunnel] = set()
-        self._ages: dict[Http1Connection | Http2Connection, asyncio.TimerHandle] = {}
+        self._connections: set[Dialled | EndpointTunnel] = set()
+        self._ages: dict[Dialled, asyncio.TimerHandle] = {}
         self.waiting: deque[Any] = deque()
         self._dials: set[asyncio.Task[None]] = set()
         self._counts = environment.connections_to("outbound" if cluster.mtls else "inbound")
@@ -193,7 +200,7 @@ class Pool:
     def _overflowed(self, scope: str, limit: str) -> None:
         self._environment.metrics.overflowed(self.cluster.name, scope, limit)
 
-    def idle(self, connection: Http1Connection) -> None:
+    def idle(self, connection: Any) -> None:
         """A connection comes back: the line's head gets it, or it rests."""
         if self.waiting:
             connection.lend(self._next())
@@ -222,14 +229,14 @@ class Pool:
         self._connections.discard(connection)
         self._forget_age(connection)
 
-    def _keep(self, connection: "Http1Connection | Http2Connection | EndpointTunnel") -> None:
+    def _keep(self, connection: Dialled | EndpointTunnel) -> None:
         """There is a connection, and so something to expel."""
         self._connections.add(connection)
         self._environment.pools.add(self)
         if self._environment.revoked:
             self.expel()  # who was revoked since the handshake was not here to be expelled then
 
-    def lost(self, connection: Http1Connection | Http2Connection | EndpointTunnel) -> None:
+    def lost(self, connection: Dialled | EndpointTunnel) -> None:
         """A connection is gone."""
         if connection in self._connections:
             self._connections.discard(connection)
@@ -281,7 +288,7 @@ class Pool:
         return not self.cluster.mtls and place in self._environment.listening
 
     async def _dial(self) -> None:
-        connection: Http1Connection | Http2Connection | None = None
+        connection: Dialled | None = None
         code = ""
         try:
             if not self._needed:
@@ -320,7 +327,7 @@ class Pool:
             self.idle(connection)
         self._dial_if_needed()
 
-    async def _connect(self) -> Http1Connection | Http2Connection:
+    async def _connect(self) -> Dialled:
         """
         Connect and, in a mesh, make sure who answers before a byte of a request goes out.
 
@@ -333,9 +340,9 @@ class Pool:
             raise DialError("not-ready")
         try:
             async with asyncio.timeout(cluster.connect_timeout / 1000):
-                dialled = _Dialled(environment.loop, self)
+                new = _New(environment.loop, self)
                 await environment.loop.create_connection(
-                    lambda: as_protocol(dialled),
+                    lambda: as_protocol(new),
                     endpoint.address,
                     endpoint.port,
                     ssl=context,
@@ -352,10 +359,10 @@ class Pool:
         except (OSError, ValueError) as error:  # ValueError: an address that is no address
             self._warn(f"cannot connect: {reason(error)}")
             raise DialError("connect-failed") from None
-        connection = dialled.connection
+        connection = new.connection
         if connection is None:
-            dialled.abort()
-            raise DialError("connect-failed" if dialled.failure is None else dialled.failure)
+            new.abort()
+            raise DialError("connect-failed" if new.failure is None else new.failure)
         return connection
 
     @property
@@ -384,7 +391,7 @@ class Pool:
         self._environment.handshake_failed("peer-identity-mismatch")
         return "peer-identity-mismatch"
 
-    def successor(self, transport: asyncio.Transport) -> Http1Connection | Http2Connection:
+    def successor(self, transport: asyncio.Transport) -> Dialled:
         """Return what goes on with a new connection, by the protocol it turned out to speak."""
         loop, mtls = self._environment.loop, self.cluster.mtls
         if mtls:
@@ -425,18 +432,18 @@ class Pool:
                 self.leaving(connection)
                 connection.retire()
 
-    def _limit_age(self, connection: Http1Connection | Http2Connection, age: float) -> None:
+    def _limit_age(self, connection: Dialled, age: float) -> None:
         # With jitter: connections that were made at once shall not be replaced at once.
         age *= 1 + AGE_JITTER * (2 * self._environment.random() - 1)
         timer = self._environment.loop.call_later(age, self._on_aged, connection)
         self._ages[connection] = timer
 
-    def _forget_age(self, connection: Http1Connection | Http2Connection) -> None:
+    def _forget_age(self, connection: Dialled) -> None:
         timer = self._ages.pop(connection, None)
         if timer is not None:
             timer.cancel()
 
-    def _on_aged(self, connection: Http1Connection | Http2Connection) -> None:
+    def _on_aged(self, connection: Dialled) -> None:
         """Let a connection finish what it has, and give it nothing more."""
         del self._ages[connection]
         if isinstance(connection, Http2Connection):
@@ -478,17 +485,7 @@ class Pool:
             connection.abort()
 
 
-def reason(error: Exception) -> str:
-    """Return what the system calls it, with its number: ``Connection refused (errno 111)``."""
-    number = getattr(error, "errno", None)
-    if (
-        not number or number < 0
-    ):  # not from connect(): the address is none, or no name server knows it
-        return str(error)
-    return f"{os.strerror(number)} (errno {number})"
-
-
-class _Dialled(Connection):
+class _New(Connection):
     """
     A new connection: once it stands and is with the right one, what it speaks takes over.
 
@@ -501,7 +498,7 @@ class _Dialled(Connection):
     def __init__(self, loop: asyncio.AbstractEventLoop, pool: Pool) -> None:
         super().__init__(loop)
         self._pool = pool
-        self.connection: Http1Connection | Http2Connection | None = None
+        self.connection: Dialled | None = None
         self.failure: str | None = None
 
     def on_connected(self) -> None:

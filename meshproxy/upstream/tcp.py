@@ -6,6 +6,7 @@ Each opaque connection gets one of its own, dialled when it begins and closed wh
 
 import asyncio
 import logging
+import os
 from typing import Any, Protocol
 
 from meshproxy.contract.resources import ClusterSpec, EndpointSpec
@@ -13,8 +14,6 @@ from meshproxy.flow import RECEIVED, as_protocol
 from meshproxy.tcp import TcpSide
 from meshproxy.telemetry.metrics import ConnectionSeries
 from meshproxy.tunnel import keep_alive
-
-from .pool import reason
 
 log = logging.getLogger("meshproxy.upstream")
 
@@ -217,3 +216,13 @@ class TcpConnection(TcpSide):
         self._relay = None
         self.said_end = True
         self.close()
+
+
+def reason(error: Exception) -> str:
+    """Return what the system calls it, with its number: ``Connection refused (errno 111)``."""
+    number = getattr(error, "errno", None)
+    if (
+        not number or number < 0
+    ):  # not from connect(): the address is none, or no name server knows it
+        return str(error)
+    return f"{os.strerror(number)} (errno {number})"

@@ -25,11 +25,14 @@ from meshproxy.contract.resources import ClusterSpec, EndpointSpec
 from meshproxy.identity.tls import ALPN_TCP, protocol
 from meshproxy.message import TUNNEL, Fields, RequestHead, ResponseHead, field
 from meshproxy.multiplex import Stream
+from meshproxy.policies.flow_sizes import Flow, FlowSizes
 from meshproxy.policies.limits import Limits
 from meshproxy.refusal import REFUSALS
 from meshproxy.tunnel import keep_alive
 
 from .http2 import Http2Connection
+from .lane import authority_of
+from .lanes import LanePool
 from .pool import Environment, Pool
 from .tcp import Relay
 
@@ -43,27 +46,53 @@ class TrunkPool(Pool):
     Limits are for what they carry, and counted where that begins (`relay.py`, `cluster.py`).
     """
 
-    __slots__ = ()
+    __slots__ = ("lanes", "sizes")
 
     def __init__(
-        self, cluster: ClusterSpec, endpoint: EndpointSpec, environment: Environment
+        self,
+        cluster: ClusterSpec,
+        endpoint: EndpointSpec,
+        environment: Environment,
+        sizes: FlowSizes,
     ) -> None:
+        """`sizes` are those of what the whole cluster carries."""
         unlimited = Limits(LimitsSpec())
         super().__init__(cluster, endpoint, environment, unlimited, unlimited)
+        self.sizes = sizes
+        self.lanes = LanePool(cluster, endpoint, environment, self.sizes, self.acquire)
 
     @property
     def carried(self) -> int:
         """How many opaque connections stand or wait for a trunk."""
-        return len(self.waiting) + sum(len(trunk.session.streams) for trunk in self._shared)
+        streams = sum(len(trunk.session.streams) for trunk in self._shared)
+        return len(self.waiting) + streams + self.lanes.carried
+
+    def statistics(self) -> dict[str, int]:
+        """Return how many there are of each, for `/clusters`."""
+        return {**super().statistics(), "lanes": self.lanes.carried}
 
     def connect(self, relay: Relay) -> None:
         """Answer the relay with `on_upstream_ready` or `on_upstream_failed`, now or later."""
         # To a pool, requests and relays are the same: somebody who waits for a connection.
-        self.acquire(relay)
+        lanes = self.lanes
+        if lanes.wanted:
+            lanes.cluster, lanes.endpoint = self.cluster, self.endpoint
+            lanes.acquire(relay)
+        else:
+            self.acquire(relay)
 
     def disconnect(self, relay: Relay) -> None:
         """The relay waits no longer."""
         self.forget(relay)
+        self.lanes.forget(relay)
+
+    def retire(self) -> None:
+        super().retire()
+        self.lanes.retire()
+
+    def close(self) -> None:
+        super().close()
+        self.lanes.close()
 
     @property
     def _context(self) -> ssl.SSLContext | None:
@@ -77,7 +106,7 @@ class TrunkPool(Pool):
         return objection
 
     def successor(self, transport: asyncio.Transport) -> "TrunkConnection":  # noqa: ARG002
-        return TrunkConnection(self._environment.loop, self)
+        return TrunkConnection(self._environment.loop, self, self.sizes)
 
 
 class TrunkStream(Stream["TrunkConnection", Relay]):
@@ -88,7 +117,11 @@ class TrunkStream(Stream["TrunkConnection", Relay]):
         exchange: The relay; None when it has taken its leave.
     """
 
-    __slots__ = ()
+    __slots__ = ("_flow",)
+
+    def __init__(self, link: "TrunkConnection", stream_id: int = 0) -> None:
+        super().__init__(link, stream_id)
+        self._flow = Flow(link.sizes)
 
     def open(self, authority: bytes) -> None:
         """
@@ -119,6 +152,7 @@ class TrunkStream(Stream["TrunkConnection", Relay]):
         relay.on_upstream_failed(_code_of(head))
 
     def on_response_data(self, data: bytes, last: bool = False) -> None:
+        self._flow.moved(len(data))
         if self.exchange is not None:
             self.exchange.on_upstream_data(data)
         self.took(len(data))
@@ -137,6 +171,7 @@ class TrunkStream(Stream["TrunkConnection", Relay]):
 
     def on_closed(self, code: int) -> None:
         self.gone()
+        self._flow.ended()
         self._lose("stream-refused" if code == REFUSED_STREAM else "upstream-reset")
         self._link.stream_gone()
 
@@ -160,6 +195,10 @@ class TrunkStream(Stream["TrunkConnection", Relay]):
 
     # Told by the relay ----------------------------------------------------------------------------
 
+    def send_data(self, data: bytes | memoryview, last: bool = False) -> None:
+        self._flow.moved(len(data))
+        Stream.send_data(self, data, last)
+
     def send_end(self, trailers: Fields | None = None) -> None:
         super().send_end(trailers)
 
@@ -175,14 +214,12 @@ class TrunkStream(Stream["TrunkConnection", Relay]):
 class TrunkConnection(Http2Connection):
     """One trunk to one endpoint."""
 
-    __slots__ = ("_authority",)
+    __slots__ = ("_authority", "sizes")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, owner: TrunkPool) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, owner: TrunkPool, sizes: FlowSizes) -> None:
         super().__init__(loop, owner, to_sidecar=True, allowance=TRUNK)
-        address, port = owner.endpoint.address, owner.endpoint.port
-        self._authority = (
-            f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
-        ).encode()
+        self.sizes = sizes
+        self._authority = authority_of(owner.endpoint)
 
     def on_connected(self) -> None:
         super().on_connected()

@@ -27,7 +27,8 @@ async def until(condition: Callable[[], object], seconds: float = 30.0) -> None:
 class Environment(Surroundings):
     """
     Attributes:
-        server_context, client_context, trunk_context, bulk_context: None until the test sets them: no certificate yet.
+        server_context, client_context, trunk_context, bulk_context, lane_context: None
+            until the test sets them: no certificate yet.
     """
 
     def __init__(self) -> None:
@@ -51,6 +52,7 @@ class Environment(Surroundings):
         self.client_context: ssl.SSLContext | None = None
         self.trunk_context: ssl.SSLContext | None = None
         self.bulk_context: ssl.SSLContext | None = None
+        self.lane_context: ssl.SSLContext | None = None
         self.sockets = Sockets()
         self.admission = Admission(1000, 0)
         self.handshakes = Handshakes(self.loop)

@@ -15,6 +15,7 @@ class FakeSocket:
 
     Attributes:
         error: What SO_ERROR tells.
+        descriptor: Of a real one, where somebody writes to it.
         lingers: What SO_LINGER was set to.
         options: Other options that were set.
     """
@@ -22,12 +23,16 @@ class FakeSocket:
     def __init__(self, family: int = socket.AF_INET) -> None:
         self.family = family
         self.error = 0
+        self.descriptor = -1
         self.lingers: bytes | None = None
         self.options: dict[int, int] = {}
 
     def getsockopt(self, level: int, option: int) -> int:
         assert (level, option) == (socket.SOL_SOCKET, socket.SO_ERROR)
         return self.error
+
+    def fileno(self) -> int:
+        return self.descriptor
 
     def setsockopt(self, level: int, option: int, value: bytes | int) -> None:
         if isinstance(value, bytes):
@@ -43,6 +48,7 @@ class FakeTransport:
 
     Attributes:
         sent: All bytes that were written.
+        waiting: How many of them it says it still has.
         state: `open`, `closing` (after close) or `aborted`.
         ended: The writing half was closed.
         socket: For who asks for it; None for nobody.
@@ -51,6 +57,7 @@ class FakeTransport:
 
     def __init__(self, *, tls: bool = False) -> None:
         self.sent = b""
+        self.waiting = 0
         self.writes = 0
         self.state = "open"
         self._reading = True
@@ -70,6 +77,9 @@ class FakeTransport:
 
     def writelines(self, parts: Iterable[bytes]) -> None:
         self.write(b"".join(parts))
+
+    def get_write_buffer_size(self) -> int:
+        return self.waiting
 
     def write_eof(self) -> None:
         self.ended = True

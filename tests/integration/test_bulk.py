@@ -28,7 +28,7 @@ from tests.helpers.origin import Conversation, origin
 from tests.helpers.pair import Pair, Sidecar
 from tests.helpers.tcp_pair import TcpPair
 from tests.integration.test_grpc import UNLIMITED
-from tests.integration.test_tcp import through
+from tests.integration.test_tcp import BOTH_WAYS, through
 
 MIB = 1 << 20
 MUCH = int(os.environ.get("BULK_MIB", "32"))
@@ -277,9 +277,10 @@ async def said_and_heard(client: Client, count: int) -> tuple[str, str]:
     return above, below
 
 
-async def test_tcp(tmp_path: Path) -> None:
-    """On one opaque connection, which is a stream between the sidecars."""
-    async with through(tmp_path, mirror) as pair:
+@BOTH_WAYS
+async def test_tcp(tmp_path: Path, lanes: bool) -> None:
+    """On one opaque connection: a stream between the sidecars, or a connection of its own."""
+    async with through(tmp_path, mirror, lanes=lanes) as pair:
 
         async def round_trip(count: int) -> tuple[str, str]:
             async with connect(pair.door) as client:

@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
+from meshproxy.policies.flow_sizes import MOST
 from tests.helpers.certificates import TestAuthority
 from tests.helpers.client import Client, connect
 from tests.helpers.environment import until
-from tests.helpers.pair import spiffe
+from tests.helpers.pair import Sidecar, spiffe
 from tests.helpers.ports import free_port
 from tests.helpers.tcp_pair import TcpPair
 from tests.integration.test_mtls import counted, metric
@@ -40,16 +41,57 @@ async def served(app: App) -> AsyncIterator[int]:
         server.close()
 
 
+BOTH_WAYS = pytest.mark.parametrize("lanes", [False, True], ids=["trunk", "lanes"])
+"""A stream among others, or a connection between the sidecars for each."""
+
+
 @asynccontextmanager
-async def through(directory: Path, app: App, **options: Any) -> AsyncIterator[TcpPair]:
-    """Serve `app` behind two sidecars."""
-    async with served(app) as port:
+async def through(
+    directory: Path, app: App, *, lanes: bool = False, **options: Any
+) -> AsyncIterator[TcpPair]:
+    """Serve `app` behind two sidecars, over lanes if they are to be used."""
+    taught = asyncio.Event()
+
+    async def first_swallow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if taught.is_set():
+            await app(reader, writer)
+        else:
+            while await reader.read(1 << 20):
+                pass
+
+    async with served(first_swallow if lanes else app) as port:
         pair = TcpPair(directory, port, **options)
         await asyncio.to_thread(pair.__enter__)
         try:
+            if lanes:
+                await teach(pair)
+            taught.set()
             yield pair
+            if lanes and pair.a.process.returncode is None:
+                assert await opened(pair.a) > before_lanes(pair), "no lane was used"
         finally:
             await asyncio.to_thread(pair.__exit__)
+
+
+async def teach(pair: TcpPair) -> None:
+    """Have the first sidecar expect much of each connection; a few small ones do not change that."""
+    async with connect(pair.door) as client:
+        for _ in range(MOST // (1 << 20)):
+            await client.send(bytes(1 << 20))
+        client.writer.write_eof()
+        assert await client.rest() == b""
+
+
+async def opened(sidecar: Sidecar) -> float:
+    """Return how many connections to other sidecars it has made."""
+    return await metric(
+        sidecar, "mesh_connections_opened_total", side="upstream", direction="outbound"
+    )
+
+
+def before_lanes(pair: TcpPair) -> int:
+    """Return how many trunks a pair needs: one for each endpoint."""
+    return sum(len(endpoints.endpoints) for endpoints in pair.a_snapshot.endpoints[:1])
 
 
 async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -58,9 +100,10 @@ async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
         await writer.drain()
 
 
-async def test_echo(tmp_path: Path) -> None:
+@BOTH_WAYS
+async def test_echo(tmp_path: Path, lanes: bool) -> None:
     """What is said comes back, on many connections at once."""
-    async with through(tmp_path, echo) as pair:
+    async with through(tmp_path, echo, lanes=lanes) as pair:
 
         async def talk(number: int) -> None:
             async with connect(pair.door) as client:
@@ -74,7 +117,8 @@ async def test_echo(tmp_path: Path) -> None:
         await asyncio.gather(*(talk(number) for number in range(50)))
 
 
-async def test_a_quiet_connection_is_watched_by_tcp(tmp_path: Path) -> None:
+@BOTH_WAYS
+async def test_a_quiet_connection_is_watched_by_tcp(tmp_path: Path, lanes: bool) -> None:
     """No limit of silence: the kernel looks, from the door to the app, whether anybody is there."""
     apps = []
 
@@ -82,7 +126,7 @@ async def test_a_quiet_connection_is_watched_by_tcp(tmp_path: Path) -> None:
         apps.append(writer.get_extra_info("sockname")[1])
         await echo(reader, writer)
 
-    async with through(tmp_path, app) as pair, connect(pair.door) as client:
+    async with through(tmp_path, app, lanes=lanes) as pair, connect(pair.door) as client:
         await client.send(b"hello")
         assert await client.reader.readexactly(5) == b"hello"
         mine = client.writer.get_extra_info("sockname")[1]
@@ -110,7 +154,8 @@ def established() -> list[tuple[int, int, int]]:
     ]
 
 
-async def test_each_half_ends_on_its_own(tmp_path: Path) -> None:
+@BOTH_WAYS
+async def test_each_half_ends_on_its_own(tmp_path: Path, lanes: bool) -> None:
     """3 MB and an end; the answer comes after the end, and is complete."""
 
     async def count(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -118,13 +163,14 @@ async def test_each_half_ends_on_its_own(tmp_path: Path) -> None:
         writer.write(b"%d" % total + b"." * 3_000_000)
         await writer.drain()
 
-    async with through(tmp_path, count) as pair, connect(pair.door) as client:
+    async with through(tmp_path, count, lanes=lanes) as pair, connect(pair.door) as client:
         await client.send(b"x" * 3_000_000)
         client.writer.write_eof()
         assert await client.rest() == b"3000000" + b"." * 3_000_000
 
 
-async def test_server_speaks_first(tmp_path: Path) -> None:
+@BOTH_WAYS
+async def test_server_speaks_first(tmp_path: Path, lanes: bool) -> None:
     """A greeting arrives although the client has said nothing."""
 
     async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -132,7 +178,7 @@ async def test_server_speaks_first(tmp_path: Path) -> None:
         assert await reader.readline() == b"QUIT\r\n"
         writer.write(b"221 bye\r\n")
 
-    async with through(tmp_path, greet) as pair, connect(pair.door) as client:
+    async with through(tmp_path, greet, lanes=lanes) as pair, connect(pair.door) as client:
         assert await client.reader.readline() == b"220 mail ESMTP\r\n"
         await client.send(b"QUIT\r\n")
         assert await client.rest() == b"221 bye\r\n"
@@ -153,7 +199,8 @@ async def torn(client: Client) -> None:
         await client.rest()
 
 
-async def test_an_apps_reset_arrives_as_one(tmp_path: Path) -> None:
+@BOTH_WAYS
+async def test_an_apps_reset_arrives_as_one(tmp_path: Path, lanes: bool) -> None:
     """Half an answer must not look like all of it."""
 
     async def break_off(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -163,7 +210,7 @@ async def test_an_apps_reset_arrives_as_one(tmp_path: Path) -> None:
         await reader.readexactly(2)
         will_reset(writer)
 
-    async with through(tmp_path, break_off) as pair, connect(pair.door) as client:
+    async with through(tmp_path, break_off, lanes=lanes) as pair, connect(pair.door) as client:
         await client.send(b"ask")
         assert await client.reader.readexactly(4) == b"half"
         await client.send(b"ok")
@@ -174,7 +221,8 @@ async def test_an_apps_reset_arrives_as_one(tmp_path: Path) -> None:
         )
 
 
-async def test_a_clients_reset_arrives_as_one(tmp_path: Path) -> None:
+@BOTH_WAYS
+async def test_a_clients_reset_arrives_as_one(tmp_path: Path, lanes: bool) -> None:
     """The app learns that the client has gone."""
     seen: asyncio.Queue[str] = asyncio.Queue()
 
@@ -187,7 +235,7 @@ async def test_a_clients_reset_arrives_as_one(tmp_path: Path) -> None:
         else:
             await seen.put("end")
 
-    async with through(tmp_path, listen) as pair:
+    async with through(tmp_path, listen, lanes=lanes) as pair:
         async with connect(pair.door) as client:
             await client.send(b"ask")
             await client.reader.readexactly(3)
@@ -212,19 +260,23 @@ async def test_nobody_there_is_a_reset(tmp_path: Path) -> None:
         await asyncio.to_thread(pair.__exit__)
 
 
-async def test_another_endpoint_is_tried(tmp_path: Path) -> None:
+@BOTH_WAYS
+async def test_another_endpoint_is_tried(tmp_path: Path, lanes: bool) -> None:
     """One of two endpoints refuses connections; no client notices."""
     inbound = free_port()
-    async with through(tmp_path, echo, endpoints=(inbound, free_port()), inbound=inbound) as pair:
+    async with through(
+        tmp_path, echo, lanes=lanes, endpoints=(inbound, free_port()), inbound=inbound
+    ) as pair:
         for _ in range(10):
             async with connect(pair.door) as client:
                 await client.send(b"hello")
                 assert await client.reader.readexactly(5) == b"hello"
 
 
-async def test_a_killed_sidecar_resets_its_connections(tmp_path: Path) -> None:
+@BOTH_WAYS
+async def test_a_killed_sidecar_resets_its_connections(tmp_path: Path, lanes: bool) -> None:
     """`kill -9`: the clients of all its connections learn it at once."""
-    async with through(tmp_path, echo) as pair, contextlib.AsyncExitStack() as stack:
+    async with through(tmp_path, echo, lanes=lanes) as pair, contextlib.AsyncExitStack() as stack:
         clients = [await stack.enter_async_context(connect(pair.door)) for _ in range(5)]
         for client in clients:
             await client.send(b"x")
@@ -237,7 +289,8 @@ async def test_a_killed_sidecar_resets_its_connections(tmp_path: Path) -> None:
 # Flow control -------------------------------------------------------------------------------------
 
 
-async def test_stalled_connections_delay_nobody(tmp_path: Path) -> None:
+@BOTH_WAYS
+async def test_stalled_connections_delay_nobody(tmp_path: Path, lanes: bool) -> None:
     """Ten clients that do not read stop their own servers, and not ninety others."""
     poured = [0]
 
@@ -258,7 +311,10 @@ async def test_stalled_connections_delay_nobody(tmp_path: Path) -> None:
             before = poured[0]
             await asyncio.sleep(0.3)
 
-    async with through(tmp_path, pour_or_echo) as pair, contextlib.AsyncExitStack() as stack:
+    async with (
+        through(tmp_path, pour_or_echo, lanes=lanes) as pair,
+        contextlib.AsyncExitStack() as stack,
+    ):
         for _ in range(10):
             slow = await stack.enter_async_context(connect(pair.door))
             await slow.send(b"p")
@@ -288,9 +344,10 @@ async def hello(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 GET = b"GET / HTTP/1.1\r\nHost: broker\r\n\r\n"
 
 
-async def test_requests_are_told_from_bytes(tmp_path: Path) -> None:
+@BOTH_WAYS
+async def test_requests_are_told_from_bytes(tmp_path: Path, lanes: bool) -> None:
     """However the first bytes are cut, on one port."""
-    async with through(tmp_path, hello, protocol="detect") as pair:
+    async with through(tmp_path, hello, lanes=lanes, protocol="detect") as pair:
         for said in (GET, b"PING\r\n", b"\0\1\2\3 anything"):
             for cut in (1, 3, 100):
                 async with connect(pair.door) as client:
@@ -303,17 +360,18 @@ async def test_requests_are_told_from_bytes(tmp_path: Path) -> None:
                     else:
                         assert await client.reader.readexactly(len(said)) == said
         await counted(pair.a, 3, "mesh_requests_total", code="200")
-        await counted(pair.a, 6, "mesh_tcp_connections_total")
+        await counted(pair.a, 6 + lanes, "mesh_tcp_connections_total")
 
 
-async def test_a_server_that_speaks_first_is_heard(tmp_path: Path) -> None:
+@BOTH_WAYS
+async def test_a_server_that_speaks_first_is_heard(tmp_path: Path, lanes: bool) -> None:
     """On a port of which nobody has said what it speaks, through both sidecars."""
 
     async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"220 mail ESMTP\r\n")
         writer.write(await reader.readline())
 
-    async with through(tmp_path, greet, protocol="detect") as pair:
+    async with through(tmp_path, greet, lanes=lanes, protocol="detect") as pair:
         for _ in range(3):
             async with connect(pair.door) as client:
                 assert await client.reader.readline() == b"220 mail ESMTP\r\n"

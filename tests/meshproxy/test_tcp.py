@@ -1,8 +1,15 @@
 """One side of a relay: frames leave together, ends are ends, and resets are resets."""
 
+import contextlib
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import pytest
 
-from meshproxy.tcp import TcpSide
+from meshproxy.flow import HIGH_WATER
+from meshproxy.tcp import DIRECT, TcpSide
 from tests.helpers.transport import FakeLoop, FakeSocket, FakeTransport, connected
 
 
@@ -31,6 +38,95 @@ def test_what_comes_in_one_turn_leaves_in_one_write(scene: Scene) -> None:
     scene.side.send_data(b"three")
     scene.loop.turn()
     assert (scene.transport.sent, scene.transport.writes) == (b"onetwothree", 2)
+
+
+def test_much_of_one_turn_does_not_wait_for_its_end(scene: Scene) -> None:
+    """Or the transport would not say in time that it has enough."""
+    for _ in range(16):
+        scene.side.send_data(b"x" * (HIGH_WATER // 16))
+    assert (len(scene.transport.sent), scene.transport.writes) == (HIGH_WATER, 1)
+    scene.side.send_data(b"y")
+    scene.loop.turn()
+    assert (len(scene.transport.sent), scene.transport.writes) == (HIGH_WATER + 1, 2)
+
+
+@contextmanager
+def on_a_socket(scene: Scene) -> Iterator[socket.socket]:
+    """Put a real one under the transport; yield its other end."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        for sock in (ours, theirs):
+            sock.setblocking(False)
+        assert scene.transport.socket is not None
+        scene.transport.socket.descriptor = ours.fileno()
+        yield theirs
+
+
+def received(sock: socket.socket) -> bytes:
+    data = b""
+    with contextlib.suppress(BlockingIOError):
+        while more := sock.recv(1 << 20):
+            data += more
+    return data
+
+
+def test_much_is_given_to_the_kernel_at_once(scene: Scene) -> None:
+    """Then nobody need keep a copy; what it does not take comes behind, and so does all else."""
+    much = bytes(range(256)) * (DIRECT // 256)
+    with on_a_socket(scene) as other:
+        scene.side.send_data(memoryview(much))
+        assert received(other) == much
+        scene.side.send_data(b"before")
+        scene.side.send_data(much)
+        assert received(other) == b"before" + much
+        scene.loop.turn()
+        assert scene.transport.sent == b""
+        scene.side.send_data(much * 64)
+        scene.side.send_data(b"small")
+        scene.side.send_data(much)
+        direct = received(other)
+        scene.loop.turn()
+        assert 0 < len(direct) < 64 * DIRECT
+        assert direct + scene.transport.sent == much * 64 + b"small" + much
+        scene.side.send_data(much, True)
+        assert received(other) == much
+        assert scene.transport.ended
+
+
+def test_where_there_is_no_room_all_is_kept(scene: Scene) -> None:
+    """In order, also what was kept before and has left in part."""
+    much = bytes(range(256)) * (DIRECT // 256)
+    with on_a_socket(scene) as other:
+        while scene.transport.socket is not None:
+            try:
+                os.write(scene.transport.socket.descriptor, b"x" * 4096)
+            except BlockingIOError:
+                break
+        scene.side.send_data(b"before" * 10_000)
+        scene.side.send_data(much)
+        taken = len(received(other))
+        scene.side.send_data(much)
+        direct = received(other)
+        scene.loop.turn()
+        assert taken > 0
+        assert direct + scene.transport.sent == b"before" * 10_000 + much * 2
+
+
+@pytest.mark.parametrize("state", ["something waits", "closing", "no socket", "gone"])
+def test_nothing_overtakes_what_waits(scene: Scene, state: str) -> None:
+    """Nor is anything said to a socket that may be another one by now."""
+    with on_a_socket(scene) as other:
+        if state == "something waits":
+            scene.transport.waiting = 1
+        elif state == "closing":
+            scene.transport.close()
+        elif state == "no socket":
+            scene.transport.socket = None
+        else:
+            other.close()
+        scene.side.send_data(b"x" * DIRECT)
+        scene.loop.turn()
+        assert scene.transport.sent == b"x" * DIRECT
 
 
 def test_an_end_comes_behind_what_was_said(scene: Scene) -> None:

@@ -67,6 +67,7 @@ class Listener:
         self.admits = True
         self.chosen: list[tuple[bool, Recorder]] = []
         self.trunks: list[Recorder] = []
+        self.lanes: list[Recorder] = []
         self.passed: list[tuple[str | None, Speculation | None, Opaque]] = []
         self.gone: list[Arrival] = []
 
@@ -81,6 +82,10 @@ class Listener:
     def trunk(self, arrival: Arrival) -> Any:
         self.trunks.append(Recorder())
         return self.trunks[-1]
+
+    def lane(self, arrival: Arrival) -> Any:
+        self.lanes.append(Recorder())
+        return self.lanes[-1]
 
     def opaque(
         self, arrival: Arrival, server_name: str | None, speculation: Speculation | None
@@ -207,6 +212,15 @@ def test_trunks_are_agreed_upon_too() -> None:
     scene.connect()
     assert scene.listener.chosen == []
     [successor] = scene.listener.trunks
+    assert scene.transport.protocol is successor
+
+
+def test_so_are_lanes() -> None:
+    """A connection that carries one opaque one is neither."""
+    scene = Scene("mesh-lane", tls=True)
+    scene.connect()
+    assert (scene.listener.chosen, scene.listener.trunks) == ([], [])
+    [successor] = scene.listener.lanes
     assert scene.transport.protocol is successor
 
 

@@ -7,6 +7,7 @@ from hyperframe.frame import RstStreamFrame
 
 from meshproxy.contract.resources import ClusterSpec, EndpointSpec
 from meshproxy.flow import HIGH_WATER
+from meshproxy.policies.flow_sizes import FlowSizes
 from meshproxy.relay import Side
 from meshproxy.upstream.trunk import TrunkConnection, TrunkPool
 from tests.helpers.environment import Environment
@@ -45,7 +46,9 @@ class Scene:
         self.loop = FakeLoop()
         environment.loop = self.loop.as_loop
         cluster = ClusterSpec(name="broker", mtls=True)
-        self.pool = TrunkPool(cluster, EndpointSpec(address=address, port=5672), environment)
+        self.pool = TrunkPool(
+            cluster, EndpointSpec(address=address, port=5672), environment, FlowSizes()
+        )
         self.transport = FakeTransport()
         self.transport.socket = Recorder()  # type: ignore[assignment]
         self.connection = self.pool.successor(self.transport)  # type: ignore[arg-type]

@@ -1,0 +1,155 @@
+"""
+A lane: a TLS connection between two sidecars that carries one opaque connection and no other.
+
+On a trunk (`downstream/trunk.py`) an opaque connection is a stream among many: new ones cost next to
+nothing, but its bytes are cut into frames of 16 KiB, copied into them and out of them, and credited.
+Where much is moved, a handshake is the cheaper price: here the bytes go from the one socket through
+the cipher into the other, with a length before them (`codec/segments.py`).
+
+    A  authority ▶ data* ▶ END                    B  accepted | a refusal's code ▶ data* ▶ END
+
+Both may speak at once; A does not wait for the answer, as on a trunk.  Each half ends on its own, and
+what breaks off without END is a reset, however TLS itself may have ended.
+
+**Who closes.**  Closing a TLS transport gives its peer a second or two to take the rest.  That may be
+much, to somebody slow.  So each end is acknowledged (HEARD), and a side closes when all that it has said
+has arrived and it has heard all: then there is nothing left that could be lost.
+"""
+
+import asyncio
+from typing import Final
+
+from meshproxy.codec.segments import END, HEARD, WITHDRAWN, SegmentReader, header, segment
+from meshproxy.flow import RECEIVED, Connection
+from meshproxy.relay import Bytes
+from meshproxy.tunnel import end_with_reset, keep_alive
+
+ACCEPTED: Final = b"accepted"
+"""The word of B, when the app's socket stands; a code of `refusal.py` where it does not."""
+
+_ONE_RECORD: Final = 16 * 1024 - 4
+"""What is not larger leaves in one TLS record with its header."""
+
+
+class Lane(Connection):
+    """
+    What both sides have in common; subclasses say who hears of it.
+
+    Attributes:
+        said_end: Our direction has ended.
+        heard_end: The peer's direction has ended.
+    """
+
+    __slots__ = ("_arrived", "_reader", "heard_end", "said_end")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop)
+        self._reader = SegmentReader()
+        self.said_end = False
+        self.heard_end = False
+        self._arrived = False  # all that we have said
+
+    def __repr__(self) -> str:
+        state = "lost" if self.transport is None else "open"
+        return (
+            f"<{type(self).__name__} {state}, said end {self.said_end}, heard end {self.heard_end}>"
+        )
+
+    # What subclasses fill in, besides `on_word`, `on_data` and `on_withdrawn` of a `segments.Sink` --
+
+    def on_word(self, word: bytes) -> None: ...
+    def on_data(self, data: memoryview) -> None: ...
+    def on_withdrawn(self) -> None: ...
+    def on_malformed(self) -> None: ...
+
+    def on_other_end(self) -> None:
+        """The peer's direction has ended."""
+
+    def on_torn(self, error: Exception | None) -> None:
+        """The connection has gone before both directions had ended."""
+
+    def on_gone(self) -> None:
+        """The connection has gone, in whatever way; the last word."""
+
+    # Sending --------------------------------------------------------------------------------------
+
+    def send_word(self, word: bytes) -> None:
+        """Say the first segment."""
+        self._say(segment(word))
+
+    def send_data(self, data: Bytes) -> None:
+        transport = self.transport
+        if transport is None or self.said_end or not data:
+            return
+        if len(data) <= _ONE_RECORD:
+            transport.write(segment(data))
+        else:
+            # Encrypted before the call returns, so a view of the shared buffer need not be copied.
+            transport.writelines((header(len(data)), data))
+
+    def send_end(self) -> None:
+        if not self.said_end:
+            self.said_end = True
+            self._say(END)
+
+    def _say(self, data: bytes) -> None:
+        if self.transport is not None:
+            self.transport.write(data)
+
+    def pause(self) -> None:
+        self.pause_reading()
+
+    def resume(self) -> None:
+        self.resume_reading()
+
+    def reset(self) -> None:
+        """End both halves, and let the peer see that it is no end."""
+        self.abort()
+
+    def withdraw(self) -> None:
+        """End both halves quietly: nothing was said, and nothing will be missed."""
+        self.said_end = self.heard_end = True
+        self._reader.closed = True
+        self._say(WITHDRAWN)
+        self.close()
+
+    def abort(self) -> None:
+        self._reader.closed = True
+        if self.transport is not None and not self.transport.is_closing():
+            end_with_reset(self.transport)
+        super().abort()
+
+    # Receiving ------------------------------------------------------------------------------------
+
+    def on_connected(self) -> None:
+        keep_alive(self.transport)
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._reader.feed(RECEIVED[:nbytes], self)
+
+    def on_bytes(self, data: bytes) -> None:
+        self._reader.feed(memoryview(data), self)
+
+    def on_end(self) -> None:
+        self.heard_end = True
+        self._say(HEARD)
+        self.on_other_end()
+        self._close_if_done()
+
+    def on_heard(self) -> None:
+        if not self.said_end:
+            self.on_malformed()
+            return
+        self._arrived = True
+        self._close_if_done()
+
+    def _close_if_done(self) -> None:
+        if self._arrived and self.heard_end:
+            self.close()
+
+    def on_lost(self, error: Exception | None) -> None:
+        self._reader.closed = True
+        if not (self.said_end and self.heard_end):
+            self.said_end = self.heard_end = True
+            self.on_torn(error)
+        self.on_gone()
