@@ -8,11 +8,12 @@ no policy knows that the others exist.
     downstream ──on_request_*──▶ Exchange ──send_*──▶ upstream stream
     downstream ◀──send_*──────── Exchange ◀─on_response_*── upstream stream
 
-Both sides speak the same four words (head, data, end, reset; beside them informational heads,
-and pause and resume for the slower side), so HTTP/1.1 and HTTP/2 meet here
-without either knowing about the other.  Where data are known to be the `last`, that says `end`,
-too: most answers are a head and one piece of data, and a word costs several calls.  Sidecar A's outbound half and sidecar B's inbound half
-run this same file; what differs (who calls, which routes) comes with the `Caller`.
+Both sides speak the same four words (head, data, end, reset; beside them informational heads, and
+pause and resume for the slower side), so HTTP/1.1 and HTTP/2 meet here without either knowing about
+the other.  `neighbours.py` has all that an exchange knows of those it meets.  Where data are known to
+be the `last`, that says `end`, too: most answers are a head and one piece of data, and a word costs
+several calls.  Sidecar A's outbound half and sidecar B's inbound half run this same file; what differs
+(who calls, which routes) comes with the `Caller`.
 
 A request that asks to switch protocols (Upgrade, extended CONNECT) is an exchange, too: only its
 "body" is held back until the answer has switched, and from then on each direction ends by itself.
