@@ -24,6 +24,7 @@ from meshproxy.codec.client_hello import LIMIT, read_client_hello
 from meshproxy.codec.sniff import Protocol as Wire
 from meshproxy.codec.sniff import sniff
 from meshproxy.identity.tls import ALPN, ALPN_LANE, ALPN_TCP
+from meshproxy.policies.first_speaker import GRACE
 
 from .destination import Destination
 from .sockets import peer_address
@@ -121,7 +122,9 @@ class Greeting:
     async def _client_speaks(self) -> bool:
         """Wait for the first byte; say False when it is not the client's."""
         destination = self._destination
-        patience = destination.first_speaker.patience(self._loop.time())
+        # Also where servers speak first: a peer's hello comes a moment after its connection, and
+        # would be met with a greeting in plaintext.
+        patience = max(destination.first_speaker.patience(self._loop.time()), GRACE)
         route = destination.tcp_route
         if patience == inf or route is None or route.find(None) is None:
             return True

@@ -497,14 +497,15 @@ async def test_permissive_tells_three_apart(tmp_path: Path) -> None:
         assert "refused" not in series
 
 
-async def test_permissive_plaintext(tmp_path: Path) -> None:
+@BOTH_WAYS
+async def test_permissive_plaintext(tmp_path: Path, lanes: bool) -> None:
     """Bytes of a client without a sidecar, for any cut, and a server that speaks first."""
 
     async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"220 mail\r\n")
         await echo(reader, writer)
 
-    async with through(tmp_path, greet, mtls="permissive") as pair:
+    async with through(tmp_path, greet, lanes=lanes, mtls="permissive") as pair:
         for port in (pair.inbound, pair.door, pair.inbound):
             async with connect(port) as client:
                 assert await client.reader.readline() == b"220 mail\r\n"

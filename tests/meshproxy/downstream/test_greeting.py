@@ -109,6 +109,20 @@ async def test_a_silent_clients_server_may_speak() -> None:
         assert greeting.speculation.settled
 
 
+async def test_a_peer_is_heard_out_where_servers_speak_first() -> None:
+    """Its hello comes a moment after its connection; the server is not asked to greet it."""
+    place, cluster = place_of()
+    loop = asyncio.get_running_loop()
+    place.first_speaker.server_spoke(loop.time())
+    async with greeted(place) as (greeting, _, theirs):
+        heard = asyncio.create_task(hear(greeting))
+        for _ in range(3):
+            await asyncio.sleep(0)
+        theirs.send(real("a.b", ["mesh-lane"]))
+        assert await heard is Wire.TLS
+        assert waiting(cluster) == []
+
+
 async def test_a_peer_that_was_slow_is_still_one() -> None:
     """What was dialled is withdrawn."""
     place, cluster = place_of()
