@@ -15,16 +15,17 @@ from meshproxy.contract.policies import LoadBalancingSpec
 from meshproxy.contract.resources import EndpointSpec
 from meshproxy.policies.load_balancing.balancing import Balancing
 from meshproxy.policies.load_balancing.consistent_hashing import hash_of
+from meshproxy.policies.load_balancing.endpoint import Endpoint
 from meshproxy.policies.load_balancing.peak_ewma import observe
 
 ROUNDS = 30
 CALLS = 2_000
 
 
-class Server:
-    """See `policies.load_balancing.endpoint.Endpoint`."""
+class Server(Endpoint):
+    """One that nobody is behind."""
 
-    __slots__ = ("active", "latency", "measured", "name", "priority", "since", "weight")
+    __slots__ = ()
 
     def __init__(self, spec: EndpointSpec, *, weight: int, priority: int, since: float) -> None:
         self.name = f"{spec.address}:{spec.port}"

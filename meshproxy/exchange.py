@@ -8,11 +8,12 @@ no policy knows that the others exist.
     downstream ──on_request_*──▶ Exchange ──send_*──▶ upstream stream
     downstream ◀──send_*──────── Exchange ◀─on_response_*── upstream stream
 
-Both sides speak the same four words (head, data, end, reset; beside them informational heads,
-and pause and resume for the slower side), so HTTP/1.1 and HTTP/2 meet here
-without either knowing about the other.  Where data are known to be the `last`, that says `end`,
-too: most answers are a head and one piece of data, and a word costs several calls.  Sidecar A's outbound half and sidecar B's inbound half
-run this same file; what differs (who calls, which routes) comes with the `Caller`.
+Both sides speak the same four words (head, data, end, reset; beside them informational heads, and
+pause and resume for the slower side), so HTTP/1.1 and HTTP/2 meet here without either knowing about
+the other.  `neighbours.py` has all that an exchange knows of those it meets.  Where data are known to
+be the `last`, that says `end`, too: most answers are a head and one piece of data, and a word costs
+several calls.  Sidecar A's outbound half and sidecar B's inbound half run this same file; what differs
+(who calls, which routes) comes with the `Caller`.
 
 A request that asks to switch protocols (Upgrade, extended CONNECT) is an exchange, too: only its
 "body" is held back until the answer has switched, and from then on each direction ends by itself.
@@ -20,28 +21,33 @@ A request that asks to switch protocols (Upgrade, extended CONNECT) is an exchan
 Nothing in this file waits.  "Later" is always another method, named `on_…`.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from math import inf
-from typing import Any, Final, Protocol, cast
+from typing import Final, cast
 
 from meshproxy.codec import grpc
 from meshproxy.hedge import SecondAttempt
 from meshproxy.local_reply import local_reply
 from meshproxy.message import TUNNEL, Field, Fields, RequestHead, ResponseHead, field, value_of
 from meshproxy.mirror import Mirror
+from meshproxy.neighbours import (
+    Caller,
+    Cluster,
+    Downstream,
+    Endpoint,
+    Guard,
+    Upstream,
+    UpstreamTunnel,
+)
 from meshproxy.policies import deadline, load_shedding, mirroring, propagation
-from meshproxy.policies.deadline import FAR, LEAST, LOOKS, NO_TIMEOUTS, Timeouts
+from meshproxy.policies.deadline import FAR, LEAST, LOOKS, NO_TIMEOUTS
 from meshproxy.policies.fault_injection import Injected
-from meshproxy.policies.hedging import Latencies
 from meshproxy.policies.limits import Limit
 from meshproxy.policies.load_balancing.affinity import Affinity
 from meshproxy.policies.load_balancing.another import another
-from meshproxy.policies.load_balancing.hash_key import HashKey
-from meshproxy.policies.load_balancing.session import Session
-from meshproxy.policies.load_balancing.tokens import Tokens
 from meshproxy.policies.load_shedding import LoadShedding
-from meshproxy.policies.loop_detection import VIA, LoopDetection
+from meshproxy.policies.loop_detection import VIA
 from meshproxy.policies.outcome import (
     BREAKS,
     FAIR,
@@ -51,9 +57,8 @@ from meshproxy.policies.outcome import (
     excuse,
     is_late,
 )
-from meshproxy.policies.propagation import NOTHING, Context, Propagation
+from meshproxy.policies.propagation import NOTHING, Context
 from meshproxy.policies.rate_limit import Refused
-from meshproxy.policies.replay import ReplayMemory
 from meshproxy.policies.retry import (
     ASKED,
     IDEMPOTENT,
@@ -64,11 +69,9 @@ from meshproxy.policies.retry import (
     Retry,
     retry_after,
 )
-from meshproxy.policies.retry_budget import RetryBudget
-from meshproxy.policies.stalled_bodies import StalledBodies
 from meshproxy.refusal import Refusal, refusal
 from meshproxy.routing.split import Backend
-from meshproxy.routing.table import Route, VirtualHost
+from meshproxy.routing.table import Route
 
 HOLD_LIMIT: Final = 64 * 1024
 """Bytes of a request's body that are held while nobody takes them; then the client waits."""
@@ -107,258 +110,6 @@ _UNSENT: Final = 32  # so often: attempts that ended before anything was sent; t
 _NO_TUNNEL: Final = 0
 _TUNNEL: Final = 1
 _TUNNEL_ANSWERED: Final = 2  # the endpoint's direction has ended, the client's has not
-
-
-# The neighbours, as far as this file knows them ---------------------------------------------------
-
-
-class DownstreamTunnel(Protocol):
-    """Where an answer goes that has no head any more."""
-
-    blocked: bool
-
-    def send_data(self, data: bytes, last: bool = False) -> None: ...
-    def send_end(self, trailers: Fields | None) -> None: ...
-    def reset(self) -> None: ...
-    def pause_request(self) -> None: ...
-    def resume_request(self) -> None: ...
-
-
-class Downstream(DownstreamTunnel, Protocol):
-    """
-    Where the answer goes.
-
-    Attributes:
-        protocol: `http` or `http2`.
-        address: The client's IP address.
-    """
-
-    @property
-    def protocol(self) -> str: ...
-    @property
-    def address(self) -> str: ...
-
-    def send_informational(self, head: ResponseHead) -> None: ...
-    def send_head(self, head: ResponseHead) -> None: ...
-    def switch(self, head: ResponseHead) -> DownstreamTunnel:
-        """Send the head that opens a tunnel, and return what carries the tunnel's bytes."""
-
-    def start_over(self, head: ResponseHead) -> bool:
-        """
-        Send the head, and read on as if the client had just connected.
-
-        Return False where that is impossible, with nothing sent.
-        """
-
-
-class UpstreamTunnel(Protocol):
-    """An attempt whose head has gone out."""
-
-    blocked: bool
-
-    def send_data(self, data: bytes, last: bool = False) -> None: ...
-    def send_end(self, trailers: Fields | None) -> None: ...
-    def reset(self) -> None: ...
-    def pause_response(self) -> None: ...
-    def resume_response(self) -> None: ...
-
-
-class Upstream(UpstreamTunnel, Protocol):
-    """One attempt at one endpoint."""
-
-    def send_head(self, head: RequestHead) -> None: ...
-    def discard(self, length: int | None) -> None:
-        """The answer, whose head has come and says this length, is not wanted: the connection is."""
-
-
-class Endpoint(Protocol):
-    """
-    One server.
-
-    Attributes:
-        active: Attempts under way, for the load balancer.
-        name: ``address:port``.
-    """
-
-    active: int
-    name: str
-    version: str
-
-    def acquire(self, exchange: "Exchange") -> None:
-        """Answer with `on_upstream_ready` or `on_upstream_failed`, now or later."""
-
-    def acquire_apart(self, exchange: "Exchange") -> None:
-        """As `acquire`, for a large body: it need not share a connection with others."""
-
-    def forget(self, exchange: "Exchange") -> None:
-        """The exchange no longer waits."""
-
-    def judge(
-        self, status: int, grpc_status: str | None, code: str, seconds: float, began: float
-    ) -> None:
-        """
-        Learn how an attempt went; told once, at its end.
-
-        Args:
-            status: Of its answer; 0 without one.
-            grpc_status: Of its answer; None where it is not gRPC.
-            code: Why there is no answer, or not all of it, as in `refusal.py`; empty where there is.
-                After `downstream-closed` nothing is known: nobody waited any longer.
-            seconds: Until the head of its answer; 0.0 without one.
-            began: When the endpoint was picked.
-        """
-
-
-class Cluster(Protocol):
-    """
-    A named set of equal servers.
-
-    Attributes:
-        available: Those that may be called.
-        shedding: How many requests the app is given at once; None for all.
-        mirrors: What copies of other clusters' requests take up.
-        stalled: Finds requests that hold places and do not come.
-        sticky: It has a `hash_key` or a `session`.
-        hash_key: What requests are hashed by; None where none is used.
-        session: Of routes that have none of their own.
-        requests: Attempts under way, and how many there may be.
-        retries: Exchanges under way that make more than one attempt, and how many there may be.
-        mtls: Who answers has proved to be a mesh proxy.
-        retry: Of routes that say nothing.
-        budget: For retries, whichever route they are made for.
-        latencies: Of requests that may be hedged.
-        timeouts: Of requests by routes that say nothing of their own.
-    """
-
-    service: str
-    shedding: LoadShedding | None
-    mirrors: mirroring.Load
-    stalled: StalledBodies
-    sticky: bool
-    requests: Limit
-    retries: Limit
-    mtls: bool
-    retry: Retry
-    budget: RetryBudget
-    latencies: Latencies
-    timeouts: Timeouts
-
-    @property
-    def available(self) -> Sequence[Endpoint]: ...
-    @property
-    def hash_key(self) -> HashKey | None: ...
-    @property
-    def session(self) -> Session | None: ...
-    def pick(self, avoid: tuple[Endpoint, ...] | None, key: int | None) -> Endpoint | None: ...
-    def resume(self, wanted: bytes, tokens: Tokens) -> Endpoint | None:
-        """Return the endpoint that a token means, if it may be called."""
-
-    def admits(self, limit: Limit) -> bool:
-        """Say whether an attempt may be made although its limit is full or shut."""
-
-    def refusal(self, limit: Limit) -> tuple[str, str, Sequence[Field]]:
-        """Return why nobody can be picked: a code, its detail, and what tells the client more."""
-
-
-class Series(Protocol):
-    """Counts one kind of request."""
-
-    def record(self, status: int, flag: str, seconds: float) -> None: ...
-
-
-class Timers(Protocol):
-    """Calls `on_due` of what was added, once its `due` has passed."""
-
-    def add(self, item: Any) -> set[Any]: ...  # exchanges and opaque connections share it
-    def drop(self, slot: set[Any], item: Any) -> None: ...
-
-
-class Authorities(Protocol):
-    """Finds the virtual host that serves an authority."""
-
-    def find(self, authority: bytes) -> VirtualHost[Cluster] | None: ...
-
-
-class Surroundings(Protocol):
-    """
-    What an exchange may ask of the process around it; a fake one in tests.
-
-    Attributes:
-        exchanges: Those that are under way; a draining proxy waits until there are none.
-        timers: One for all deadlines.
-        propagation: Which outbound calls are made for which inbound requests.
-        replay: What bodies take up that are kept for another attempt.
-        tunnels: How many of them have switched protocols.
-        tokens: Of persistent sessions; None where there are none.
-    """
-
-    exchanges: "set[Exchange]"
-    tunnels: int
-    tokens: Tokens | None
-    propagation: "Propagation[Exchange]"
-    replay: ReplayMemory
-    now: Callable[[], float]
-    random: Callable[[], float]
-
-    @property
-    def timers(self) -> Timers: ...
-
-    def later(self, seconds: float, callback: Callable[[], None]) -> None: ...
-    def retried(self, service: str, reason: str) -> None: ...
-    def retry_skipped(self, service: str, reason: str) -> None: ...
-    def hedged(self, service: str) -> None: ...
-    def hedge_won(self, service: str) -> None: ...
-    def refused(self, direction: str, code: str) -> None: ...
-    def cancelled(self, service: str) -> None: ...
-    def rate_limited(self, direction: str, limit: str, why: str) -> None: ...
-    def fault_injected(self, direction: str, fault: str, kind: str) -> None: ...
-    def shed(self, service: str, criticality: str) -> None: ...
-    def mirrored(self, service: str, outcome: str) -> None: ...
-
-
-class Guard(Protocol):
-    """What the policies of security make of a caller's requests."""
-
-    def stop(
-        self, head: RequestHead, downstream: Downstream
-    ) -> tuple[str, str, Sequence[Field]] | None:
-        """Return code, number of the denial and fields, or None where the request may pass."""
-
-
-class Caller(Protocol):
-    """
-    Who sends requests on a connection, and where they may go.
-
-    Attributes:
-        direction: `inbound` or `outbound`.
-        hop: Name of this proxy's role in a refusal: ``outbound of default/storefront``.
-        virtual_host: Serves every request, or None to choose by authority.
-        authorities: All virtual hosts, by authority.
-        series: What counts requests, by route, service, version and protocol; asked for what it
-            does not have yet, it makes that.
-        identity_field: Tells the app which peer mTLS proved; None where nobody was proved.
-        workload: ``namespace/name`` of the app beside this proxy.
-        source: Identity of who calls; empty where nobody was proved.
-        loops: Finds requests that have come by here too often.
-    """
-
-    direction: str
-    hop: str
-    loops: LoopDetection
-    workload: str
-    identity_field: Field | None
-    source: str
-    surroundings: Surroundings
-    series: Mapping[tuple[str, str, str, str], Series]
-    virtual_host: VirtualHost[Cluster] | None
-    authorities: Authorities
-
-    def leads_to(self, authority: bytes) -> bool:
-        """Say whether a CONNECT for this authority leads to opaque connections."""
-
-    @property
-    def guard(self) -> Guard | None: ...
-    def grpc_ended(self, route: str, service: str, status: str) -> None: ...
 
 
 def exchanges_of(caller: Caller) -> "Callable[[Downstream], Exchange]":

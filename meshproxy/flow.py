@@ -15,7 +15,7 @@ So a body of any size passes through a few hundred KiB of memory.  Two measured 
 """
 
 import asyncio
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, cast
 from weakref import WeakKeyDictionary
 
 HIGH_WATER: Final = 256 * 1024
@@ -29,12 +29,6 @@ FLUSH_AT: Final = 64 * 1024
 
 RECEIVED: Final = memoryview(bytearray(256 * 1024))
 # get_buffer → read → buffer_updated never interleave between connections: one buffer serves all.
-
-
-class Flushed(Protocol):
-    """A connection with something to send."""
-
-    def flush(self) -> None: ...
 
 
 class Turn:
@@ -51,7 +45,7 @@ class Turn:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self.waiting: list[Flushed] = []
+        self.waiting: list[Connection] = []
 
     def schedule(self) -> None:
         """Have an end of this turn."""

@@ -16,7 +16,7 @@ from meshproxy.refusal import refusal
 
 
 class Upstream(Protocol):
-    """What the exchange knows as `exchange.Upstream`, as far as this file does."""
+    """What the exchange knows as `neighbours.Upstream`, as far as this file does."""
 
     blocked: bool
 
@@ -35,7 +35,7 @@ class Endpoint(Protocol):
     active: int
     version: str
 
-    # As in `exchange.Endpoint`, which is told of exchanges: to it, this is one.
+    # As in `neighbours.Endpoint`, which is told of exchanges: to it, this is one.
     def acquire(self, exchange: Any) -> None: ...
     def forget(self, exchange: Any) -> None: ...
     def judge(
@@ -169,7 +169,7 @@ class SecondAttempt:
             upstream.discard(head.length)
 
     def end(self, status: int, grpc_status: str | None, code: str, seconds: float) -> None:
-        """Give back what it held, and tell its endpoint how it went (`exchange.Endpoint.judge`)."""
+        """Give back what it held, and tell its endpoint how it went (`neighbours.Endpoint.judge`)."""
         endpoint, self._endpoint = self._endpoint, None
         if endpoint is not None:
             endpoint.active -= 1

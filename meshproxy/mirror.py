@@ -21,7 +21,7 @@ from meshproxy.policies.propagation import criticality_field
 
 
 class Upstream(Protocol):
-    """What the exchange knows as `exchange.Upstream`, as far as this file does."""
+    """What the exchange knows as `neighbours.Upstream`, as far as this file does."""
 
     blocked: bool
 
@@ -58,7 +58,7 @@ class Cluster(Protocol):
 
 
 class Surroundings(Protocol):
-    """As in `exchange.py`."""
+    """As in `neighbours.py`."""
 
     now: Callable[[], float]
 

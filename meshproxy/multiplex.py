@@ -14,31 +14,11 @@ Many streams on one transport: what the HTTP/2 connections of both sides share.
 """
 
 import asyncio
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
+from meshproxy.codec.http2 import Session
 from meshproxy.flow import HIGH_WATER, LOW_WATER, RECEIVED, Connection
 from meshproxy.message import Fields
-
-
-class Session(Protocol):
-    """`codec.http2`, of either role."""
-
-    closed: bool
-    streams: dict[int, Any]
-
-    @property
-    def wants_write(self) -> bool: ...
-    def feed(self, data: bytes | memoryview, now: float) -> None: ...
-    def data_to_send(self) -> bytes: ...
-    def queued(self, stream_id: int) -> int: ...
-    def send_data(self, stream_id: int, data: bytes | memoryview, last: bool = False) -> None: ...
-    def send_end(self, stream_id: int, trailers: Fields | None) -> None: ...
-    def reset(self, stream_id: int, code: int) -> None: ...
-    def hold(self, amount: int) -> None: ...
-    def acknowledge(self, stream_id: int, amount: int) -> None: ...
-    def release(self, stream_id: int, amount: int) -> None: ...
-    def close(self) -> None: ...
-
 
 SessionT = TypeVar("SessionT", bound=Session)
 LinkT = TypeVar("LinkT", bound="Link[Any]")
@@ -98,12 +78,13 @@ class Stream(Generic[LinkT, ExchangeT]):
             return
         self.finished = last
         link = self._link
-        link.session.send_data(self.id, data, last)
+        session: Session = link.session
+        session.send_data(self.id, data, last)
         if not link.flush_due:
             link.flush_soon()
         self._waiting += len(data)
         if self._waiting > HIGH_WATER and not self.blocked:
-            self._waiting = link.session.queued(self.id)
+            self._waiting = session.queued(self.id)
             if self._waiting > HIGH_WATER:
                 self.blocked = True
                 link.blocked_streams.append(self)

@@ -24,10 +24,9 @@ from meshproxy.downstream.admission import Admission, resident_memory
 from meshproxy.downstream.handshakes import Handshakes
 from meshproxy.downstream.relief import Relief
 from meshproxy.downstream.sockets import Place, Sockets
-from meshproxy.exchange import Exchange
 from meshproxy.identity.certificates import Certificates
+from meshproxy.neighbours import Surroundings
 from meshproxy.policies.deadline import LOOK
-from meshproxy.policies.load_balancing.tokens import Tokens
 from meshproxy.policies.propagation import Propagation
 from meshproxy.policies.replay import ReplayMemory
 from meshproxy.telemetry.denials import Denials
@@ -49,8 +48,8 @@ DRAIN_LOOK = 0.05
 """Seconds between two looks at whether all requests have finished."""
 
 
-class Environment:
-    """What the parts may ask of the process around them (`exchange.Surroundings` and more)."""
+class Environment(Surroundings):
+    """What the parts may ask of the process around them (`neighbours.Surroundings` and more)."""
 
     def __init__(
         self,
@@ -78,20 +77,24 @@ class Environment:
         self.handshakes = Handshakes(self.loop)
         self.metrics = metrics
         self.sockets = sockets
-        self.exchanges: set[Exchange] = set()
+        self.exchanges = set()
         self.tunnels = 0
-        self.tokens: Tokens | None = None
-        self.propagation: Propagation[Exchange] = Propagation()
-        self.now: Callable[[], float] = time.monotonic
+        self.tokens = None
+        self.propagation = Propagation()
+        self.now = time.monotonic
         self.wall: Callable[[], float] = time.time
-        self.random: Callable[[], float] = random.random
-        self.timers: TimerWheel[Any] = TimerWheel(self.now, self.loop.call_later)
+        self.random = random.random
+        self.timers = TimerWheel(self.now, self.loop.call_later)
         self.revoked: frozenset[str] = frozenset()
         self.listening: frozenset[tuple[str, int]] = frozenset()
         self.pools: set[Pool] = set()
         self.denials = Denials(self.now, self.wall)
         self._certificates = certificates
         self._skips: set[tuple[str, str]] = set()  # as many as services and reasons there are
+
+    @property
+    def surroundings(self) -> Surroundings:
+        return self
 
     @property
     def server_context(self) -> ssl.SSLContext | None:

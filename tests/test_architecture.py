@@ -15,12 +15,12 @@ ROOT = Path(__file__).parent.parent
 RINGS = (
     (
         "message", "refusal", "contract", "backoff", "confinement", "descriptors", "interpreter",
-        "log_writer", "malloc", "one_line", "private_file",
+        "log_writer", "malloc", "native", "one_line", "private_file",
     ),
     ("codec", "routing", "policies"),
     ("local_reply",),
     ("hedge", "mirror"),
-    ("exchange", "relay"),
+    ("exchange", "neighbours", "relay"),
     ("flow", "multiplex", "tunnel", "tcp", "lane", "identity", "timer_wheel"),
     ("telemetry",),
     ("upstream", "downstream"),
@@ -42,6 +42,7 @@ INNER = (
     "local_reply",
     "hedge",
     "mirror",
+    "neighbours",
     "exchange",
     "relay",
 )

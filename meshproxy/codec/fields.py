@@ -222,7 +222,8 @@ def read_headers(headers: Sequence[Header]) -> tuple[Fields, Special, int]:
     fields: Fields = []
     special: Special = {}
     size = LONGEST_CACHED * len(headers)
-    for header in headers:
+    whole: Sequence[Any] = headers  # compiled, a `Header` would be made anew for the look-up
+    for header in whole:
         kind, field = _headers[header]
         if not kind:
             fields.append(field)

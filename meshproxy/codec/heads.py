@@ -16,7 +16,6 @@ we and the next hop could disagree about what was said.  The choices that are ou
 
 import re
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Final
 
 from meshproxy.message import TUNNEL, Field, Fields, RequestHead, ResponseHead
@@ -84,6 +83,8 @@ _METHODS: Final = frozenset(
     {b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"CONNECT", b"OPTIONS", b"TRACE", b"PATCH"}
 )
 
+
+_MOST_CACHED: Final = 128  # status lines
 
 _WITH_BODY: Final = frozenset({b"GET", b"POST", b"PUT", b"DELETE", b"PATCH"})
 """Requests whose response has a body unless its status says otherwise."""
@@ -208,11 +209,8 @@ def check_expectation(expectations: list[bytes]) -> None:
         raise MalformedError("malformed-request", f"expectation {expectations[0][:64]!r}")
 
 
-@lru_cache(maxsize=128)
 def _read_status_line(line: bytes) -> tuple[bool, int, bytes]:
     """Return whether the version is HTTP/1.0, the status and the reason (RFC 9112 section 4)."""
-    if len(line) > LONGEST_CACHED:
-        _read_status_line.cache_clear()  # others choose what is remembered: of long ones, never more than one
     version, code, reason = line[:9], line[9:12], line[12:]
     if version not in (b"HTTP/1.1 ", b"HTTP/1.0 ") or reason[:1] not in (b" ", b""):
         raise MalformedError("malformed-request", f"status line {line[:64]!r}")
@@ -225,11 +223,26 @@ def _read_status_line(line: bytes) -> tuple[bool, int, bytes]:
     return version == b"HTTP/1.0 ", int(code), reason
 
 
+class _StatusLines(dict[bytes, tuple[bool, int, bytes]]):
+    """Status lines that were read before; asked for another, it reads that one."""
+
+    def __missing__(self, line: bytes) -> tuple[bool, int, bytes]:
+        read = _read_status_line(line)
+        if len(line) <= LONGEST_CACHED:  # others choose what is remembered
+            if len(self) >= _MOST_CACHED:
+                self.clear()
+            self[line] = read
+        return read
+
+
+_status_lines: Final = _StatusLines()
+
+
 def read_response_head(
     lines: list[bytes], method: bytes, limits: Limits
 ) -> tuple[ResponseHead, int, bool]:
     """Return the head, what follows it (see `framing`), and whether the connection persists."""
-    http10, status, reason = _read_status_line(lines[0])
+    http10, status, reason = _status_lines[lines[0]]
     del lines[0]
     if len(lines) > limits.fields:
         raise MalformedError("fields-too-large", f"{len(lines)} field lines")

@@ -130,13 +130,13 @@ class RequestReader:
         buffer = self.held
         if buffer[0] == 13 and not self._blank_line_skipped:
             return self._skip_blank_line()
-        end = buffer.find(b"\r\n\r\n", 0, self._limits.head)
-        if end < 0:
+        whole, end, rest = buffer.partition(b"\r\n\r\n")
+        if not end or len(whole) + 4 > self._limits.head:
             check_unfinished_head(buffer, self._limits)
             return False
-        self.held = buffer[end + 4 :]
+        self.held = rest
         # A CR or LF that stands alone is now inside some line, and no line admits one.
-        lines = buffer[:end].split(b"\r\n")
+        lines = whole.split(b"\r\n")
         head, self.keep_alive, self.http10 = read_request_head(lines, self._limits)
         length = head.length
         if length is None:
@@ -321,14 +321,14 @@ class ResponseReader:
 
     def _read_head(self) -> bool:
         buffer = self._buffer
-        end = buffer.find(b"\r\n\r\n", 0, self._limits.head)
-        if end < 0:
+        whole, end, rest = buffer.partition(b"\r\n\r\n")
+        if not end or len(whole) + 4 > self._limits.head:
             check_unfinished_head(buffer, self._limits)
             return False
         # A CR or LF that stands alone is now inside some line, and no line admits one.
-        lines = buffer[:end].split(b"\r\n")
+        lines = whole.split(b"\r\n")
         head, follows, keep_alive = read_response_head(lines, self._method, self._limits)
-        self._buffer = buffer[end + 4 :]
+        self._buffer = rest
         if head.status < 200 and head.status != 101:
             self._informational += 1
             if self._informational > self._limits.informational:

@@ -36,6 +36,7 @@ from typing import Any, Final, Protocol
 import ngh2
 
 from meshproxy.message import Fields, RequestHead, ResponseHead
+from meshproxy.native import mypyc_attr
 
 from . import MalformedError
 from .budget import PEER, STRANGER, Allowance, Budget
@@ -58,9 +59,11 @@ __all__ = [
     "NO_ERROR",
     "PEER",
     "REFUSED_STREAM",
+    "RequestStream",
     "STRANGER",
     "ClientSession",
     "ServerSession",
+    "Session",
 ]
 
 NO_ERROR: Final = 0x0
@@ -156,7 +159,8 @@ class ResponseStream(Sink, Protocol):
         """The connection has gone; said by who owns it."""
 
 
-class _Session:
+@mypyc_attr(allow_interpreted_subclasses=True)
+class Session:
     """
     What both ends of a connection have in common.
 
@@ -165,10 +169,13 @@ class _Session:
         calmed: It was closed because the peer has spent its budget.
         broken: It was closed because what the peer said is no HTTP/2, if anybody is left to care.
         held: Bytes that sinks have been given and have not acknowledged.
+        streams: Those that are open, by number.
         on_part: Called when what has come was no whole frame, or no whole head, or nothing to us.
     """
 
-    __slots__ = ("_control", "_engine", "_now", "_ours", "_small", "_torn", "_useful", "broken", "calmed", "closed", "held", "on_part")  # fmt: skip
+    __slots__ = ("_control", "_engine", "_now", "_ours", "_small", "_torn", "_useful", "broken", "calmed", "closed", "held", "on_part", "streams")  # fmt: skip
+
+    streams: dict[int, Any]
 
     def __init__(self, engine: ngh2.Connection, allowance: Allowance) -> None:
         self._engine = engine
@@ -344,7 +351,7 @@ def _nobody() -> None:
     """Nobody wants to know."""
 
 
-class ServerSession(_Session):
+class ServerSession(Session):
     """
     The end that requests come to; `open_stream` makes the sink of each.
 
@@ -352,7 +359,7 @@ class ServerSession(_Session):
         streams: Those that are open.
     """
 
-    __slots__ = ("_last", "_open_stream", "streams")
+    __slots__ = ("_last", "_open_stream")
 
     def __init__(
         self, open_stream: Callable[[int], RequestStream], allowance: Allowance = STRANGER
@@ -478,7 +485,7 @@ class ServerSession(_Session):
         self._engine.send_goaway(NO_ERROR, last_stream_id=self._last)
 
 
-class ClientSession(_Session):
+class ClientSession(Session):
     """
     The end that requests come from.
 
@@ -491,7 +498,7 @@ class ClientSession(_Session):
         admitted: How many the peer takes at once.
     """
 
-    __slots__ = ("_header_limit", "_on_going_away", "_on_greeted", "admitted", "going_away", "greeted", "streams", "switches")  # fmt: skip
+    __slots__ = ("_header_limit", "_on_going_away", "_on_greeted", "admitted", "going_away", "greeted", "switches")  # fmt: skip
 
     def __init__(
         self,

@@ -7,7 +7,6 @@ encoded slashes and the like are legal spellings and remain the business of `rou
 """
 
 import re
-from functools import lru_cache
 from typing import Final
 
 from . import MalformedError
@@ -38,6 +37,7 @@ _authority: Final = re.compile(
     rb"(?:[0-9A-Za-z_~.\-]{1,255}|\[(?=[0-9A-Fa-f.]*+:[0-9A-Fa-f.]*+:)[0-9A-Fa-f:.]{2,45}\])"
     rb"(?::([0-9]{1,5}))?"
 ).fullmatch
+_MOST_CACHED: Final = 512
 
 
 def read_target(method: bytes, target: bytes) -> Target:
@@ -73,7 +73,23 @@ def read_target(method: bytes, target: bytes) -> Target:
     return (scheme.lower(), authority, path)
 
 
-@lru_cache(maxsize=512)
+class _Ports(dict[bytes, int | None]):
+    """Ports of authorities that were read before; asked for another, it reads that one."""
+
+    def __missing__(self, authority: bytes) -> int | None:
+        match = _authority(authority)
+        port = int(match[1]) if match and match[1] else None
+        if not match or (port is not None and not 0 < port < 65536):
+            raise MalformedError("malformed-request", f"authority {authority[:64]!r}")
+        if len(self) >= _MOST_CACHED:
+            self.clear()
+        self[authority] = port
+        return port
+
+
+_ports: Final = _Ports()
+
+
 def check_authority(authority: bytes) -> int | None:
     """
     Check the value of Host, or the authority of a target; return its port, None when it has none.
@@ -81,8 +97,4 @@ def check_authority(authority: bytes) -> int | None:
     Raises:
         MalformedError: It is empty, or not ``host`` or ``host:port``.
     """
-    match = _authority(authority)
-    port = int(match[1]) if match and match[1] else None
-    if not match or (port is not None and not 0 < port < 65536):
-        raise MalformedError("malformed-request", f"authority {authority[:64]!r}")
-    return port
+    return _ports[authority]

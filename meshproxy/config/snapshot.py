@@ -20,7 +20,7 @@ from meshproxy.downstream.captured import Captured, places
 from meshproxy.downstream.destination import Destination
 from meshproxy.downstream.listener import Listener
 from meshproxy.downstream.sockets import Place
-from meshproxy.exchange import Cluster as ExchangeCluster
+from meshproxy.neighbours import Cluster as ExchangeCluster
 from meshproxy.policies.load_balancing.tokens import Tokens, secret_of
 from meshproxy.policies.retry import Retry
 from meshproxy.relay import Cluster as RelayCluster
@@ -44,6 +44,7 @@ class Environment(downstream.Environment, upstream.Environment, Protocol):
         workers: Processes that serve the same traffic, this one included.
     """
 
+    tokens: Tokens | None
     workers: int
     wall: Callable[[], float]
 

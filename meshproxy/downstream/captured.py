@@ -24,8 +24,8 @@ from meshproxy.contract.resources import (
     TcpRuleSpec,
 )
 from meshproxy.contract.wire import ContractError
-from meshproxy.exchange import Authorities
-from meshproxy.exchange import Cluster as ExchangeCluster
+from meshproxy.neighbours import Authorities
+from meshproxy.neighbours import Cluster as ExchangeCluster
 from meshproxy.relay import Cluster as RelayCluster
 from meshproxy.routing.table import VirtualHost
 from meshproxy.routing.tcp import TcpRoute, compile_tcp_route

@@ -17,10 +17,12 @@ from functools import partial
 from typing import Protocol
 from weakref import WeakValueDictionary, ref
 
+from meshproxy import neighbours
 from meshproxy.contract.resources import DestinationSpec, ListenerSpec, Mtls
 from meshproxy.contract.resources import Protocol as Spoken
-from meshproxy.exchange import Authorities, Cluster, Series, Surroundings
-from meshproxy.message import Field, field
+from meshproxy.exchange import Exchange
+from meshproxy.message import field
+from meshproxy.neighbours import Authorities, Cluster, Series, Surroundings
 from meshproxy.policies.authorization import Authorization, Source, Standing
 from meshproxy.policies.first_speaker import FirstSpeaker
 from meshproxy.policies.loop_detection import LoopDetection
@@ -42,11 +44,13 @@ PLAINTEXT = "plaintext"
 """`source` of requests that nobody vouched for."""
 
 
-class Environment(Surroundings, Protocol):
+class Environment(Protocol):
     """
     What listeners need of the process.
 
     Attributes:
+        surroundings: The same, as exchanges know it.
+        exchanges: Those that are under way.
         workload: ``namespace/name`` of the app beside us.
         version: Its version label.
         identity: Its SPIFFE ID.
@@ -61,6 +65,7 @@ class Environment(Surroundings, Protocol):
         denials: Who was denied what.
     """
 
+    exchanges: set[Exchange]
     workload: str
     version: str
     identity: str
@@ -77,31 +82,34 @@ class Environment(Surroundings, Protocol):
     wall: Callable[[], float]
 
     @property
+    def surroundings(self) -> Surroundings: ...
+    @property
     def server_context(self) -> ssl.SSLContext | None: ...
+    def refused(self, direction: str, code: str) -> None: ...
 
 
-class Caller:
+class Caller(neighbours.Caller):
     """
-    Who sends requests on a connection, and where they may go (see `exchange.Caller`).
+    Who sends requests on a connection, and where they may go (see `neighbours.Caller`).
 
     The same for opaque connections (see `relay.Caller`).
     """
 
     __slots__ = (
-        "__weakref__", "_connections", "_destination", "_statuses", "authorities", "direction", "guard", "hop",
-        "identity", "identity_field", "loops", "relays", "series", "source",
-        "surroundings", "tcp_route", "virtual_host", "workload",
+        "__weakref__", "_connections", "_destination", "_statuses", "identity", "relays", "tcp_route",
     )  # fmt: skip
+
+    guard: Guard | None
 
     def __init__(self, destination: "Destination", identity: str | None) -> None:
         self._destination = destination
-        self.guard: Guard | None = None
+        self.guard = None
         self.relays: set[Relay] = set()
-        self.series: Mapping[tuple[str, str, str, str], Series] = _SeriesByLabels(self)
+        self.series = _SeriesByLabels(self)
         self._statuses: dict[tuple[str, str, str], GrpcLabels] = {}
         self._connections: dict[tuple[str, str], RelaySeries] = {}
-        self.surroundings: Surroundings = destination.environment
-        self.direction: str = destination.direction
+        self.surroundings = destination.environment.surroundings
+        self.direction = destination.direction
         self.hop = destination.hop
         self.workload = destination.environment.workload
         self.loops = destination.loops
@@ -109,7 +117,7 @@ class Caller:
         self.source = identity or ""
         if self.direction == "outbound":
             self.source = destination.environment.identity
-        self.identity_field: Field | None = None
+        self.identity_field = None
         if self.direction == "inbound" and identity is not None:
             by = destination.environment.identity
             self.identity_field = field(

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Final, Protocol
 
+from meshproxy import neighbours
 from meshproxy.message import Field, RequestHead, field
 from meshproxy.policies.authorization import Claims, Standing, Verdict
 from meshproxy.policies.jwt import InvalidToken, Jwt
@@ -42,7 +43,7 @@ class Downstream(Protocol):
     def address(self) -> str | None: ...
 
 
-class Guard:
+class Guard(neighbours.Guard):
     """Of one caller at one port."""
 
     __slots__ = ("_at", "_environment", "_jwt", "_source", "_standing", "_standings")

@@ -12,9 +12,8 @@ read it.
 
 import asyncio
 from collections.abc import Callable
-from functools import partial
 from math import inf
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 from meshproxy.codec import MalformedError
 from meshproxy.codec.budget import Allowance
@@ -23,6 +22,7 @@ from meshproxy.codec.http2 import (
     INTERNAL_ERROR,
     NO_ERROR,
     PROTOCOL_ERROR,
+    RequestStream,
     ServerSession,
 )
 from meshproxy.codec.http2_heads import declined
@@ -214,16 +214,14 @@ class Http2Connection(Link[ServerSession]):
 
     __slots__ = ("_draining", "answered_early", "begin", "deadline", "owner")
 
-    stream_type: ClassVar[Any] = Http2Stream  # a class: takes the connection and a number
-
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
         owner: Owner,
-        begin: Callable[[Any], Any],  # a stream of `stream_type`, and what answers it
+        begin: Callable[[Any], Any],  # what `open_stream` has made, and what answers it
         allowance: Allowance,
     ) -> None:
-        super().__init__(loop, ServerSession(partial(self.stream_type, self), allowance))
+        super().__init__(loop, ServerSession(self.open_stream, allowance))
         self.owner = owner
         self.begin = begin
         self.session.on_part = self._on_part
@@ -241,6 +239,10 @@ class Http2Connection(Link[ServerSession]):
         return not self.session.streams
 
     # Streams come and go --------------------------------------------------------------------------
+
+    def open_stream(self, stream_id: int) -> RequestStream:
+        """Return what hears of a stream that the client has opened."""
+        return Http2Stream(self, stream_id)
 
     def on_connected(self) -> None:
         self.deadline = self.loop.time() + FIRST_TIMEOUT

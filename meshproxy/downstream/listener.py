@@ -22,10 +22,11 @@ from meshproxy.codec.budget import PEER, STRANGER
 from meshproxy.codec.http1 import encode_response_head
 from meshproxy.codec.sniff import Protocol as Wire
 from meshproxy.contract.resources import ListenerSpec, Mtls
-from meshproxy.exchange import Authorities, Cluster, exchanges_of
+from meshproxy.exchange import exchanges_of
 from meshproxy.flow import Connection, as_protocol
 from meshproxy.identity.tls import peer_identity
 from meshproxy.local_reply import local_reply
+from meshproxy.neighbours import Authorities, Cluster
 from meshproxy.refusal import refusal
 from meshproxy.relay import Cluster as RelayCluster
 from meshproxy.relay import Relay

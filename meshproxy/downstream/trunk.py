@@ -22,7 +22,13 @@ from collections.abc import Callable
 
 from meshproxy.codec import MalformedError
 from meshproxy.codec.budget import TRUNK
-from meshproxy.codec.http2 import CANCEL, CONNECT_ERROR, NO_ERROR, PROTOCOL_ERROR
+from meshproxy.codec.http2 import (
+    CANCEL,
+    CONNECT_ERROR,
+    NO_ERROR,
+    PROTOCOL_ERROR,
+    RequestStream,
+)
 from meshproxy.codec.sniff import Protocol as Wire
 from meshproxy.codec.sniff import sniff
 from meshproxy.message import TUNNEL, Fields, RequestHead, ResponseHead, field
@@ -170,8 +176,6 @@ class TrunkConnection(Http2Connection):
 
     __slots__ = ("guesses", "port")
 
-    stream_type = TrunkStream
-
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
@@ -184,6 +188,9 @@ class TrunkConnection(Http2Connection):
         super().__init__(loop, owner, begin, TRUNK)
         self.port = port
         self.guesses = guesses
+
+    def open_stream(self, stream_id: int) -> RequestStream:
+        return TrunkStream(self, stream_id)
 
     def on_connected(self) -> None:
         super().on_connected()

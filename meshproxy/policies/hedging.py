@@ -87,7 +87,7 @@ class Latencies:
     def _work_out(self, percent: float) -> float | None:
         if self._count < LEAST_KNOWN:
             return None
-        above = self._count * (1 - percent / 100)
+        above = self._count * (100 - percent) / 100  # 1 - 0.9 is less than a tenth
         for place in range(_BUCKETS - 1, 0, -1):
             above -= self._buckets[place]
             if above < 0:

@@ -219,7 +219,7 @@ def criticality_field(criticality: str) -> Field:
 
 
 def spent_field(spender: str, seconds: float) -> Field:
-    return field(SPENT, b"%b=%d" % (spender.encode(), seconds * 1000))
+    return field(SPENT, b"%b=%d" % (spender.encode(), int(seconds * 1000)))
 
 
 # What belongs together ----------------------------------------------------------------------------

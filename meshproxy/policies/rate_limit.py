@@ -175,8 +175,8 @@ class Limit:
             return None
         buckets[key] = full_at = full_at + self._interval
         until_full = full_at - now  # `_state`, without the calls; `//` rounds down
-        left = (self._tolerance - until_full) / self._interval + 1
-        return b"%s;r=%d;t=%d" % (self._quoted, left, -(-until_full // 1))
+        left = int((self._tolerance - until_full) / self._interval + 1)
+        return b"%b;r=%d;t=%d" % (self._quoted, left, -int(-until_full // 1))
 
     def state(self, key: Key, now: float) -> bytes:
         """Return what is left, for `RateLimit`."""

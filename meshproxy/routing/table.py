@@ -262,9 +262,7 @@ class VirtualHost(Generic[C]):
         """Return the first route, in the order of the spec, that matches."""
         if self._only is not None:
             return self._only
-        path = head.path
-        if b"?" in path:
-            path = path.partition(b"?")[0]
+        path = head.path.partition(b"?")[0]
         found = self._fallback
         if self._exact and path in self._exact:
             found = _first(self._exact[path], head, found)

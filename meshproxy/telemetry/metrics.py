@@ -19,6 +19,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Final
 
 from meshproxy import __version__
+from meshproxy.neighbours import Series
 
 from .counts import Counts, RequestCounts, RequestKey, TcpCounts, TcpKey
 from .gauges import Gauges
@@ -48,7 +49,7 @@ GrpcLabels = tuple[str, ...]
 # Counting -----------------------------------------------------------------------------------------
 
 
-class RequestSeries:
+class RequestSeries(Series):
     """
     The requests that share a source, a destination and a route.
 

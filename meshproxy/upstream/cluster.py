@@ -13,6 +13,7 @@ from functools import partial
 from math import ceil, inf
 from typing import Any, Protocol
 
+from meshproxy import neighbours
 from meshproxy.contract.policies import HealthCheckSpec
 from meshproxy.contract.resources import ClusterSpec, EndpointSpec
 from meshproxy.contract.wire import ContractError
@@ -66,16 +67,7 @@ class Environment(pool.Environment, Protocol):
     workers: int
 
 
-class _Looked:
-    """
-    What balancers look at, of two endpoints for each request: first in an endpoint, so that of one
-    among thousands a single cache line has to be fetched (CPython sorts the slots of a class by name).
-    """
-
-    __slots__ = ("active", "latency", "measured")
-
-
-class Endpoint(_Looked):
+class Endpoint(neighbours.Endpoint):
     """
     One server.
 
@@ -99,21 +91,14 @@ class Endpoint(_Looked):
         "_measuring",
         "_opaque",
         "_retrying",
-        "acquire",
         "breaker",
         "cluster",
         "detection",
-        "forget",
         "healthy",
         "host",
         "limits",
-        "name",
         "pool",
-        "priority",
-        "since",
         "spec",
-        "version",
-        "weight",
     )
 
     def __init__(
@@ -149,9 +134,6 @@ class Endpoint(_Looked):
         # Made when first needed: most never are.
         self._bulk: BulkPool | None = None
         self._opaque: TrunkPool | Sockets | None = None
-        # The pool's own methods: delegates would be one call more per request.
-        self.acquire = self.pool.acquire
-        self.forget = self.pool.forget
         self._obey_limits()
 
     def __repr__(self) -> str:
@@ -185,7 +167,7 @@ class Endpoint(_Looked):
         self, status: int, grpc_status: str | None, code: str, seconds: float, began: float
     ) -> None:
         """
-        Learn how an attempt went; told once for each (see `exchange.Endpoint.judge`).
+        Learn how an attempt went; told once for each (see `neighbours.Endpoint.judge`).
 
         One question tells nearly all successes; that is what they cost.
         """
@@ -253,8 +235,12 @@ class Endpoint(_Looked):
         spec = self.cluster.endpoint_limits
         self.limits.adopt(spec)
         self._limited = spec.requests is not None or spec.retries is not None
-        # A call more per request, for who asks for it.
-        self.acquire = self._acquire_below_limits if self._limited else self.pool.acquire
+
+    # Requests --------------------------------------------------------------------------------------
+
+    def acquire(self, exchange: Any) -> None:
+        if not self._limited or not self._overflows(exchange):
+            self.pool.acquire(exchange)
 
     def acquire_apart(self, exchange: Any) -> None:
         """As `acquire`, for a large body: it need not share a connection with others."""
@@ -267,9 +253,8 @@ class Endpoint(_Looked):
             return None
         return None if self._bulk.lend(exchange) else self.pool.acquire(exchange)
 
-    def _acquire_below_limits(self, exchange: Any) -> None:
-        if not self._overflows(exchange):
-            self.pool.acquire(exchange)
+    def forget(self, exchange: Any) -> None:
+        self.pool.forget(exchange)
 
     def _overflows(self, exchange: Any) -> bool:
         """Say whether one of the endpoint's limits forbids the attempt; then it has been told so."""
@@ -353,7 +338,7 @@ def _blame(detection: OutlierDetection, host: Host, result: int, began: float, n
         detection.succeeded(host, began, now)
 
 
-class Cluster:
+class Cluster(neighbours.Cluster):
     """
     A named set of equal servers.
 
@@ -379,10 +364,11 @@ class Cluster:
 
     __slots__ = (
         "_availability", "_balancing", "_cut_off", "_environment", "_flow_sizes", "_named", "_warming",
-        "available", "breaker", "budget", "connections", "endpoints", "hash_key", "latencies", "limits",
-        "mirrors", "mtls", "pick", "requests", "retries", "retry", "revoked", "service", "session",
-        "shedding", "spec", "stalled", "sticky", "timeouts",
+        "breaker", "connections", "endpoints", "limits", "revoked", "spec",
     )  # fmt: skip
+
+    available: tuple[Endpoint, ...]
+    pick: Callable[[Any, int | None], Endpoint | None]
 
     def __init__(self, spec: ClusterSpec, environment: Environment) -> None:
         self.spec = spec
@@ -395,18 +381,18 @@ class Cluster:
         self.endpoints: Sequence[Endpoint] = ()
         self.revoked: tuple[str, ...] = ()
         self._cut_off = False  # and that is why nobody can be called
-        self.shedding: LoadShedding | None = None
+        self.shedding = None
         self.mirrors = Load()
         self.stalled = StalledBodies()
-        self.available: tuple[Endpoint, ...] = ()
+        self.available = ()
         self.limits = Limits(spec.limits)
         self.connections = self.limits.connections
         self.requests = self.limits.requests
         self.retries = self.limits.retries
         self.breaker: CircuitBreaker | None = None
         self._availability = Availability(spec.name, environment, self._restate)
-        self.hash_key: HashKey | None = None
-        self.session: Session | None = None
+        self.hash_key = None
+        self.session = None
         self.sticky = False
         self._environment = environment
         self._balancing = Balancing[Endpoint](spec.balancing, environment.random, environment.now)
@@ -414,8 +400,6 @@ class Cluster:
         self._warming = False  # somebody is in slow start
         # Endpoints in service by what tokens call them, and whose tokens those are.
         self._named: tuple[Tokens, dict[bytes, Endpoint]] | None = None
-        # A method would be one call more per request.
-        self.pick: Callable[[Any, int | None], Endpoint | None]
         self._balance()
 
     def __repr__(self) -> str:

@@ -18,8 +18,8 @@ from typing import Any, Final, Protocol
 from meshproxy.codec import grpc
 from meshproxy.contract.policies import HealthCheckSpec
 from meshproxy.contract.resources import ClusterSpec
-from meshproxy.exchange import Upstream
 from meshproxy.message import Fields, RequestHead, ResponseHead, field
+from meshproxy.neighbours import Upstream
 from meshproxy.policies import health
 from meshproxy.policies.health import Health
 from meshproxy.policies.outcome import NOTHING, SHED, outcome, shed

@@ -5,10 +5,10 @@ from collections.abc import Callable, Sequence
 from math import inf
 from random import Random
 
-from meshproxy.policies.load_balancing.endpoint import Balancer
+from meshproxy.policies.load_balancing.endpoint import Balancer, Endpoint
 
 
-class Server:
+class Server(Endpoint):
     """See `policies.load_balancing.endpoint.Endpoint`."""
 
     def __init__(

@@ -4,13 +4,11 @@ import asyncio
 import ssl
 import time
 from collections.abc import Callable
-from typing import Any
 
 from meshproxy.downstream.admission import Admission
 from meshproxy.downstream.handshakes import Handshakes
 from meshproxy.downstream.sockets import Sockets
-from meshproxy.exchange import Exchange
-from meshproxy.policies.load_balancing.tokens import Tokens
+from meshproxy.neighbours import Surroundings
 from meshproxy.policies.propagation import Propagation
 from meshproxy.policies.replay import ReplayMemory
 from meshproxy.telemetry.denials import Denials
@@ -26,7 +24,7 @@ async def until(condition: Callable[[], object], seconds: float = 30.0) -> None:
             await asyncio.sleep(0.002)
 
 
-class Environment:
+class Environment(Surroundings):
     """
     Attributes:
         server_context, client_context, trunk_context, bulk_context, lane_context: None
@@ -41,15 +39,15 @@ class Environment:
         self.identity = "spiffe://test.mesh/ns/default/sa/catalog"
         self.trust_domain = "test.mesh"
         self.metrics = Metrics()
-        self.exchanges: set[Exchange] = set()
+        self.exchanges = set()
         self.tunnels = 0
-        self.tokens: Tokens | None = None
-        self.propagation: Propagation[Exchange] = Propagation()
+        self.tokens = None
+        self.propagation = Propagation()
         self.replay = ReplayMemory(1 << 20)
-        self.now: Callable[[], float] = time.monotonic
+        self.now = time.monotonic
         self.wall: Callable[[], float] = time.time
-        self.random: Callable[[], float] = lambda: 0.5
-        self.timers: TimerWheel[Any] = TimerWheel(self.now, self.loop.call_later)
+        self.random = lambda: 0.5
+        self.timers = TimerWheel(self.now, self.loop.call_later)
         self.server_context: ssl.SSLContext | None = None
         self.client_context: ssl.SSLContext | None = None
         self.trunk_context: ssl.SSLContext | None = None
@@ -66,6 +64,10 @@ class Environment:
         self.pools: set[Pool] = set()
         self.refusals: list[tuple[str, str]] = []
         self.failed_handshakes: list[str] = []
+
+    @property
+    def surroundings(self) -> Surroundings:
+        return self
 
     def later(self, seconds: float, callback: Callable[[], None]) -> None:
         self.loop.call_later(seconds, callback)

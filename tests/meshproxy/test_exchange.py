@@ -24,20 +24,16 @@ from meshproxy.exchange import (
     LARGE,
     LASTING,
     NOTICEABLE,
-    Caller,
-    Cluster,
-    Endpoint,
     Exchange,
-    Series,
 )
 from meshproxy.message import CHUNKED, TUNNEL, Field, RequestHead, ResponseHead, field, value_of
+from meshproxy.neighbours import Caller, Cluster, Endpoint, Guard, Series, Surroundings
 from meshproxy.policies.deadline import LOOK, NO_TIMEOUTS, compiled
 from meshproxy.policies.hedging import Latencies
 from meshproxy.policies.limits import Limit
 from meshproxy.policies.load_balancing.hash_key import HashKey
 from meshproxy.policies.load_balancing.session import Session
 from meshproxy.policies.load_balancing.tokens import Tokens
-from meshproxy.policies.load_shedding import LoadShedding
 from meshproxy.policies.loop_detection import LoopDetection
 from meshproxy.policies.mirroring import Load
 from meshproxy.policies.outcome import FAIR, HURRIED
@@ -66,7 +62,7 @@ class Client(Recorder):
         return self.is_connection
 
 
-class FakeEndpoint:
+class FakeEndpoint(Endpoint):
     """An endpoint whose connections come when the test says so."""
 
     def __init__(self, name: str = "127.0.0.1:1") -> None:
@@ -100,13 +96,13 @@ class FakeEndpoint:
         return stream
 
 
-class FakeCluster:
-    service = "default/catalog"
-    shedding: LoadShedding | None = None
-
+class FakeCluster(Cluster):
     def __init__(self, *endpoints: FakeEndpoint) -> None:
+        self.service = "default/catalog"
+        self.shedding = None
         self.endpoints = endpoints
         self.available = endpoints
+        self.pick = self._pick
         self.mirrors = Load()
         self.stalled = StalledBodies()
         self.requests = Limit("requests")
@@ -117,15 +113,15 @@ class FakeCluster:
         self.latencies = Latencies()
         self.timeouts = NO_TIMEOUTS
         self.sticky = False
-        self.hash_key: HashKey | None = None
-        self.session: Session | None = None
+        self.hash_key = None
+        self.session = None
         self.keys: list[int | None] = []
 
     def resume(self, wanted: bytes, tokens: Tokens) -> Endpoint | None:
         named = {tokens.id_of(endpoint.name): endpoint for endpoint in self.endpoints}
         return named.get(wanted)
 
-    def pick(self, avoid: Collection[object] | None, key: int | None) -> Endpoint | None:
+    def _pick(self, avoid: Collection[object] | None, key: int | None) -> Endpoint | None:
         self.keys.append(key)
         others = [one for one in self.endpoints if one not in (avoid or ())]
         return next(iter(others or self.endpoints), None)
@@ -139,19 +135,19 @@ class FakeCluster:
         return "circuit-open", "try again later", [field(b"Retry-After", b"3")]
 
 
-class FakeSurroundings:
+class FakeSurroundings(Surroundings):
     """A clock that stands still, chance that is known, and `later` at the test's word."""
 
     def __init__(self) -> None:
-        self.exchanges: set[Exchange] = set()
+        self.exchanges = set()
         self.tunnels = 0
-        self.tokens: Tokens | None = None
-        self.propagation: Propagation[Exchange] = Propagation()
+        self.tokens = None
+        self.propagation = Propagation()
         self.replay = ReplayMemory(1 << 20)
         self.cancellations: list[str] = []
         self.time = 100.0
-        self.now: Callable[[], float] = lambda: self.time
-        self.random: Callable[[], float] = lambda: 0.5
+        self.now = lambda: self.time
+        self.random = lambda: 0.5
         self.due: list[Callable[[], None]] = []
         self.waits: list[float] = []
         self.retries: list[str] = []
@@ -160,7 +156,7 @@ class FakeSurroundings:
         self.hedges: list[str] = []
         self.refusals: list[str] = []
         self.ticks: list[Callable[[], None]] = []
-        self.timers: TimerWheel[Exchange] = TimerWheel(
+        self.timers = self.wheel = TimerWheel[Exchange](
             self.now, lambda _seconds, tick: self.ticks.append(tick)
         )
 
@@ -215,7 +211,7 @@ class FakeSurroundings:
             callback()
 
 
-class FakeGuard:
+class FakeGuard(Guard):
     """Stops what the test tells it to."""
 
     def __init__(self, why: tuple[str, str, Sequence[Field]] | None) -> None:
@@ -231,22 +227,21 @@ class FakeGuard:
         return self.why
 
 
-class FakeCaller:
-    def leads_to(self, authority: bytes) -> bool:
-        return authority in self.places
-
-    direction = "outbound"
-    hop = "outbound of default/storefront"
-    workload = "default/storefront"
-    source = "spiffe://test.mesh/ns/default/sa/storefront"
+class FakeCaller(Caller):
+    surroundings: FakeSurroundings
 
     def __init__(self, host: VirtualHost[Cluster]) -> None:
+        self.direction = "outbound"
+        self.hop = "outbound of default/storefront"
+        self.workload = "default/storefront"
+        self.source = "spiffe://test.mesh/ns/default/sa/storefront"
         self.surroundings = FakeSurroundings()
-        self.identity_field: Field | None = None
-        self.guard: FakeGuard | None = None
+        self.identity_field = None
+        self.guard = None
         self.loops = LoopDetection("outbound", self.workload)
-        self.virtual_host: VirtualHost[Cluster] | None = host
-        self.authorities: Authorities[Cluster] = Authorities([])
+        self.virtual_host = host
+        self.authorities = Authorities([])
+        self.series = NotedSeries(self)
         self.places: set[bytes] = set()
         self.counted: list[tuple[str, str, str, int, str]] = []
         self.protocols: list[str] = []
@@ -255,9 +250,8 @@ class FakeCaller:
     def grpc_ended(self, route: str, service: str, status: str) -> None:
         self.grpc.append(status)
 
-    @property
-    def series(self) -> "NotedSeries":
-        return NotedSeries(self)
+    def leads_to(self, authority: bytes) -> bool:
+        return authority in self.places
 
 
 class NotedSeries(dict[tuple[str, str, str, str], Series]):
@@ -272,7 +266,7 @@ class NotedSeries(dict[tuple[str, str, str, str], Series]):
         counted = self._caller.counted
         self._caller.protocols.append(protocol)
 
-        class OneSeries:
+        class OneSeries(Series):
             def record(self, status: int, flag: str, seconds: float) -> None:
                 counted.append((route, service, version, status, flag))
 
@@ -290,7 +284,7 @@ class Scene:
         forward = RouteSpec(name="all", backends=(BackendSpec(cluster="catalog"),))
         spec = VirtualHostSpec(name="host", routes=routes or (forward,))
         self.caller = FakeCaller(compile_virtual_host(spec, clusters))
-        self.exchange = Exchange(self.client, cast("Caller", self.caller))
+        self.exchange = Exchange(self.client, self.caller)
 
     def ask(
         self, method: bytes = b"GET", path: bytes = b"/", length: int | None = None
@@ -948,7 +942,7 @@ def test_an_answer_in_time_leaves_no_timer_behind() -> None:
             scene.exchange.refuse("no-healthy-endpoint")
         else:
             scene.exchange.on_request_reset()
-        assert scene.caller.surroundings.timers.count == 0
+        assert scene.caller.surroundings.wheel.count == 0
 
 
 @pytest.mark.parametrize(
@@ -976,7 +970,7 @@ def test_a_timeout_that_is_none_is_not_ours_to_judge(timeout: str) -> None:
     scene.caller.surroundings.time += 1
     scene.first.lend()
     assert value_of(head.fields, b"grpc-timeout") == timeout.encode()
-    assert scene.caller.surroundings.timers.count == 0
+    assert scene.caller.surroundings.wheel.count == 0
 
 
 def test_every_refusal_has_a_grpc_status() -> None:
@@ -1156,7 +1150,7 @@ class StickyScene(Scene):
         self, *fields: Field, fail_first: bool = False
     ) -> tuple[FakeEndpoint, list[Field]]:
         """Return who has answered a request, and with which fields of ours."""
-        exchange = Exchange(Client(), cast("Caller", self.caller))
+        exchange = Exchange(Client(), self.caller)
         exchange.on_request_head(RequestHead(b"GET", b"catalog", b"/", list(fields)))
         if fail_first:
             [endpoint] = [e for e in (self.first, self.second) if e.waiting]
@@ -1313,7 +1307,7 @@ def test_the_time_of_an_attempt_begins_with_its_connection() -> None:
     scene.exchange.on_response_head(ResponseHead(200, [], length=0))
     scene.exchange.on_response_end(None)
     assert scene.status == 200
-    assert scene.caller.surroundings.timers.count == 0
+    assert scene.caller.surroundings.wheel.count == 0
 
 
 @pytest.mark.parametrize(("limit", "torn"), [("attempt", True), ("answer", False)])
@@ -1330,7 +1324,7 @@ def test_the_body_belongs_to_an_attempt_but_not_to_its_answers_head(limit: str, 
 def test_however_many_limits_there_are_there_is_one_timer() -> None:
     """It stands at the first of them, and moves no further while attempt and answer go on."""
     scene = limited(request=5.0, attempt=2.0, answer=1.0, idle=4.0, duration=6.0)
-    timers = scene.caller.surroundings.timers
+    timers = scene.caller.surroundings.wheel
     counts = []
     scene.ask()
     look(scene)
@@ -1352,7 +1346,7 @@ def test_far_limits_are_armed_only_of_what_lasts() -> None:
     scene = limited(request=15.0, idle=300.0)
     head = scene.ask()
     scene.first.lend()
-    timers = scene.caller.surroundings.timers
+    timers = scene.caller.surroundings.wheel
     assert timers.count == 0
     assert value_of(head.fields, b"x-mesh-deadline-ms") == b"15000"  # it is said all the same
     scene.caller.surroundings.time += 5.0
@@ -1482,7 +1476,7 @@ def test_a_tunnel_outlives_the_time_of_its_request() -> None:
     tunnel_of(scene)
     rest(scene, 1000)
     assert not scene.exchange.done
-    assert scene.caller.surroundings.timers.count == 0
+    assert scene.caller.surroundings.wheel.count == 0
 
 
 @pytest.mark.parametrize(

@@ -419,7 +419,7 @@ def test_further_attempts_go_to_who_was_not_tried_yet() -> None:
     """With three endpoints the third attempt goes to the third, not back to the first."""
     scene = Retrying(RetrySpec(codes=(503,), attempts=5))
     endpoints = [FakeEndpoint(f"127.0.0.1:{port}") for port in (1, 2, 3)]
-    scene.cluster.endpoints = scene.cluster.available = tuple(endpoints)
+    scene.cluster.available = scene.cluster.endpoints = tuple(endpoints)
     scene.ask()
     asked = []
     for _ in range(5):

@@ -4,24 +4,29 @@ from typing import Any
 
 import pytest
 
+from meshproxy.codec.http2 import Session
 from meshproxy.flow import HIGH_WATER, LOW_WATER
 from meshproxy.multiplex import Link, Stream
 from tests.helpers.transport import FakeLoop, FakeTransport, arrive, connected
 
 
-class FakeSession:
+class FakeSession(Session):
     """Counts what it is told; what is queued and what is to be sent, the test says."""
 
     def __init__(self) -> None:
         self.closed = False
-        self.wants_write = False
+        self.has_words = False
         self.to_send = b""
         self.waits: dict[int, int] = {}
         self.fed = b""
         self.credited: list[tuple[int, int]] = []
         self.held = 0
-        self.streams: dict[int, Stream[Any, Any]] = {}
+        self.streams = {}
         self.resets: list[tuple[int, int]] = []
+
+    @property
+    def wants_write(self) -> bool:
+        return self.has_words
 
     def feed(self, data: bytes | memoryview, now: float) -> None:
         self.fed += data
@@ -85,7 +90,7 @@ def test_one_write_a_turn(scene: Scene) -> None:
 
 def test_bytes_go_to_the_session_and_its_answer_out(scene: Scene) -> None:
     """By the shared buffer, or handed on by who read the first of them."""
-    scene.session.to_send, scene.session.wants_write = b"ack", True
+    scene.session.to_send, scene.session.has_words = b"ack", True
     arrive(scene.link, b"ab")
     scene.link.on_bytes(b"c")
     scene.loop.turn()

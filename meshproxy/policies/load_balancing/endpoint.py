@@ -3,8 +3,11 @@
 from collections.abc import Collection
 from typing import Protocol, TypeVar
 
+from meshproxy.native import mypyc_attr
 
-class Endpoint(Protocol):
+
+@mypyc_attr(allow_interpreted_subclasses=True)
+class Endpoint:
     """
     One server, as balancers see it.
 
@@ -19,18 +22,15 @@ class Endpoint(Protocol):
         measured: When that was.
     """
 
+    __slots__ = ("active", "latency", "measured", "name", "priority", "since", "weight")
+
     active: int
     latency: float
     measured: float
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def weight(self) -> int: ...
-    @property
-    def priority(self) -> int: ...
-    @property
-    def since(self) -> float: ...
+    name: str
+    priority: int
+    since: float
+    weight: int
 
 
 E = TypeVar("E", bound=Endpoint)

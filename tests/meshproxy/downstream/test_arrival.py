@@ -20,6 +20,7 @@ from meshproxy.downstream.destination import Destination
 from meshproxy.downstream.http1 import FIRST_TIMEOUT, HEAD_TIMEOUT
 from meshproxy.downstream.speculation import Speculation
 from meshproxy.flow import Connection
+from meshproxy.neighbours import Surroundings
 from meshproxy.policies.deadline import NO_TIMEOUTS
 from meshproxy.policies.first_speaker import DOUBT, GRACE, SILENCE
 from meshproxy.policies.limits import Limit
@@ -105,8 +106,20 @@ def destination(**options: Any) -> Destination:
     return Destination(surroundings, spec)
 
 
+class FakeSurroundings(Surroundings):
+    """A clock that stands still, and timers that are never due."""
+
+    def __init__(self) -> None:
+        self.now = lambda: 0.0
+        self.random = lambda: 0.5
+        self.timers: Any = Recorder()
+
+    def refused(self, direction: str, code: str) -> None:
+        """Nobody asks here."""
+
+
 class FakeEnvironment(Recorder):
-    now = staticmethod(lambda: 0.0)
+    surroundings = FakeSurroundings()
     workload = "default/storefront"
     identity = "spiffe://test.mesh/ns/default/sa/storefront"
     metrics = Metrics()

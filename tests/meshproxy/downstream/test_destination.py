@@ -20,8 +20,9 @@ from meshproxy.contract.resources import (
     VirtualHostSpec,
 )
 from meshproxy.downstream.destination import Caller, Destination
-from meshproxy.exchange import Cluster, Exchange
+from meshproxy.exchange import Exchange
 from meshproxy.message import RequestHead
+from meshproxy.neighbours import Cluster
 from meshproxy.relay import Cluster as RelayCluster
 from meshproxy.routing.table import Authorities, VirtualHost, compile_virtual_host
 from meshproxy.routing.tcp import TcpRoute, compile_tcp_route

@@ -19,8 +19,8 @@ from meshproxy.downstream.admission import Admission
 from meshproxy.downstream.handshakes import Handshakes
 from meshproxy.downstream.listener import Listener
 from meshproxy.downstream.sockets import listen
-from meshproxy.exchange import Cluster
 from meshproxy.identity import tls
+from meshproxy.neighbours import Cluster
 from meshproxy.routing.table import Authorities, VirtualHost, compile_virtual_host
 from tests.helpers.certificates import TestAuthority
 from tests.helpers.client import Client, connect

@@ -1,11 +1,11 @@
 """Who is reset when memory is short, and who is not."""
 
 import asyncio
-from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
+from meshproxy.codec.http2 import Session
 from meshproxy.downstream.admission import LOOK, Admission
 from meshproxy.downstream.relief import AIM, COMPLAIN, LEAST, STALLED, URGENT, Relief
 from meshproxy.multiplex import Link
@@ -183,9 +183,16 @@ class Unread(FakeTransport):
         self.held = 0
 
 
+class Streams(Session):
+    """A session of which nothing but its streams is asked."""
+
+    def __init__(self, streams: dict[int, Any]) -> None:
+        self.streams = streams
+
+
 def many(*streams: Side) -> tuple[Link[Any], Unread]:
     """Return a connection of HTTP/2 with these streams, and its transport."""
-    session: Any = SimpleNamespace(streams=dict(enumerate(streams)))
+    session = Streams(dict(enumerate(streams)))
     link, transport = Link[Any](FakeLoop().as_loop, session), Unread()
     link.connection_made(cast("asyncio.Transport", transport))
     return link, transport

@@ -47,6 +47,16 @@ def test_it_is_the_percentile_but_for_the_width_of_a_bucket(
     assert true * 0.999 <= found <= true * RESOLUTION * 1.001
 
 
+@pytest.mark.parametrize("percent", [50.0, 75.0, 80.0, 90.0, 95.0, 99.0, 99.5])
+def test_as_many_as_asked_for_are_slower(percent: float) -> None:
+    """Not one less, where the percentile falls between two of them."""
+    for count in range(200, 401, 200):
+        seconds = [0.001 * 1.5**number for number in range(20)]
+        slower = round(count * (100 - percent) / 100)
+        latencies = known(*[seconds[0]] * (count - slower - 1), seconds[5], *[seconds[10]] * slower)
+        assert latencies.percentile(percent) == pytest.approx(seconds[5], rel=RESOLUTION - 1)
+
+
 @pytest.mark.parametrize("seconds", [0.0, 1e-12, 1e9])
 def test_what_is_out_of_range_counts_at_its_end(seconds: float) -> None:
     """Nothing is too fast or too slow to be counted."""

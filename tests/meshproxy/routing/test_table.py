@@ -119,7 +119,7 @@ def test_a_path_of_many_segments_is_not_cut_into_all_of_them() -> None:
         cuts = 0
 
         def find(self, *arguments: Any) -> int:
-            self.cuts += 1
+            self.cuts += arguments[0] == b"/"
             return super().find(*arguments)
 
     path = Path(b"/a" * 10_000)

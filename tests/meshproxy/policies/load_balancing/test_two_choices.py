@@ -1,44 +1,40 @@
 """Drawing two: different ones, by weight, never who is out."""
 
 from collections import Counter
-from collections.abc import Collection
-from typing import ClassVar
+from collections.abc import Callable, Collection, Sequence
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshproxy.policies.load_balancing.least_request import LeastRequest
-from tests.helpers.balancing import Server, chances
+from tests.helpers.balancing import Server, chances, servers
 
 points = st.floats(0, 1, exclude_max=True)
 
 
-class Asked(Server):
-    """Writes down that it was looked at: whoever compares two looks at both."""
-
-    asked: ClassVar[list["Asked"]] = []
-
-    @property
-    def active(self) -> int:
-        self.asked.append(self)
-        return 0
-
-    @active.setter
-    def active(self, count: int) -> None: ...
-
-
-def asked(*weights: int) -> tuple[Asked, ...]:
-    """Return servers of these weights."""
-    return tuple(Asked(weight) for weight in weights)
-
-
 def draw(
-    choices: LeastRequest[Asked], avoid: Collection[Asked] | None
-) -> tuple[Asked | None, tuple[Asked, ...]]:
-    """Return what is picked, and the two that were compared: at a tie the first is picked."""
-    Asked.asked.clear()
-    picked = choices.draw(avoid)
-    return picked, tuple(sorted(Asked.asked, key=lambda one: one is not picked))
+    all_: Sequence[Server], random: Callable[[], float], avoid: Collection[Server] | None
+) -> tuple[Server | None, tuple[Server, ...]]:
+    """
+    Return what is picked, and what was drawn for it.
+
+    At a tie that is the first of two; the same points draw the same two, so when the first has work
+    it is the second.
+    """
+    points: list[float] = []
+
+    def noted() -> float:
+        points.append(random())
+        return points[-1]
+
+    picked = LeastRequest(all_, noted).draw(avoid)
+    if picked is None or not points:
+        return picked, ()
+    again = iter(points)
+    picked.active = 1
+    other = LeastRequest(all_, lambda: next(again)).draw(avoid)
+    picked.active = 0
+    return picked, (picked,) if other is None or other is picked else (picked, other)
 
 
 @settings(deadline=None)
@@ -47,11 +43,11 @@ def test_any_points_give_two_that_may_be_drawn(
     weights: list[int], data: st.DataObject, one: float, two: float
 ) -> None:
     """Different, with a weight, none of those to avoid; rounding never leads past the end of the line."""
-    all_ = asked(*weights)
+    all_ = servers(*weights)
     avoid = data.draw(st.none() | st.lists(st.sampled_from(all_), max_size=3))
     able = [server for server in all_ if server.weight and server not in (avoid or ())]
     points = iter((one, two))
-    picked, drawn = draw(LeastRequest(all_, lambda: next(points)), avoid)
+    picked, drawn = draw(all_, lambda: next(points), avoid)
     if len(able) > 1:
         first, second = drawn
         assert first is not second
@@ -65,21 +61,21 @@ def test_any_points_give_two_that_may_be_drawn(
 
 def test_the_last_point_before_one() -> None:
     """The largest number below 1 is still on the line, whoever is cut out at its end."""
-    all_ = asked(3, 1, 1)
+    all_ = servers(3, 1, 1)
     for out in ((), *((one,) for one in all_), all_[1:], all_[::2]):
-        picked, drawn = draw(LeastRequest(all_, lambda: 1 - 2**-53), out)
+        picked, drawn = draw(all_, lambda: 1 - 2**-53, out)
         assert picked in all_
         assert not {*out} & {*drawn}
 
 
 def test_first_and_second_are_drawn_by_weight() -> None:
     """The first by all weights, the second by those of the others."""
-    all_ = asked(1, 2, 5)
-    choices = LeastRequest(all_, chances())
+    all_ = servers(1, 2, 5)
+    chance = chances()
     rounds = 20_000
-    pairs: Counter[tuple[Asked, ...]] = Counter()
+    pairs: Counter[tuple[Server, ...]] = Counter()
     for _ in range(rounds):
-        _, drawn = draw(choices, None)
+        _, drawn = draw(all_, chance, None)
         pairs[drawn] += 1
     for one in all_:
         for two in all_:
