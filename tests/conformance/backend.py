@@ -10,6 +10,8 @@ import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
+from tests.helpers.listening import listening
+
 
 @dataclass
 class Request:
@@ -104,9 +106,5 @@ async def _read_body(request: Request, reader: asyncio.StreamReader) -> None:
 async def recording(port: int = 0) -> AsyncIterator[Backend]:
     """Serve on a free port (or `port`) until the end of the block."""
     it = Backend()
-    server = await asyncio.start_server(it.serve, "127.0.0.1", port, limit=1 << 21)
-    it.port = server.sockets[0].getsockname()[1]
-    try:
+    async with listening(it.serve, port, limit=1 << 21) as it.port:
         yield it
-    finally:
-        server.close()

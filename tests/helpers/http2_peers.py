@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from hyperframe.frame import RstStreamFrame
 
 from tests.helpers.http2 import Headers, Heard, Wire
+from tests.helpers.listening import listening
 
 PATIENCE = 60.0
 WINDOW = 1 << 20
@@ -228,14 +229,8 @@ async def http2_app(
         app.ends.append(end)
         await end.run()
 
-    server = await asyncio.start_server(accept, "127.0.0.1", port)
-    app.port = server.sockets[0].getsockname()[1]
-    try:
+    async with listening(accept, port) as app.port:
         yield app
-    finally:
-        server.close()
-        for end in app.ends:
-            end.writer.transport.abort()
 
 
 @asynccontextmanager

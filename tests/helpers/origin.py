@@ -5,6 +5,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+from tests.helpers.listening import listening
+
 Answer = Callable[["Conversation"], Awaitable[None]]
 
 
@@ -88,12 +90,8 @@ class Origin:
 async def origin(answer: Answer, port: int = 0) -> AsyncIterator[Origin]:
     """Serve on a free port (or `port`) until the end of the block."""
     it = Origin(answer)
-    server = await asyncio.start_server(it.serve, "127.0.0.1", port, limit=1 << 20)
-    it.port = server.sockets[0].getsockname()[1]
-    try:
+    async with listening(it.serve, port, limit=1 << 20) as it.port:
         yield it
-    finally:
-        server.close()
 
 
 async def hello(conversation: Conversation) -> None:

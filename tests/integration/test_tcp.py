@@ -15,6 +15,7 @@ from meshproxy.policies.flow_sizes import MOST
 from tests.helpers.certificates import TestAuthority
 from tests.helpers.client import Client, connect
 from tests.helpers.environment import until
+from tests.helpers.listening import listening
 from tests.helpers.pair import Sidecar, spiffe
 from tests.helpers.ports import free_port
 from tests.helpers.tcp_pair import TcpPair
@@ -32,13 +33,9 @@ async def served(app: App) -> AsyncIterator[int]:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError):
             await app(reader, writer)
-        writer.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0, limit=1 << 20)
-    try:
-        yield server.sockets[0].getsockname()[1]
-    finally:
-        server.close()
+    async with listening(serve, limit=1 << 20) as port:
+        yield port
 
 
 BOTH_WAYS = pytest.mark.parametrize("lanes", [False, True], ids=["trunk", "lanes"])
@@ -327,7 +324,7 @@ async def test_stalled_connections_delay_nobody(tmp_path: Path, lanes: bool) -> 
                 await client.send(b"e" + b"y" * 10_000)
             for client in clients:
                 assert await client.reader.readexactly(10_000) == b"y" * 10_000
-    assert poured[0] < 10 * (24 << 20)
+    assert poured[0] < 10 * (48 << 20)  # what the kernels of three connections hold, mostly
 
 
 # First bytes decide -------------------------------------------------------------------------------

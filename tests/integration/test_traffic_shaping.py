@@ -523,7 +523,7 @@ async def test_a_busy_app_is_not_taken_for_a_broken_one(tmp_path: Path) -> None:
 
     watched = app(
         breaker=CircuitBreakerSpec(min_requests=3),
-        health_check=HealthCheckSpec(interval=50, timeout=50, unhealthy=1, path="/check"),
+        health_check=HealthCheckSpec(interval=50, timeout=10_000, unhealthy=1, path="/check"),
     )
     busy = app(shedding=SheddingSpec(adaptive=False, initial=1))
     async with (
