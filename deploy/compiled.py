@@ -10,8 +10,8 @@ Which modules are compiled stands in pyproject.toml.  Nothing is written beside 
 compiled module there would be imported instead of the source that somebody has just changed.
 
 With GCC it is compiled twice: first so that it counts which ways are taken, while `bench.training`
-sends requests through it; then by what was counted.  That takes a fifth of the time of a request, a
-third where requests are few, for what is hardly ever used no longer lies between what always is.
+sends requests through it; then by what was counted.  That saves a tenth of the time of a request, a
+fifth where requests are few, for what is hardly ever used no longer lies between what always is.
 ``MYPYC_OPT_LEVEL`` other than 3 is without.
 """
 

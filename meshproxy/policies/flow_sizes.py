@@ -53,12 +53,7 @@ class FlowSizes:
 
 
 class Flow:
-    """
-    One connection that counts.
-
-    Attributes:
-        size: Bytes that it has carried, both ways.
-    """
+    """One connection that counts: by the bytes that it has carried, both ways."""
 
     __slots__ = ("_left", "_sizes")
 
