@@ -26,7 +26,16 @@ ALPN_TCP = "mesh-tcp"
 ALPN_LANE = "mesh-lane"
 """One opaque connection between two sidecars, in segments (`meshproxy/lane.py`)."""
 ALPN = [ALPN_HTTP2, ALPN_HTTP1]
-"""For requests, in the order in which we like them."""
+"""What is offered for requests, in the order in which we like them."""
+ALPN_BULK = [ALPN_HTTP1]
+"""… for large bodies."""
+ALPN_TRUNK = [ALPN_TCP]
+"""… for opaque connections."""
+ALPN_LANES = [ALPN_LANE, ALPN_TCP]
+"""
+… for a lane.  A peer that knows no lanes agrees to a trunk instead, and so says what it is: a handshake
+without any agreement it might take for the app's own.
+"""
 
 _REMEMBERED: Final = 1024
 """Peers' certificates, half a kilobyte each, whose identity need not be read again."""
@@ -97,36 +106,30 @@ def server_context(certificate: Path, key: Path | None, roots: str) -> ssl.SSLCo
 
 
 def client_context(certificate: Path, key: Path | None, roots: str) -> ssl.SSLContext:
-    """Return the context with which a sidecar dials its peers; as `server_context`."""
+    """Return the context with which a sidecar dials its peers, for requests; as `server_context`."""
     context = _mutual(ssl.PROTOCOL_TLS_CLIENT, certificate, key, roots)
     context.set_alpn_protocols(ALPN)
     return context
 
 
-def trunk_context(certificate: Path, key: Path | None, roots: str) -> ssl.SSLContext:
-    """Return the context with which a sidecar dials trunks to its peers; as `server_context`."""
-    context = _mutual(ssl.PROTOCOL_TLS_CLIENT, certificate, key, roots)
-    context.set_alpn_protocols([ALPN_TCP])
-    return context
-
-
-def bulk_context(certificate: Path, key: Path | None, roots: str) -> ssl.SSLContext:
-    """Return the context with which a sidecar dials its peers for large bodies; as `server_context`."""
-    context = _mutual(ssl.PROTOCOL_TLS_CLIENT, certificate, key, roots)
-    context.set_alpn_protocols([ALPN_HTTP1])
-    return context
-
-
-def lane_context(certificate: Path, key: Path | None, roots: str) -> ssl.SSLContext:
+class Offer:
     """
-    Return the context with which a sidecar dials lanes to its peers; as `server_context`.
+    A client's context that offers certain protocols, for `loop.create_connection`.
 
-    A peer that knows no lanes agrees to a trunk instead, and so says what it is: a handshake without
-    any agreement it might take for the app's own.
+    One context serves every purpose: to make one takes a millisecond and more (OpenSSL 3.0), each time
+    that a certificate is renewed, and only what it offers would differ.  A session copies that when
+    it is made, which is now.
     """
-    context = _mutual(ssl.PROTOCOL_TLS_CLIENT, certificate, key, roots)
-    context.set_alpn_protocols([ALPN_LANE, ALPN_TCP])
-    return context
+
+    __slots__ = ("_context", "_protocols")
+
+    def __init__(self, context: ssl.SSLContext, protocols: list[str]) -> None:
+        self._context = context
+        self._protocols = protocols
+
+    def wrap_bio(self, *arguments: Any, **options: Any) -> ssl.SSLObject:
+        self._context.set_alpn_protocols(self._protocols)
+        return self._context.wrap_bio(*arguments, **options)
 
 
 def plane_context(roots: str, certificate: Path | None = None) -> ssl.SSLContext:

@@ -18,10 +18,9 @@ of any other limit, and are not used after it.
 """
 
 import asyncio
-import ssl
 from typing import Any, Final
 
-from meshproxy.identity.tls import ALPN_HTTP1, protocol
+from meshproxy.identity.tls import ALPN_BULK, ALPN_HTTP1, protocol
 
 from .http1 import Http1Connection
 from .pool import DIALS_AT_ONCE, Pool
@@ -61,8 +60,8 @@ class BulkPool(Pool):
         return not self.retired
 
     @property
-    def _context(self) -> ssl.SSLContext | None:
-        return self._environment.bulk_context
+    def _offered(self) -> list[str]:
+        return ALPN_BULK
 
     def objection(self, transport: asyncio.Transport) -> str | None:
         objection = super().objection(transport)

@@ -89,6 +89,31 @@ def test_no_certificate_is_described_in_words(pair: Pair) -> None:
         assert end.getpeercert(binary_form=True)
 
 
+def test_one_context_offers_what_each_connection_is_for(pair: Pair) -> None:
+    """Each session has the offer of its purpose, also one that shakes hands after the next was made."""
+    client, server = pair
+    offers = [
+        (tls.ALPN, tls.ALPN_HTTP2),
+        (tls.ALPN_BULK, tls.ALPN_HTTP1),
+        (tls.ALPN_TRUNK, tls.ALPN_TCP),
+        (tls.ALPN_LANES, tls.ALPN_LANE),
+    ]
+    sessions = []
+    for offered, _ in offers:
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        session = tls.Offer(client, offered).wrap_bio(incoming, outgoing)
+        sessions.append((session, incoming, outgoing))
+    agreed = []
+    for session, incoming, outgoing in sessions:
+        peer = server.wrap_bio(outgoing, incoming, server_side=True)
+        for _ in range(3):
+            for end in (session, peer):
+                with contextlib.suppress(ssl.SSLWantReadError):
+                    end.do_handshake()
+        agreed.append((session.selected_alpn_protocol(), peer.selected_alpn_protocol()))
+    assert agreed == [(expected, expected) for _, expected in offers]
+
+
 def test_where_nothing_has_come_openssl_is_not_asked(pair: Pair) -> None:
     """Yet what it holds of a record, what has come in part, and the end are heard."""
     ends = [_Asked(*one) for one in zip(("client", "server"), pair, strict=True)]
