@@ -95,7 +95,10 @@ class PeakEwma(TwoChoices[E]):
         if window is not None:
             now = self._now()
             first, second = window.draw(now)
-            one, two = cost(first, now, self._mean), cost(second, now, self._mean)
+            one, two = first.latency * (first.active + 1), second.latency * (second.active + 1)
+            fresh = now - _FRESH
+            if first.measured < fresh or second.measured < fresh:  # who has just come by
+                one, two = cost(first, now, self._mean), cost(second, now, self._mean)
             chosen = second if two < one else first
             if not chosen.active:
                 return chosen
