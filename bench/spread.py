@@ -152,7 +152,7 @@ class Mesh:
 
 CASES: Final[list[tuple[str, dict[str, Any]]]] = [
     ("busy 0.1", {"proxies": 20, "servers": 1_000, "rate": 2_000, "busy": 0.1}),
-    ("busy 0.1, 100 × 5,000", {"proxies": 100, "servers": 5_000, "rate": 2_000, "busy": 0.1}),
+    ("busy 0.1, 100 to 5,000", {"proxies": 100, "servers": 5_000, "rate": 2_000, "busy": 0.1}),
     ("busy 0.5", {"proxies": 20, "servers": 1_000, "rate": 2_000, "busy": 0.5}),
     ("busy 0.8", {"proxies": 20, "servers": 1_000, "rate": 2_000, "busy": 0.8}),
     ("busy 0.5, few requests", {"proxies": 100, "servers": 1_000, "rate": 50, "busy": 0.5}),
