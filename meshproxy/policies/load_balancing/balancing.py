@@ -106,7 +106,7 @@ class Balancing(Generic[E]):
             case "peak-ewma":
                 return PeakEwma(available, self._random, self._now)
             case "least-request":
-                return LeastRequest(available, self._random)
+                return LeastRequest(available, self._random, self._now)
             case "round-robin":
                 return RoundRobin(available, self._random)
             case "random":

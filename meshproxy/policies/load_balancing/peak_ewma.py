@@ -84,12 +84,24 @@ class PeakEwma(TwoChoices[E]):
         super().__init__(endpoints, random)
         self._now = now
         self._mean = self._total / self._count if self._count else 0.0
+        self.move()
 
     def pick(self, avoid: Collection[E] | None, key: int | None = None) -> E | None:  # noqa: ARG002
         endpoints = self._level
         if endpoints is None or avoid is not None:
             # Beside an app there is nobody else; and `draw` would be a call.
             return self._endpoints[0] if self._count == 1 else self.draw(avoid)
+        window = self._window
+        if window is not None:
+            now = self._now()
+            first, second = window.draw(now)
+            one, two = first.latency * (first.active + 1), second.latency * (second.active + 1)
+            fresh = now - _FRESH
+            if first.measured < fresh or second.measured < fresh:  # who has just come by
+                one, two = cost(first, now, self._mean), cost(second, now, self._mean)
+            chosen = second if two < one else first
+            if not chosen.active:
+                return chosen
         # As nearly always.  One random number is enough for both draws: what is behind the point
         # says nothing about what is before.
         point = self._random() * self._count

@@ -11,7 +11,8 @@ Envoy and Linkerd draw two as well.
 
 An endpoint is drawn in proportion to its weight, so an idle mesh already shares by weight.  Where
 all weights are equal, as nearly always, places are counted instead of measured, and the subclasses
-do that in `pick` itself: a call would cost as much as the choice.
+do that in `pick` itself: a call would cost as much as the choice.  Where there are very many of
+them, the two come from a part of them that moves on (`moving_window`), unless it is busy.
 """
 
 from bisect import bisect_right
@@ -20,6 +21,7 @@ from itertools import accumulate
 from typing import Generic
 
 from .endpoint import E
+from .moving_window import MANY, MovingWindow
 
 
 class TwoChoices(Generic[E]):
@@ -27,6 +29,7 @@ class TwoChoices(Generic[E]):
 
     __slots__ = (
         "_count", "_endpoints", "_ends", "_level", "_others", "_places", "_random", "_total",
+        "_window",
     )  # fmt: skip
 
     def __init__(self, endpoints: Sequence[E], random: Callable[[], float]) -> None:
@@ -41,6 +44,12 @@ class TwoChoices(Generic[E]):
         self._others = self._count - 1
         level = self._count > 1 and len({e.weight for e in self._endpoints}) == 1
         self._level = self._endpoints if level else None
+        self._window: MovingWindow[E] | None = None
+
+    def move(self) -> None:
+        """Let a window move over the endpoints, if they are many and all of one weight."""
+        if self._level is not None and self._count >= MANY:
+            self._window = MovingWindow(self._level, self._random)
 
     def better(self, first: E, second: E) -> E:
         """Return the one of two that shall have the request; at a tie the first."""

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from meshproxy.policies.load_balancing.moving_window import MANY, TURNS
 from meshproxy.policies.load_balancing.peak_ewma import (
     DECAY,
     PeakEwma,
@@ -13,7 +14,7 @@ from meshproxy.policies.load_balancing.peak_ewma import (
     is_overload,
     observe,
 )
-from tests.helpers.balancing import Server, chances, servers
+from tests.helpers.balancing import Server, chances, picks, servers
 
 
 class Clock:
@@ -125,6 +126,51 @@ def test_who_recovers_comes_back() -> None:
     shares = [in_ten_seconds() for _ in range(30)]
     assert shares[0] == 0
     assert min(shares[-5:]) > 50
+
+
+def test_very_many_that_are_alike_share_exactly() -> None:
+    """After each revolution of the window everybody has had as many requests."""
+    clock = Clock()
+    all_ = servers(*[1] * MANY)
+    for server in all_:
+        server.latency, server.measured = 0.005, clock.time
+    policy = PeakEwma(all_, chances(), clock)
+    for _ in range(3):
+        assert picks(policy, TURNS * MANY) == dict.fromkeys(all_, TURNS)
+
+
+def test_slow_ones_among_very_many_get_less() -> None:
+    """One in sixteen takes ten times as long: they get a tenth of a share, or less."""
+    clock = Clock()
+    all_ = servers(*[1] * MANY)
+    slow = all_[::16]
+    policy = PeakEwma(all_, chances(), clock)
+    counts = dict.fromkeys(all_, 0)
+    for revolution in range(6):
+        for _ in range(TURNS * MANY):
+            picked = policy.pick(None)
+            assert picked is not None
+            counts[picked] += revolution > 0  # in the first one they are found out
+            clock.time += 0.0005
+            observe(picked, 0.05 if picked in slow else 0.005, clock.time)
+    share = sum(counts.values()) / len(all_)
+    assert max(counts[server] for server in slow) <= share
+    assert sum(counts[server] for server in slow) / len(slow) < share / 10
+
+
+def test_who_is_new_among_very_many_is_asked_when_the_window_comes_by() -> None:
+    """And until it has answered, once."""
+    clock = Clock()
+    all_ = servers(*[1] * MANY)
+    for server in all_[1:]:
+        server.latency, server.measured = 0.005, clock.time
+    policy = PeakEwma(all_, chances(), clock)
+    for _ in range(TURNS * MANY):
+        picked = policy.pick(None)
+        assert picked is not None
+        if picked is all_[0]:
+            picked.active += 1
+    assert all_[0].active == 1
 
 
 States = st.tuples(st.integers(0, 20), st.floats(1e-4, 10.0) | st.just(0.0), st.floats(0.0, 100.0))

@@ -7,9 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshproxy.policies.load_balancing.least_request import LeastRequest
-from tests.helpers.balancing import Server, chances, servers
+from meshproxy.policies.load_balancing.moving_window import MANY, TURNS
+from tests.helpers.balancing import Server, chances, picks, servers
 
 points = st.floats(0, 1, exclude_max=True)
+
+
+def clock() -> float:
+    return 1_000.0
 
 
 def draw(
@@ -27,12 +32,12 @@ def draw(
         points.append(random())
         return points[-1]
 
-    picked = LeastRequest(all_, noted).draw(avoid)
+    picked = LeastRequest(all_, noted, clock).draw(avoid)
     if picked is None or not points:
         return picked, ()
     again = iter(points)
     picked.active = 1
-    other = LeastRequest(all_, lambda: next(again)).draw(avoid)
+    other = LeastRequest(all_, lambda: next(again), clock).draw(avoid)
     picked.active = 0
     return picked, (picked,) if other is None or other is picked else (picked, other)
 
@@ -82,3 +87,26 @@ def test_first_and_second_are_drawn_by_weight() -> None:
             if one is not two:
                 expected = one.weight / 8 * two.weight / (8 - one.weight)
                 assert abs(pairs[one, two] / rounds - expected) < 0.02
+
+
+def test_different_weights_are_drawn_from_all() -> None:
+    """However many there are: twice the weight, twice the share."""
+    all_ = servers(*[1, 2] * MANY)
+    counts = picks(LeastRequest(all_, chances(), clock), 20_000)
+    heavy = sum(counts[one] for one in all_[1::2])
+    assert abs(heavy / 20_000 - 2 / 3) < 0.02
+
+
+def test_those_without_weight_are_in_no_window() -> None:
+    """Nor do they make many of few."""
+    all_ = servers(*[1, 0] * MANY)
+    policy = LeastRequest(all_, chances(), clock)
+    assert picks(policy, TURNS * MANY) == dict.fromkeys(all_[::2], TURNS)
+
+
+def test_of_very_many_some_can_be_avoided() -> None:
+    """Then the window, in which they would have to be sought, is left out of it."""
+    all_ = servers(*[1] * MANY)
+    policy = LeastRequest(all_, chances(), clock)
+    avoided = all_[: MANY - 2]
+    assert {policy.pick(avoided) for _ in range(100)} == {*all_[-2:]}
