@@ -26,7 +26,7 @@ from typing import Final
 from meshproxy.codec.segments import END, HEARD, WITHDRAWN, SegmentReader, header, segment
 from meshproxy.flow import RECEIVED, Connection
 from meshproxy.relay import Bytes
-from meshproxy.tunnel import end_with_reset, keep_alive
+from meshproxy.tunnel import SIDECARS, end_with_reset, keep_alive, vanished
 
 ACCEPTED: Final = b"accepted"
 """The word of B, when the app's socket stands; a code of `refusal.py` where it does not."""
@@ -151,6 +151,11 @@ class Lane(Connection):
         """End both halves, and let the peer see that it is no end."""
         self.abort()
 
+    def look(self) -> None:
+        """See whether anybody is there; called every few seconds."""
+        if vanished(self.transport, SIDECARS):
+            self.abort()
+
     def withdraw(self) -> None:
         """End both halves quietly: nothing was said, and nothing will be missed."""
         self.said_end = self.heard_end = True
@@ -167,7 +172,7 @@ class Lane(Connection):
     # Receiving ------------------------------------------------------------------------------------
 
     def on_connected(self) -> None:
-        keep_alive(self.transport)
+        keep_alive(self.transport, SIDECARS)
 
     def buffer_updated(self, nbytes: int) -> None:
         if self._goes_on_too_long(nbytes):

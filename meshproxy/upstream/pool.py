@@ -432,6 +432,9 @@ class Pool:
                 self.leaving(connection)
                 connection.retire()
 
+    def look(self) -> None:
+        """See whether anybody is there, where no pings tell; called every few seconds."""
+
     def _limit_age(self, connection: Dialled, age: float) -> None:
         # With jitter: connections that were made at once shall not be replaced at once.
         age *= 1 + AGE_JITTER * (2 * self._environment.random() - 1)

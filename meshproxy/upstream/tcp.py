@@ -13,7 +13,7 @@ from meshproxy.contract.resources import ClusterSpec, EndpointSpec
 from meshproxy.flow import RECEIVED, as_protocol
 from meshproxy.tcp import TcpSide
 from meshproxy.telemetry.metrics import ConnectionSeries
-from meshproxy.tunnel import keep_alive
+from meshproxy.tunnel import ANYBODY, keep_alive, vanished
 
 log = logging.getLogger("meshproxy.upstream")
 
@@ -132,6 +132,12 @@ class Sockets:
         if connection in self._open:
             self._open.remove(connection)
             self._counts.closed += 1
+
+    def sweep(self, now: float) -> None:  # noqa: ARG002  # as of a pool
+        """End connections at whose other end nobody is."""
+        for connection in list(self._open):
+            if vanished(connection.transport, ANYBODY):
+                connection.abort()
 
     def close(self) -> None:
         """End everything now."""

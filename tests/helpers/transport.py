@@ -16,6 +16,7 @@ class FakeSocket:
     Attributes:
         error: What SO_ERROR tells.
         descriptor: Of a real one, where somebody writes to it.
+        info: What TCP_INFO tells.
         lingers: What SO_LINGER was set to.
         options: Other options that were set.
     """
@@ -24,10 +25,13 @@ class FakeSocket:
         self.family = family
         self.error = 0
         self.descriptor = -1
+        self.info = b""
         self.lingers: bytes | None = None
         self.options: dict[int, int] = {}
 
-    def getsockopt(self, level: int, option: int) -> int:
+    def getsockopt(self, level: int, option: int, size: int = 0) -> int | bytes:
+        if (level, option) == (socket.IPPROTO_TCP, socket.TCP_INFO):
+            return self.info[:size]
         assert (level, option) == (socket.SOL_SOCKET, socket.SO_ERROR)
         return self.error
 

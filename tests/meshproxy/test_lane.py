@@ -1,5 +1,6 @@
 """One opaque connection on one TLS connection: ends, resets and pace, told by its dialled kind."""
 
+import socket
 from typing import Any
 
 import pytest
@@ -109,6 +110,21 @@ def test_a_reset_is_none_of_the_ends(scene: Scene) -> None:
     assert scene.transport.socket.lingers is not None
     scene.say(HELLO)
     assert scene.words() == []
+
+
+def test_who_has_vanished_is_reset(scene: Scene) -> None:
+    """TCP says so; who only does not read stays."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.send(b"x")
+        assert scene.transport.socket is not None
+        scene.transport.socket.descriptor = ours.fileno()
+        scene.transport.socket.info = bytes(60)
+        scene.side.look()
+        assert scene.transport.state == "open"
+        scene.transport.socket.info = b"\1\0\3\0" + bytes(52) + b"\xff\xff\0\0"
+        scene.side.look()
+        assert scene.transport.state == "aborted"
 
 
 def test_a_withdrawal_is_quiet(scene: Scene) -> None:

@@ -1,12 +1,16 @@
 """A transport that has left HTTP: two directions, each with an end of its own."""
 
+import asyncio
+import contextlib
 import socket
 import struct
+import sys
+from typing import cast
 
 import pytest
 
 from meshproxy.flow import Connection
-from meshproxy.tunnel import Tunnel
+from meshproxy.tunnel import ANYBODY, SIDECARS, Tunnel, Vigilance, keep_alive, vanished
 from meshproxy.upstream.tunnel import EndpointTunnel
 from tests.helpers.recorder import Recorder
 from tests.helpers.transport import FakeLoop, FakeSocket, FakeTransport, arrive, connected
@@ -58,6 +62,74 @@ def test_a_unix_socket_is_left_alone() -> None:
     scene = Scene(family=socket.AF_UNIX)
     assert scene.transport.socket is not None
     assert not scene.transport.socket.options
+
+
+@pytest.mark.parametrize(("vigilance", "seconds"), [(ANYBODY, 120), (SIDECARS, 20)])
+def test_how_long_who_has_vanished_is_waited_for(vigilance: Vigilance, seconds: int) -> None:
+    """As the documents say; that TCP shall ask is set at the socket."""
+    assert vigilance.seconds == seconds
+    transport = FakeTransport()
+    transport.socket = FakeSocket()
+    keep_alive(cast("asyncio.Transport", transport), vigilance)
+    assert transport.socket.options == {
+        socket.SO_KEEPALIVE: 1,
+        socket.TCP_KEEPIDLE: vigilance.idle,
+        socket.TCP_KEEPINTVL: vigilance.interval,
+        socket.TCP_KEEPCNT: vigilance.questions,
+    }
+
+
+def unanswered(*, waiting: bool = True, repeated: int = 0, probed: int = 0, since: int = 0) -> bool:
+    """Say whether a sidecar counts as vanished that TCP knows these facts of."""
+    ours, theirs = socket.socketpair()  # its queue can be looked at as one of TCP
+    with ours, theirs:
+        if waiting:
+            ours.send(b"x")
+        transport = FakeTransport()
+        transport.socket = FakeSocket()
+        transport.socket.descriptor = ours.fileno()
+        info = bytes((1, 0, repeated, probed)) + bytes(52) + since.to_bytes(4, sys.byteorder)
+        transport.socket.info = info
+        return vanished(cast("asyncio.Transport", transport), SIDECARS)
+
+
+def test_who_has_vanished() -> None:
+    """Who was repeated to, or probed, three times, and has not answered for as long as is waited."""
+    assert unanswered(repeated=3, since=20_000)
+    assert unanswered(probed=3, since=20_000)
+    assert not unanswered(repeated=3, since=19_999)
+    assert not unanswered(repeated=2, probed=2, since=3_600_000)  # it was silent before
+    assert not unanswered(repeated=9, since=3_600_000, waiting=False)
+
+
+def test_who_does_not_read_is_there() -> None:
+    """Its kernel says that it takes nothing, and that is an answer."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        sender = socket.create_connection(server.getsockname())
+        reader, _ = server.accept()
+        with sender, reader:
+            sender.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    sender.send(bytes(1 << 20))
+            transport = FakeTransport()
+            transport.socket = cast("FakeSocket", sender)
+            as_transport = cast("asyncio.Transport", transport)
+            info = sender.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 60)
+            assert len(info) == 60
+            assert not vanished(as_transport, Vigilance(0, 0, 0))
+
+
+def test_nobody_to_look_at() -> None:
+    """No transport any more, one without TCP, one whose socket is closed."""
+    transport = FakeTransport()
+    as_transport = cast("asyncio.Transport", transport)
+    assert not vanished(None, SIDECARS)
+    assert not vanished(as_transport, SIDECARS)
+    transport.socket = FakeSocket(socket.AF_UNIX)
+    assert not vanished(as_transport, SIDECARS)
+    transport.socket = FakeSocket()
+    assert not vanished(as_transport, SIDECARS)
 
 
 def test_nothing_to_take_over() -> None:
