@@ -1,6 +1,5 @@
 """One opaque connection on one TLS connection: ends, resets and pace, told by its dialled kind."""
 
-import socket
 from typing import Any
 
 import pytest
@@ -10,7 +9,14 @@ from meshproxy.lane import BURST, Lane
 from meshproxy.policies.flow_sizes import Flow, FlowSizes
 from meshproxy.upstream.lane import LaneConnection
 from tests.helpers.recorder import Recorder
-from tests.helpers.transport import FakeLoop, FakeSocket, FakeTransport, arrive, connected
+from tests.helpers.transport import (
+    FakeLoop,
+    FakeSocket,
+    FakeTransport,
+    arrive,
+    connected,
+    unanswered,
+)
 
 HELLO = segment(b"accepted")
 
@@ -114,15 +120,10 @@ def test_a_reset_is_none_of_the_ends(scene: Scene) -> None:
 
 def test_who_has_vanished_is_reset(scene: Scene) -> None:
     """TCP says so; who only does not read stays."""
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        ours.send(b"x")
-        assert scene.transport.socket is not None
-        scene.transport.socket.descriptor = ours.fileno()
-        scene.transport.socket.info = bytes(60)
+    with unanswered(repeated=0) as scene.transport.socket:
         scene.side.look()
         assert scene.transport.state == "open"
-        scene.transport.socket.info = b"\1\0\3\0" + bytes(52) + b"\xff\xff\0\0"
+    with unanswered() as scene.transport.socket:
         scene.side.look()
         assert scene.transport.state == "aborted"
 

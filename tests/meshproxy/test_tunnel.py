@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import socket
 import struct
-import sys
 from typing import cast
 
 import pytest
@@ -13,7 +12,14 @@ from meshproxy.flow import Connection
 from meshproxy.tunnel import ANYBODY, SIDECARS, Tunnel, Vigilance, keep_alive, vanished
 from meshproxy.upstream.tunnel import EndpointTunnel
 from tests.helpers.recorder import Recorder
-from tests.helpers.transport import FakeLoop, FakeSocket, FakeTransport, arrive, connected
+from tests.helpers.transport import (
+    FakeLoop,
+    FakeSocket,
+    FakeTransport,
+    arrive,
+    connected,
+    unanswered,
+)
 
 RESET = struct.pack("ii", 1, 0)
 END, TORN, GONE = "on_response_end", "on_response_reset", "lost"
@@ -79,27 +85,20 @@ def test_how_long_who_has_vanished_is_waited_for(vigilance: Vigilance, seconds: 
     }
 
 
-def unanswered(*, waiting: bool = True, repeated: int = 0, probed: int = 0, since: int = 0) -> bool:
-    """Say whether a sidecar counts as vanished that TCP knows these facts of."""
-    ours, theirs = socket.socketpair()  # its queue can be looked at as one of TCP
-    with ours, theirs:
-        if waiting:
-            ours.send(b"x")
-        transport = FakeTransport()
-        transport.socket = FakeSocket()
-        transport.socket.descriptor = ours.fileno()
-        info = bytes((1, 0, repeated, probed)) + bytes(52) + since.to_bytes(4, sys.byteorder)
-        transport.socket.info = info
+def counts_as_vanished(**facts: int) -> bool:
+    """Say so of a sidecar."""
+    transport = FakeTransport()
+    with unanswered(**facts) as transport.socket:  # type: ignore[arg-type]
         return vanished(cast("asyncio.Transport", transport), SIDECARS)
 
 
 def test_who_has_vanished() -> None:
     """Who was repeated to, or probed, three times, and has not answered for as long as is waited."""
-    assert unanswered(repeated=3, since=20_000)
-    assert unanswered(probed=3, since=20_000)
-    assert not unanswered(repeated=3, since=19_999)
-    assert not unanswered(repeated=2, probed=2, since=3_600_000)  # it was silent before
-    assert not unanswered(repeated=9, since=3_600_000, waiting=False)
+    assert counts_as_vanished(repeated=3, since=20_000)
+    assert counts_as_vanished(repeated=0, probed=3, since=20_000)
+    assert not counts_as_vanished(repeated=3, since=19_999)
+    assert not counts_as_vanished(repeated=2, probed=2)  # it was silent before
+    assert not counts_as_vanished(waiting=False)
 
 
 def test_who_does_not_read_is_there() -> None:
