@@ -73,9 +73,14 @@ RETRY_AFTER: Final = b"retry-after"
 
 HOPELESS: Final = frozenset(
     {
-        "overflow", "circuit-open", "not-ready", "fields-too-large", "upgrade-not-supported", "loop",
+        "overflow",
+        "circuit-open",
+        "not-ready",
+        "fields-too-large",
+        "upgrade-not-supported",
+        "loop",
         "access-denied",
-    }  # fmt: skip
+    }
 )
 _UNREACHED: Final = frozenset(
     {b"connect-failed", b"connect-timeout", b"handshake-failed", b"stream-refused"}

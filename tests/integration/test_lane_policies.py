@@ -34,12 +34,13 @@ spec:
   rules:
     - from: [{source: {principals: [test.mesh/ns/default/sa/WHO]}}]
 """
-STRICT = """---
+PERMISSIVE = """---
 apiVersion: meshproxy.io/v1alpha1
 kind: PeerAuthentication
-metadata: {name: strict}
-spec: {mtls: {mode: STRICT}}
+metadata: {name: lines}
+spec: {mtls: {mode: PERMISSIVE}}
 """
+STRICT = PERMISSIVE.replace("PERMISSIVE", "STRICT")
 DOOR = "spiffe://test.mesh/ns/default/sa/door"
 
 
@@ -156,7 +157,7 @@ async def test_who_is_not_allowed_any_more_is_reset(tmp_path: Path) -> None:
             await scene.teach()
             harmless = policy("DENY", "somebody")
             for forbidding in (policy("DENY", "door"), policy("ALLOW", "nobody")):
-                scene.want(harmless)
+                scene.want(harmless, PERMISSIVE)
                 await scene.obeyed("somebody", '"permissive"')
                 async with scene.lane() as client:
                     scene.want(harmless, STRICT)
