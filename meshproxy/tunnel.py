@@ -111,11 +111,22 @@ def vanished(transport: asyncio.Transport | None, vigilance: Vigilance) -> bool:
     return int.from_bytes(info[_INFO - 4 :], sys.byteorder) >= vigilance.seconds * 1000
 
 
+_RESET = struct.pack("ii", 1, 0)
+_IN_ORDER = struct.pack("ii", 0, 0)
+
+
 def end_with_reset(transport: asyncio.Transport | None) -> None:
     """Make the coming `abort` an RST; by itself it would be a FIN, and look like an end."""
     channel = channel_of(transport)
     if channel is not None:
-        channel.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        channel.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+
+
+def end_in_order(transport: asyncio.Transport | None) -> None:
+    """Make the coming `close` a FIN, behind all that was written, whatever was asked for before."""
+    channel = channel_of(transport)
+    if channel is not None:
+        channel.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _IN_ORDER)
 
 
 class Tunnel(Connection):

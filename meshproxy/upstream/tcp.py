@@ -177,6 +177,7 @@ class TcpConnection(TcpSide):
     def on_connected(self) -> None:
         # Here and not when `create_connection` returns: the first bytes come before that.
         self.limit.cancel()
+        super().on_connected()
         relay = self._relay
         assert relay is not None
         if not self._owner.opened(self, relay):

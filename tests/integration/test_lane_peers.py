@@ -77,29 +77,40 @@ async def test_a_peer_that_is_older(tmp_path: Path) -> None:
 
 class App:
     """
-    What the first byte of a connection asks for: `m` a mirror, `e` an echo, else nothing (`teach`).
+    What the first byte of a connection asks for: `m` a mirror, `e` an echo, `d` (down) bytes without
+    end; else it only listens.
 
     Attributes:
-        ends: How echoes have ended.
+        ends: How all but mirrors have ended.
     """
 
     def __init__(self) -> None:
         self.ends: list[str] = []
 
     async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        match await reader.read(1):
-            case b"m":
-                await mirror(reader, writer)
-            case b"e":
-                try:
-                    await echo(reader, writer)
-                except ConnectionResetError:
-                    self.ends.append("reset")
-                else:
-                    self.ends.append("end")
-            case _:
-                while await reader.read(MIB):
-                    pass
+        what = await reader.read(1)
+        if what == b"m":
+            return await mirror(reader, writer)
+        pouring = asyncio.create_task(pour(writer)) if what == b"d" else None
+        try:
+            while data := await reader.read(MIB):
+                if what == b"e":
+                    writer.write(data)
+        except ConnectionResetError:
+            self.ends.append("reset")
+        else:
+            self.ends.append("end")
+        if pouring is not None:
+            pouring.cancel()
+        return None
+
+
+async def pour(writer: asyncio.StreamWriter) -> None:
+    """Say as much as is taken."""
+    with contextlib.suppress(ConnectionError):
+        while True:
+            writer.write(bytes(65536))
+            await writer.drain()
 
 
 async def test_new_processes_take_over(tmp_path: Path) -> None:
@@ -144,7 +155,7 @@ async def test_new_processes_take_over(tmp_path: Path) -> None:
         for sidecar in sides:
             assert await ended(sidecar.relieved[0]) == 0
             assert "not drained in time" not in sidecar.log()
-        assert app.ends == ["end"]
+        assert app.ends == ["end"] * 2  # of `teach`, too
 
         await teach(pair)
         for sidecar in (pair.b, pair.a):
@@ -156,3 +167,43 @@ async def test_new_processes_take_over(tmp_path: Path) -> None:
             await torn(talker)
             await until(lambda: app.ends == ["reset"])
             assert await ended(sidecar.relieved[1]) == 0
+
+
+@pytest.mark.parametrize("victim", ["a", "b"])
+async def test_who_is_killed_has_not_ended(tmp_path: Path, victim: str) -> None:
+    """
+    `kill -9` of either sidecar, of connections on the trunk and on lanes: silent ones, with bytes on
+    their way up, and down.  Client and app see a reset each: an end would mean that this was all.
+    """
+    app = App()
+    async with contextlib.AsyncExitStack() as stack:
+        pair = TcpPair(tmp_path, await stack.enter_async_context(served(app)))
+        await asyncio.to_thread(pair.__enter__)
+        stack.push_async_callback(asyncio.to_thread, pair.__exit__)
+        clients: list[Client] = []
+
+        async def begin() -> None:
+            for word in (b"e", b"u", b"d"):
+                client = await stack.enter_async_context(connect(pair.door))
+                await client.send(word)
+                if word == b"e":
+                    await say(client)
+                elif word == b"u":
+                    pouring = asyncio.create_task(pour(client.writer))
+                    stack.callback(pouring.cancel)
+                else:
+                    await client.reader.readexactly(MIB)
+                clients.append(client)
+
+        await begin()
+        await teach(pair)
+        await begin()
+        assert await asyncio.to_thread(lanes, pair.a) == 3
+        app.ends.clear()
+        process = (pair.a if victim == "a" else pair.b).process
+        process.kill()
+        process.wait()
+        for client in clients:
+            await torn(client)
+        await until(lambda: len(app.ends) == len(clients))
+        assert set(app.ends) == {"reset"}

@@ -66,29 +66,6 @@ async def until_none_accepted(pair: TcpPair) -> None:
     await counted(pair.b, 1, "mesh_connections_active", side="downstream", direction="inbound")
 
 
-async def test_a_killed_client_side_resets_the_app(tmp_path: Path) -> None:
-    """`kill -9` of the sidecar that dialled: its end of TLS is no end of what was said."""
-    seen: asyncio.Queue[str] = asyncio.Queue()
-
-    async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(await reader.readexactly(1))
-        try:
-            await reader.read()
-        except ConnectionResetError:
-            await seen.put("reset")
-        else:
-            await seen.put("end")
-
-    async with through(tmp_path, listen, lanes=True) as pair, connect(pair.door) as client:
-        await client.send(b"x")
-        await client.reader.readexactly(1)
-        assert await asyncio.to_thread(lanes, pair.a) == 1
-        pair.a.process.kill()
-        pair.a.process.wait()
-        async with asyncio.timeout(10):
-            assert await seen.get() == "reset"
-
-
 async def test_who_ends_while_the_other_does_not_read(tmp_path: Path) -> None:
     """Both have said all, and one of them is slow: nothing is cut although it takes a while."""
     size = 8 << 20
