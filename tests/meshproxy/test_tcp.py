@@ -15,7 +15,6 @@ from meshproxy.flow import HIGH_WATER
 from meshproxy.tcp import DIRECT, TcpSide
 from tests.helpers.transport import FakeLoop, FakeSocket, FakeTransport, connected
 
-
 RESET = struct.pack("ii", 1, 0)
 
 
