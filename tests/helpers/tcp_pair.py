@@ -54,6 +54,7 @@ class TcpPair:
         outbound: Port of the HTTP proxy form at a, where ``broker.default:5672`` is known.
         inbound: Port of b for peers.
         a, b: The processes.
+        authority: Whom both believe.
     """
 
     def __init__(
@@ -81,7 +82,7 @@ class TcpPair:
             routes: Server names by the cluster that they lead to from a's door.
             plain: Ports of apps that a reaches without a sidecar, by cluster.
         """
-        authority = TestAuthority()
+        self.authority = authority = TestAuthority()
         self.door, self.inbound, self.outbound = free_port(), inbound or free_port(), free_port()
         trust = (TrustSpec(trust_domain=DOMAIN, roots=(authority.pem,)),)
         peers = tuple(
