@@ -34,6 +34,9 @@ ACCEPTED: Final = b"accepted"
 BURST: Final = 1 << 20
 """Bytes after which the others of this loop have their turn: it would read thirty times as much."""
 
+HEADER_COSTS: Final = 2048
+"""Bytes that take as long as to begin a segment: a peer may send 50,000 with what is read at once."""
+
 _ONE_RECORD: Final = 16 * 1024 - 4
 """What is not larger leaves in one TLS record with its header."""
 
@@ -177,7 +180,11 @@ class Lane(Connection):
     def buffer_updated(self, nbytes: int) -> None:
         if self._goes_on_too_long(nbytes):
             self.pause_reading()
-        self._reader.feed(RECEIVED[:nbytes], self)
+        reader = self._reader
+        reader.feed(RECEIVED[:nbytes], self)
+        headers, reader.headers = reader.headers, 0
+        if self._goes_on_too_long(headers * HEADER_COSTS) and not reader.closed:
+            self.pause_reading()
 
     def on_bytes(self, data: bytes) -> None:
         self._reader.feed(memoryview(data), self)

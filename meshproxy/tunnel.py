@@ -101,10 +101,12 @@ def vanished(transport: asyncio.Transport | None, vigilance: Vigilance) -> bool:
     channel = channel_of(transport)
     if channel is None or not _is_tcp(channel):
         return False
-    descriptor = channel.fileno()
-    if descriptor < 0 or not any(ioctl(descriptor, TIOCOUTQ, bytes(4))):
-        return False  # nothing is on its way; that is quickly asked
-    info = channel.getsockopt(_TCP, int(socket.TCP_INFO), _INFO)
+    try:
+        if not any(ioctl(channel.fileno(), TIOCOUTQ, bytes(4))):
+            return False  # nothing is on its way; that is quickly asked
+        info = channel.getsockopt(_TCP, int(socket.TCP_INFO), _INFO)
+    except (OSError, ValueError):  # it is closed (ValueError: and has no number any more)
+        return False
     repeated, probed = info[2], info[3]  # tcpi_retransmits, tcpi_probes: since the last answer
     if max(repeated, probed) < _UNANSWERED:
         return False

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from meshproxy.codec.segments import END, HEARD, WITHDRAWN, header, segment
-from meshproxy.lane import BURST, Lane
+from meshproxy.lane import BURST, HEADER_COSTS, Lane
 from meshproxy.policies.flow_sizes import Flow, FlowSizes
 from meshproxy.upstream.lane import LaneConnection
 from tests.helpers.recorder import Recorder
@@ -180,6 +180,16 @@ def test_so_have_they_when_much_is_heard(scene: Scene, paused: bool) -> None:
         assert not scene.transport.is_reading()
     scene.loop.turn()
     assert scene.transport.is_reading() != paused
+
+
+def test_small_segments_cost_more_than_their_bytes(scene: Scene) -> None:
+    """Who sends thousands of them is read on when the others had their turn."""
+    scene.say(HELLO + segment(b"x") * 100)
+    assert scene.transport.is_reading()
+    scene.say(segment(b"x") * (BURST // HEADER_COSTS))
+    assert not scene.transport.is_reading()
+    scene.loop.turn()
+    assert scene.transport.is_reading()
 
 
 def test_a_turn_may_end_after_the_lane(scene: Scene) -> None:
