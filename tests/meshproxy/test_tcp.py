@@ -47,6 +47,21 @@ def test_who_dies_has_not_ended() -> None:
     scene.side.close()
 
 
+def test_until_all_has_left_it_has_not_ended(scene: Scene) -> None:
+    """What waits for a slow client would be lost with us, and then it must see a reset."""
+    scene.side.send_end()
+    scene.transport.waiting = 100
+    scene.side.eof_received()
+    assert scene.transport.state == "open"
+    scene.side.resume_writing()
+    assert scene.transport.state == "open"
+    scene.transport.waiting = 0
+    scene.side.resume_writing()
+    assert scene.transport.state == "closing"
+    assert scene.transport.socket is not None
+    assert scene.transport.socket.lingers == struct.pack("ii", 0, 0)
+
+
 def test_what_comes_in_one_turn_leaves_in_one_write(scene: Scene) -> None:
     """In order; views are copied, for they are valid no longer than the call."""
     buffer = bytearray(b"one")
