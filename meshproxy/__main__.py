@@ -20,16 +20,31 @@ if TYPE_CHECKING:
 LEVELS = ("debug", "info", "warning", "error")
 
 
+class _Help(argparse.HelpFormatter):
+    """As wide as the terminal.  To learn that, argparse would load `shutil` and three compressions."""
+
+    def __init__(self, prog: str) -> None:
+        asked = os.environ.get("COLUMNS", "")
+        try:
+            columns = int(asked) if asked.isdecimal() else os.get_terminal_size().columns
+        except OSError:  # no terminal
+            columns = 80
+        super().__init__(prog, width=columns - 2)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; exits with 0, 1 (it did not work) or 2 (usage)."""
     # Imports make many objects and no garbage: a collector that looks at them every 700 allocations
     # takes a tenth of the start.  Hence, too, what is large is imported below, not above.
     gc.set_threshold(50_000, 50, 1_000)
-    parser = argparse.ArgumentParser(prog="meshproxy", description="A readable sidecar proxy.")
+    parser = argparse.ArgumentParser(
+        prog="meshproxy", description="A readable sidecar proxy.", formatter_class=_Help
+    )
     parser.add_argument("--version", action="version", version=f"meshproxy {__version__}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     run = verbs.add_parser(
         "run",
+        formatter_class=_Help,
         help="run a sidecar until SIGTERM or SIGINT",
         description="Run a sidecar. SIGTERM or SIGINT drains it: requests under way finish, then it"
         " ends with 0; a second signal ends it at once. Start another one with the same state"
@@ -60,11 +75,15 @@ def main(arguments: list[str] | None = None) -> None:
     run.add_argument(
         "--allow-root", action="store_true", help="do not warn of running as root; it is meant"
     )
-    worker = verbs.add_parser("worker")  # no help: a parent starts it, nobody else
+    worker = verbs.add_parser(
+        "worker", formatter_class=_Help
+    )  # no help: a parent starts it, nobody else
     worker.add_argument("--channel", type=int, required=True)
     worker.add_argument("--number", type=int, required=True)
     worker.add_argument("--log-level", default="info", choices=LEVELS)
-    verbs.add_parser("intercept", help="capture the traffic of an app, or let it go")
+    verbs.add_parser(
+        "intercept", formatter_class=_Help, help="capture the traffic of an app, or let it go"
+    )
     words = sys.argv[1:] if arguments is None else arguments
     if words[:1] == ["intercept"]:  # it has options of its own, and a sidecar needs none of it
         from meshproxy.interception import command

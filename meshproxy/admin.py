@@ -20,7 +20,6 @@ that it made resolve to loopback: DNS rebinding), and requests of other origins 
 """
 
 import asyncio
-import json
 import logging
 import socket
 from collections.abc import Callable, Sequence
@@ -295,4 +294,6 @@ class _Visit:
 
 def as_json(value: object) -> bytes:
     """Return a page's body; specs are written as in the contract."""
+    import json  # only people ask for it, and most sidecars are never asked
+
     return json.dumps(json.loads(wire.encode(value)), indent=2).encode() + b"\n"

@@ -10,13 +10,14 @@ Many streams on one transport: what the HTTP/2 connections of both sides share.
   mark the stream is `blocked` and the exchange pauses the other side, until a flush has brought it
   down.  While the transport itself is blocked nothing is flushed, so all streams fill up alike.
 * **Receiving.**  While the exchange has paused a stream, what arrives on it is passed on but not
-  acknowledged: the peer's window closes, and only for this stream.
+  acknowledged: the peer's window closes, and only for this stream.  What it takes is acknowledged in
+  pieces of `WORTH_SAYING`: a small message would cost a call each time and change no window.
 """
 
 import asyncio
 from typing import Any, Generic, TypeVar
 
-from meshproxy.codec.http2 import Session
+from meshproxy.codec.http2 import WORTH_SAYING, Session
 from meshproxy.flow import HIGH_WATER, LOW_WATER, RECEIVED, Connection
 from meshproxy.message import Fields
 
@@ -43,8 +44,8 @@ class Stream(Generic[LinkT, ExchangeT]):
     """
 
     __slots__ = (
-        "_held", "_link", "_paused", "_waiting", "blocked", "ended", "exchange", "finished", "id",
-        "method", "responding", "tunnel",
+        "_held", "_link", "_owed", "_paused", "_waiting", "blocked", "ended", "exchange", "finished",
+        "id", "method", "responding", "tunnel",
     )  # fmt: skip
 
     def __init__(self, link: LinkT, stream_id: int = 0) -> None:
@@ -60,6 +61,7 @@ class Stream(Generic[LinkT, ExchangeT]):
         self._waiting = 0  # at most this much waits to be sent
         self._paused = False
         self._held = 0
+        self._owed = 0  # bytes that were passed on and are not credited yet
 
     @property
     def address(self) -> str:
@@ -109,12 +111,15 @@ class Stream(Generic[LinkT, ExchangeT]):
     # Receiving ------------------------------------------------------------------------------------
 
     def took(self, amount: int) -> None:
-        """Data was passed on: credit it to the peer, now or when the exchange goes on."""
+        """Data was passed on: credit it to the peer, when it is worth saying and the exchange goes on."""
         if self._paused:
             self._held += amount
             self._link.session.hold(amount)
-        else:
-            self._link.session.acknowledge(self.id, amount)
+            return
+        self._owed += amount
+        if self._owed >= WORTH_SAYING:
+            owed, self._owed = self._owed, 0
+            self._link.session.acknowledge(self.id, owed)
 
     def pause(self) -> None:
         self._paused = True
@@ -140,6 +145,9 @@ class Stream(Generic[LinkT, ExchangeT]):
         """The stream is closed on both sides."""
         if self._paused:
             self.resume()
+        if self._owed:
+            owed, self._owed = self._owed, 0
+            self._link.session.settle(self.id, owed)
         self.finished = True
         self.id = 0
 

@@ -8,7 +8,6 @@ from its first byte on; its directory is closed to everybody else.
 import os
 import stat
 from pathlib import Path
-from tempfile import mkstemp
 
 
 class PrivateFileError(Exception):
@@ -43,17 +42,20 @@ def write(path: Path, data: bytes) -> None:
     Raises:
         PrivateFileError: The file cannot be written; what was there before is still there.
     """
-    temporary = None
+    temporary: Path | None = None
     try:
-        descriptor, temporary = mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        name = path.with_name(f".{path.name}.{os.urandom(8).hex()}")
+        # O_EXCL: whatever somebody has put there, a link above all, is not written to.
+        descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        temporary = name
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        Path(temporary).replace(path)
+        temporary.replace(path)
     except OSError as error:
         if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
         raise PrivateFileError(f"{path}: cannot be written: {error}") from error
 
 

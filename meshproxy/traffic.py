@@ -104,18 +104,6 @@ class Environment(Surroundings):
     def client_context(self) -> ssl.SSLContext | None:
         return self._certificates.client
 
-    @property
-    def trunk_context(self) -> ssl.SSLContext | None:
-        return self._certificates.trunk
-
-    @property
-    def bulk_context(self) -> ssl.SSLContext | None:
-        return self._certificates.bulk
-
-    @property
-    def lane_context(self) -> ssl.SSLContext | None:
-        return self._certificates.lane
-
     def later(self, seconds: float, callback: Callable[[], None]) -> None:
         self.loop.call_later(seconds, callback)
 
@@ -214,8 +202,9 @@ class Traffic:
         self.mesh.commit(prepared)
         if not self._obeyed:
             self._obeyed = True
-            # What exists now lives for ever: the collector need not walk it again and again.
-            gc.collect()
+            # What exists now lives for ever: the collector need not walk it again and again.  (Nor
+            # once now: imports and configuration leave next to nothing for it, and it would take a
+            # twentieth of the start.)
             gc.freeze()
 
     async def open(self) -> None:

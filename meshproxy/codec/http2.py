@@ -78,6 +78,8 @@ STREAM_WINDOW: Final = 1024 * 1024
 """Bytes a peer may send on a stream that nobody reads."""
 SMALL_WINDOW: Final = 64 * 1024
 """The same while too much is held."""
+WORTH_SAYING: Final = 8 * 1024
+"""Bytes of a stream that are credited together: a small part of any window, and more than most bodies."""
 HELD_LIMIT: Final = 32 * 1024 * 1024
 """Bytes held for slow readers on one connection above which windows shrink."""
 CONNECTION_WINDOW: Final = 2**31 - 1
@@ -173,7 +175,7 @@ class Session:
         on_part: Called when what has come was no whole frame, or no whole head, or nothing to us.
     """
 
-    __slots__ = ("_control", "_engine", "_now", "_ours", "_small", "_torn", "_useful", "broken", "calmed", "closed", "held", "on_part", "streams")  # fmt: skip
+    __slots__ = ("_control", "_engine", "_left_over", "_now", "_ours", "_small", "_torn", "_useful", "broken", "calmed", "closed", "held", "on_part", "streams")  # fmt: skip
 
     streams: dict[int, Any]
 
@@ -183,6 +185,7 @@ class Session:
         self._torn = Budget(*allowance.torn)
         self._ours: set[int] = set()  # streams that we reset ourselves, for our own reasons
         self._small = False
+        self._left_over = 0  # by streams that are gone, to be credited
         self._useful = 0  # frames that earn, since the last that spent
         self._now = 0.0
         self.closed = False
@@ -329,6 +332,13 @@ class Session:
                 self._engine.acknowledge_received_data(amount, stream_id)
             except (ngh2.NGH2Error, ValueError):
                 return
+
+    def settle(self, stream_id: int, amount: int) -> None:
+        """Credit what a stream that is gone has left over: to the connection, and rarely."""
+        self._left_over += amount
+        if self._left_over >= SMALL_WINDOW:
+            amount, self._left_over = self._left_over, 0
+            self.acknowledge(stream_id, amount)
 
     def release(self, stream_id: int, amount: int) -> None:
         """Data that was held has been taken."""

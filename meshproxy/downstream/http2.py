@@ -73,10 +73,7 @@ class Http2Stream(Stream["Http2Connection", Exchange]):
         self.ended = last
         if self.exchange is not None:
             self.exchange.on_request_data(data, last)
-        if self._paused:
-            self.took(len(data))
-        else:  # `took`, without the call
-            self._link.session.acknowledge(self.id, len(data))
+        self.took(len(data))
 
     def on_request_end(self, trailers: Fields | None) -> None:
         self.ended = True
@@ -174,10 +171,7 @@ class Http2Stream(Stream["Http2Connection", Exchange]):
     def on_closed(self, code: int) -> None:  # noqa: ARG002  # why does not matter to the exchange
         if self.tunnel and self.ended and self.finished:
             self.exchange = None  # both halves have ended: that is no reset
-        if self._paused:  # `gone`, without the call
-            self.resume()
-        self.finished = True
-        self.id = 0
+        self.gone()
         exchange = self.exchange
         if exchange is not None:
             self.exchange = None

@@ -108,9 +108,6 @@ class Certificates:
         self._obtained = 0.0
         self._server: ssl.SSLContext | None = None
         self._client: ssl.SSLContext | None = None
-        self._trunk: ssl.SSLContext | None = None
-        self._bulk: ssl.SSLContext | None = None
-        self._lane: ssl.SSLContext | None = None
         self._early: tuple[str, SigningAnswer, int] | None = None  # key, answer, tries left
         self.on_changed: Callable[[], None] = _nobody
         self._replaced = asyncio.Event()
@@ -136,21 +133,6 @@ class Certificates:
     def client(self) -> ssl.SSLContext | None:
         """Context for dialling peers, or None; ask anew for each connection."""
         return self._client if self.ready else None
-
-    @property
-    def trunk(self) -> ssl.SSLContext | None:
-        """Context for dialling trunks to peers, or None; ask anew for each connection."""
-        return self._trunk if self.ready else None
-
-    @property
-    def bulk(self) -> ssl.SSLContext | None:
-        """Context for dialling peers for large bodies, or None; ask anew for each connection."""
-        return self._bulk if self.ready else None
-
-    @property
-    def lane(self) -> ssl.SSLContext | None:
-        """Context for dialling lanes to peers, or None; ask anew for each connection."""
-        return self._lane if self.ready else None
 
     @property
     def file(self) -> Path | None:
@@ -268,7 +250,7 @@ class Certificates:
         candidate = directory / f"{_IDENTITY_FILE}.{os.getpid()}.new"
         private_file.write(candidate, (key + answer.chain).encode("ascii"))
         try:
-            server, client, *_ = _contexts(candidate, None, roots)
+            server, client = _contexts(candidate, None, roots)
             tls.try_out(server, client)
             private_file.write(directory / _ROOTS_FILE, roots.encode("ascii"))
             candidate.replace(directory / _IDENTITY_FILE)
@@ -305,8 +287,7 @@ class Certificates:
         self.on_changed()
 
     def _make_contexts(self, certificate: Path, key: Path | None, roots: str) -> None:
-        made = _contexts(certificate, key, roots)
-        self._server, self._client, self._trunk, self._bulk, self._lane = made
+        self._server, self._client = _contexts(certificate, key, roots)
 
     def _keep_roots(self) -> None:
         """Let a restart find its control plane, even without the snapshot that the roots came with."""
@@ -439,15 +420,12 @@ def _nobody() -> None:
 
 def _contexts(
     certificate: Path, key: Path | None, roots: str
-) -> tuple[ssl.SSLContext, ssl.SSLContext, ssl.SSLContext, ssl.SSLContext, ssl.SSLContext]:
+) -> tuple[ssl.SSLContext, ssl.SSLContext]:
     _check_roots(roots)
     try:
         return (
             tls.server_context(certificate, key, roots),
             tls.client_context(certificate, key, roots),
-            tls.trunk_context(certificate, key, roots),
-            tls.bulk_context(certificate, key, roots),
-            tls.lane_context(certificate, key, roots),
         )
     except (ssl.SSLError, OSError) as error:
         raise x509.CertificateError(f"{certificate}: not usable with its key: {error}") from error

@@ -26,7 +26,16 @@ ALPN_TCP = "mesh-tcp"
 ALPN_LANE = "mesh-lane"
 """One opaque connection between two sidecars, in segments (`meshproxy/lane.py`)."""
 ALPN = [ALPN_HTTP2, ALPN_HTTP1]
-"""For requests, in the order in which we like them."""
+"""What is offered for requests, in the order in which we like them."""
+ALPN_BULK = [ALPN_HTTP1]
+"""… for large bodies."""
+ALPN_TRUNK = [ALPN_TCP]
+"""… for opaque connections."""
+ALPN_LANES = [ALPN_LANE, ALPN_TCP]
+"""
+… for a lane.  A peer that knows no lanes agrees to a trunk instead, and so says what it is: a handshake
+without any agreement it might take for the app's own.
+"""
 
 _REMEMBERED: Final = 1024
 """Peers' certificates, half a kilobyte each, whose identity need not be read again."""
@@ -34,15 +43,41 @@ _REMEMBERED: Final = 1024
 
 class _Session(ssl.SSLObject):
     """
-    A TLS session that does not describe its peer's certificate in words.
+    A TLS session that spares OpenSSL two questions of the event loop.
 
-    The event loop asks for that after every handshake, for `get_extra_info("peercert")`, and OpenSSL
-    writes names, dates and extensions into a dict that nobody here reads: the identity comes from
-    the DER form.
+    After every handshake it asks for the peer's certificate in words, for
+    `get_extra_info("peercert")`: names, dates and extensions in a dict that nobody here reads, because
+    the identity comes from the DER form.
+
+    And it reads until it is told that there is no more.  OpenSSL would look for that in its buffers,
+    its error queue and a table of texts for the message of the exception, with each packet.
+
+    Attributes:
+        arrived: What the peer has sent and OpenSSL has not taken yet; None before `wrap_bio` is done.
     """
+
+    arrived: ssl.MemoryBIO | None = None
 
     def getpeercert(self, binary_form: bool = False) -> Any:
         return super().getpeercert(binary_form=True) if binary_form else {}
+
+    def read(self, len: int = 1024, buffer: Any = None) -> Any:  # noqa: A002  # its name there
+        arrived = self.arrived
+        # At the end there is something to be said, too; of a record that was asked for in parts,
+        # the rest is no longer in there.
+        if arrived is None or arrived.pending or arrived.eof or self.pending():
+            return super().read(len, buffer)
+        raise ssl.SSLWantReadError
+
+
+class _Context(ssl.SSLContext):
+    """Makes sessions that know where their bytes arrive."""
+
+    def wrap_bio(self, incoming: ssl.MemoryBIO, *arguments: Any, **options: Any) -> ssl.SSLObject:
+        session = super().wrap_bio(incoming, *arguments, **options)
+        if isinstance(session, _Session):
+            session.arrived = incoming
+        return session
 
 
 class Transport(Protocol):
@@ -71,36 +106,30 @@ def server_context(certificate: Path, key: Path | None, roots: str) -> ssl.SSLCo
 
 
 def client_context(certificate: Path, key: Path | None, roots: str) -> ssl.SSLContext:
-    """Return the context with which a sidecar dials its peers; as `server_context`."""
+    """Return the context with which a sidecar dials its peers, for requests; as `server_context`."""
     context = _mutual(ssl.PROTOCOL_TLS_CLIENT, certificate, key, roots)
     context.set_alpn_protocols(ALPN)
     return context
 
 
-def trunk_context(certificate: Path, key: Path | None, roots: str) -> ssl.SSLContext:
-    """Return the context with which a sidecar dials trunks to its peers; as `server_context`."""
-    context = _mutual(ssl.PROTOCOL_TLS_CLIENT, certificate, key, roots)
-    context.set_alpn_protocols([ALPN_TCP])
-    return context
-
-
-def bulk_context(certificate: Path, key: Path | None, roots: str) -> ssl.SSLContext:
-    """Return the context with which a sidecar dials its peers for large bodies; as `server_context`."""
-    context = _mutual(ssl.PROTOCOL_TLS_CLIENT, certificate, key, roots)
-    context.set_alpn_protocols([ALPN_HTTP1])
-    return context
-
-
-def lane_context(certificate: Path, key: Path | None, roots: str) -> ssl.SSLContext:
+class Offer:
     """
-    Return the context with which a sidecar dials lanes to its peers; as `server_context`.
+    A client's context that offers certain protocols, for `loop.create_connection`.
 
-    A peer that knows no lanes agrees to a trunk instead, and so says what it is: a handshake without
-    any agreement it might take for the app's own.
+    One context serves every purpose: to make one takes a millisecond and more (OpenSSL 3.0), each time
+    that a certificate is renewed, and only what it offers would differ.  A session copies that when
+    it is made, which is now.
     """
-    context = _mutual(ssl.PROTOCOL_TLS_CLIENT, certificate, key, roots)
-    context.set_alpn_protocols([ALPN_LANE, ALPN_TCP])
-    return context
+
+    __slots__ = ("_context", "_protocols")
+
+    def __init__(self, context: ssl.SSLContext, protocols: list[str]) -> None:
+        self._context = context
+        self._protocols = protocols
+
+    def wrap_bio(self, *arguments: Any, **options: Any) -> ssl.SSLObject:
+        self._context.set_alpn_protocols(self._protocols)
+        return self._context.wrap_bio(*arguments, **options)
 
 
 def plane_context(roots: str, certificate: Path | None = None) -> ssl.SSLContext:
@@ -149,7 +178,7 @@ def _mutual(
 
 
 def _verifying(side: ssl._SSLMethod, roots: str) -> ssl.SSLContext:
-    context = ssl.SSLContext(side)
+    context = _Context(side)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     # Level 2 refuses SHA-1 signatures and keys below 112 bits of strength.
     context.set_ciphers("DEFAULT@SECLEVEL=2")

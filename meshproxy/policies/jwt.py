@@ -20,7 +20,6 @@ expires, and so are a bounded number of others: a browser sends the same one wit
 Called from: `Exchange.on_request_head`; compiled by `config/snapshot.py`.
 """
 
-import json
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -205,6 +204,7 @@ def _is_text(claims: Claims) -> bool:
 
 
 def _object(part: bytes, what: str) -> dict[str, Any]:
+    import json
     from base64 import urlsafe_b64decode
 
     try:
@@ -304,6 +304,8 @@ class _Issuer:
 def _keys(text: str, where: str) -> tuple[_PinnedKey, ...]:
     if not text:
         return ()  # not known yet: nothing that the issuer has signed can be right
+    import json
+
     try:
         listed = json.loads(text)["keys"]
         if not isinstance(listed, list):
@@ -362,6 +364,12 @@ def _algorithm(entry: Mapping[str, Any], where: str) -> str | None:
     return str(given)
 
 
+def _as_json(found: Any) -> str:
+    import json
+
+    return json.dumps(found, separators=(",", ":"))
+
+
 def _value_of(claims: Claims, path: tuple[str, ...]) -> bytes | None:
     found: Any = claims.get(".".join(path))  # names with dots are usual: https://shop.example/role
     if found is None:
@@ -370,7 +378,7 @@ def _value_of(claims: Claims, path: tuple[str, ...]) -> bytes | None:
             if not isinstance(found, Mapping) or key not in found:
                 return None
             found = found[key]
-    text = found if isinstance(found, str) else json.dumps(found, separators=(",", ":"))
+    text = found if isinstance(found, str) else _as_json(found)
     # What cannot stand in a header is escaped: a claim could bring a header of its own.
     return (
         "".join(

@@ -20,10 +20,9 @@ of any other limit, and are not used after it.
 """
 
 import asyncio
-import ssl
 from typing import Any, Final
 
-from meshproxy.identity.tls import ALPN_HTTP1, protocol
+from meshproxy.identity.tls import ALPN_BULK, ALPN_HTTP1, protocol
 from meshproxy.tunnel import SIDECARS, keep_alive, vanished
 
 from .http1 import Http1Connection
@@ -64,8 +63,8 @@ class BulkPool(Pool):
         return not self.retired
 
     @property
-    def _context(self) -> ssl.SSLContext | None:
-        return self._environment.bulk_context
+    def _offered(self) -> list[str]:
+        return ALPN_BULK
 
     def objection(self, transport: asyncio.Transport) -> str | None:
         objection = super().objection(transport)

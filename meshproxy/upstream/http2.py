@@ -155,10 +155,7 @@ class Http2Stream(Stream["Http2Connection", Exchange]):
                 self._hear_end()
         if exchange is not None:
             exchange.on_response_data(data, last)
-        if self._paused:
-            self.took(len(data))
-        else:  # `took`, without the call
-            self._link.session.acknowledge(self.id, len(data))
+        self.took(len(data))
 
     def on_response_end(self, trailers: Fields | None) -> None:
         exchange = self.exchange
@@ -182,10 +179,7 @@ class Http2Stream(Stream["Http2Connection", Exchange]):
     # The end --------------------------------------------------------------------------------------
 
     def on_closed(self, code: int) -> None:
-        if self._paused:  # `gone`, without the call
-            self.resume()
-        self.finished = True
-        self.id = 0
+        self.gone()
         if self.exchange is None:
             pass  # as nearly always: it has its answer
         elif code == REFUSED_STREAM and not self.responding:

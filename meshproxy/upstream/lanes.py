@@ -8,14 +8,13 @@ lanes are.
 """
 
 import asyncio
-import ssl
 from collections.abc import Callable
 from math import inf
 from typing import Any, Final
 
 from meshproxy.contract.policies import LimitsSpec
 from meshproxy.contract.resources import ClusterSpec, EndpointSpec
-from meshproxy.identity.tls import ALPN_LANE, protocol
+from meshproxy.identity.tls import ALPN_LANE, ALPN_LANES, protocol
 from meshproxy.policies.flow_sizes import Flow, FlowSizes
 from meshproxy.policies.limits import Limits
 
@@ -82,8 +81,8 @@ class LanePool(Pool):
             self._otherwise(self._next())
 
     @property
-    def _context(self) -> ssl.SSLContext | None:
-        return self._environment.lane_context
+    def _offered(self) -> list[str]:
+        return ALPN_LANES
 
     def objection(self, transport: asyncio.Transport) -> str | None:
         objection = super().objection(transport)

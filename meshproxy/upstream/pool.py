@@ -25,11 +25,11 @@ import logging
 import ssl
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from meshproxy.contract.resources import ClusterSpec, EndpointSpec
 from meshproxy.flow import Connection, as_protocol
-from meshproxy.identity.tls import ALPN_HTTP2, peer_identity, protocol
+from meshproxy.identity.tls import ALPN, ALPN_HTTP2, Offer, peer_identity, protocol
 from meshproxy.policies.limits import Limits
 from meshproxy.telemetry.metrics import ConnectionSeries, Metrics
 from meshproxy.tunnel import ANYBODY, vanished
@@ -69,12 +69,6 @@ class Environment(Protocol):
 
     @property
     def client_context(self) -> ssl.SSLContext | None: ...
-    @property
-    def trunk_context(self) -> ssl.SSLContext | None: ...
-    @property
-    def bulk_context(self) -> ssl.SSLContext | None: ...
-    @property
-    def lane_context(self) -> ssl.SSLContext | None: ...
     def connections_to(self, direction: str) -> ConnectionSeries: ...
     def handshake_failed(self, reason: str) -> None: ...
 
@@ -336,7 +330,7 @@ class Pool:
             DialError: It did not work; says why.
         """
         endpoint, cluster, environment = self.endpoint, self.cluster, self._environment
-        context = self._context if cluster.mtls else None
+        context = environment.client_context if cluster.mtls else None
         if cluster.mtls and context is None:
             raise DialError("not-ready")
         try:
@@ -346,7 +340,8 @@ class Pool:
                     lambda: as_protocol(new),
                     endpoint.address,
                     endpoint.port,
-                    ssl=context,
+                    # No more is asked of it than to wrap.
+                    ssl=cast("ssl.SSLContext", Offer(context, self._offered)) if context else None,
                     server_hostname="" if context else None,
                     ssl_shutdown_timeout=1.0 if context else None,
                 )
@@ -367,9 +362,9 @@ class Pool:
         return connection
 
     @property
-    def _context(self) -> ssl.SSLContext | None:
-        """TLS for the next connection to a peer."""
-        return self._environment.client_context
+    def _offered(self) -> list[str]:
+        """What a connection to a peer may speak."""
+        return ALPN
 
     def objection(self, transport: asyncio.Transport) -> str | None:
         """

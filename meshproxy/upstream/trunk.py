@@ -14,7 +14,6 @@ interleaved: ``priority: u=3, i`` (RFC 9218 section 4.2).
 """
 
 import asyncio
-import ssl
 from typing import Any, Final
 
 from meshproxy.codec import MalformedError
@@ -22,7 +21,7 @@ from meshproxy.codec.budget import TRUNK
 from meshproxy.codec.http2 import CANCEL, CONNECT_ERROR, PROTOCOL_ERROR, REFUSED_STREAM
 from meshproxy.contract.policies import LimitsSpec
 from meshproxy.contract.resources import ClusterSpec, EndpointSpec
-from meshproxy.identity.tls import ALPN_TCP, protocol
+from meshproxy.identity.tls import ALPN_TCP, ALPN_TRUNK, protocol
 from meshproxy.message import TUNNEL, Fields, RequestHead, ResponseHead, field
 from meshproxy.multiplex import Stream
 from meshproxy.policies.flow_sizes import Flow, FlowSizes
@@ -99,8 +98,8 @@ class TrunkPool(Pool):
         self.lanes.close()
 
     @property
-    def _context(self) -> ssl.SSLContext | None:
-        return self._environment.trunk_context
+    def _offered(self) -> list[str]:
+        return ALPN_TRUNK
 
     def objection(self, transport: asyncio.Transport) -> str | None:
         objection = super().objection(transport)

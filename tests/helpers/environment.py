@@ -27,7 +27,7 @@ async def until(condition: Callable[[], object], seconds: float = 30.0) -> None:
 class Environment(Surroundings):
     """
     Attributes:
-        server_context, client_context, trunk_context, bulk_context, lane_context: None
+        server_context, client_context: None
             until the test sets them: no certificate yet.
     """
 
@@ -50,9 +50,6 @@ class Environment(Surroundings):
         self.timers = TimerWheel(self.now, self.loop.call_later)
         self.server_context: ssl.SSLContext | None = None
         self.client_context: ssl.SSLContext | None = None
-        self.trunk_context: ssl.SSLContext | None = None
-        self.bulk_context: ssl.SSLContext | None = None
-        self.lane_context: ssl.SSLContext | None = None
         self.sockets = Sockets()
         self.admission = Admission(1000, 0)
         self.handshakes = Handshakes(self.loop)

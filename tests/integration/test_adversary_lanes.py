@@ -39,7 +39,8 @@ class Attacked:
         self.app = app
         self.word = segment(b"127.0.0.1:%d" % pair.inbound)
         both = pair.authority.issue(spiffe("mallory"), directory, "mallory")
-        self._context = tls.lane_context(*both, pair.authority.pem)
+        self._context = tls.client_context(*both, pair.authority.pem)
+        self._context.set_alpn_protocols(tls.ALPN_LANES)
 
     @contextlib.asynccontextmanager
     async def lane(self) -> AsyncIterator[Client]:

@@ -39,3 +39,45 @@ def test_a_start_that_fails_says_once_why_and_where(tmp_path: Path) -> None:
     # An old Python is the only other thing to speak of.
     warning = advice(sys.version_info[:3])
     assert [line.partition("WARNING meshproxy: ")[2] for line in lines] == [warning] * bool(warning)
+
+
+def test_a_start_loads_nothing_that_most_sidecars_never_need() -> None:
+    """Each of these is milliseconds of every start, and memory for as long as it runs."""
+    started = (
+        "import sys\n"
+        "from meshproxy.__main__ import main\n"
+        "try: main(['run', '--bootstrap', 'there-is-none.yaml', '--allow-root'])\n"
+        "except SystemExit: pass\n"
+        "import meshproxy.proxy, meshproxy.traffic\n"
+        "print(*sorted(sys.modules))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", started],
+        env={"PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    loaded = set(done.stdout.split())
+    assert "meshproxy.exchange" in loaded
+    unneeded = {
+        "aiohttp", "bz2", "cryptography", "joserfc", "json", "lzma", "opentelemetry",
+        "prometheus_client", "re2", "shutil", "tempfile", "websockets", "yaml",
+    }  # fmt: skip
+    assert loaded & unneeded == set()
+
+
+@pytest.mark.parametrize("columns", ["80", "200"])
+def test_help_is_as_wide_as_it_is_told(columns: str) -> None:
+    """A narrow terminal gets more lines."""
+    done = subprocess.run(
+        [sys.executable, "-m", "meshproxy", "run", "--help"],
+        env={"PYTHONPATH": str(Path(__file__).parents[2]), "COLUMNS": columns},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    longest = max(map(len, done.stdout.splitlines()))
+    assert int(columns) - 20 < longest <= int(columns) - 2

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from meshproxy.codec.http2 import Session
+from meshproxy.codec.http2 import WORTH_SAYING, Session
 from meshproxy.flow import HIGH_WATER, LOW_WATER
 from meshproxy.multiplex import Link, Stream
 from tests.helpers.transport import FakeLoop, FakeTransport, arrive, connected
@@ -20,6 +20,7 @@ class FakeSession(Session):
         self.waits: dict[int, int] = {}
         self.fed = b""
         self.credited: list[tuple[int, int]] = []
+        self.settled: list[tuple[int, int]] = []
         self.held = 0
         self.streams = {}
         self.resets: list[tuple[int, int]] = []
@@ -51,6 +52,9 @@ class FakeSession(Session):
 
     def acknowledge(self, stream_id: int, amount: int) -> None:
         self.credited.append((stream_id, amount))
+
+    def settle(self, stream_id: int, amount: int) -> None:
+        self.settled.append((stream_id, amount))
 
     def release(self, stream_id: int, amount: int) -> None:
         self.held -= amount
@@ -146,19 +150,32 @@ def test_marks_of_a_stream(scene: Scene) -> None:
 
 
 def test_credit_of_a_stream(scene: Scene) -> None:
-    """At once, or, when paused, all of it at the end of the pause, or of the stream."""
+    """When it is worth saying, or, when paused, all of it at the end of the pause, or of the stream."""
     stream: Stream[Any, Any] = Stream(scene.link, 1)
-    stream.took(5)
+    session = scene.session
+    stream.took(WORTH_SAYING)
     stream.pause()
     stream.took(6)
     stream.took(7)
-    assert (scene.session.credited, scene.session.held) == ([(1, 5)], 13)
+    assert (session.credited, session.held) == ([(1, WORTH_SAYING)], 13)
     stream.resume()
-    assert (scene.session.credited[1:], scene.session.held) == ([(1, 13)], 0)
+    assert (session.credited[1:], session.held) == ([(1, 13)], 0)
     stream.pause()
     stream.took(8)
     stream.gone()
-    assert (scene.session.credited[2:], scene.session.held) == ([(1, 8)], 0)
+    assert (session.credited[2:], session.held) == ([(1, 8)], 0)
+
+
+def test_small_amounts_are_credited_together(scene: Scene) -> None:
+    """A thousand bytes a time change no window; what a stream leaves over is its connection's."""
+    stream: Stream[Any, Any] = Stream(scene.link, 1)
+    for _ in range(20):
+        stream.took(1000)
+    credited = scene.session.credited
+    assert [amount for _, amount in credited] == [9000, 9000]
+    assert scene.session.settled == []
+    stream.gone()
+    assert (credited[2:], scene.session.settled) == ([], [(1, 2000)])
 
 
 def test_after_its_end_a_stream_says_nothing(scene: Scene) -> None:

@@ -1,6 +1,6 @@
 """Two sessions, one of each role, joined by bytes; and one of them against another library."""
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given, settings
@@ -180,6 +180,28 @@ def test_received_data_is_credited_only_when_it_was_taken() -> None:
         joined.turn()
     assert taken == 4 * STREAM_WINDOW
     assert len(joined.streams[slow.id].heard[-1][1]) == STREAM_WINDOW
+
+
+def test_what_streams_leave_over_is_credited_to_the_connection() -> None:
+    """However many small bodies have come, they do not use up the window that all streams share."""
+    engine = _Engine()
+    session: Any = http2.Session(cast("Any", engine), STRANGER)
+    for stream_id in range(1, 2001, 2):
+        session.settle(stream_id, 700)
+    credited = sum(amount for amount, _ in engine.credited)
+    assert 700_000 - http2.SMALL_WINDOW < credited <= 700_000
+    assert 0 < len(engine.credited) <= 700_000 / http2.SMALL_WINDOW
+    assert all(stream_id for _, stream_id in engine.credited)
+
+
+class _Engine:
+    """As much of ngh2 as this takes."""
+
+    def __init__(self) -> None:
+        self.credited: list[tuple[int, int]] = []
+
+    def acknowledge_received_data(self, amount: int, stream_id: int) -> None:
+        self.credited.append((amount, stream_id))
 
 
 def test_what_is_held_for_all_slow_readers_is_bounded() -> None:

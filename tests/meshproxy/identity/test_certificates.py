@@ -306,7 +306,7 @@ async def test_a_renewal_that_fails_for_too_long_is_a_worry_and_then_the_end(
         await certificates.keep(sign)
     assert 15 < seen["worry"] <= 25
     assert not certificates.ready
-    assert (certificates.server, certificates.client, certificates.trunk) == (None, None, None)
+    assert (certificates.server, certificates.client) == (None, None)
     assert (certificates.file, certificates.worry) == (None, None)
 
 

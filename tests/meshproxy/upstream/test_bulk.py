@@ -24,7 +24,7 @@ async def peer(
     """A sidecar that answers every request, and the pool that leads to it."""
     authority = TestAuthority()
     ours = authority.issue("spiffe://test.mesh/ns/default/sa/storefront", folder, "a")
-    environment.bulk_context = tls.bulk_context(*ours, authority.root)
+    environment.client_context = tls.client_context(*ours, authority.root)
     theirs = tls.server_context(*authority.issue(CATALOG, folder, "b"), authority.root)
     theirs.set_alpn_protocols([alpn])
 

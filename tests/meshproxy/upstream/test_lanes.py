@@ -52,7 +52,7 @@ async def peer(
 ) -> AsyncIterator[Peer]:
     authority = TestAuthority()
     ours = authority.issue("spiffe://test.mesh/ns/default/sa/storefront", folder, "a")
-    environment.lane_context = tls.lane_context(*ours, authority.root)
+    environment.client_context = tls.client_context(*ours, authority.root)
     theirs = tls.server_context(*authority.issue(CATALOG, folder, "b"), authority.root)
     theirs.set_alpn_protocols([alpn])
 
