@@ -26,13 +26,16 @@ from typing import Final
 from meshproxy.codec.segments import END, HEARD, WITHDRAWN, SegmentReader, header, segment
 from meshproxy.flow import RECEIVED, Connection
 from meshproxy.relay import Bytes
-from meshproxy.tunnel import end_with_reset, keep_alive
+from meshproxy.tunnel import SIDECARS, end_with_reset, keep_alive, vanished
 
 ACCEPTED: Final = b"accepted"
 """The word of B, when the app's socket stands; a code of `refusal.py` where it does not."""
 
 BURST: Final = 1 << 20
 """Bytes after which the others of this loop have their turn: it would read thirty times as much."""
+
+HEADER_COSTS: Final = 2048
+"""Bytes that take as long as to begin a segment: a peer may send 50,000 with what is read at once."""
 
 _ONE_RECORD: Final = 16 * 1024 - 4
 """What is not larger leaves in one TLS record with its header."""
@@ -151,6 +154,11 @@ class Lane(Connection):
         """End both halves, and let the peer see that it is no end."""
         self.abort()
 
+    def look(self) -> None:
+        """See whether anybody is there; called every few seconds."""
+        if vanished(self.transport, SIDECARS):
+            self.abort()
+
     def withdraw(self) -> None:
         """End both halves quietly: nothing was said, and nothing will be missed."""
         self.said_end = self.heard_end = True
@@ -167,12 +175,16 @@ class Lane(Connection):
     # Receiving ------------------------------------------------------------------------------------
 
     def on_connected(self) -> None:
-        keep_alive(self.transport)
+        keep_alive(self.transport, SIDECARS)
 
     def buffer_updated(self, nbytes: int) -> None:
         if self._goes_on_too_long(nbytes):
             self.pause_reading()
-        self._reader.feed(RECEIVED[:nbytes], self)
+        reader = self._reader
+        reader.feed(RECEIVED[:nbytes], self)
+        headers, reader.headers = reader.headers, 0
+        if self._goes_on_too_long(headers * HEADER_COSTS) and not reader.closed:
+            self.pause_reading()
 
     def on_bytes(self, data: bytes) -> None:
         self._reader.feed(memoryview(data), self)

@@ -5,6 +5,10 @@ What a trunk brings comes in frames of 16 KiB, a dozen with one read.  They are 
 in one system call at the end of the turn (`writev`, which takes them where they are): joining them
 two at a time, as `flow.py` does with the few words of a message, would copy most several times.
 
+**Who dies has not ended.**  When a process is killed, the kernel closes its sockets, and by itself it would
+say FIN: half a download would look like all of it.  So a socket is told in the beginning that to close
+it means RST, and the opposite only when both directions have ended and all has left.
+
 What a lane brings comes in views of the shared buffer, as much as one read has found.  It is written to
 the socket while the call lasts: a transport writes later, and so would have to be given a copy.
 """
@@ -16,7 +20,7 @@ from typing import Final
 from meshproxy.flow import HIGH_WATER
 from meshproxy.message import Fields
 from meshproxy.relay import Bytes
-from meshproxy.tunnel import Tunnel, channel_of
+from meshproxy.tunnel import Tunnel, channel_of, end_in_order, end_with_reset
 
 DIRECT: Final = 64 * 1024
 """Bytes from which on the kernel is asked at once: then they need not be copied to be kept."""
@@ -25,13 +29,35 @@ DIRECT: Final = 64 * 1024
 class TcpSide(Tunnel):
     """See `relay.Side`."""
 
-    __slots__ = ("_descriptor", "_parts", "_size")
+    __slots__ = ("_descriptor", "_ends", "_parts", "_size")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop)
         self._parts: list[bytes] = []
         self._size = 0  # of these
         self._descriptor = -1  # of the socket, once it was asked for
+        self._ends = False  # and waits for its last bytes to leave
+
+    def on_connected(self) -> None:
+        end_with_reset(self.transport)
+
+    def close(self) -> None:
+        """Close, once everything written has left; until then to die is no end."""
+        self.flush()
+        transport = self.transport
+        if transport is None or transport.is_closing():
+            return
+        if transport.get_write_buffer_size():
+            self._ends = True
+            transport.set_write_buffer_limits(0, 0)  # have us told when nothing is left
+        else:
+            end_in_order(transport)
+            transport.close()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._ends:
+            self.close()
 
     def send_data(self, data: Bytes, last: bool = False) -> None:
         if not self.said_end:

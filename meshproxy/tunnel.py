@@ -10,24 +10,58 @@ both have ended is the connection closed.  What breaks off must not look like an
 out as RST, and an RST that comes in becomes one.  Over TLS there is no half of a connection that
 could be closed: there the end of one direction is the end of both.
 
-There is no idle timeout.  TCP keep-alive finds out that the other end has vanished.
+There is no idle timeout.  That the other end has vanished, TCP finds out: by keep-alive where nothing
+is on its way.  Where something is, it would repeat that for a quarter of an hour before it gives up, and
+TCP_USER_TIMEOUT, which is there to shorten that, also ends connections whose other end is well and does
+not read (Linux since 5.11).  So `vanished` looks at what the kernel knows: who does not read still
+answers.
 """
 
 import asyncio
 import socket
 import struct
+import sys
+from fcntl import ioctl
+from termios import TIOCOUTQ
+from typing import NamedTuple
 
 from meshproxy.flow import Connection, as_protocol
 from meshproxy.message import Fields
 
 _TCP = int(socket.IPPROTO_TCP)
-KEEP_ALIVE = (
-    (int(socket.SOL_SOCKET), int(socket.SO_KEEPALIVE), 1),
-    (_TCP, int(socket.TCP_KEEPIDLE), 60),
-    (_TCP, int(socket.TCP_KEEPINTVL), 15),
-    (_TCP, int(socket.TCP_KEEPCNT), 4),
-)
-"""A peer is asked after a minute of silence and given up after another."""
+
+
+class Vigilance(NamedTuple):
+    """
+    When the other end of a connection counts as vanished.
+
+    Attributes:
+        idle: Seconds of silence after which it is asked.
+        interval: Seconds between two questions.
+        questions: How many may be left unanswered.
+    """
+
+    idle: int
+    interval: int
+    questions: int
+
+    @property
+    def seconds(self) -> int:
+        """Until it is given up."""
+        return self.idle + self.interval * self.questions
+
+
+ANYBODY = Vigilance(60, 15, 4)
+"""Who speaks plain TCP is given two minutes."""
+
+SIDECARS = Vigilance(5, 5, 3)
+"""A sidecar has 20 seconds, as for the pings on connections of HTTP/2 (`upstream/http2.py`)."""
+
+_UNANSWERED = 3
+"""Repetitions, or probes of a window that is full, after which silence means something: one answer may get lost."""
+
+_INFO = 60
+"""Of `struct tcp_info`: up to `tcpi_last_ack_recv`."""
 
 
 def channel_of(transport: asyncio.Transport | None) -> socket.socket | None:
@@ -38,24 +72,63 @@ def channel_of(transport: asyncio.Transport | None) -> socket.socket | None:
     return channel
 
 
-def keep_alive(transport: asyncio.Transport | None) -> None:
+def keep_alive(transport: asyncio.Transport | None, vigilance: Vigilance = ANYBODY) -> None:
     """Let TCP find out whether the other end of a long-lived connection is still there."""
     channel = channel_of(transport)
-    if channel is not None and channel.family in (socket.AF_INET, socket.AF_INET6):
-        watch(channel)
+    if channel is not None and _is_tcp(channel):
+        watch(channel, vigilance)
 
 
-def watch(channel: socket.socket) -> None:
+def watch(channel: socket.socket, vigilance: Vigilance = ANYBODY) -> None:
     """The same for a socket; what a listening one accepts inherits it (Linux)."""
-    for level, option, value in KEEP_ALIVE:
-        channel.setsockopt(level, option, value)
+    channel.setsockopt(int(socket.SOL_SOCKET), int(socket.SO_KEEPALIVE), 1)
+    channel.setsockopt(_TCP, int(socket.TCP_KEEPIDLE), vigilance.idle)
+    channel.setsockopt(_TCP, int(socket.TCP_KEEPINTVL), vigilance.interval)
+    channel.setsockopt(_TCP, int(socket.TCP_KEEPCNT), vigilance.questions)
+
+
+def _is_tcp(channel: socket.socket) -> bool:
+    return channel.family in (socket.AF_INET, socket.AF_INET6)
+
+
+def vanished(transport: asyncio.Transport | None, vigilance: Vigilance) -> bool:
+    """
+    Say whether the other end has left what was sent to it unanswered for too long.
+
+    What keep-alive does not see: it asks only while nothing is on its way.  It must be on: after a
+    silence, TCP's last answer would be as old as that.
+    """
+    channel = channel_of(transport)
+    if channel is None or not _is_tcp(channel):
+        return False
+    try:
+        if not any(ioctl(channel.fileno(), TIOCOUTQ, bytes(4))):
+            return False  # nothing is on its way; that is quickly asked
+        info = channel.getsockopt(_TCP, int(socket.TCP_INFO), _INFO)
+    except (OSError, ValueError):  # it is closed (ValueError: and has no number any more)
+        return False
+    repeated, probed = info[2], info[3]  # tcpi_retransmits, tcpi_probes: since the last answer
+    if max(repeated, probed) < _UNANSWERED:
+        return False
+    return int.from_bytes(info[_INFO - 4 :], sys.byteorder) >= vigilance.seconds * 1000
+
+
+_RESET = struct.pack("ii", 1, 0)
+_IN_ORDER = struct.pack("ii", 0, 0)
 
 
 def end_with_reset(transport: asyncio.Transport | None) -> None:
     """Make the coming `abort` an RST; by itself it would be a FIN, and look like an end."""
     channel = channel_of(transport)
     if channel is not None:
-        channel.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        channel.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+
+
+def end_in_order(transport: asyncio.Transport | None) -> None:
+    """Make the coming `close` a FIN, behind all that was written, whatever was asked for before."""
+    channel = channel_of(transport)
+    if channel is not None:
+        channel.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _IN_ORDER)
 
 
 class Tunnel(Connection):

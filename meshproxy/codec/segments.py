@@ -58,12 +58,14 @@ class SegmentReader:
     """
     Attributes:
         closed: Nothing more is to be read; the sink may say so, too.
+        headers: How many have been read; for who counts what that costs.
     """
 
-    __slots__ = ("_ended", "_left", "_part", "_word", "closed")
+    __slots__ = ("_ended", "_left", "_part", "_word", "closed", "headers")
 
     def __init__(self) -> None:
         self.closed = False
+        self.headers = 0
         self._word: bytes | None = b""  # None: it has been handed on
         self._part = b""  # of a header
         self._left = 0  # of the segment that has begun
@@ -95,6 +97,7 @@ class SegmentReader:
             self._part = part
             return len(data)
         self._part = b""
+        self.headers += 1
         length = int.from_bytes(part, "big")
         if length == _HEARD:
             sink.on_heard()

@@ -320,9 +320,11 @@ class Mesh:
         return sum(listener.connections for listener in listeners)
 
     def sweep(self, now: float) -> None:
-        """Close connections to endpoints that nobody has needed for long."""
+        """Close connections to endpoints that nobody has needed for long, or where nobody is."""
         for cluster in self.clusters.values():
             cluster.sweep(now)
+        for connections in list(self._environment.pools):
+            connections.look()
 
     def drain(self) -> None:
         """Accept no more; let what runs finish."""

@@ -16,6 +16,7 @@ import ssl
 import struct
 from collections.abc import Coroutine, Iterable
 from functools import partial
+from itertools import islice
 from typing import Any, Final, NamedTuple
 
 from meshproxy.codec.budget import PEER, STRANGER
@@ -32,6 +33,7 @@ from meshproxy.relay import Cluster as RelayCluster
 from meshproxy.relay import Relay
 from meshproxy.routing.table import VirtualHost
 from meshproxy.routing.tcp import TcpRoute
+from meshproxy.tunnel import ANYBODY, SIDECARS, vanished
 
 from . import http1
 from .accept_rate import AcceptRate
@@ -60,6 +62,9 @@ TURN_AWAY_TIMEOUT = 1.0
 
 SWEEP = 1.0
 """Seconds between two looks at the connections' deadlines."""
+
+LOOKS = 5
+"""Sweeps in which each connection is looked at once: whether anybody is at its other end."""
 
 SHEDDING = 64
 """Greetings under way above which nobody is told any more that all is full."""
@@ -126,6 +131,7 @@ class Listener:
         self._greeting: set[asyncio.Task[None]] = set()
         self._counts = environment.metrics.connection("downstream", spec.direction)
         self._sweep: asyncio.TimerHandle | None = None
+        self._sweeps = 0
         self._last_call: asyncio.TimerHandle | None = None
         self._leaving = False  # it takes who waits in its queue, and then nobody
         self._complained: dict[str, float] = {}  # when, by one of `REASONS`
@@ -551,12 +557,21 @@ class Listener:
         now = self._loop.time()
         for connection in [c for c in self._connections if c.deadline < now]:
             connection.expire()
+        self._end_vanished()
         if self.draining and not self.connections:
             self._sweep = None  # nobody is left, nobody will come
             if self._last_call is not None:
                 self._last_call.cancel()
         else:
             self._sweep = self._loop.call_later(SWEEP, self._on_sweep)
+
+    def _end_vanished(self) -> None:
+        """Of a part of the connections at a time: of thousands it takes some milliseconds."""
+        self._sweeps += 1
+        for connection in list(islice(self._connections, self._sweeps % LOOKS, None, LOOKS)):
+            peer = isinstance(connection, LaneConnection | TrunkConnection)
+            if vanished(connection.transport, SIDECARS if peer else ANYBODY):
+                connection.abort()
 
     # Closing --------------------------------------------------------------------------------------
 

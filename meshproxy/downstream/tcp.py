@@ -76,6 +76,7 @@ class TcpConnection(TcpSide):
     # Told by the socket ---------------------------------------------------------------------------
 
     def on_connected(self) -> None:
+        super().on_connected()
         self._owner.opened(self)
         speculation, self._speculation = self._speculation, None
         if speculation is None:

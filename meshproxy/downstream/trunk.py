@@ -34,7 +34,7 @@ from meshproxy.codec.sniff import sniff
 from meshproxy.message import TUNNEL, Fields, RequestHead, ResponseHead, field
 from meshproxy.multiplex import Stream
 from meshproxy.refusal import refusal
-from meshproxy.tunnel import keep_alive
+from meshproxy.tunnel import SIDECARS, keep_alive
 
 from .http2 import Http2Connection, Owner
 from .tcp import Carrier
@@ -194,4 +194,4 @@ class TrunkConnection(Http2Connection):
 
     def on_connected(self) -> None:
         super().on_connected()
-        keep_alive(self.transport)
+        keep_alive(self.transport, SIDECARS)

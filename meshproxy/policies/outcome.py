@@ -74,6 +74,7 @@ _NOT_ITS_FAULT: Final = frozenset(
         "body-timeout",  # the client's body
         "memory-pressure",  # ours, and slow clients'
         "upgrade-not-supported",  # what the client asked for
+        "access-denied",  # a policy about the caller
         SHED,  # the peer's, not the app's
         HURRIED,
         UNHEARD,

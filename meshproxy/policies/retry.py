@@ -25,8 +25,9 @@ Repeating is *safe* for idempotent methods (RFC 9110 section 9.2.2), for a reque
 `Idempotency-Key` (draft-ietf-httpapi-idempotency-key-header), and where the policy says
 `any_method`.  A switch of protocols never is: nobody but the two ends knows what it does.
 
-Never repeated: what failed here for want of room or of a certificate (`HOPELESS`: asking again
-would only add to the crowd, or change nothing), and an answer of which the client has seen a part.
+Never repeated: what failed here for want of room or of a certificate, an opaque connection that a
+policy at the other end denies (`HOPELESS`: asking again would only add to the crowd, or change
+nothing), and an answer of which the client has seen a part.
 
 Limits, each but the first with a name under which a retry that was not made is counted:
 
@@ -71,7 +72,15 @@ IDEMPOTENCY_KEY: Final = b"idempotency-key"
 RETRY_AFTER: Final = b"retry-after"
 
 HOPELESS: Final = frozenset(
-    {"overflow", "circuit-open", "not-ready", "fields-too-large", "upgrade-not-supported", "loop"}
+    {
+        "overflow",
+        "circuit-open",
+        "not-ready",
+        "fields-too-large",
+        "upgrade-not-supported",
+        "loop",
+        "access-denied",
+    }
 )
 _UNREACHED: Final = frozenset(
     {b"connect-failed", b"connect-timeout", b"handshake-failed", b"stream-refused"}

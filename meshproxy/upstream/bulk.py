@@ -12,6 +12,8 @@ large, as its length announces or as the last answers of their route make likely
 the shared connection as everything does, and one is made for the next.  A flow of large bodies soon
 has as many as it has bodies at once; of a single one nobody notices that.
 
+**That its other end has vanished** no pings tell, so TCP has to (`tunnel.vanished`), within the same time.
+
 **Nothing is lost by it.**  A connection that rests may be closed by its other end just when a request
 is on its way, and a large body cannot be sent a second time.  So they rest for `REST`, which is short
 of any other limit, and are not used after it.
@@ -21,6 +23,7 @@ import asyncio
 from typing import Any, Final
 
 from meshproxy.identity.tls import ALPN_BULK, ALPN_HTTP1, protocol
+from meshproxy.tunnel import SIDECARS, keep_alive, vanished
 
 from .http1 import Http1Connection
 from .pool import DIALS_AT_ONCE, Pool
@@ -75,5 +78,11 @@ class BulkPool(Pool):
         while self._idle and self._idle[0].idle_since < limit:
             self._idle.pop(0).close()
 
-    def successor(self, transport: asyncio.Transport) -> Http1Connection:  # noqa: ARG002
+    def look(self) -> None:
+        for connection in list(self._connections):
+            if vanished(connection.transport, SIDECARS):
+                connection.abort()
+
+    def successor(self, transport: asyncio.Transport) -> Http1Connection:
+        keep_alive(transport, SIDECARS)
         return Http1Connection(self._environment.loop, self)

@@ -290,7 +290,7 @@ class Endpoint(neighbours.Endpoint):
 
     def sweep(self, now: float) -> None:
         for connections in (self.pool, self._bulk, self._opaque):
-            if isinstance(connections, pool.Pool):
+            if connections is not None:
                 connections.sweep(now)
 
     def retire(self) -> None:

@@ -49,6 +49,11 @@ class LaneConnection(Lane):
         """It may be lent."""
         return self.transport is not None and not self.transport.is_closing()
 
+    @property
+    def carries(self) -> bool:
+        """What it was lent for has not ended."""
+        return self._relay is not None and not (self.said_end and self.heard_end)
+
     def lend(self, relay: Relay) -> None:
         """Carry what this relay says."""
         self._relay = relay

@@ -22,7 +22,7 @@ from .lane import LaneConnection, authority_of
 from .pool import Environment, Pool
 
 AVOID: Final = 60.0
-"""Seconds without lanes after one could not be had."""
+"""Seconds without lanes after one could not be had, unless the trunk ends before."""
 
 
 class LanePool(Pool):
@@ -53,8 +53,15 @@ class LanePool(Pool):
 
     @property
     def carried(self) -> int:
-        """How many opaque connections have a lane, or wait for one."""
-        return len(self.waiting) + len(self._connections)
+        """How many opaque connections have a lane, or wait for one; a lane may take longer to close."""
+        carrying = [
+            one for one in self._connections if isinstance(one, LaneConnection) and one.carries
+        ]
+        return len(self.waiting) + len(carrying)
+
+    def forgive(self) -> None:
+        """The trunk has ended: who comes after it may be able to do more."""
+        self._shut_until = -inf
 
     def idle(self, connection: Any) -> None:
         """A new one stands; who has waited for it may have left."""
@@ -62,6 +69,11 @@ class LanePool(Pool):
             connection.lend(self._next())
         else:
             connection.close()
+
+    def look(self) -> None:
+        for connection in list(self._connections):
+            if isinstance(connection, LaneConnection):  # as all of them are
+                connection.look()
 
     def _on_dial_failed(self, code: str) -> None:  # noqa: ARG002  # the trunk finds it out
         self._shut_until = self._environment.now() + AVOID

@@ -32,6 +32,7 @@ from meshproxy.flow import Connection, as_protocol
 from meshproxy.identity.tls import ALPN, ALPN_HTTP2, Offer, peer_identity, protocol
 from meshproxy.policies.limits import Limits
 from meshproxy.telemetry.metrics import ConnectionSeries, Metrics
+from meshproxy.tunnel import ANYBODY, vanished
 
 from .http1 import Http1Connection
 from .http2 import Http2Connection
@@ -426,6 +427,14 @@ class Pool:
             if connection.idle and connection.idle_since < limit:
                 self.leaving(connection)
                 connection.retire()
+
+    def look(self) -> None:
+        """
+        See whether anybody is there, where neither pings nor limits of time tell; called every few seconds.
+        """
+        for connection in list(self._connections):
+            if isinstance(connection, EndpointTunnel) and vanished(connection.transport, ANYBODY):
+                connection.abort()
 
     def _limit_age(self, connection: Dialled, age: float) -> None:
         # With jitter: connections that were made at once shall not be replaced at once.

@@ -13,7 +13,7 @@ from meshproxy.contract.resources import ClusterSpec, EndpointSpec
 from meshproxy.flow import RECEIVED, as_protocol
 from meshproxy.tcp import TcpSide
 from meshproxy.telemetry.metrics import ConnectionSeries
-from meshproxy.tunnel import keep_alive
+from meshproxy.tunnel import ANYBODY, keep_alive, vanished
 
 log = logging.getLogger("meshproxy.upstream")
 
@@ -133,6 +133,12 @@ class Sockets:
             self._open.remove(connection)
             self._counts.closed += 1
 
+    def sweep(self, now: float) -> None:  # noqa: ARG002  # as of a pool
+        """End connections at whose other end nobody is."""
+        for connection in list(self._open):
+            if vanished(connection.transport, ANYBODY):
+                connection.abort()
+
     def close(self) -> None:
         """End everything now."""
         for relay in list(self._dials):
@@ -171,6 +177,7 @@ class TcpConnection(TcpSide):
     def on_connected(self) -> None:
         # Here and not when `create_connection` returns: the first bytes come before that.
         self.limit.cancel()
+        super().on_connected()
         relay = self._relay
         assert relay is not None
         if not self._owner.opened(self, relay):

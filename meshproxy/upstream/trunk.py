@@ -27,7 +27,7 @@ from meshproxy.multiplex import Stream
 from meshproxy.policies.flow_sizes import Flow, FlowSizes
 from meshproxy.policies.limits import Limits
 from meshproxy.refusal import REFUSALS
-from meshproxy.tunnel import keep_alive
+from meshproxy.tunnel import SIDECARS, keep_alive
 
 from .http2 import Http2Connection
 from .lane import authority_of
@@ -84,6 +84,10 @@ class TrunkPool(Pool):
         """The relay waits no longer."""
         self.forget(relay)
         self.lanes.forget(relay)
+
+    def leaving(self, connection: Http2Connection) -> None:
+        super().leaving(connection)
+        self.lanes.forgive()
 
     def retire(self) -> None:
         super().retire()
@@ -222,7 +226,7 @@ class TrunkConnection(Http2Connection):
 
     def on_connected(self) -> None:
         super().on_connected()
-        keep_alive(self.transport)
+        keep_alive(self.transport, SIDECARS)
 
     def lend(self, exchange: Any) -> bool:
         """Give a relay a stream; return False when there is no room for one."""

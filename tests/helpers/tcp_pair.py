@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
+from meshproxy.contract.policies import LimitsSpec
 from meshproxy.contract.resources import (
     BackendSpec,
     ClusterSpec,
@@ -54,6 +55,7 @@ class TcpPair:
         outbound: Port of the HTTP proxy form at a, where ``broker.default:5672`` is known.
         inbound: Port of b for peers.
         a, b: The processes.
+        authority: Whom both believe.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class TcpPair:
         inbound: int = 0,
         routes: Mapping[str, Sequence[str]] | None = None,
         plain: Mapping[str, int] | None = None,
+        limits: LimitsSpec | None = None,
     ) -> None:
         """
         Prepare both; `with` starts them.
@@ -80,8 +83,9 @@ class TcpPair:
             inbound: B's port for peers; any free one by default.
             routes: Server names by the cluster that they lead to from a's door.
             plain: Ports of apps that a reaches without a sidecar, by cluster.
+            limits: Of each endpoint that a calls.
         """
-        authority = TestAuthority()
+        self.authority = authority = TestAuthority()
         self.door, self.inbound, self.outbound = free_port(), inbound or free_port(), free_port()
         trust = (TrustSpec(trust_domain=DOMAIN, roots=(authority.pem,)),)
         peers = tuple(
@@ -91,7 +95,12 @@ class TcpPair:
         self.a_snapshot = Snapshot(
             trust=trust,
             clusters=(
-                ClusterSpec(name="broker", service="default/broker", mtls=True),
+                ClusterSpec(
+                    name="broker",
+                    service="default/broker",
+                    mtls=True,
+                    endpoint_limits=limits or LimitsSpec(),
+                ),
                 *(ClusterSpec(name=name) for name in plain or ()),
             ),
             endpoints=(

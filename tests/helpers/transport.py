@@ -2,7 +2,9 @@
 
 import asyncio
 import socket
-from collections.abc import Callable, Iterable
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, cast
 
@@ -16,6 +18,7 @@ class FakeSocket:
     Attributes:
         error: What SO_ERROR tells.
         descriptor: Of a real one, where somebody writes to it.
+        info: What TCP_INFO tells.
         lingers: What SO_LINGER was set to.
         options: Other options that were set.
     """
@@ -24,10 +27,13 @@ class FakeSocket:
         self.family = family
         self.error = 0
         self.descriptor = -1
+        self.info = b""
         self.lingers: bytes | None = None
         self.options: dict[int, int] = {}
 
-    def getsockopt(self, level: int, option: int) -> int:
+    def getsockopt(self, level: int, option: int, size: int = 0) -> int | bytes:
+        if (level, option) == (socket.IPPROTO_TCP, socket.TCP_INFO):
+            return self.info[:size]
         assert (level, option) == (socket.SOL_SOCKET, socket.SO_ERROR)
         return self.error
 
@@ -40,6 +46,28 @@ class FakeSocket:
             self.lingers = value
         else:
             self.options[option] = value
+
+
+@contextmanager
+def unanswered(
+    *, waiting: bool = True, repeated: int = 9, probed: int = 0, since: int = 3_600_000
+) -> Iterator[FakeSocket]:
+    """
+    Yield a socket of which TCP knows these facts.
+
+    Args:
+        waiting: Something is on its way.
+        repeated, probed: How often, since the last answer.
+        since: Milliseconds since the last answer.
+    """
+    ours, theirs = socket.socketpair()  # its queue can be looked at as one of TCP
+    with ours, theirs:
+        if waiting:
+            ours.send(b"x")
+        made = FakeSocket()
+        made.descriptor = ours.fileno()
+        made.info = bytes((1, 0, repeated, probed)) + bytes(52) + since.to_bytes(4, sys.byteorder)
+        yield made
 
 
 class FakeTransport:

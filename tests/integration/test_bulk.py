@@ -268,9 +268,17 @@ async def mirror(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
 
 async def said_and_heard(client: Client, count: int) -> tuple[str, str]:
     """Talk to `mirror`."""
+    await say_all(client, count)
+    return await all_heard(client, count)
+
+
+async def say_all(client: Client, count: int) -> None:
     for block in blocks(count):
         await client.send(block)
     client.writer.write_eof()
+
+
+async def all_heard(client: Client, count: int) -> tuple[str, str]:
     above = (await client.reader.readexactly(64)).decode()
     below = await hashed(client.reader, count * MIB)
     assert await client.rest() == b""
@@ -279,14 +287,22 @@ async def said_and_heard(client: Client, count: int) -> tuple[str, str]:
 
 @BOTH_WAYS
 async def test_tcp(tmp_path: Path, lanes: bool) -> None:
-    """On one opaque connection: a stream between the sidecars, or a connection of its own."""
+    """
+    On one opaque connection: a stream between the sidecars, or a connection of its own.  One beside it
+    whose client does not read for as long costs nothing more, and comes to its end, too.
+    """
     async with through(tmp_path, mirror, lanes=lanes) as pair:
 
         async def round_trip(count: int) -> tuple[str, str]:
             async with connect(pair.door) as client:
                 return await said_and_heard(client, count)
 
-        await passes(pair, round_trip)
+        async with connect(pair.door) as slow:
+            await say_all(slow, MUCH)
+            slow.writer.transport.pause_reading()  # type: ignore[attr-defined]
+            await passes(pair, round_trip)
+            slow.writer.transport.resume_reading()  # type: ignore[attr-defined]
+            assert await all_heard(slow, MUCH) == (expected(MUCH),) * 2
 
 
 async def test_connect(tmp_path: Path) -> None:

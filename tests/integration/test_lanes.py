@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from meshproxy.contract.policies import LimitsSpec
 from tests.helpers.client import connect
 from tests.helpers.pair import Sidecar
 from tests.helpers.tcp_pair import TcpPair
 from tests.integration.test_mtls import counted, metric
-from tests.integration.test_tcp import echo, opened, served, teach, through, torn
+from tests.integration.test_tcp import echo, opened, served, teach, through, torn, will_reset
 
 pytestmark = pytest.mark.integration
 
@@ -66,27 +67,85 @@ async def until_none_accepted(pair: TcpPair) -> None:
     await counted(pair.b, 1, "mesh_connections_active", side="downstream", direction="inbound")
 
 
-async def test_a_killed_client_side_resets_the_app(tmp_path: Path) -> None:
-    """`kill -9` of the sidecar that dialled: its end of TLS is no end of what was said."""
-    seen: asyncio.Queue[str] = asyncio.Queue()
+def counts(sidecar: Sidecar) -> dict[str, float]:
+    """Return all that is counted of opaque connections and refusals, by series."""
+    lines = (line.rsplit(" ", 1) for line in sidecar.metrics().splitlines())
+    wanted = ("mesh_tcp_", "mesh_refusals_", "mesh_retries_", "mesh_limit_")
+    return {
+        name: float(value)
+        for name, value in lines
+        if name.startswith(wanted) and not name.partition("{")[0].endswith("_created")
+    }
 
-    async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(await reader.readexactly(1))
-        try:
-            await reader.read()
-        except ConnectionResetError:
-            await seen.put("reset")
+
+async def test_they_count_as_others_do(tmp_path: Path) -> None:
+    """
+    The same conversations on the trunk and on lanes: bytes, ends, resets and who is above a limit are
+    counted alike, on both sides, and nothing stays counted that is over.
+    """
+
+    async def app(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        what = await reader.read(1)
+        if what == b"\0":
+            await swallow(reader, writer)
+        elif what == b"r":
+            will_reset(writer)
         else:
-            await seen.put("end")
+            writer.write(what * 1000)
+            await echo(reader, writer)
 
-    async with through(tmp_path, listen, lanes=True) as pair, connect(pair.door) as client:
-        await client.send(b"x")
-        await client.reader.readexactly(1)
-        assert await asyncio.to_thread(lanes, pair.a) == 1
-        pair.a.process.kill()
-        pair.a.process.wait()
-        async with asyncio.timeout(10):
-            assert await seen.get() == "reset"
+    async with served(app) as port:
+        pair = TcpPair(tmp_path, port, limits=LimitsSpec(connections=1))
+        await asyncio.to_thread(pair.__enter__)
+        try:
+
+            async def converse() -> list[dict[str, float]]:
+                """Return what has been counted of it."""
+                before = [await asyncio.to_thread(counts, side) for side in (pair.a, pair.b)]
+                for number in range(3):  # one after the other: never above the limit of one
+                    async with connect(pair.door) as client:
+                        await client.send(b"e")
+                        assert await client.reader.readexactly(1000) == b"e" * 1000
+                        if number == 1:
+                            with pytest.raises(ConnectionResetError):
+                                async with connect(pair.door) as other:
+                                    await other.rest()
+                        client.writer.write_eof()
+                        assert await client.rest() == b""
+                async with connect(pair.door) as client:
+                    await client.send(b"r")
+                    await torn(client)
+                async with connect(pair.door) as client:
+                    await client.send(b"e")
+                    await client.reader.readexactly(1000)
+                    will_reset(client.writer)
+                return await settled(pair, before)
+
+            on_trunk = await converse()
+            for _ in range(2):  # so that five small ones do not make it forget
+                await teach(pair)
+            made = await opened(pair.a)
+            on_lanes = await converse()
+            assert await opened(pair.a) - made == 5
+            assert on_lanes == on_trunk
+            [cluster] = await asyncio.to_thread(pair.a.get, "/clusters")
+            assert cluster["limits"]["connections"]["now"] == 0
+            assert cluster["endpoints"][0]["active"] == 0
+        finally:
+            await asyncio.to_thread(pair.__exit__)
+
+
+async def settled(pair: TcpPair, before: list[dict[str, float]]) -> list[dict[str, float]]:
+    """Return by how much everything has grown, once nothing is open."""
+    for side in (pair.a, pair.b):
+        async with asyncio.timeout(20):
+            while await metric(side, "mesh_tcp_connections_active"):
+                await asyncio.sleep(0.02)
+    now = [await asyncio.to_thread(counts, side) for side in (pair.a, pair.b)]
+    return [
+        {name: value - old.get(name, 0.0) for name, value in new.items()}
+        for new, old in zip(now, before, strict=True)
+    ]
 
 
 async def test_who_ends_while_the_other_does_not_read(tmp_path: Path) -> None:

@@ -270,19 +270,6 @@ async def test_another_endpoint_is_tried(tmp_path: Path, lanes: bool) -> None:
                 assert await client.reader.readexactly(5) == b"hello"
 
 
-@BOTH_WAYS
-async def test_a_killed_sidecar_resets_its_connections(tmp_path: Path, lanes: bool) -> None:
-    """`kill -9`: the clients of all its connections learn it at once."""
-    async with through(tmp_path, echo, lanes=lanes) as pair, contextlib.AsyncExitStack() as stack:
-        clients = [await stack.enter_async_context(connect(pair.door)) for _ in range(5)]
-        for client in clients:
-            await client.send(b"x")
-            await client.reader.readexactly(1)
-        pair.b.process.kill()
-        for client in clients:
-            await torn(client)
-
-
 # Flow control -------------------------------------------------------------------------------------
 
 

@@ -5,11 +5,18 @@ from typing import Any
 import pytest
 
 from meshproxy.codec.segments import END, HEARD, WITHDRAWN, header, segment
-from meshproxy.lane import BURST, Lane
+from meshproxy.lane import BURST, HEADER_COSTS, Lane
 from meshproxy.policies.flow_sizes import Flow, FlowSizes
 from meshproxy.upstream.lane import LaneConnection
 from tests.helpers.recorder import Recorder
-from tests.helpers.transport import FakeLoop, FakeSocket, FakeTransport, arrive, connected
+from tests.helpers.transport import (
+    FakeLoop,
+    FakeSocket,
+    FakeTransport,
+    arrive,
+    connected,
+    unanswered,
+)
 
 HELLO = segment(b"accepted")
 
@@ -111,6 +118,16 @@ def test_a_reset_is_none_of_the_ends(scene: Scene) -> None:
     assert scene.words() == []
 
 
+def test_who_has_vanished_is_reset(scene: Scene) -> None:
+    """TCP says so; who only does not read stays."""
+    with unanswered(repeated=0) as scene.transport.socket:
+        scene.side.look()
+        assert scene.transport.state == "open"
+    with unanswered() as scene.transport.socket:
+        scene.side.look()
+        assert scene.transport.state == "aborted"
+
+
 def test_a_withdrawal_is_quiet(scene: Scene) -> None:
     """Neither an end nor a reset; and the other end is told so."""
     scene.side.withdraw()
@@ -163,6 +180,16 @@ def test_so_have_they_when_much_is_heard(scene: Scene, paused: bool) -> None:
         assert not scene.transport.is_reading()
     scene.loop.turn()
     assert scene.transport.is_reading() != paused
+
+
+def test_small_segments_cost_more_than_their_bytes(scene: Scene) -> None:
+    """Who sends thousands of them is read on when the others had their turn."""
+    scene.say(HELLO + segment(b"x") * 100)
+    assert scene.transport.is_reading()
+    scene.say(segment(b"x") * (BURST // HEADER_COSTS))
+    assert not scene.transport.is_reading()
+    scene.loop.turn()
+    assert scene.transport.is_reading()
 
 
 def test_a_turn_may_end_after_the_lane(scene: Scene) -> None:

@@ -1,16 +1,21 @@
 """One side of a relay: frames leave together, ends are ends, and resets are resets."""
 
+import asyncio
 import contextlib
 import os
 import socket
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import cast
 
 import pytest
 
 from meshproxy.flow import HIGH_WATER
 from meshproxy.tcp import DIRECT, TcpSide
 from tests.helpers.transport import FakeLoop, FakeSocket, FakeTransport, connected
+
+RESET = struct.pack("ii", 1, 0)
 
 
 class Scene:
@@ -24,6 +29,37 @@ class Scene:
 @pytest.fixture
 def scene() -> Scene:
     return Scene()
+
+
+def test_who_dies_has_not_ended() -> None:
+    """To close is a reset, from the first moment on, until both directions have ended."""
+    scene = Scene()
+    scene.side.connection_made(cast("asyncio.Transport", scene.transport))
+    assert scene.transport.socket is not None
+    assert scene.transport.socket.lingers == RESET
+    scene.side.send_end()
+    assert scene.transport.socket.lingers == RESET
+    scene.side.eof_received()
+    assert scene.transport.state == "closing"
+    assert scene.transport.socket.lingers == struct.pack("ii", 0, 0)
+    scene.side.close()
+    scene.side.connection_lost(None)
+    scene.side.close()
+
+
+def test_until_all_has_left_it_has_not_ended(scene: Scene) -> None:
+    """What waits for a slow client would be lost with us, and then it must see a reset."""
+    scene.side.send_end()
+    scene.transport.waiting = 100
+    scene.side.eof_received()
+    assert scene.transport.state == "open"
+    scene.side.resume_writing()
+    assert scene.transport.state == "open"
+    scene.transport.waiting = 0
+    scene.side.resume_writing()
+    assert scene.transport.state == "closing"
+    assert scene.transport.socket is not None
+    assert scene.transport.socket.lingers == struct.pack("ii", 0, 0)
 
 
 def test_what_comes_in_one_turn_leaves_in_one_write(scene: Scene) -> None:

@@ -1,15 +1,25 @@
 """A transport that has left HTTP: two directions, each with an end of its own."""
 
+import asyncio
+import contextlib
 import socket
 import struct
+from typing import cast
 
 import pytest
 
 from meshproxy.flow import Connection
-from meshproxy.tunnel import Tunnel
+from meshproxy.tunnel import ANYBODY, SIDECARS, Tunnel, Vigilance, keep_alive, vanished
 from meshproxy.upstream.tunnel import EndpointTunnel
 from tests.helpers.recorder import Recorder
-from tests.helpers.transport import FakeLoop, FakeSocket, FakeTransport, arrive, connected
+from tests.helpers.transport import (
+    FakeLoop,
+    FakeSocket,
+    FakeTransport,
+    arrive,
+    connected,
+    unanswered,
+)
 
 RESET = struct.pack("ii", 1, 0)
 END, TORN, GONE = "on_response_end", "on_response_reset", "lost"
@@ -58,6 +68,67 @@ def test_a_unix_socket_is_left_alone() -> None:
     scene = Scene(family=socket.AF_UNIX)
     assert scene.transport.socket is not None
     assert not scene.transport.socket.options
+
+
+@pytest.mark.parametrize(("vigilance", "seconds"), [(ANYBODY, 120), (SIDECARS, 20)])
+def test_how_long_who_has_vanished_is_waited_for(vigilance: Vigilance, seconds: int) -> None:
+    """As the documents say; that TCP shall ask is set at the socket."""
+    assert vigilance.seconds == seconds
+    transport = FakeTransport()
+    transport.socket = FakeSocket()
+    keep_alive(cast("asyncio.Transport", transport), vigilance)
+    assert transport.socket.options == {
+        socket.SO_KEEPALIVE: 1,
+        socket.TCP_KEEPIDLE: vigilance.idle,
+        socket.TCP_KEEPINTVL: vigilance.interval,
+        socket.TCP_KEEPCNT: vigilance.questions,
+    }
+
+
+def counts_as_vanished(**facts: int) -> bool:
+    """Say so of a sidecar."""
+    transport = FakeTransport()
+    with unanswered(**facts) as transport.socket:  # type: ignore[arg-type]
+        return vanished(cast("asyncio.Transport", transport), SIDECARS)
+
+
+def test_who_has_vanished() -> None:
+    """Who was repeated to, or probed, three times, and has not answered for as long as is waited."""
+    assert counts_as_vanished(repeated=3, since=20_000)
+    assert counts_as_vanished(repeated=0, probed=3, since=20_000)
+    assert not counts_as_vanished(repeated=3, since=19_999)
+    assert not counts_as_vanished(repeated=2, probed=2)  # it was silent before
+    assert not counts_as_vanished(waiting=False)
+
+
+def test_who_does_not_read_is_there() -> None:
+    """Its kernel says that it takes nothing, and that is an answer."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        sender = socket.create_connection(server.getsockname())
+        reader, _ = server.accept()
+        with sender, reader:
+            sender.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    sender.send(bytes(1 << 20))
+            transport = FakeTransport()
+            transport.socket = cast("FakeSocket", sender)
+            as_transport = cast("asyncio.Transport", transport)
+            info = sender.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 60)
+            assert len(info) == 60
+            assert not vanished(as_transport, Vigilance(0, 0, 0))
+
+
+def test_nobody_to_look_at() -> None:
+    """No transport any more, one without TCP, one whose socket is closed."""
+    transport = FakeTransport()
+    as_transport = cast("asyncio.Transport", transport)
+    assert not vanished(None, SIDECARS)
+    assert not vanished(as_transport, SIDECARS)
+    transport.socket = FakeSocket(socket.AF_UNIX)
+    assert not vanished(as_transport, SIDECARS)
+    transport.socket = FakeSocket()
+    assert not vanished(as_transport, SIDECARS)
 
 
 def test_nothing_to_take_over() -> None:

@@ -51,7 +51,7 @@ def test_every_code_of_a_failed_attempt_is_known() -> None:
     }  # fmt: skip
     assert ours == {
         "downstream-closed", "overflow", "not-ready", "fields-too-large", "body-timeout",
-        "upgrade-not-supported", "overloaded", "memory-pressure",
+        "upgrade-not-supported", "overloaded", "memory-pressure", "access-denied",
     }  # fmt: skip
     assert outcome(200, "0", "upstream-closed") == LOCAL_FAILURE
 

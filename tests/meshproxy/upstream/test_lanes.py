@@ -121,6 +121,33 @@ async def test_a_peer_that_knows_no_lanes(environment: Environment, tmp_path: Pa
         assert there.pool.wanted
 
 
+async def test_another_peer_is_asked_anew(environment: Environment, tmp_path: Path) -> None:
+    """When the trunk has ended, which the one before it had: a newer sidecar may have taken its place."""
+    async with peer(environment, tmp_path, alpn=tls.ALPN_TCP) as there:
+        relay = there.connect()
+        await until(lambda: there.others == [relay])
+        assert not there.pool.wanted
+        there.pool.forgive()
+        assert there.pool.wanted
+
+
+async def test_a_lane_that_has_done_its_work_does_not_count(
+    environment: Environment, tmp_path: Path
+) -> None:
+    """However long it takes to close: a limit of connections is about what they carry."""
+    async with peer(environment, tmp_path) as there:
+        relay = there.connect()
+        await until(lambda: "on_upstream_connected" in relay.words)
+        lane = relay.heard[0][1]
+        assert there.pool.carried == 1
+        lane.send_end()
+        lane.on_end()  # the peer has not acknowledged ours
+        assert there.pool.carried == 0
+        assert there.pool.statistics()["connections"] == 1
+        there.pool.look()
+        assert lane.usable
+
+
 async def test_nobody_there(environment: Environment, tmp_path: Path) -> None:
     """The trunk will find out for itself, and say so."""
     async with peer(environment, tmp_path) as there:

@@ -24,6 +24,7 @@ from tests.helpers.http2 import Wire
 from tests.helpers.origin import Conversation, Origin, hello, origin
 from tests.helpers.ports import free_port
 from tests.helpers.recorder import Recorder
+from tests.helpers.transport import FakeTransport, unanswered
 
 NOTHING = {"connections": 0, "idle": 0, "dialling": 0, "waiting": 0}
 CATALOG = "spiffe://test.mesh/ns/default/sa/catalog"
@@ -148,6 +149,12 @@ async def test_a_tunnel_counts_and_never_comes_back(environment: Environment) ->
         [tunnel] = [call[1] for call in several[0].heard if call[0] == "on_upstream_switched"]
         tunnel.reset()
         await until(lambda: "on_response_head" in several[2].words)
+        [tunnel] = [call[1] for call in several[2].heard if call[0] == "on_upstream_switched"]
+        there, tunnel.transport = tunnel.transport, FakeTransport()
+        with unanswered() as tunnel.transport.socket:
+            pool.look()  # nobody is at its other end any more
+            assert tunnel.transport.state == "aborted"
+        tunnel.transport = there
         pool.close()
         await until(lambda: environment.connections_to("inbound").active == 0)
         assert [exchange.failure for exchange in several[1:]] == ["upstream-closed"] * 2

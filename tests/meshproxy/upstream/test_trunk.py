@@ -1,5 +1,6 @@
 """Streams of a trunk, against a peer made of another library."""
 
+from math import inf
 from typing import Any
 
 import pytest
@@ -7,7 +8,7 @@ from hyperframe.frame import RstStreamFrame
 
 from meshproxy.contract.resources import ClusterSpec, EndpointSpec
 from meshproxy.flow import HIGH_WATER
-from meshproxy.policies.flow_sizes import FlowSizes
+from meshproxy.policies.flow_sizes import LARGE, FlowSizes
 from meshproxy.relay import Side
 from meshproxy.upstream.trunk import TrunkConnection, TrunkPool
 from tests.helpers.environment import Environment
@@ -229,6 +230,17 @@ async def test_a_relay_may_stop_waiting(scene: Scene) -> None:
     scene.hear()
     scene.connection.lend(relay)
     assert relay.heard == [("on_upstream_failed", "stream-refused")]
+
+
+async def test_the_end_of_a_trunk_is_a_new_chance_for_lanes(scene: Scene) -> None:
+    """Perhaps the peer is replaced by one that knows them."""
+    scene.pool.lanes._shut_until = inf
+    scene.pool.sizes.observe(LARGE)
+    assert not scene.pool.lanes.wanted
+    scene.connection.session._engine.terminate_connection(0)
+    scene.hear()
+    scene.connection.connection_lost(None)
+    assert scene.pool.lanes.wanted
 
 
 async def test_it_is_a_connection_of_its_own_kind(scene: Scene) -> None:
