@@ -43,41 +43,15 @@ _REMEMBERED: Final = 1024
 
 class _Session(ssl.SSLObject):
     """
-    A TLS session that spares OpenSSL two questions of the event loop.
+    A TLS session that does not describe its peer's certificate in words.
 
-    After every handshake it asks for the peer's certificate in words, for
-    `get_extra_info("peercert")`: names, dates and extensions in a dict that nobody here reads, because
-    the identity comes from the DER form.
-
-    And it reads until it is told that there is no more.  OpenSSL would look for that in its buffers,
-    its error queue and a table of texts for the message of the exception, with each packet.
-
-    Attributes:
-        arrived: What the peer has sent and OpenSSL has not taken yet; None before `wrap_bio` is done.
+    The event loop asks for that after every handshake, for `get_extra_info("peercert")`, and OpenSSL
+    writes names, dates and extensions into a dict that nobody here reads: the identity comes from
+    the DER form.
     """
-
-    arrived: ssl.MemoryBIO | None = None
 
     def getpeercert(self, binary_form: bool = False) -> Any:
         return super().getpeercert(binary_form=True) if binary_form else {}
-
-    def read(self, len: int = 1024, buffer: Any = None) -> Any:  # noqa: A002  # its name there
-        arrived = self.arrived
-        # At the end there is something to be said, too; of a record that was asked for in parts,
-        # the rest is no longer in there.
-        if arrived is None or arrived.pending or arrived.eof or self.pending():
-            return super().read(len, buffer)
-        raise ssl.SSLWantReadError
-
-
-class _Context(ssl.SSLContext):
-    """Makes sessions that know where their bytes arrive."""
-
-    def wrap_bio(self, incoming: ssl.MemoryBIO, *arguments: Any, **options: Any) -> ssl.SSLObject:
-        session = super().wrap_bio(incoming, *arguments, **options)
-        if isinstance(session, _Session):
-            session.arrived = incoming
-        return session
 
 
 class Transport(Protocol):
@@ -178,7 +152,7 @@ def _mutual(
 
 
 def _verifying(side: ssl._SSLMethod, roots: str) -> ssl.SSLContext:
-    context = _Context(side)
+    context = ssl.SSLContext(side)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     # Level 2 refuses SHA-1 signatures and keys below 112 bits of strength.
     context.set_ciphers("DEFAULT@SECLEVEL=2")

@@ -7,7 +7,6 @@ import ssl
 import subprocess
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, cast
 
 import pytest
 from cryptography import x509 as reference
@@ -112,53 +111,6 @@ def test_one_context_offers_what_each_connection_is_for(pair: Pair) -> None:
                     end.do_handshake()
         agreed.append((session.selected_alpn_protocol(), peer.selected_alpn_protocol()))
     assert agreed == [(expected, expected) for _, expected in offers]
-
-
-def test_where_nothing_has_come_openssl_is_not_asked(pair: Pair) -> None:
-    """Yet what it holds of a record, what has come in part, and the end are heard."""
-    ends = [_Asked(*one) for one in zip(("client", "server"), pair, strict=True)]
-    client, server = (cast("Any", end.session) for end in ends)
-    for _ in range(4):
-        for end in ends:
-            with contextlib.suppress(ssl.SSLWantReadError):
-                end.session.do_handshake()
-        ends[0].pass_to(ends[1])
-        ends[1].pass_to(ends[0])
-
-    buffer = bytearray(100)
-    with pytest.raises(ssl.SSLWantReadError) as raised:
-        server.read(100, buffer)
-    assert raised.value.args == ()  # OpenSSL would have given reasons
-
-    client.write(b"x" * 150)
-    wire = ends[0].outgoing.read()
-    ends[1].incoming.write(wire[:40])
-    with pytest.raises(ssl.SSLWantReadError):
-        server.read(100, buffer)
-    ends[1].incoming.write(wire[40:])
-    assert [server.read(100, buffer), server.read(100, buffer)] == [100, 50]
-    with pytest.raises(ssl.SSLWantReadError):
-        server.read(100, buffer)
-
-    client.write(b"last")
-    with pytest.raises(ssl.SSLWantReadError):
-        client.unwrap()
-    ends[0].pass_to(ends[1])
-    assert [server.read(100, buffer), server.read(100, buffer)] == [4, 0]
-    ends[0].incoming.write_eof()
-    with pytest.raises(ssl.SSLError):
-        client.read(100, buffer)
-
-
-class _Asked:
-    """One end in memory."""
-
-    def __init__(self, side: str, context: ssl.SSLContext) -> None:
-        self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self.session = context.wrap_bio(self.incoming, self.outgoing, server_side=side == "server")
-
-    def pass_to(self, other: "_Asked") -> None:
-        other.incoming.write(self.outgoing.read())
 
 
 def test_without_tls_there_is_no_identity() -> None:
