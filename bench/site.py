@@ -139,14 +139,14 @@ class Site:
             MissingError: nginx is not installed.
             StartError: One of them does not start.
         """
-        web, grpc, bulk, tcp = (self.ports.free(ADDRESSES) for _ in range(4))
+        web, grpc, bulk, tcp, brief = (self.ports.free(ADDRESSES) for _ in range(5))
         folder = self.subfolder("apps")
-        (folder / "nginx.conf").write_text(nginx_app(web, grpc))
+        (folder / "nginx.conf").write_text(nginx_app(web, grpc, brief))
         nginx = self.processes.start(
             "nginx-app", [find("nginx"), "-p", str(folder), "-c", "nginx.conf"], folder
         )
         origin = self.python("origin", folder, "bench.origin", str(bulk), str(tcp))
-        for process, ports in ((nginx, (web, grpc)), (origin, (bulk, tcp))):
+        for process, ports in ((nginx, (web, grpc, brief)), (origin, (bulk, tcp))):
             for port in ports:
                 process.until(f"port {port} answers", lambda port=port: accepts(port))  # type: ignore[misc]
         self.services = (
@@ -154,6 +154,7 @@ class Site:
             Service("grpc", "http2", grpc),
             Service("bulk", "http1", bulk),
             Service("tcp", "tcp", tcp),
+            Service("brief", "tcp", brief),
         )
 
     def unique(self, name: str) -> str:
@@ -256,16 +257,22 @@ def nginx_frame(http: str) -> str:
     )
 
 
-def nginx_app(web: int, grpc: int) -> str:
-    """HTTP/1.1 answers of a size that the path ends with; h2c ones that end with trailers."""
+def nginx_app(web: int, grpc: int, brief: int) -> str:
+    """
+    HTTP/1.1 answers of a size that the path ends with; h2c ones that end with trailers.
+
+    On the port `brief`, each connection is closed after one answer.
+    """
     locations = "".join(
         f'    location ~ /{size}$ {{ return 200 "{"x" * size}"; }}\n' for size in SIZES
     )
     listen_web = "".join(f"    listen {address}:{web};\n" for address in ADDRESSES)
     listen_grpc = "".join(f"    listen {address}:{grpc} http2;\n" for address in ADDRESSES)
+    listen_brief = "".join(f"    listen {address}:{brief};\n" for address in ADDRESSES)
     return nginx_frame(
         f"  default_type text/plain;\n"
         f"  server {{\n{listen_web}{locations}  }}\n"
+        f"  server {{\n{listen_brief}    keepalive_timeout 0;\n{locations}  }}\n"
         f"  server {{\n{listen_grpc}"
         "    http2_max_concurrent_streams 1000;\n"
         "    default_type application/grpc;\n"

@@ -31,6 +31,12 @@ from meshproxy.message import Fields
 _TCP = int(socket.IPPROTO_TCP)
 
 
+Options = tuple[tuple[int, int, int | bytes], ...]
+"""Of a socket: level, option, value."""
+
+_SOCKET = int(socket.SOL_SOCKET)
+
+
 class Vigilance(NamedTuple):
     """
     When the other end of a connection counts as vanished.
@@ -49,6 +55,16 @@ class Vigilance(NamedTuple):
     def seconds(self) -> int:
         """Until it is given up."""
         return self.idle + self.interval * self.questions
+
+    @property
+    def options(self) -> Options:
+        """What says so to the kernel."""
+        return (
+            (_TCP, int(socket.TCP_KEEPIDLE), self.idle),
+            (_TCP, int(socket.TCP_KEEPINTVL), self.interval),
+            (_TCP, int(socket.TCP_KEEPCNT), self.questions),
+            (_SOCKET, int(socket.SO_KEEPALIVE), 1),
+        )
 
 
 ANYBODY = Vigilance(60, 15, 4)
@@ -72,23 +88,39 @@ def channel_of(transport: asyncio.Transport | None) -> socket.socket | None:
     return channel
 
 
+def set_options(transport: asyncio.Transport | None, options: Options) -> None:
+    """
+    Set options of the socket under a transport, where it has one and that knows them.
+
+    Not by what the transport gives out as its socket: uvloop's duplicates the descriptor for each, which
+    made a fifth of what a new connection cost.  And what it says of its family is looked up in an enum
+    each time; to set an option, none is needed.
+    """
+    channel = channel_of(transport)
+    if channel is None:
+        return
+    try:
+        borrowed = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, channel.fileno())
+    except (OSError, ValueError):  # it is closed, and without a number
+        return
+    try:
+        for level, option, value in options:
+            borrowed.setsockopt(level, option, value)
+    except OSError:  # no TCP
+        return
+    finally:
+        borrowed.detach()
+
+
 def keep_alive(transport: asyncio.Transport | None, vigilance: Vigilance = ANYBODY) -> None:
     """Let TCP find out whether the other end of a long-lived connection is still there."""
-    channel = channel_of(transport)
-    if channel is not None and _is_tcp(channel):
-        watch(channel, vigilance)
+    set_options(transport, vigilance.options)
 
 
 def watch(channel: socket.socket, vigilance: Vigilance = ANYBODY) -> None:
     """The same for a socket; what a listening one accepts inherits it (Linux)."""
-    channel.setsockopt(int(socket.SOL_SOCKET), int(socket.SO_KEEPALIVE), 1)
-    channel.setsockopt(_TCP, int(socket.TCP_KEEPIDLE), vigilance.idle)
-    channel.setsockopt(_TCP, int(socket.TCP_KEEPINTVL), vigilance.interval)
-    channel.setsockopt(_TCP, int(socket.TCP_KEEPCNT), vigilance.questions)
-
-
-def _is_tcp(channel: socket.socket) -> bool:
-    return channel.family in (socket.AF_INET, socket.AF_INET6)
+    for level, option, value in vigilance.options:
+        channel.setsockopt(level, option, value)
 
 
 def vanished(transport: asyncio.Transport | None, vigilance: Vigilance) -> bool:
@@ -99,13 +131,13 @@ def vanished(transport: asyncio.Transport | None, vigilance: Vigilance) -> bool:
     silence, TCP's last answer would be as old as that.
     """
     channel = channel_of(transport)
-    if channel is None or not _is_tcp(channel):
+    if channel is None:
         return False
     try:
         if not any(ioctl(channel.fileno(), TIOCOUTQ, bytes(4))):
             return False  # nothing is on its way; that is quickly asked
         info = channel.getsockopt(_TCP, int(socket.TCP_INFO), _INFO)
-    except (OSError, ValueError):  # it is closed (ValueError: and has no number any more)
+    except (OSError, ValueError):  # no TCP; or closed (ValueError: and without a number)
         return False
     repeated, probed = info[2], info[3]  # tcpi_retransmits, tcpi_probes: since the last answer
     if max(repeated, probed) < _UNANSWERED:
@@ -113,22 +145,18 @@ def vanished(transport: asyncio.Transport | None, vigilance: Vigilance) -> bool:
     return int.from_bytes(info[_INFO - 4 :], sys.byteorder) >= vigilance.seconds * 1000
 
 
-_RESET = struct.pack("ii", 1, 0)
-_IN_ORDER = struct.pack("ii", 0, 0)
+ENDS_WITH_RESET: Options = ((_SOCKET, int(socket.SO_LINGER), struct.pack("ii", 1, 0)),)
+ENDS_IN_ORDER: Options = ((_SOCKET, int(socket.SO_LINGER), struct.pack("ii", 0, 0)),)
 
 
 def end_with_reset(transport: asyncio.Transport | None) -> None:
     """Make the coming `abort` an RST; by itself it would be a FIN, and look like an end."""
-    channel = channel_of(transport)
-    if channel is not None:
-        channel.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+    set_options(transport, ENDS_WITH_RESET)
 
 
 def end_in_order(transport: asyncio.Transport | None) -> None:
     """Make the coming `close` a FIN, behind all that was written, whatever was asked for before."""
-    channel = channel_of(transport)
-    if channel is not None:
-        channel.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _IN_ORDER)
+    set_options(transport, ENDS_IN_ORDER)
 
 
 class Tunnel(Connection):

@@ -13,7 +13,7 @@ from meshproxy.contract.resources import ClusterSpec, EndpointSpec
 from meshproxy.flow import RECEIVED, as_protocol
 from meshproxy.tcp import TcpSide
 from meshproxy.telemetry.metrics import ConnectionSeries
-from meshproxy.tunnel import ANYBODY, keep_alive, vanished
+from meshproxy.tunnel import ANYBODY, ENDS_WITH_RESET, set_options, vanished
 
 log = logging.getLogger("meshproxy.upstream")
 
@@ -177,13 +177,13 @@ class TcpConnection(TcpSide):
     def on_connected(self) -> None:
         # Here and not when `create_connection` returns: the first bytes come before that.
         self.limit.cancel()
-        super().on_connected()
+        # A client's socket has inherited the second half from the listening one.
+        set_options(self.transport, ENDS_WITH_RESET + ANYBODY.options)
         relay = self._relay
         assert relay is not None
         if not self._owner.opened(self, relay):
             self.reset()
             return
-        keep_alive(self.transport)
         relay.on_upstream_ready(self)
         relay.on_upstream_connected()
 

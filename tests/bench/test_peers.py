@@ -62,7 +62,7 @@ def test_haproxy_takes_it(site: Site, tmp_path: Path, side: Side) -> None:
     judged("haproxy", "-c", "-dW", "-f", str(path))
 
 
-@pytest.mark.parametrize("text", [nginx.config(SERVICES[:1]), nginx_app(18001, 18002)])
+@pytest.mark.parametrize("text", [nginx.config(SERVICES[:1]), nginx_app(18001, 18002, 18003)])
 def test_nginx_takes_it(tmp_path: Path, text: str) -> None:
     """nginx's own check finds nothing, in the single hop and in the app behind all."""
     (tmp_path / "nginx.conf").write_text(text)

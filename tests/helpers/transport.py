@@ -1,6 +1,7 @@
 """A transport and a loop under a connection's feet that do nothing but write down."""
 
 import asyncio
+import os
 import socket
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -17,19 +18,39 @@ class FakeSocket:
 
     Attributes:
         error: What SO_ERROR tells.
-        descriptor: Of a real one, where somebody writes to it.
+        descriptor: Of a real one below it, on which options are set.
         info: What TCP_INFO tells.
-        lingers: What SO_LINGER was set to.
-        options: Other options that were set.
     """
 
     def __init__(self, family: int = socket.AF_INET) -> None:
         self.family = family
         self.error = 0
-        self.descriptor = -1
+        self._own = self.descriptor = socket.socket(family).detach()
         self.info = b""
-        self.lingers: bytes | None = None
-        self.options: dict[int, int] = {}
+
+    def __del__(self) -> None:
+        os.close(self._own)
+
+    @property
+    def lingers(self) -> bytes:
+        """What SO_LINGER is set to."""
+        return self._asked(socket.SOL_SOCKET, socket.SO_LINGER, 8)
+
+    @property
+    def options(self) -> dict[int, int]:
+        """Those of keep-alive."""
+        options = {socket.SO_KEEPALIVE: socket.SOL_SOCKET}
+        if self.family != socket.AF_UNIX:
+            tcp = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+            options |= dict.fromkeys(tcp, socket.IPPROTO_TCP)
+        return {
+            option: int.from_bytes(self._asked(level, option, 4), sys.byteorder)
+            for option, level in options.items()
+        }
+
+    def _asked(self, level: int, option: int, size: int) -> bytes:
+        with socket.socket(fileno=os.dup(self._own)) as real:
+            return real.getsockopt(level, option, size)
 
     def getsockopt(self, level: int, option: int, size: int = 0) -> int | bytes:
         if (level, option) == (socket.IPPROTO_TCP, socket.TCP_INFO):
@@ -39,13 +60,6 @@ class FakeSocket:
 
     def fileno(self) -> int:
         return self.descriptor
-
-    def setsockopt(self, level: int, option: int, value: bytes | int) -> None:
-        if isinstance(value, bytes):
-            assert (level, option) == (socket.SOL_SOCKET, socket.SO_LINGER)
-            self.lingers = value
-        else:
-            self.options[option] = value
 
 
 @contextmanager

@@ -67,7 +67,7 @@ def test_a_unix_socket_is_left_alone() -> None:
     """It has no TCP under it."""
     scene = Scene(family=socket.AF_UNIX)
     assert scene.transport.socket is not None
-    assert not scene.transport.socket.options
+    assert scene.transport.socket.options == {socket.SO_KEEPALIVE: 0}
 
 
 @pytest.mark.parametrize(("vigilance", "seconds"), [(ANYBODY, 120), (SIDECARS, 20)])
