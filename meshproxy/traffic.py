@@ -35,6 +35,7 @@ from meshproxy.telemetry.loop_lag import Heartbeat
 from meshproxy.telemetry.metrics import ConnectionSeries, Metrics
 from meshproxy.timer_wheel import TimerWheel
 from meshproxy.upstream.pool import Pool
+from meshproxy.upstream.tcp import TcpConnection
 
 log = logging.getLogger("meshproxy")
 
@@ -88,6 +89,7 @@ class Environment(Surroundings):
         self.revoked: frozenset[str] = frozenset()
         self.listening: frozenset[tuple[str, int]] = frozenset()
         self.pools: set[Pool] = set()
+        self.dialled: set[TcpConnection] = set()
         self.denials = Denials(self.now, self.wall)
         self._certificates = certificates
         self._skips: set[tuple[str, str]] = set()  # as many as services and reasons there are

@@ -28,6 +28,8 @@ from typing import NamedTuple
 from meshproxy.flow import Connection, as_protocol
 from meshproxy.message import Fields
 
+# Plain numbers: an enum's are converted each time.
+_INET, _STREAM = int(socket.AF_INET), int(socket.SOCK_STREAM)
 _TCP = int(socket.IPPROTO_TCP)
 
 
@@ -92,15 +94,15 @@ def set_options(transport: asyncio.Transport | None, options: Options) -> None:
     """
     Set options of the socket under a transport, where it has one and that knows them.
 
-    Not by what the transport gives out as its socket: uvloop's duplicates the descriptor for each, which
-    made a fifth of what a new connection cost.  And what it says of its family is looked up in an enum
-    each time; to set an option, none is needed.
+    Not by what the transport gives out as its socket: uvloop's duplicates the descriptor for each
+    option, and closes it.
     """
     channel = channel_of(transport)
     if channel is None:
         return
     try:
-        borrowed = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, channel.fileno())
+        # Of whatever family it is: no option depends on what Python takes it for.
+        borrowed = socket.socket(_INET, _STREAM, 0, channel.fileno())
     except (OSError, ValueError):  # it is closed, and without a number
         return
     try:

@@ -325,6 +325,8 @@ class Mesh:
             cluster.sweep(now)
         for connections in list(self._environment.pools):
             connections.look()
+        for connection in list(self._environment.dialled):
+            connection.look()
 
     def drain(self) -> None:
         """Accept no more; let what runs finish."""

@@ -46,7 +46,7 @@ from meshproxy.policies.stalled_bodies import StalledBodies
 from meshproxy.telemetry.gauges import Gauges
 from meshproxy.telemetry.metrics import Metrics
 
-from . import pool
+from . import pool, tcp
 from .availability import Availability
 from .bulk import BulkPool
 from .health_check import HealthCheck
@@ -59,7 +59,7 @@ PANIC_PERCENT = 50.0
 """Where outlier detection, which has a setting for it, is off."""
 
 
-class Environment(pool.Environment, Protocol):
+class Environment(pool.Environment, tcp.Environment, Protocol):
     """What a cluster needs of the process."""
 
     metrics: Metrics
@@ -290,7 +290,7 @@ class Endpoint(neighbours.Endpoint):
 
     def sweep(self, now: float) -> None:
         for connections in (self.pool, self._bulk, self._opaque):
-            if connections is not None:
+            if isinstance(connections, pool.Pool):
                 connections.sweep(now)
 
     def retire(self) -> None:

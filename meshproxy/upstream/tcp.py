@@ -13,7 +13,7 @@ from meshproxy.contract.resources import ClusterSpec, EndpointSpec
 from meshproxy.flow import RECEIVED, as_protocol
 from meshproxy.tcp import TcpSide
 from meshproxy.telemetry.metrics import ConnectionSeries
-from meshproxy.tunnel import ANYBODY, ENDS_WITH_RESET, set_options, vanished
+from meshproxy.tunnel import ANYBODY, keep_alive, vanished
 
 log = logging.getLogger("meshproxy.upstream")
 
@@ -32,9 +32,15 @@ class Relay(Protocol):
 
 
 class Environment(Protocol):
-    """What dialling needs of the process."""
+    """
+    What dialling needs of the process.
+
+    Attributes:
+        dialled: All TCP connections to apps and unknown places that are open.
+    """
 
     loop: asyncio.AbstractEventLoop
+    dialled: "set[TcpConnection]"
 
     def connections_to(self, direction: str) -> ConnectionSeries: ...
 
@@ -122,6 +128,7 @@ class Sockets:
         if self._dials.pop(relay, None) is None:
             return False
         self._open.add(connection)
+        self._environment.dialled.add(connection)
         self._counts.opened += 1
         if self._failing:
             self._failing = ""
@@ -131,13 +138,8 @@ class Sockets:
     def closed(self, connection: "TcpConnection") -> None:
         if connection in self._open:
             self._open.remove(connection)
+            self._environment.dialled.discard(connection)
             self._counts.closed += 1
-
-    def sweep(self, now: float) -> None:  # noqa: ARG002  # as of a pool
-        """End connections at whose other end nobody is."""
-        for connection in list(self._open):
-            if vanished(connection.transport, ANYBODY):
-                connection.abort()
 
     def close(self) -> None:
         """End everything now."""
@@ -165,7 +167,7 @@ class TcpConnection(TcpSide):
         limit: Ends the dial when it takes too long.
     """
 
-    __slots__ = ("_owner", "_relay", "limit")
+    __slots__ = ("_owner", "_relay", "_watched", "limit")
 
     limit: asyncio.TimerHandle
 
@@ -173,12 +175,24 @@ class TcpConnection(TcpSide):
         super().__init__(loop)
         self._owner = owner
         self._relay: Relay | None = relay
+        self._watched = False
+
+    def look(self) -> None:
+        """
+        See whether anybody is there; called every few seconds.
+
+        At first have TCP do so, which no short connection needs.
+        """
+        if not self._watched:
+            self._watched = True
+            keep_alive(self.transport)
+        elif vanished(self.transport, ANYBODY):
+            self.abort()
 
     def on_connected(self) -> None:
         # Here and not when `create_connection` returns: the first bytes come before that.
         self.limit.cancel()
-        # A client's socket has inherited the second half from the listening one.
-        set_options(self.transport, ENDS_WITH_RESET + ANYBODY.options)
+        super().on_connected()
         relay = self._relay
         assert relay is not None
         if not self._owner.opened(self, relay):

@@ -15,6 +15,7 @@ from meshproxy.telemetry.denials import Denials
 from meshproxy.telemetry.metrics import ConnectionSeries, Metrics
 from meshproxy.timer_wheel import TimerWheel
 from meshproxy.upstream.pool import Pool
+from meshproxy.upstream.tcp import TcpConnection
 
 
 async def until(condition: Callable[[], object], seconds: float = 30.0) -> None:
@@ -59,6 +60,7 @@ class Environment(Surroundings):
         self.listening: frozenset[tuple[str, int]] = frozenset()
         self.denials = Denials(self.now, self.wall)
         self.pools: set[Pool] = set()
+        self.dialled: set[TcpConnection] = set()
         self.refusals: list[tuple[str, str]] = []
         self.failed_handshakes: list[str] = []
 

@@ -201,7 +201,8 @@ async def test_others_who_ask_nobody_either(
 
             def noticed() -> bool:
                 pool.look()
-                sockets.sweep(0.0)
+                for connection in list(environment.dialled):
+                    connection.look()
                 return upload.failure is not None and "on_upstream_reset" in relay.words
 
             assert not noticed()
@@ -212,3 +213,4 @@ async def test_others_who_ask_nobody_either(
             upload.go_on()
             await until(noticed, 60)
             assert sockets.carried == pool.statistics()["connections"] == 0
+            assert not environment.dialled
