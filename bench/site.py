@@ -17,7 +17,7 @@ import os
 import pwd
 import random
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Self
@@ -185,9 +185,11 @@ class Site:
         """The same services behind the same B, for a second A."""
         return tuple(replace(service, entry=self.ports.free()) for service in services)
 
-    def python(self, name: str, folder: Path, *command: str) -> Process:
+    def python(
+        self, name: str, folder: Path, *command: str, given: Mapping[str, str] = os.environ
+    ) -> Process:
         """Start a module of this checkout."""
-        environment = os.environ | {
+        environment = dict(given) | {
             "PYTHONPATH": search_path(),
             # As installed programs are: compiled once.  Where this is forbidden or not possible,
             # each start would compile everything, and hold the memory that this takes.

@@ -1,11 +1,19 @@
 """
-The Python that runs us: which patch levels have known holes that concern a proxy.
+The Python that runs us: which patch levels have known holes that concern a proxy, and what the C library
+below it is to be told.
 
 Mutual TLS is the interpreter's own `ssl` module, so its holes are ours.  An old patch level still
 works, and many machines have no other; so it is a warning at start-up, not a refusal.  Who starts
 many processes of ours says it once, and tells them so by a variable of their environment.
+
+A proxy copies much, in pieces of 16 to 256 KiB.  From 2 KiB on glibc does that by `rep movsb`, which on
+AMD's Zen 3 and 4 takes up to ten times as long as vector registers do, depending on where source and
+target lie within their pages (glibc bug 30994, mended in 2.39).  And OpenSSL allocates some hundred small
+pieces for a handshake, of which malloc keeps seven of a size at hand.  Both are decided before anything
+of ours runs, so whoever starts a sidecar has to say it: `environment`.
 """
 
+from collections.abc import Mapping
 from typing import Final
 
 SAID: Final = "MESHPROXY_PYTHON_IS_KNOWN"
@@ -15,6 +23,21 @@ CVES: Final = "CVE-2026-19445, CVE-2026-19553"
 
 PATCHED: Final = {(3, 11): 17, (3, 12): 15, (3, 13): 16, (3, 14): 8}
 """Minor version → the first patch level in which the `ssl` module's holes are mended."""
+
+_TUNABLES: Final = "GLIBC_TUNABLES"
+_TOLD: Final = {"glibc.cpu.x86_rep_movsb_threshold": 1 << 30, "glibc.malloc.tcache_count": 64}
+
+
+def environment(given: Mapping[str, str]) -> dict[str, str]:
+    """
+    Return the environment for a sidecar: as `given`, and what the C library is to be told.
+
+    What somebody has said of that already stays.  Other processors and libraries do not know the names,
+    and ignore them.
+    """
+    said = given.get(_TUNABLES, "")
+    ours = [f"{name}={value}" for name, value in _TOLD.items() if f"{name}=" not in said]
+    return {**given, _TUNABLES: ":".join([said] * bool(said) + ours)}
 
 
 def advice(version: tuple[int, int, int]) -> str | None:

@@ -5,6 +5,7 @@ meshproxy, as users run it: `python -m meshproxy run` on a static bootstrap.
 """
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -13,6 +14,7 @@ import meshproxy
 from bench import armed
 from bench.process import Process
 from bench.site import ADDRESSES, TRUST_DOMAIN, A, B, Service, Site
+from meshproxy import interpreter
 from meshproxy.contract import wire
 from meshproxy.contract.matching import MatchSpec, PathMatchSpec
 from meshproxy.contract.resources import (
@@ -72,7 +74,10 @@ class Ours:
                 indent=2,
             )
         )
-        process = site.python(name, folder, "meshproxy", "run", "--bootstrap", str(bootstrap))
+        process = site.python(
+            name, folder, "meshproxy", "run", "--bootstrap", str(bootstrap),
+            given=interpreter.environment(os.environ),
+        )  # fmt: skip
         process.admin = admin
         return process
 

@@ -1,10 +1,15 @@
 """Which Pythons deserve a warning."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from meshproxy.interpreter import CVES, PATCHED, advice
+from meshproxy.interpreter import CVES, PATCHED, advice, environment
+
+COPIES = f"glibc.cpu.x86_rep_movsb_threshold={1 << 30}"
+CACHE = "glibc.malloc.tcache_count=64"
 
 README = Path(__file__).parent.parent.parent / "README.md"
 
@@ -36,3 +41,35 @@ def test_the_readme_names_the_same_levels() -> None:
     for (major, minor), patch in PATCHED.items():
         assert f"{major}.{minor}.{patch}" in text
     assert all(cve in text for cve in CVES.split(", "))
+
+
+@pytest.mark.parametrize(
+    ("said", "then"),
+    [
+        (None, f"{COPIES}:{CACHE}"),
+        ("glibc.malloc.arena_max=1", f"glibc.malloc.arena_max=1:{COPIES}:{CACHE}"),
+        (
+            "glibc.cpu.x86_rep_movsb_threshold=4096",
+            f"glibc.cpu.x86_rep_movsb_threshold=4096:{CACHE}",
+        ),
+        (f"{CACHE}:{COPIES}", f"{CACHE}:{COPIES}"),
+    ],
+)
+def test_what_a_sidecar_is_started_with(said: str | None, then: str) -> None:
+    """Large copies by vector registers, more small pieces at hand; what an operator has said stays."""
+    given = {"PATH": "/bin"} | ({} if said is None else {"GLIBC_TUNABLES": said})
+    before = dict(given)
+    assert environment(given) == {"PATH": "/bin", "GLIBC_TUNABLES": then}
+    assert given == before
+
+
+def test_the_c_library_takes_it() -> None:
+    """A program starts with it as without; no complaint about a name or a value."""
+    said = subprocess.run(
+        [sys.executable, "-c", "print(len(bytes(1 << 20)[1:]))"],
+        env=environment({}),
+        capture_output=True,
+        check=True,
+        text=True,
+    )
+    assert (said.stdout, said.stderr) == ("1048575\n", "")

@@ -30,6 +30,7 @@ from control_plane.cli.local.process import (
 from control_plane.cli.local.rundir import RunDirectory
 from control_plane.placement import Placement
 from control_plane.resources.model import Service
+from meshproxy import interpreter
 
 DRAIN = 10
 """Seconds in which a sidecar finishes the requests it has when it is asked to stop."""
@@ -158,7 +159,7 @@ class LocalWorkload:
         self._directory.write(path, json.dumps(bootstrap, indent=2).encode())
         return Command(
             own_program("meshproxy", "run", "--bootstrap", str(path), "--allow-root"),
-            own_environment(os.environ),
+            interpreter.environment(own_environment(os.environ)),
             self._directory.path,
             self.namespace,
             user,
