@@ -263,7 +263,11 @@ class _Visit:
         assert self._head is not None
         if self._admin.is_slow(self._head):
             loop = self._connection.loop
-            self._thread = loop.run_in_executor(None, self._answer, self._head)
+            try:
+                self._thread = loop.run_in_executor(None, self._answer, self._head)
+            except RuntimeError:  # no memory for a thread's stack: then all wait until it is made
+                self._send(*self._answer(self._head))
+                return
             self._thread.add_done_callback(lambda made: self._send(*made.result()))
         else:
             self._send(*self._answer(self._head))

@@ -68,6 +68,7 @@ async def joined(plane: Plane, state: Path) -> Sidecar:
     async with sidecar.running():
         await until(lambda: sidecar.client.snapshot.version == plane.wanted[WORKLOAD].version)
         await until((state / "snapshot.json").exists)
+        await until(lambda: synced(plane, WORKLOAD))
     await until(lambda: plane.discovery.proxies[WORKLOAD].state is State.DISCONNECTED)
     return sidecar
 

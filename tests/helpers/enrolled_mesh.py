@@ -33,6 +33,7 @@ from meshproxy.contract.resources import Snapshot
 from meshproxy.identity import tls
 from meshproxy.identity.certificates import Certificates
 from tests.helpers import pair
+from tests.helpers.listening import listening
 from tests.helpers.origin import hello, origin
 from tests.helpers.plane import until
 from tests.helpers.ports import free_port
@@ -189,7 +190,7 @@ class EnrolledMesh:
             await until(self.synced, 60)
             for port in self.admin.values():
                 await asyncio.to_thread(pair.until_ready, port, self._sidecars[0], lambda: "")
-            async with await asyncio.start_server(self._serve, "127.0.0.1", self._mayfly_port):
+            async with listening(self._serve, self._mayfly_port):
                 yield self
         finally:
             following.cancel()
@@ -339,9 +340,9 @@ async def enrolled_mesh(
     try:
         async with (
             origin(hello) as web,
-            await asyncio.start_server(_echo, "127.0.0.1", 0) as lines,
+            listening(_echo) as lines,
         ):
-            apps = {8080: web.port, 9000: calls, 7000: lines.sockets[0].getsockname()[1]}
+            apps = {8080: web.port, 9000: calls, 7000: lines}
             made = EnrolledMesh(directory, lifetime, apps, log_level, environments, settings)
             async with made.running() as mesh:
                 yield mesh

@@ -37,6 +37,7 @@ from tests.helpers.fault_matrix.clients import Request, ask
 from tests.helpers.fault_matrix.mesh import Case, FaultMesh
 from tests.helpers.fault_matrix.row import LANES, WAYS, Policy
 from tests.helpers.fault_server.connection import reset
+from tests.helpers.listening import listening
 from tests.helpers.origin import Conversation, Origin, hello, origin
 from tests.helpers.pair import Pair, Sidecar
 from tests.helpers.ports import free_port
@@ -425,26 +426,24 @@ async def test_opaque_connections_above_the_limit_are_refused(tmp_path: Path) ->
         await reader.read()
         writer.close()
 
-    server = await asyncio.start_server(echo, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    with Scene(tmp_path, [port], limits=LimitsSpec(connections=1)) as scene:
-        async with connect(scene.tcp) as first:
-            await first.send(b"hello")
-            assert await first.reader.readexactly(5) == b"hello"
-            with pytest.raises(ConnectionError):  # perhaps before the client's system has told it
-                async with connect(scene.tcp) as second:
-                    await second.rest()
-        assert await scene.metric("mesh_overflows_total", limit="connections") == 1
+    async with listening(echo) as port:
+        with Scene(tmp_path, [port], limits=LimitsSpec(connections=1)) as scene:
+            async with connect(scene.tcp) as first:
+                await first.send(b"hello")
+                assert await first.reader.readexactly(5) == b"hello"
+                with pytest.raises(ConnectionError):  # perhaps before the client's system told it
+                    async with connect(scene.tcp) as second:
+                        await second.rest()
+            assert await scene.metric("mesh_overflows_total", limit="connections") == 1
 
-        async def ended() -> bool:
-            return bool((await scene.cluster())["limits"]["connections"]["now"] == 0)
+            async def ended() -> bool:
+                return bool((await scene.cluster())["limits"]["connections"]["now"] == 0)
 
-        await scene.until(ended)
-        async with connect(scene.tcp) as third:
-            await third.send(b"hello")
-            assert await third.reader.readexactly(5) == b"hello"
-    server.close()
-    await all_gone()
+            await scene.until(ended)
+            async with connect(scene.tcp) as third:
+                await third.send(b"hello")
+                assert await third.reader.readexactly(5) == b"hello"
+        await all_gone()
 
 
 # Health checks ------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import stat
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -234,3 +235,18 @@ async def test_looking_something_up(port: int, admin: Admin) -> None:
         response = await get(port, f"/denials{query}", host="localhost")
         assert json.loads(response.body) == [number]
     assert (await get(port, "/metrics?id=1", host="localhost")).body == b"mesh 1\n"
+
+
+async def test_a_slow_page_is_made_also_where_no_thread_can_be(
+    admin: Admin, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A container at its limit has no room for a thread's stack; it can be asked all the same."""
+    admin.page("/slow", "text", lambda: (200, threading.current_thread().name.encode()), slow=True)
+    assert (await get(port, "/slow", LOCAL)).body != b"MainThread"
+
+    def no_room(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", no_room)
+    monkeypatch.setattr(asyncio.get_running_loop(), "_default_executor", None)
+    assert (await get(port, "/slow", LOCAL)).body == b"MainThread"
