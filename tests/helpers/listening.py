@@ -25,6 +25,9 @@ async def listening(serve: Serve, port: int = 0, **options: Any) -> AsyncIterato
             writer.close()
 
     def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if not server.is_serving():
+            writer.transport.abort()
+            return
         task = asyncio.create_task(converse(reader, writer))
         conversations[task] = writer
         task.add_done_callback(lambda task: conversations.pop(task, None))
@@ -34,8 +37,12 @@ async def listening(serve: Serve, port: int = 0, **options: Any) -> AsyncIterato
         yield server.sockets[0].getsockname()[1]
     finally:
         server.close()
+        # Who came in that moment is accepted already, and gets its transport some steps later.
+        for _ in range(10):
+            await asyncio.sleep(0)
         left = dict(conversations)
         for task, writer in left.items():
             task.cancel()
             writer.transport.abort()
         await asyncio.gather(*left, return_exceptions=True)
+        await asyncio.sleep(0)  # the last ones learn that they are closed
