@@ -94,8 +94,8 @@ async def test_eight_downloads_share_the_connection(tmp_path: Path) -> None:
             async def download(number: int) -> None:
                 async with connect(pair.door) as client:
                     await ask_for_much(client)
-                    while True:
-                        shares.add(number, len(await client.reader.read(MIB)))
+                    while data := await client.reader.read(MIB):
+                        shares.add(number, len(data))
 
             async with AsyncExitStack() as stalled:
                 for _ in range(10):  # they have asked, and never read
@@ -111,8 +111,8 @@ async def test_eight_uploads_share_the_connection(tmp_path: Path) -> None:
 
     async def take(conversation: Conversation) -> None:
         flow = int(conversation.request_line.split()[1][1:])
-        while True:
-            shares.add(flow, len(await conversation.reader.read(MIB)))
+        while data := await conversation.reader.read(MIB):  # an end read again would never wait
+            shares.add(flow, len(data))
 
     async with origin(take) as app:
         with Pair(tmp_path, app.port) as pair:
@@ -244,8 +244,8 @@ async def test_eight_tunnels_share_the_connection(tmp_path: Path, direction: str
         async def download(number: int) -> None:
             async with connect(pair.door) as client:
                 await client.send(b"p")
-                while True:
-                    shares.add(number, len(await client.reader.read(MIB)))
+                while data := await client.reader.read(MIB):
+                    shares.add(number, len(data))
 
         async def upload(number: int) -> None:
             async with connect(pair.door) as client:
