@@ -134,6 +134,8 @@ async def test_whatever_was_on_its_way(namespace: Namespace, tmp_path: Path) -> 
     app = App()
     async with contextlib.AsyncExitStack() as stack:
         stack.enter_context(inside(namespace))
+        for buffers in ("tcp_rmem", "tcp_wmem"):  # or they grow to more than `stalled` says
+            Path("/proc/sys/net/ipv4", buffers).write_text("4096 131072 2097152")
         pair = TcpPair(tmp_path, await stack.enter_async_context(served(app)))
         await stack.enter_async_context(running(pair))
         clients: dict[str, Client] = {}
