@@ -17,10 +17,10 @@ import asyncio
 import os
 from typing import Final
 
-from meshproxy.flow import HIGH_WATER
+from meshproxy.flow import HIGH_WATER, Connection
 from meshproxy.message import Fields
 from meshproxy.relay import Bytes
-from meshproxy.tunnel import Tunnel, channel_of, end_in_order, end_with_reset
+from meshproxy.tunnel import ENDS_IN_ORDER, ENDS_WITH_RESET, Tunnel, descriptor_of, set_options
 
 DIRECT: Final = 64 * 1024
 """Bytes from which on the kernel is asked at once: then they need not be copied to be kept."""
@@ -35,11 +35,12 @@ class TcpSide(Tunnel):
         super().__init__(loop)
         self._parts: list[bytes] = []
         self._size = 0  # of these
-        self._descriptor = -1  # of the socket, once it was asked for
+        self._descriptor = -1  # of the socket
         self._ends = False  # and waits for its last bytes to leave
 
     def on_connected(self) -> None:
-        end_with_reset(self.transport)
+        self._descriptor = descriptor = descriptor_of(self.transport)
+        set_options(descriptor, ENDS_WITH_RESET)
 
     def close(self) -> None:
         """Close, once everything written has left; until then to die is no end."""
@@ -51,7 +52,7 @@ class TcpSide(Tunnel):
             self._ends = True
             transport.set_write_buffer_limits(0, 0)  # have us told when nothing is left
         else:
-            end_in_order(transport)
+            set_options(self._descriptor, ENDS_IN_ORDER)
             transport.close()
 
     def resume_writing(self) -> None:
@@ -86,11 +87,6 @@ class TcpSide(Tunnel):
         transport = self.transport
         if transport is None or transport.is_closing() or transport.get_write_buffer_size():
             return 0
-        if self._descriptor < 0:
-            channel = channel_of(transport)
-            if channel is None:
-                return 0
-            self._descriptor = channel.fileno()
         try:
             sent = os.writev(self._descriptor, (*self._parts, data))
         except OSError:  # full, or gone: the transport will find out
@@ -117,9 +113,10 @@ class TcpSide(Tunnel):
         self.abort()
 
     def abort(self) -> None:
+        """End it at once; that this is an RST has been said in the beginning."""
         self._parts.clear()
         self._size = 0
-        super().abort()
+        Connection.abort(self)
 
     def pause(self) -> None:
         self.pause_reading()

@@ -90,20 +90,25 @@ def channel_of(transport: asyncio.Transport | None) -> socket.socket | None:
     return channel
 
 
-def set_options(transport: asyncio.Transport | None, options: Options) -> None:
-    """
-    Set options of the socket under a transport, where it has one and that knows them.
+def descriptor_of(transport: asyncio.Transport | None) -> int:
+    """Return the number of the socket under a transport; -1 where there is none any more."""
+    channel = channel_of(transport)
+    return -1 if channel is None else channel.fileno()
 
-    Not by what the transport gives out as its socket: uvloop's duplicates the descriptor for each
+
+def set_options(descriptor: int, options: Options) -> None:
+    """
+    Set options of a socket by its number, where it knows them.
+
+    Not by what a transport gives out as its socket: uvloop's duplicates the descriptor for each
     option, and closes it.
     """
-    channel = channel_of(transport)
-    if channel is None:
+    if descriptor < 0:
         return
     try:
         # Of whatever family it is: no option depends on what Python takes it for.
-        borrowed = socket.socket(_INET, _STREAM, 0, channel.fileno())
-    except (OSError, ValueError):  # it is closed, and without a number
+        borrowed = socket.SocketType(_INET, _STREAM, 0, descriptor)
+    except OSError:  # it is closed
         return
     try:
         for level, option, value in options:
@@ -116,7 +121,7 @@ def set_options(transport: asyncio.Transport | None, options: Options) -> None:
 
 def keep_alive(transport: asyncio.Transport | None, vigilance: Vigilance = ANYBODY) -> None:
     """Let TCP find out whether the other end of a long-lived connection is still there."""
-    set_options(transport, vigilance.options)
+    set_options(descriptor_of(transport), vigilance.options)
 
 
 def watch(channel: socket.socket, vigilance: Vigilance = ANYBODY) -> None:
@@ -153,12 +158,7 @@ ENDS_IN_ORDER: Options = ((_SOCKET, int(socket.SO_LINGER), struct.pack("ii", 0, 
 
 def end_with_reset(transport: asyncio.Transport | None) -> None:
     """Make the coming `abort` an RST; by itself it would be a FIN, and look like an end."""
-    set_options(transport, ENDS_WITH_RESET)
-
-
-def end_in_order(transport: asyncio.Transport | None) -> None:
-    """Make the coming `close` a FIN, behind all that was written, whatever was asked for before."""
-    set_options(transport, ENDS_IN_ORDER)
+    set_options(descriptor_of(transport), ENDS_WITH_RESET)
 
 
 class Tunnel(Connection):

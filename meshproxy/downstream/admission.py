@@ -91,6 +91,7 @@ class Admission:
         self.memory = int(SHARE * container_memory() / workers) if memory is None else memory
         self.accept_rate = accept_rate / workers
         self.listeners: WeakSet[Listener] = WeakSet()
+        self._sure = 0  # how many more there may be at least, whoever has them
         self._now = now
         self._resident = resident or resident_memory
         self._trim = trim
@@ -106,8 +107,18 @@ class Admission:
         """Return how many more connections this listener may take now."""
         if self.short_of_memory:
             return 0
-        everywhere = self.connections - sum(other.connections for other in self.listeners)
-        return min(everywhere, int(self.connections * SHARE) - listener.connections)
+        if self._sure <= 0:
+            self._sure = self.connections - sum(other.connections for other in self.listeners)
+        return min(self._sure, int(self.connections * SHARE) - listener.connections)
+
+    def taken(self) -> None:
+        """
+        One has been taken of what there was `room` for.
+
+        Those that end meanwhile are counted only when nothing seems to be left: a mesh may have as
+        many listeners as services, too many to ask for each connection.
+        """
+        self._sure -= 1
 
     @property
     def short_of_memory(self) -> bool:

@@ -23,6 +23,7 @@ from meshproxy.codec.budget import PEER, STRANGER
 from meshproxy.codec.http1 import encode_response_head
 from meshproxy.codec.sniff import Protocol as Wire
 from meshproxy.contract.resources import ListenerSpec, Mtls
+from meshproxy.driven import Driven
 from meshproxy.exchange import exchanges_of
 from meshproxy.flow import Connection, as_protocol
 from meshproxy.identity.tls import peer_identity
@@ -128,7 +129,7 @@ class Listener:
         self._loop = environment.loop
         self.sockets: list[socket.socket] = []
         self._connections: dict[Accepted, Peer] = {}
-        self._greeting: set[asyncio.Task[None]] = set()
+        self._greeting: set[asyncio.Task[None] | Driven] = set()
         self._counts = environment.metrics.connection("downstream", spec.direction)
         self._sweep: asyncio.TimerHandle | None = None
         self._sweeps = 0
@@ -218,7 +219,8 @@ class Listener:
 
     def _on_acceptable(self, listening: socket.socket) -> bool:
         """Accept a batch; say whether there may be more."""
-        room = ACCEPT_BATCH if self._leaving else self.environment.admission.room(self)
+        admission = self.environment.admission
+        room = ACCEPT_BATCH if self._leaving else admission.room(self)
         for _ in range(ACCEPT_BATCH):
             try:
                 sock, peer = listening.accept()
@@ -231,14 +233,11 @@ class Listener:
             why_not = "" if self._leaving else self._objection(room)
             room -= 1
             if why_not:
-                if self._shed(sock, why_not):
-                    continue
-                coroutine = self._turn_away(sock, "proxy-overloaded")
+                if not self._shed(sock, why_not):
+                    self._attend(self._turn_away(sock, "proxy-overloaded"))
             else:
-                coroutine = self._receive(sock, peer)
-            task = self._loop.create_task(coroutine)
-            self._greeting.add(task)
-            task.add_done_callback(self._greeting.discard)
+                admission.taken()
+                self._receive(sock, peer)
         return True
 
     def _objection(self, room: int) -> str:
@@ -279,17 +278,23 @@ class Listener:
         if listening in self.sockets:
             self._loop.add_reader(listening.fileno(), self._on_acceptable, listening)
 
-    def _receive(self, sock: socket.socket, peer: Any) -> Coroutine[Any, Any, None]:
-        """Return what is to be done with a new connection, by where it was meant to go."""
+    def _receive(self, sock: socket.socket, peer: Any) -> None:
+        """Begin with a new connection what is to be done by where it was meant to go."""
         destination: Destination | None = self.destination
         if self._captured is not None:
             passing = self.spec.unknown == "pass"
             destination = self._captured.meant(sock, peer, passing=passing)
         if destination is None:
-            return self._turn_away(sock)
-        if self._mtls(destination) == "disabled" or isinstance(destination, Unknown):
-            return self._welcome(sock, destination)
-        return self._greet(sock, destination)
+            self._attend(self._turn_away(sock))
+        elif self._mtls(destination) == "disabled" or isinstance(destination, Unknown):
+            self._welcome(sock, destination)
+        else:
+            self._attend(self._greet(sock, destination))
+
+    def _attend(self, greeting: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(greeting)
+        self._greeting.add(task)
+        task.add_done_callback(self._greeting.discard)
 
     # Greeting: the first bytes decide -------------------------------------------------------------
 
@@ -329,7 +334,7 @@ class Listener:
                 await self._refuse_plaintext(sock, destination, Wire.OPAQUE)
             else:
                 speculation, greeting.speculation = greeting.speculation, None
-                await self._welcome(sock, destination, speculation)
+                self._welcome(sock, destination, speculation)
         elif wire is Wire.TLS:
             context = self.environment.server_context
             if context is None:
@@ -352,15 +357,15 @@ class Listener:
             if wire is not Wire.OPAQUE:
                 greeting.on_http()
             greeting.withdraw()
-            await self._welcome(sock, destination)
+            self._welcome(sock, destination)
 
-    async def _welcome(
+    def _welcome(
         self,
         sock: socket.socket,
         destination: Destination,
         speculation: Speculation | None = None,
     ) -> None:
-        """Begin to read a plaintext connection."""
+        """Begin to read a plaintext connection, for which nothing has to be waited for."""
 
         def begin() -> Arrival | TcpConnection:
             if speculation is None and not destination.opaque:
@@ -368,9 +373,12 @@ class Listener:
             caller = destination.caller(None)
             return TcpConnection(self._loop, self, destination, caller, speculation=speculation)
 
-        try:
-            await self._loop.connect_accepted_socket(lambda: as_protocol(begin()), sock)
-        except OSError:  # the client gave up meanwhile
+        accepted = self._loop.connect_accepted_socket(lambda: as_protocol(begin()), sock)
+        self._greeting.add(Driven(self._loop, accepted, partial(self._on_welcomed, sock)))
+
+    def _on_welcomed(self, sock: socket.socket, driven: Driven, error: Exception | None) -> None:
+        self._greeting.discard(driven)
+        if error is not None:  # the client gave up meanwhile
             sock.close()
 
     async def _refuse_plaintext(
@@ -429,9 +437,7 @@ class Listener:
                 log.warning("%s: refused %s, which is revoked", self.spec.name, arrival.identity)
                 arrival.abort()
                 return
-        self._connections[arrival] = (
-            PROVED if arrival.tls else self._stranger(arrival.destination, arrival.address)
-        )
+        self._connections[arrival] = PROVED if arrival.tls else self._stranger(arrival)
         self._counts.opened += 1
         if self._unwanted(arrival):
             self._end(arrival)
@@ -439,18 +445,18 @@ class Listener:
     def opened(self, connection: TcpConnection) -> None:
         """A client's opaque connection stands."""
         if connection not in self._connections:
-            self._connections[connection] = self._stranger(
-                connection.destination, connection.address
-            )
+            self._connections[connection] = self._stranger(connection)
             self._counts.opened += 1
             if self._unwanted(connection):
                 self._end(connection)
 
-    def _stranger(self, destination: Destination, address: str) -> Peer:
+    def _stranger(self, connection: Arrival | TcpConnection) -> Peer:
         """Return who came in plaintext; counted where mutual TLS could have been spoken."""
+        destination = connection.destination
         if self.spec.direction == "outbound" or self._mtls(destination) == "disabled":
             return Peer(destination)
-        counted = self.environment.metrics.plaintext_opened(destination.app_port, address)
+        metrics = self.environment.metrics
+        counted = metrics.plaintext_opened(destination.app_port, connection.address)
         return Peer(destination, counted)
 
     def successor(

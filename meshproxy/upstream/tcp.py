@@ -10,6 +10,7 @@ import os
 from typing import Any, Protocol
 
 from meshproxy.contract.resources import ClusterSpec, EndpointSpec
+from meshproxy.driven import Driven
 from meshproxy.flow import RECEIVED, as_protocol
 from meshproxy.tcp import TcpSide
 from meshproxy.telemetry.metrics import ConnectionSeries
@@ -31,6 +32,13 @@ class Relay(Protocol):
     def on_upstream_writable(self) -> None: ...
 
 
+class Timers(Protocol):
+    """Tells a dial that it has taken too long: `timer_wheel.py`."""
+
+    def add(self, item: Any) -> set[Any]: ...
+    def drop(self, slot: set[Any], item: Any) -> None: ...
+
+
 class Environment(Protocol):
     """
     What dialling needs of the process.
@@ -42,6 +50,9 @@ class Environment(Protocol):
     loop: asyncio.AbstractEventLoop
     dialled: "set[TcpConnection]"
 
+    @property
+    def timers(self) -> Timers: ...
+    def now(self) -> float: ...
     def connections_to(self, direction: str) -> ConnectionSeries: ...
 
 
@@ -70,7 +81,7 @@ class Sockets:
         self._environment = environment
         self._source = None if source is None else (source, 0)
         self._failing = ""  # why the last dial failed, as it was logged
-        self._dials: dict[Relay, asyncio.Task[None]] = {}
+        self._dials: dict[Relay, _Dial] = {}
         self._open: set[TcpConnection] = set()
         self._counts = environment.connections_to("inbound")
 
@@ -85,7 +96,7 @@ class Sockets:
 
     def connect(self, relay: Relay) -> None:
         """Answer the relay with `on_upstream_ready` or `on_upstream_failed`, later."""
-        self._dials[relay] = self._environment.loop.create_task(self._dial(relay))
+        self._dials[relay] = _Dial(self, relay, self._environment, self._source)
 
     def disconnect(self, relay: Relay) -> None:
         """The relay waits no longer."""
@@ -93,40 +104,18 @@ class Sockets:
         if dial is not None:
             dial.cancel()
 
-    async def _dial(self, relay: Relay) -> None:
-        loop, endpoint = self._environment.loop, self.endpoint
-        connection = TcpConnection(loop, self, relay)
-        task = asyncio.current_task()
-        assert task is not None
-        # Not `asyncio.timeout`: it could strike after the connection was made, while this task has
-        # not yet been told, and uvloop would then drop the connection without a word to it.
-        connection.limit = loop.call_later(
-            self.cluster.connect_timeout / 1000, self._on_timeout, relay, task
-        )
-        try:
-            await loop.create_connection(
-                lambda: as_protocol(connection),
-                endpoint.address,
-                endpoint.port,
-                local_addr=self._source,
-            )
-        except (OSError, ValueError) as error:  # ValueError: an address that is no address
-            if self._dials.pop(relay, None) is not None:
-                self._warn(f"cannot connect: {reason(error)}")
-                relay.on_upstream_failed("connect-failed")
-        finally:
-            connection.limit.cancel()
-
-    def _on_timeout(self, relay: Relay, task: "asyncio.Task[None]") -> None:
+    def failed(self, relay: Relay, code: str, why: str) -> None:
+        """There is no connection to be had."""
         if self._dials.pop(relay, None) is not None:
-            task.cancel()
-            self._warn(f"no connection within {self.cluster.connect_timeout} ms")
-            relay.on_upstream_failed("connect-timeout")
+            self._warn(why)
+            relay.on_upstream_failed(code)
 
     def opened(self, connection: "TcpConnection", relay: Relay) -> bool:
         """Say whether anybody still wants the connection."""
-        if self._dials.pop(relay, None) is None:
+        dial = self._dials.pop(relay, None)
+        if dial is None:
             return False
+        dial.rest()
         self._open.add(connection)
         self._environment.dialled.add(connection)
         self._counts.opened += 1
@@ -159,17 +148,66 @@ class Sockets:
         log.log(level, "%s: %s", self._where, why)
 
 
-class TcpConnection(TcpSide):
+class _Dial:
     """
-    A dialled connection; the upstream of a relay.
+    One endpoint being dialled for one relay.
 
     Attributes:
-        limit: Ends the dial when it takes too long.
+        due: When it has taken too long.
     """
 
-    __slots__ = ("_owner", "_relay", "_watched", "limit")
+    __slots__ = ("_driven", "_relay", "_slot", "_sockets", "_timers", "due")
 
-    limit: asyncio.TimerHandle
+    def __init__(
+        self,
+        sockets: Sockets,
+        relay: Relay,
+        environment: Environment,
+        source: tuple[str, int] | None,
+    ) -> None:
+        self._sockets = sockets
+        self._relay = relay
+        self._timers = environment.timers
+        self.due = environment.now() + sockets.cluster.connect_timeout / 1000
+        self._slot: set[_Dial] | None = self._timers.add(self)
+        loop, endpoint = environment.loop, sockets.endpoint
+        connection = TcpConnection(loop, sockets, relay)
+        self._driven = Driven(
+            loop,
+            loop.create_connection(
+                lambda: as_protocol(connection), endpoint.address, endpoint.port, local_addr=source
+            ),
+            self._on_end,
+        )
+
+    def _on_end(self, driven: Driven, error: Exception | None) -> None:  # noqa: ARG002
+        self.rest()
+        if error is not None:  # ValueError: an address that is no address
+            self._sockets.failed(self._relay, "connect-failed", f"cannot connect: {reason(error)}")
+
+    def on_due(self) -> None:
+        """It takes too long."""
+        self._slot = None
+        self._driven.cancel()
+        why = f"no connection within {self._sockets.cluster.connect_timeout} ms"
+        self._sockets.failed(self._relay, "connect-timeout", why)
+
+    def rest(self) -> None:
+        """It has an end, and may take as long as it likes with it."""
+        slot, self._slot = self._slot, None
+        if slot is not None:
+            self._timers.drop(slot, self)
+
+    def cancel(self) -> None:
+        """Nobody waits for it."""
+        self.rest()
+        self._driven.cancel()
+
+
+class TcpConnection(TcpSide):
+    """A dialled connection; the upstream of a relay."""
+
+    __slots__ = ("_owner", "_relay", "_watched")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, owner: Sockets, relay: Relay) -> None:
         super().__init__(loop)
@@ -191,7 +229,6 @@ class TcpConnection(TcpSide):
 
     def on_connected(self) -> None:
         # Here and not when `create_connection` returns: the first bytes come before that.
-        self.limit.cancel()
         super().on_connected()
         relay = self._relay
         assert relay is not None

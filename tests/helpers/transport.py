@@ -203,9 +203,12 @@ class FakeLoop:
             callback()
 
 
-def connected(connection: Connection, *, tls: bool = False) -> FakeTransport:
+def connected(
+    connection: Connection, *, tls: bool = False, socket: FakeSocket | None = None
+) -> FakeTransport:
     """Give a connection a transport."""
     transport = FakeTransport(tls=tls)
+    transport.socket = socket
     connection.connection_made(cast("asyncio.Transport", transport))
     return transport
 

@@ -22,8 +22,7 @@ class Scene:
     def __init__(self) -> None:
         self.loop = FakeLoop()
         self.side = TcpSide(self.loop.as_loop)
-        self.transport: FakeTransport = connected(self.side)
-        self.transport.socket = FakeSocket()
+        self.transport: FakeTransport = connected(self.side, socket=FakeSocket())
 
 
 @pytest.fixture
@@ -94,7 +93,7 @@ def on_a_socket(scene: Scene) -> Iterator[socket.socket]:
         for sock in (ours, theirs):
             sock.setblocking(False)
         assert scene.transport.socket is not None
-        scene.transport.socket.descriptor = ours.fileno()
+        os.dup2(ours.fileno(), scene.transport.socket.descriptor)
         yield theirs
 
 

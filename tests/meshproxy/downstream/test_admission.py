@@ -20,12 +20,21 @@ def test_a_listener_leaves_room_for_others() -> None:
     inbound, outbound = FakeListener(), FakeListener()
     limits.join(inbound)
     limits.join(outbound)
+
+    def take(listener: FakeListener, count: int) -> None:
+        for _ in range(count):
+            limits.taken()
+            listener.connections += 1
+
     assert limits.room(inbound) == 80
-    inbound.connections = 80
+    take(inbound, 80)
     assert limits.room(inbound) == 0
     assert limits.room(outbound) == 20
-    outbound.connections = 20
+    take(outbound, 20)
     assert limits.room(outbound) == 0
+    outbound.connections = 5  # found out when it matters
+    assert limits.room(outbound) == 15
+    take(outbound, 15)
     inbound.connections = 0
     assert limits.room(inbound) == 80
 

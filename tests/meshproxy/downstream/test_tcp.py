@@ -42,8 +42,7 @@ class Scene:
         )
         self.relay = Recorder()
         self.connection.exchange = cast("Carrier", self.relay)
-        self.transport: FakeTransport = connected(self.connection)
-        self.transport.socket = FakeSocket()
+        self.transport: FakeTransport = connected(self.connection, socket=FakeSocket())
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from meshproxy.codec.http2 import CONNECT_ERROR
 from meshproxy.downstream.trunk import TrunkConnection
 from tests.helpers.http2 import Heard, Wire, of
 from tests.helpers.recorder import Recorder
-from tests.helpers.transport import FakeLoop, FakeTransport, arrive
+from tests.helpers.transport import FakeLoop, FakeSocket, FakeTransport, arrive
 
 CONNECT = [(":method", "CONNECT"), (":authority", "10.0.0.5:5672")]
 
@@ -31,7 +31,7 @@ class Scene:
             self.loop.as_loop, self.owner, self._begin, 5672, guesses=guesses
         )
         self.transport = FakeTransport()
-        self.transport.socket = Recorder()  # type: ignore[assignment]
+        self.transport.socket = FakeSocket()
         self.connection.connection_made(self.transport)  # type: ignore[arg-type]
         self.peer = Wire()
         self.say(self.peer.hello() + self.peer.settings_ack())

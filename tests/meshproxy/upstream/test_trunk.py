@@ -14,7 +14,7 @@ from meshproxy.upstream.trunk import TrunkConnection, TrunkPool
 from tests.helpers.environment import Environment
 from tests.helpers.http2 import Heard, Wire, of
 from tests.helpers.recorder import Recorder
-from tests.helpers.transport import FakeLoop, FakeTransport, arrive
+from tests.helpers.transport import FakeLoop, FakeSocket, FakeTransport, arrive
 
 OK = [(":status", "200")]
 
@@ -51,7 +51,7 @@ class Scene:
             cluster, EndpointSpec(address=address, port=5672), environment, FlowSizes()
         )
         self.transport = FakeTransport()
-        self.transport.socket = Recorder()  # type: ignore[assignment]
+        self.transport.socket = FakeSocket()
         self.connection = self.pool.successor(self.transport)  # type: ignore[arg-type]
         self.pool._shared.append(self.connection)
         self.connection.connection_made(self.transport)  # type: ignore[arg-type]

@@ -1,0 +1,68 @@
+"""
+A coroutine of the loop's, driven by hand: what `await` in a task would do, without the task.
+
+`loop.create_connection` and `loop.connect_accepted_socket` wait but once or twice, and their protocol is
+told by the loop, whoever waits for the coroutine.  A task for each would cost three more
+callbacks and itself: of what a short opaque connection takes of a sidecar, a tenth.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+Steps = Coroutine[Any, None, object]
+Ended = Callable[["Driven", Exception | None], None]
+
+
+class Driven:
+    """
+    Goes on with a coroutine whenever the future that it waits for is done.
+
+    For coroutines that need no current task (`asyncio.timeout` does).
+    """
+
+    __slots__ = ("_coroutine", "_ended")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, coroutine: Steps, ended: Ended) -> None:
+        """
+        Take the first step; `ended` is called later, never now, and not after `cancel`.
+
+        Args:
+            loop: The loop.
+            coroutine: What is to be done.
+            ended: Is told the error by which it has failed, or None.
+        """
+        self._coroutine: Steps | None = coroutine
+        self._ended = ended
+        try:
+            awaited: Any = coroutine.send(None)
+        except StopIteration:
+            loop.call_soon(self._end, None)
+        except (OSError, ValueError) as error:
+            loop.call_soon(self._end, error)
+        else:
+            awaited.add_done_callback(self._step)
+
+    def cancel(self) -> None:
+        """End it where it is; what it has begun, it gives back."""
+        coroutine, self._coroutine = self._coroutine, None
+        if coroutine is not None:
+            coroutine.close()
+
+    def _step(self, done: object) -> None:  # noqa: ARG002  # the callback's shape
+        coroutine = self._coroutine
+        if coroutine is None:
+            return
+        try:
+            awaited: Any = coroutine.send(None)  # which asks the future for what has become of it
+        except StopIteration:
+            self._end(None)
+        except (OSError, ValueError) as error:
+            self._end(error)
+        else:
+            awaited.add_done_callback(self._step)
+
+    def _end(self, error: Exception | None) -> None:
+        if self._coroutine is not None:
+            self._coroutine = None
+            self._ended(self, error)
