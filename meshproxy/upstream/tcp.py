@@ -7,6 +7,7 @@ Each opaque connection gets one of its own, dialled when it begins and closed wh
 import asyncio
 import logging
 import os
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from meshproxy.contract.resources import ClusterSpec, EndpointSpec
@@ -49,10 +50,10 @@ class Environment(Protocol):
 
     loop: asyncio.AbstractEventLoop
     dialled: "set[TcpConnection]"
+    now: Callable[[], float]
 
     @property
     def timers(self) -> Timers: ...
-    def now(self) -> float: ...
     def connections_to(self, direction: str) -> ConnectionSeries: ...
 
 
