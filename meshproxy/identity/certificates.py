@@ -421,13 +421,13 @@ def _nobody() -> None:
 def _contexts(
     certificate: Path, key: Path | None, roots: str
 ) -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    _check_roots(roots)
     try:
         return (
             tls.server_context(certificate, key, roots),
             tls.client_context(certificate, key, roots),
         )
-    except (ssl.SSLError, OSError) as error:
+    except (ssl.SSLError, ValueError, OSError) as error:
+        _check_roots(roots)  # are they to blame?
         raise x509.CertificateError(f"{certificate}: not usable with its key: {error}") from error
 
 

@@ -8,7 +8,9 @@ issued): a resumed session would skip the verification against today's roots.
 """
 
 import contextlib
+import os
 import ssl
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -146,9 +148,43 @@ def _mutual(
     side: ssl._SSLMethod, certificate: Path, key: Path | None, roots: str
 ) -> ssl.SSLContext:
     context = _verifying(side, roots)
-    context.load_cert_chain(certificate, key)
+    with _whole_chain(certificate, roots) as chain:
+        context.load_cert_chain(chain, key or certificate)
     context.sslobject_class = _Session
     return context
+
+
+@contextlib.contextmanager
+def _whole_chain(certificate: Path, roots: str) -> Iterator[Path]:
+    """
+    Yield a file with our certificate and those above it.
+
+    Where a certificate stands alone OpenSSL looks for the rest among the roots, for each handshake
+    anew, verifies every signature of what it has found, and sends it.  That takes a tenth of a
+    handshake, and proves nothing to anybody: only the peer can judge us.  Given the same
+    certificates it just sends them.
+    """
+    own = ""
+    with contextlib.suppress(x509.CertificateError):  # it is OpenSSL's to say what is wrong
+        chain = list(x509.chain(certificate.read_text("latin-1")))
+        if len(chain) == 1:
+            own = _with_those_above(chain[0], roots)
+    if not own:
+        yield certificate
+        return
+    descriptor = os.memfd_create("chain")  # no certificate can be loaded but from a file
+    try:
+        os.write(descriptor, own.encode("ascii"))
+        yield Path(f"/proc/self/fd/{descriptor}")
+    finally:
+        os.close(descriptor)
+
+
+@lru_cache(maxsize=1)  # each is asked for twice: for who dials and for who is dialled
+def _with_those_above(der: bytes, roots: str) -> str:
+    """Return a chain in PEM; empty where no root is known to stand above the certificate."""
+    above = x509.above(der, x509.chain(roots))
+    return "".join(map(ssl.DER_cert_to_PEM_cert, (der, *above))) if above else ""
 
 
 def _verifying(side: ssl._SSLMethod, roots: str) -> ssl.SSLContext:

@@ -10,15 +10,16 @@ X.690 gives the encoding, RFC 5280 section 4.1 the structure.
 """
 
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import NamedTuple
 
 _SEQUENCE, _SET, _BOOLEAN = 0x30, 0x31, 0x01
 _UTC_TIME, _GENERALIZED_TIME = 0x17, 0x18
-_VERSION, _EXTENSIONS, _URI = 0xA0, 0xA3, 0x86
+_VERSION, _EXTENSIONS, _URI, _ISSUER_KEY = 0xA0, 0xA3, 0x86, 0x80
 _ATTRIBUTES = {b"\x55\x04\x03": "CN", b"\x55\x04\x0a": "O", b"\x55\x04\x0b": "OU"}
 _KEY_USAGE, _ALT_NAME, _CONSTRAINTS = b"\x55\x1d\x0f", b"\x55\x1d\x11", b"\x55\x1d\x13"
+_KEY_ID, _ISSUER_KEY_ID = b"\x55\x1d\x0e", b"\x55\x1d\x23"
 # keyCertSign (bit 5) and cRLSign (bit 6) of KeyUsage, RFC 5280 section 4.2.1.3.
 _SIGNS = 0b0000_0110
 
@@ -37,6 +38,8 @@ class Facts(NamedTuple):
         serial: In hexadecimal.
         issuer: Whose key signed it, such as ``CN=mesh.local``.
         subject: Whose it is; of a workload's certificate empty, its name is among the URIs.
+        key_id: A name for its own key; empty where it has none.
+        issuer_key_id: … and for the one that signed it.
     """
 
     uris: tuple[str, ...]
@@ -46,6 +49,8 @@ class Facts(NamedTuple):
     serial: str
     issuer: str
     subject: str
+    key_id: bytes
+    issuer_key_id: bytes
 
 
 class _Value(NamedTuple):
@@ -75,6 +80,8 @@ def read(der: bytes) -> Facts:
             serial=f"{int.from_bytes(serial.content, signed=True):x}",
             issuer=_name(issuer),
             subject=_name(subject),
+            key_id=_key_id(extensions.get(_KEY_ID)),
+            issuer_key_id=_issuer_key_id(extensions.get(_ISSUER_KEY_ID)),
         )
     except (ValueError, IndexError, StopIteration) as error:
         raise CertificateError(f"not an X.509 certificate: {error}") from error
@@ -110,6 +117,35 @@ def chain(pem: str) -> Iterator[bytes]:
             yield ssl.PEM_cert_to_DER_cert(pem[start:end])
         except ValueError as error:
             raise CertificateError(f"expected a certificate in PEM form: {error}") from error
+
+
+def above(der: bytes, pool: Iterable[bytes]) -> list[bytes]:
+    """
+    Return those of `pool` that stand above a certificate, its issuer first, up to a root.
+
+    As the certificates say it themselves, by names and, where both sides tell it, by the key (RFC
+    5280 section 4.2.1.1).  No signature is verified.
+
+    Raises:
+        CertificateError: One of them is not a certificate.
+    """
+    known = [(read(other), other) for other in pool]
+    found: list[bytes] = []
+    facts = read(der)
+    while facts.issuer != facts.subject:
+        issuer = next((one for one in known if _may_have_signed(one[0], facts)), None)
+        if issuer is None:
+            break
+        known.remove(issuer)  # two that name each other would be followed for ever
+        facts, other = issuer
+        found.append(other)
+    return found
+
+
+def _may_have_signed(one: Facts, facts: Facts) -> bool:
+    if one.subject != facts.issuer:
+        return False
+    return not (one.key_id and facts.issuer_key_id) or one.key_id == facts.issuer_key_id
 
 
 def _values(data: bytes) -> Iterator[_Value]:
@@ -174,6 +210,18 @@ def _uris(names: bytes | None) -> Iterator[str]:
     for name in _inside(sequence, _SEQUENCE):
         if name.tag == _URI:
             yield name.content.decode("ascii")
+
+
+def _key_id(extension: bytes | None) -> bytes:
+    return next((value.content for value in _values(extension or b"")), b"")
+
+
+def _issuer_key_id(extension: bytes | None) -> bytes:
+    for value in _values(extension or b""):
+        for part in _inside(value, _SEQUENCE):
+            if part.tag == _ISSUER_KEY:
+                return part.content
+    return b""
 
 
 def _may_sign(extensions: dict[bytes, bytes]) -> bool:

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from meshproxy.identity import tls
-from tests.helpers.certificates import TestAuthority, key_pem, uri, write
+from tests.helpers.certificates import TestAuthority, der, key_pem, pem, uri, write
 
 CATALOG = "spiffe://mesh.local/ns/default/sa/catalog"
 REVIEWS = "spiffe://mesh.local/ns/default/sa/reviews"
@@ -243,6 +243,54 @@ def test_a_pair_of_contexts_is_tried_out(tmp_path: Path, pair: Pair) -> None:
     foreign = (make(own, None, ROOT.pem) for make in (tls.server_context, tls.client_context))
     with pytest.raises(ssl.SSLError):
         tls.try_out(*foreign)
+
+
+def shown(end: ssl.SSLObject) -> list[bytes]:
+    """Return the certificates that the peer has sent."""
+    sent = end._sslobj.get_unverified_chain()  # type: ignore[attr-defined]  # public from 3.13 on
+    return [ssl.PEM_cert_to_DER_cert(one.public_bytes()) for one in sent]
+
+
+@pytest.mark.parametrize("apart", [False, True], ids=["key in the file", "key of its own"])
+def test_a_certificate_that_stands_alone_is_shown_with_its_root(
+    tmp_path: Path, apart: bool
+) -> None:
+    """Of all the roots that we believe; what stands in the file is not touched."""
+    certificate, key = ROOT.leaf(uri(CATALOG))
+    path, own = write(tmp_path / "own.pem", certificate, key), None
+    if apart:
+        own = tmp_path / "key.pem"
+        own.write_text(key_pem(key))
+        path.write_text(pem(certificate))
+    roots = TestAuthority("other").pem + TestAuthority().pem + ROOT.pem
+    ends = handshake(tls.client_context(path, own, roots), tls.server_context(path, own, roots))
+    for end in ends:
+        assert shown(end) == [der(certificate), der(ROOT.certificate)]
+        assert tls.peer_identity(end, "mesh.local") == CATALOG
+
+
+def test_a_chain_is_shown_as_it_is(tmp_path: Path) -> None:
+    """Whoever issues it has decided what belongs to it: up to the root, without it."""
+    between = TestAuthority("between", signed_by=ROOT)
+    certificate, key = between.leaf(uri(CATALOG))
+    path = write(tmp_path / "own.pem", certificate, key)
+    path.write_text(path.read_text() + between.pem)
+    ends = handshake(
+        tls.client_context(path, None, ROOT.pem), tls.server_context(path, None, ROOT.pem)
+    )
+    for end in ends:
+        assert shown(end) == [der(certificate), der(between.certificate)]
+
+
+def test_a_context_leaves_no_descriptor_open(tmp_path: Path) -> None:
+    """Nor does one that could not be made."""
+    right = ROOT.svid(tmp_path / "right.pem", CATALOG)
+    wrong = write(tmp_path / "wrong.pem", ROOT.leaf(uri(CATALOG))[0], ROOT.leaf()[1])
+    open_before = sorted(Path("/proc/self/fd").iterdir())
+    tls.server_context(right, None, ROOT.pem)
+    with pytest.raises(ssl.SSLError):
+        tls.server_context(wrong, None, ROOT.pem)
+    assert sorted(Path("/proc/self/fd").iterdir()) == open_before
 
 
 def test_no_session_is_resumed(tmp_path: Path) -> None:

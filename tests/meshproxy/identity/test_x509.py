@@ -3,6 +3,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from cryptography import x509 as reference
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -102,3 +104,48 @@ def test_other_times_are_no_times(text: bytes) -> None:
     """RFC 5280 section 4.1.2.5.1: with seconds and in GMT, or it is not a certificate of ours."""
     with pytest.raises(x509.CertificateError):
         x509._time(x509._Value(x509._UTC_TIME, text))
+
+
+def test_those_above_a_certificate_are_found_up_to_the_root() -> None:
+    """In their order, whatever else is in the pool; above a root there is nobody."""
+    between = TestAuthority("between", signed_by=ROOT)
+    leaf = der(between.leaf(uri(CATALOG))[0])
+    issuer, root = der(between.certificate), der(ROOT.certificate)
+    pool = [der(TestAuthority("other").certificate), root, issuer]
+    assert x509.above(leaf, pool) == [issuer, root]
+    assert x509.above(issuer, pool) == [root]
+    assert x509.above(root, pool) == []
+    assert x509.above(leaf, [root]) == []
+
+
+def test_of_two_with_the_same_name_the_key_says_which_one_it_is() -> None:
+    """A root that is replaced by one of the same name."""
+    successor = TestAuthority()
+    pool = [der(successor.certificate), der(ROOT.certificate)]
+    assert x509.above(LEAF, pool) == [der(ROOT.certificate)]
+    assert x509.above(der(successor.leaf(uri(CATALOG))[0]), pool) == [der(successor.certificate)]
+
+
+def test_where_no_key_is_told_the_name_is_enough() -> None:
+    """The extensions that tell it are not mandatory for who verifies."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    now = datetime.now(UTC)
+    bare = (
+        reference.CertificateBuilder()
+        .issuer_name(ROOT.name)
+        .subject_name(reference.Name([]))
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now)
+        .not_valid_after(now + timedelta(hours=1))
+        .sign(ROOT.key, hashes.SHA256())
+    )
+    assert x509.above(der(bare), [der(ROOT.certificate)]) == [der(ROOT.certificate)]
+
+
+def test_two_that_name_each_other_are_not_followed_for_ever() -> None:
+    """Cross-signed authorities: each is met once."""
+    one, other = TestAuthority("one"), TestAuthority("other")
+    crossed = [der(TestAuthority("one", signed_by=other).certificate),
+               der(TestAuthority("other", signed_by=one).certificate)]  # fmt: skip
+    assert len(x509.above(der(one.leaf(uri(CATALOG))[0]), crossed)) <= len(crossed)
