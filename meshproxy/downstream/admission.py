@@ -24,7 +24,6 @@ from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
 from typing import Final, Protocol
-from weakref import WeakSet
 
 from meshproxy import malloc
 from meshproxy.flow import Connection
@@ -90,7 +89,7 @@ class Admission:
         self.connections = min(connections or MOST, possible)
         self.memory = int(SHARE * container_memory() / workers) if memory is None else memory
         self.accept_rate = accept_rate / workers
-        self.listeners: WeakSet[Listener] = WeakSet()
+        self.listeners: set[Listener] = set()
         self._sure = 0  # how many more there may be at least, whoever has them
         self._now = now
         self._resident = resident or resident_memory
@@ -100,8 +99,12 @@ class Admission:
         self.in_use = 0
 
     def join(self, listener: Listener) -> None:
-        """Count its connections, for as long as it exists."""
+        """Count its connections."""
         self.listeners.add(listener)
+
+    def leave(self, listener: Listener) -> None:
+        """It has none any more, and will have none."""
+        self.listeners.discard(listener)
 
     def room(self, listener: Listener) -> int:
         """Return how many more connections this listener may take now."""

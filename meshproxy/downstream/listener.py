@@ -137,7 +137,6 @@ class Listener:
         self._leaving = False  # it takes who waits in its queue, and then nobody
         self._complained: dict[str, float] = {}  # when, by one of `REASONS`
         self._rate = AcceptRate(environment.admission.accept_rate)
-        environment.admission.join(self)
 
     def __repr__(self) -> str:
         state = "draining" if self.draining else "open" if self.sockets else "closed"
@@ -213,6 +212,7 @@ class Listener:
 
     def start(self) -> None:
         """Begin to accept."""
+        self.environment.admission.join(self)
         for sock in self.sockets:
             self._loop.add_reader(sock.fileno(), self._on_acceptable, sock)
         self._sweep = self._loop.call_later(SWEEP, self._on_sweep)
@@ -566,6 +566,7 @@ class Listener:
         self._end_vanished()
         if self.draining and not self.connections:
             self._sweep = None  # nobody is left, nobody will come
+            self.environment.admission.leave(self)
             if self._last_call is not None:
                 self._last_call.cancel()
         else:
@@ -626,6 +627,7 @@ class Listener:
             task.cancel()
         for connection in list(self._connections):
             connection.abort()
+        self.environment.admission.leave(self)
 
 
 def _reset(sock: socket.socket) -> None:

@@ -572,7 +572,16 @@ async def test_those_who_are_denied_are_cut_off_when_that_is_new(
     port = free_port()
     mesh.adopt(snapshot(1, listener(port)))
     expelled: list[str] = []
-    mesh.listeners["door"].expel = lambda: expelled.append("listener")  # type: ignore[method-assign]
+    door = mesh.listeners["door"]
+
+    class Watched:
+        def __getattr__(self, name: str) -> object:
+            return getattr(door, name)
+
+        def expel(self) -> None:
+            expelled.append("listener")
+
+    mesh.listeners["door"] = Watched()  # type: ignore[assignment]
     denying = snapshot(1, listener(port), trust=trusting("spiffe://test.mesh/ns/a/sa/b"))
     mesh.adopt(denying)
     assert expelled == ["listener"]

@@ -42,7 +42,9 @@ def test_a_listener_leaves_room_for_others() -> None:
 def test_who_is_gone_does_not_count() -> None:
     """A listener that a new configuration does not have any more."""
     limits = Admission(100, 0)
-    limits.join(FakeListener(50))
+    gone = FakeListener(50)
+    limits.join(gone)
+    limits.leave(gone)
     listener = FakeListener()
     limits.join(listener)
     assert limits.room(listener) == 80
