@@ -74,6 +74,28 @@ async def test_where_bytes_lead_nowhere_all_tls_is_ours() -> None:
         assert await hear(greeting) is Wire.TLS
 
 
+async def test_what_is_there_already_is_not_waited_for() -> None:
+    """It is known in the first step, and the kernel wakes us for a single byte as before."""
+    async with greeted(permissive=False) as (greeting, ours, theirs):
+        theirs.send(real("a.b"))
+        with pytest.raises(StopIteration) as known:
+            greeting.hear().send(None)
+        assert known.value.value is Wire.TLS
+        assert ours.getsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT) == 1
+
+
+async def test_the_kernel_wakes_us_for_more_than_we_have_seen() -> None:
+    """Else a few bytes and a silence would keep us busy; when all is known, for any byte again."""
+    async with greeted(permissive=False) as (greeting, ours, theirs):
+        theirs.send(b"\x16\3")
+        heard = asyncio.create_task(hear(greeting))
+        await asyncio.sleep(0)
+        assert ours.getsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT) == 3
+        theirs.send(real("a.b")[2:])
+        assert await heard is Wire.TLS
+        assert ours.getsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT) == 1
+
+
 async def test_who_leaves_is_noticed() -> None:
     """At once, not at a timeout."""
     async with greeted() as (greeting, _, theirs):

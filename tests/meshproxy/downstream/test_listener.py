@@ -311,7 +311,7 @@ async def test_slow_greetings_end_and_disturb_nobody(
             assert await ask(listener.spec.port) == 500
             await ended(slow)
             await ended(silent)
-        assert looks == 2
+        assert looks <= 3 * 2  # at each of the three at once, and when something has come
 
 
 async def test_a_client_that_leaves_in_the_middle_of_its_greeting(environment: Environment) -> None:
