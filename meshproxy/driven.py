@@ -7,11 +7,14 @@ callbacks and itself: of what a short opaque connection takes of a sidecar, a te
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any, Final
 
 Steps = Coroutine[Any, None, object]
 Ended = Callable[["Driven", Exception | None], None]
+
+
+_OVER: Final = object()
 
 
 class Driven:
@@ -21,7 +24,7 @@ class Driven:
     For coroutines that need no current task (`asyncio.timeout` does).
     """
 
-    __slots__ = ("_coroutine", "_ended")
+    __slots__ = ("_coroutine", "_ended", "_steps")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, coroutine: Steps, ended: Ended) -> None:
         """
@@ -34,14 +37,17 @@ class Driven:
         """
         self._coroutine: Steps | None = coroutine
         self._ended = ended
+        # Not `coroutine.send`: its StopIteration would be caught here, at the price of a traceback.
+        self._steps: Iterator[Any] = iter(coroutine.__await__())
         try:
-            awaited: Any = coroutine.send(None)
-        except StopIteration:
-            loop.call_soon(self._end, None)
+            awaited: Any = next(self._steps, _OVER)
         except (OSError, ValueError) as error:
             loop.call_soon(self._end, error)
         else:
-            awaited.add_done_callback(self._step)
+            if awaited is _OVER:
+                loop.call_soon(self._end, None)
+            else:
+                awaited.add_done_callback(self._step)
 
     def cancel(self) -> None:
         """End it where it is; what it has begun, it gives back."""
@@ -50,17 +56,17 @@ class Driven:
             coroutine.close()
 
     def _step(self, done: object) -> None:  # noqa: ARG002  # the callback's shape
-        coroutine = self._coroutine
-        if coroutine is None:
+        if self._coroutine is None:
             return
         try:
-            awaited: Any = coroutine.send(None)  # which asks the future for what has become of it
-        except StopIteration:
-            self._end(None)
+            awaited: Any = next(self._steps, _OVER)  # asks the future for what has become of it
         except (OSError, ValueError) as error:
             self._end(error)
         else:
-            awaited.add_done_callback(self._step)
+            if awaited is _OVER:
+                self._end(None)
+            else:
+                awaited.add_done_callback(self._step)
 
     def _end(self, error: Exception | None) -> None:
         if self._coroutine is not None:

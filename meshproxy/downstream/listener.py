@@ -44,7 +44,7 @@ from .destination import PLAINTEXT, Destination, Environment
 from .greeting import Greeting
 from .http2 import Http2Connection
 from .lane import LaneConnection
-from .sockets import cannot_listen, peer_address
+from .sockets import accept, cannot_listen, peer_address
 from .speculation import Speculation
 from .tcp import TcpConnection
 from .trunk import TrunkConnection
@@ -128,6 +128,7 @@ class Listener:
         self._captured: Captured | None = None
         self._loop = environment.loop
         self.sockets: list[socket.socket] = []
+        self._family = int(socket.AF_INET)
         self._connections: dict[Accepted, Peer] = {}
         self._greeting: set[asyncio.Task[None] | Driven] = set()
         self._counts = environment.metrics.connection("downstream", spec.direction)
@@ -171,6 +172,7 @@ class Listener:
             self.sockets = self.environment.sockets.take((spec.address, spec.port))
         except OSError as error:
             raise cannot_listen(spec, error) from None
+        self._family = int(self.sockets[0].family)
 
     def unbind(self) -> None:
         """Give the port back: nothing has been accepted, and nothing shall be."""
@@ -223,7 +225,7 @@ class Listener:
         room = ACCEPT_BATCH if self._leaving else admission.room(self)
         for _ in range(ACCEPT_BATCH):
             try:
-                sock, peer = listening.accept()
+                sock, peer = accept(listening, self._family)
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return False  # also when another process that shares the queue was faster
             except OSError as error:

@@ -21,12 +21,15 @@ import os
 import socket
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any, Final, cast
 
 from meshproxy.contract.resources import ListenerSpec
 from meshproxy.contract.wire import ContractError
 from meshproxy.tunnel import watch
 
 BACKLOG = 4096
+
+_STREAM: Final = int(socket.SOCK_STREAM)
 
 Place = tuple[str, int]
 """Address and port, as they are configured; or the path of a Unix socket, and 0."""
@@ -95,6 +98,26 @@ def listen(
             sock.close()
         raise
     return opened
+
+
+def accept(listening: socket.socket, family: int) -> tuple[socket.socket, Any]:
+    """
+    Take the next connection that waits; return its socket and the address of the other end.
+
+    The socket is one of the class below `socket.socket`, whose family and kind are plain numbers:
+    `socket.accept` makes enumerations of them, and each who asks for them again, which is half of what
+    it costs to accept.
+
+    Args:
+        listening: Where it waits.
+        family: Of both.
+
+    Raises:
+        OSError: As `socket.accept`; BlockingIOError where nobody waits.
+    """
+    descriptor, peer = listening._accept()  # type: ignore[attr-defined]  # noqa: SLF001
+    sock = socket.SocketType(family, _STREAM, 0, descriptor)
+    return cast("socket.socket", sock), peer
 
 
 def cannot_listen(spec: ListenerSpec, error: OSError) -> ContractError:

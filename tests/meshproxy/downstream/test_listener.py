@@ -296,14 +296,18 @@ async def test_slow_greetings_end_and_disturb_nobody(
     """Three bytes and silence: the loop sleeps meanwhile, others are served, then it is closed."""
     monkeypatch.setattr(listener_module, "HELLO_TIMEOUT", 0.4)
     looks = 0
-    recv = socket.socket.recv
 
-    def counted(sock: socket.socket, size: int, flags: int = 0) -> bytes:
-        nonlocal looks
-        looks += flags == socket.MSG_PEEK
-        return recv(sock, size, flags)
+    class Watched(socket.socket):
+        def recv(self, size: int, flags: int = 0) -> bytes:
+            nonlocal looks
+            looks += flags == socket.MSG_PEEK
+            return super().recv(size, flags)
 
-    monkeypatch.setattr(socket.socket, "recv", counted)
+    def accept(listening: socket.socket, family: int) -> tuple[socket.socket, object]:
+        sock, peer = listening.accept()
+        return Watched(family, socket.SOCK_STREAM, 0, sock.detach()), peer
+
+    monkeypatch.setattr(listener_module, "accept", accept)
     async with listening(environment, "permissive") as listener:
         async with connect(listener.spec.port) as slow, connect(listener.spec.port) as silent:
             await slow.send(b"\x16\x03\x01")

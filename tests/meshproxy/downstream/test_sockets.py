@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from meshproxy.downstream.sockets import Place, Sockets, listen
+from meshproxy.downstream.sockets import Place, Sockets, accept, listen
 from tests.helpers.ports import free_port
 
 
@@ -127,6 +127,24 @@ def test_what_is_accepted_is_watched() -> None:
         with accepted:
             assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
             assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 60
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+def test_what_is_accepted(sockets: Sockets, address: str) -> None:
+    """It is a socket like others, which knows who has come; nobody waiting is said as ever."""
+    [listening] = sockets.take((address, free_port()))
+    with listening:
+        family = int(listening.family)
+        with pytest.raises(BlockingIOError):
+            accept(listening, family)
+        with socket.create_connection((address, listening.getsockname()[1])) as client:
+            accepted, peer = accept(listening, family)
+            assert peer == client.getsockname() == accepted.getpeername()
+            assert (accepted.family, accepted.type) == (client.family, client.type)
+            accepted.send(b"hello")
+            assert client.recv(9) == b"hello"
+            accepted.close()
+            assert client.recv(9) == b""
 
 
 def test_both_families_side_by_side() -> None:
