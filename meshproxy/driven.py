@@ -24,7 +24,7 @@ class Driven:
     For coroutines that need no current task (`asyncio.timeout` does).
     """
 
-    __slots__ = ("_coroutine", "_ended", "_steps")
+    __slots__ = ("_awaited", "_coroutine", "_ended", "_steps")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, coroutine: Steps, ended: Ended) -> None:
         """
@@ -37,6 +37,7 @@ class Driven:
         """
         self._coroutine: Steps | None = coroutine
         self._ended = ended
+        self._awaited: Any = None
         # Not `coroutine.send`: its StopIteration would be caught here, at the price of a traceback.
         self._steps: Iterator[Any] = iter(coroutine.__await__())
         try:
@@ -47,12 +48,15 @@ class Driven:
             if awaited is _OVER:
                 loop.call_soon(self._end, None)
             else:
+                self._awaited = awaited
                 awaited.add_done_callback(self._step)
 
     def cancel(self) -> None:
         """End it where it is; what it has begun, it gives back."""
         coroutine, self._coroutine = self._coroutine, None
         if coroutine is not None:
+            if self._awaited is not None:
+                self._awaited.cancel()  # who would have set it, sees that nobody waits
             coroutine.close()
 
     def _step(self, done: object) -> None:  # noqa: ARG002  # the callback's shape
@@ -66,6 +70,7 @@ class Driven:
             if awaited is _OVER:
                 self._end(None)
             else:
+                self._awaited = awaited
                 awaited.add_done_callback(self._step)
 
     def _end(self, error: Exception | None) -> None:

@@ -157,7 +157,7 @@ class _Dial:
         due: When it has taken too long.
     """
 
-    __slots__ = ("_driven", "_relay", "_slot", "_sockets", "_timers", "due")
+    __slots__ = ("_driven", "_environment", "_relay", "_slot", "_sockets", "_source", "due")
 
     def __init__(
         self,
@@ -168,15 +168,27 @@ class _Dial:
     ) -> None:
         self._sockets = sockets
         self._relay = relay
-        self._timers = environment.timers
+        self._environment = environment
+        self._source = source
+        self._driven: Driven | None = None
         self.due = environment.now() + sockets.cluster.connect_timeout / 1000
-        self._slot: set[_Dial] | None = self._timers.add(self)
-        loop, endpoint = environment.loop, sockets.endpoint
-        connection = TcpConnection(loop, sockets, relay)
+        self._slot: set[_Dial] | None = environment.timers.add(self)
+        # Not now: what has come with the wish may show that it is none, and nobody is to see a
+        # connection then.
+        environment.loop.call_soon(self._begin)
+
+    def _begin(self) -> None:
+        if self._slot is None:
+            return
+        loop, endpoint = self._environment.loop, self._sockets.endpoint
+        connection = TcpConnection(loop, self._sockets, self._relay)
         self._driven = Driven(
             loop,
             loop.create_connection(
-                lambda: as_protocol(connection), endpoint.address, endpoint.port, local_addr=source
+                lambda: as_protocol(connection),
+                endpoint.address,
+                endpoint.port,
+                local_addr=self._source,
             ),
             self._on_end,
         )
@@ -189,7 +201,7 @@ class _Dial:
     def on_due(self) -> None:
         """It takes too long."""
         self._slot = None
-        self._driven.cancel()
+        self.cancel()
         why = f"no connection within {self._sockets.cluster.connect_timeout} ms"
         self._sockets.failed(self._relay, "connect-timeout", why)
 
@@ -197,12 +209,13 @@ class _Dial:
         """It has an end, and may take as long as it likes with it."""
         slot, self._slot = self._slot, None
         if slot is not None:
-            self._timers.drop(slot, self)
+            self._environment.timers.drop(slot, self)
 
     def cancel(self) -> None:
         """Nobody waits for it."""
         self.rest()
-        self._driven.cancel()
+        if self._driven is not None:
+            self._driven.cancel()
 
 
 class TcpConnection(TcpSide):

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import logging
 import socket
 from collections.abc import AsyncIterator
@@ -125,6 +126,30 @@ async def test_a_relay_that_ends_it_hears_nothing_more(environment: Environment)
             await received(accepted[0])
         await until(lambda: to_app.statistics()["connections"] == 0)
         assert relay.words == ["on_upstream_connected"]
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2])
+async def test_who_changes_its_mind_leaves_nothing(environment: Environment, turns: int) -> None:
+    """At once, it is not even dialled; while it is, nobody hears of it, the log included."""
+    complaints: list[object] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: complaints.append(context))
+    async with app() as (port, accepted):
+        to_app = sockets(port, environment)
+        relay = begin(to_app)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        to_app.disconnect(relay)
+        assert to_app.statistics()["dialling"] == 0
+        second = begin(to_app)  # behind it
+        await until(lambda: second.upstream is not None and len(accepted) >= 1)
+        if not turns:
+            assert len(accepted) == 1
+        to_app.close()
+        await until(lambda: to_app.statistics()["connections"] == 0)
+    assert relay.heard == []
+    gc.collect()
+    assert complaints == []
 
 
 async def test_nobody_there_is_said_once(
