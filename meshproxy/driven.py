@@ -14,6 +14,9 @@ Steps = Coroutine[Any, None, object]
 Ended = Callable[["Driven", Exception | None], None]
 
 
+ORDINARY: Final = (OSError, ValueError)
+"""What may well happen to who dials or accepts."""
+
 _OVER: Final = object()
 
 
@@ -24,7 +27,7 @@ class Driven:
     For coroutines that need no current task (`asyncio.timeout` does).
     """
 
-    __slots__ = ("_awaited", "_coroutine", "_ended", "_steps")
+    __slots__ = ("_awaited", "_cancelled", "_coroutine", "_ended", "_steps")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, coroutine: Steps, ended: Ended) -> None:
         """
@@ -34,16 +37,23 @@ class Driven:
             loop: The loop.
             coroutine: What is to be done.
             ended: Is told the error by which it has failed, or None.
+
+        Raises:
+            Exception: Whatever is no ordinary failure, which is one of OSError or ValueError;
+                `ended` is told all the same.
         """
-        self._coroutine: Steps | None = coroutine
+        self._coroutine = coroutine
         self._ended = ended
+        self._cancelled = False
         self._awaited: Any = None
         # Not `coroutine.send`: its StopIteration would be caught here, at the price of a traceback.
         self._steps: Iterator[Any] = iter(coroutine.__await__())
         try:
             awaited: Any = next(self._steps, _OVER)
-        except (OSError, ValueError) as error:
+        except Exception as error:
             loop.call_soon(self._end, error)
+            if not isinstance(error, ORDINARY):
+                raise
         else:
             if awaited is _OVER:
                 loop.call_soon(self._end, None)
@@ -52,20 +62,21 @@ class Driven:
                 awaited.add_done_callback(self._step)
 
     def cancel(self) -> None:
-        """End it where it is; what it has begun, it gives back."""
-        coroutine, self._coroutine = self._coroutine, None
-        if coroutine is not None:
-            if self._awaited is not None:
-                self._awaited.cancel()  # who would have set it, sees that nobody waits
-            coroutine.close()
+        """Have it end where it is, as a task would: what it has begun, it gives back, in a moment."""
+        self._cancelled = True
+        if self._awaited is not None:
+            self._awaited.cancel()  # which leads to a last step, unless that is under way
 
     def _step(self, done: object) -> None:  # noqa: ARG002  # the callback's shape
-        if self._coroutine is None:
+        if self._cancelled:
+            self._coroutine.close()
             return
         try:
             awaited: Any = next(self._steps, _OVER)  # asks the future for what has become of it
-        except (OSError, ValueError) as error:
+        except Exception as error:
             self._end(error)
+            if not isinstance(error, ORDINARY):
+                raise
         else:
             if awaited is _OVER:
                 self._end(None)
@@ -74,6 +85,6 @@ class Driven:
                 awaited.add_done_callback(self._step)
 
     def _end(self, error: Exception | None) -> None:
-        if self._coroutine is not None:
-            self._coroutine = None
+        if not self._cancelled:
+            self._cancelled = True  # there is nothing left to be cancelled
             self._ended(self, error)

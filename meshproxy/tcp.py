@@ -29,17 +29,20 @@ DIRECT: Final = 64 * 1024
 class TcpSide(Tunnel):
     """See `relay.Side`."""
 
-    __slots__ = ("_descriptor", "_ends", "_parts", "_size")
+    __slots__ = ("_descriptor", "_direct", "_ends", "_parts", "_size")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop)
         self._parts: list[bytes] = []
         self._size = 0  # of these
         self._descriptor = -1  # of the socket
+        self._direct = False  # what is written to the transport goes to the socket as it is
         self._ends = False  # and waits for its last bytes to leave
 
     def on_connected(self) -> None:
-        self._descriptor = descriptor = descriptor_of(self.transport)
+        transport = self.transport
+        self._direct = transport is not None and transport.get_extra_info("ssl_object") is None
+        self._descriptor = descriptor = descriptor_of(transport)
         set_options(descriptor, ENDS_WITH_RESET)
 
     def close(self) -> None:
@@ -86,6 +89,8 @@ class TcpSide(Tunnel):
         """Give the kernel as much as it takes now, behind what is kept; return how much of `data`."""
         transport = self.transport
         if transport is None or transport.is_closing() or transport.get_write_buffer_size():
+            return 0
+        if not self._direct:
             return 0
         try:
             sent = os.writev(self._descriptor, (*self._parts, data))

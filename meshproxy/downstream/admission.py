@@ -106,11 +106,11 @@ class Admission:
         """It has none any more, and will have none."""
         self.listeners.discard(listener)
 
-    def room(self, listener: Listener) -> int:
-        """Return how many more connections this listener may take now."""
+    def room(self, listener: Listener, wanted: int = 1) -> int:
+        """Return how many more connections this listener may take now; exactly, if less than `wanted`."""
         if self.short_of_memory:
             return 0
-        if self._sure <= 0:
+        if self._sure < wanted:
             self._sure = self.connections - sum(other.connections for other in self.listeners)
         return min(self._sure, int(self.connections * SHARE) - listener.connections)
 

@@ -135,6 +135,7 @@ class Listener:
         self._sweep: asyncio.TimerHandle | None = None
         self._sweeps = 0
         self._last_call: asyncio.TimerHandle | None = None
+        self._closed = False
         self._leaving = False  # it takes who waits in its queue, and then nobody
         self._complained: dict[str, float] = {}  # when, by one of `REASONS`
         self._rate = AcceptRate(environment.admission.accept_rate)
@@ -222,7 +223,7 @@ class Listener:
     def _on_acceptable(self, listening: socket.socket) -> bool:
         """Accept a batch; say whether there may be more."""
         admission = self.environment.admission
-        room = ACCEPT_BATCH if self._leaving else admission.room(self)
+        room = ACCEPT_BATCH if self._leaving else admission.room(self, ACCEPT_BATCH)
         for _ in range(ACCEPT_BATCH):
             try:
                 sock, peer = accept(listening, self._family)
@@ -235,11 +236,12 @@ class Listener:
             why_not = "" if self._leaving else self._objection(room)
             room -= 1
             if why_not:
-                if not self._shed(sock, why_not):
-                    self._attend(self._turn_away(sock, "proxy-overloaded"))
+                if self._shed(sock, why_not):
+                    continue
+                self._attend(self._turn_away(sock, "proxy-overloaded"))
             else:
-                admission.taken()
                 self._receive(sock, peer)
+            admission.taken()
         return True
 
     def _objection(self, room: int) -> str:
@@ -441,7 +443,9 @@ class Listener:
                 return
         self._connections[arrival] = PROVED if arrival.tls else self._stranger(arrival)
         self._counts.opened += 1
-        if self._unwanted(arrival):
+        if self._closed:
+            arrival.abort()
+        elif self._unwanted(arrival):
             self._end(arrival)
 
     def opened(self, connection: TcpConnection) -> None:
@@ -449,7 +453,9 @@ class Listener:
         if connection not in self._connections:
             self._connections[connection] = self._stranger(connection)
             self._counts.opened += 1
-            if self._unwanted(connection):
+            if self._closed:
+                connection.abort()
+            elif self._unwanted(connection):
                 self._end(connection)
 
     def _stranger(self, connection: Arrival | TcpConnection) -> Peer:
@@ -625,8 +631,10 @@ class Listener:
             if timer is not None:
                 timer.cancel()
         self._sweep = self._last_call = None
-        for task in list(self._greeting):
-            task.cancel()
+        self._closed = True
+        for greeting in list(self._greeting):
+            if not isinstance(greeting, Driven):  # whose connection stands in a moment, and is told
+                greeting.cancel()
         for connection in list(self._connections):
             connection.abort()
         self.environment.admission.leave(self)

@@ -21,7 +21,7 @@ import os
 import socket
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from meshproxy.contract.resources import ListenerSpec
 from meshproxy.contract.wire import ContractError
@@ -100,13 +100,27 @@ def listen(
     return opened
 
 
+class _Accepted(socket.socket):
+    """
+    A socket whose family and kind are plain numbers, as in the class below it: whoever asks for
+    them (uvloop does, thrice) would have an enumeration made.
+
+    It must be a `socket.socket`: of no other would uvloop, once it has taken it over, let
+    `close` be no more than a wish.  The number would be closed twice, and belong to somebody else
+    by then.
+    """
+
+    __slots__ = ()
+
+    family = socket.SocketType.family  # type: ignore[assignment]
+    type = socket.SocketType.type  # type: ignore[assignment]
+
+
 def accept(listening: socket.socket, family: int) -> tuple[socket.socket, Any]:
     """
     Take the next connection that waits; return its socket and the address of the other end.
 
-    The socket is one of the class below `socket.socket`, whose family and kind are plain numbers:
-    `socket.accept` makes enumerations of them, and each who asks for them again, which is half of what
-    it costs to accept.
+    `socket.accept` makes enumerations of family and kind, which is half of what it costs.
 
     Args:
         listening: Where it waits.
@@ -116,8 +130,7 @@ def accept(listening: socket.socket, family: int) -> tuple[socket.socket, Any]:
         OSError: As `socket.accept`; BlockingIOError where nobody waits.
     """
     descriptor, peer = listening._accept()  # type: ignore[attr-defined]  # noqa: SLF001
-    sock = socket.SocketType(family, _STREAM, 0, descriptor)
-    return cast("socket.socket", sock), peer
+    return _Accepted(family, _STREAM, 0, descriptor), peer
 
 
 def cannot_listen(spec: ListenerSpec, error: OSError) -> ContractError:

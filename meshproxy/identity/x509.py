@@ -124,7 +124,7 @@ def above(der: bytes, pool: Iterable[bytes]) -> list[bytes]:
     Return those of `pool` that stand above a certificate, its issuer first, up to a root.
 
     As the certificates say it themselves, by names and, where both sides tell it, by the key (RFC
-    5280 section 4.2.1.1).  No signature is verified.
+    5280 section 4.2.1.1).  No signature is verified; nothing is returned where that leaves a choice.
 
     Raises:
         CertificateError: One of them is not a certificate.
@@ -133,9 +133,12 @@ def above(der: bytes, pool: Iterable[bytes]) -> list[bytes]:
     found: list[bytes] = []
     facts = read(der)
     while facts.issuer != facts.subject:
-        issuer = next((one for one in known if _may_have_signed(one[0], facts)), None)
-        if issuer is None:
+        issuers = [one for one in known if _may_have_signed(one[0], facts)]
+        if len(issuers) > 1:
+            return []  # only the signature would tell
+        if not issuers:
             break
+        [issuer] = issuers
         known.remove(issuer)  # two that name each other would be followed for ever
         facts, other = issuer
         found.append(other)

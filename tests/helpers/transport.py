@@ -149,6 +149,8 @@ class FakeTransport:
         self.state = "aborted"
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
+        if name == "ssl_object" and self._tls:
+            return object()
         return self.socket if name == "socket" else default
 
 

@@ -114,6 +114,21 @@ async def test_echo(tmp_path: Path, lanes: bool) -> None:
         await asyncio.gather(*(talk(number) for number in range(50)))
 
 
+async def test_a_peer_that_offers_no_protocol(tmp_path: Path) -> None:
+    """Its bytes come back by TLS, however many at once: none of them goes past it to the socket."""
+    much = bytes(range(256)) * 8192
+    async with through(tmp_path, echo) as pair:
+        context = ssl.create_default_context(cadata=pair.authority.pem)
+        context.check_hostname = False
+        context.load_cert_chain(*pair.authority.issue(spiffe("visitor"), tmp_path, "visitor"))
+        async with connect(pair.inbound, ssl=context, server_hostname="") as client:
+            assert client.writer.get_extra_info("ssl_object").selected_alpn_protocol() is None
+            sending = asyncio.ensure_future(client.send(much))
+            async with asyncio.timeout(60):
+                assert await client.reader.readexactly(len(much)) == much
+            await sending
+
+
 @BOTH_WAYS
 async def test_a_quiet_connection_is_watched_by_tcp(tmp_path: Path, lanes: bool) -> None:
     """No limit of silence: the kernel looks, from the door to the app, whether anybody is there."""

@@ -68,8 +68,9 @@ async def test_a_failure_is_told_later(error: Exception, early: bool) -> None:
     future.exception()
 
 
-async def test_who_is_cancelled_cleans_up_and_says_nothing() -> None:
-    """Whether or not what it waits for comes then."""
+@pytest.mark.parametrize("done", [False, True])
+async def test_who_is_cancelled_cleans_up_and_says_nothing(done: bool) -> None:
+    """Whether or not what it waits for has just come."""
     future = asyncio.get_running_loop().create_future()
     left: list[str] = []
 
@@ -80,20 +81,40 @@ async def test_who_is_cancelled_cleans_up_and_says_nothing() -> None:
             left.append("clean")
 
     driver = Driver(wait())
+    if done:
+        future.set_result(None)
     driver.driven.cancel()
-    assert left == ["clean"]
-    assert future.cancelled()  # so that nobody leaves in it what nobody would look at
+    assert future.cancelled() != done  # so that nobody leaves in it what nobody would look at
+    await until(lambda: left == ["clean"])
     driver.driven.cancel()
     for _ in range(3):
         await asyncio.sleep(0)
     assert driver.ends == []
 
 
-async def test_a_mistake_is_not_hidden() -> None:
-    """Only what the network does is an ordinary end."""
+@pytest.mark.parametrize("early", [True, False])
+async def test_a_mistake_is_not_hidden(early: bool) -> None:
+    """Only what the network does is an ordinary end; but an end is what a mistake is, too."""
+    loop = asyncio.get_running_loop()
+    future = loop.create_future()
+    complaints: list[object] = []
+    loop.set_exception_handler(lambda _, context: complaints.append(context["exception"]))
+    error = KeyError("mine")
+    ends: list[Exception | None] = []
 
     async def mistaken() -> None:
-        raise KeyError("mine")
+        if not early:
+            await future
+        raise error
 
-    with pytest.raises(KeyError):
-        Driver(mistaken())
+    def drive() -> Driven:
+        return Driven(loop, mistaken(), lambda _, error: ends.append(error))
+
+    if early:
+        with pytest.raises(KeyError):
+            drive()
+    else:
+        drive()
+        future.set_result(None)
+    await until(lambda: ends == [error])
+    assert complaints == ([] if early else [error])

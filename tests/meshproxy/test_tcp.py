@@ -19,10 +19,10 @@ RESET = struct.pack("ii", 1, 0)
 
 
 class Scene:
-    def __init__(self) -> None:
+    def __init__(self, *, tls: bool = False) -> None:
         self.loop = FakeLoop()
         self.side = TcpSide(self.loop.as_loop)
-        self.transport: FakeTransport = connected(self.side, socket=FakeSocket())
+        self.transport: FakeTransport = connected(self.side, tls=tls, socket=FakeSocket())
 
 
 @pytest.fixture
@@ -103,6 +103,17 @@ def received(sock: socket.socket) -> bytes:
         while more := sock.recv(1 << 20):
             data += more
     return data
+
+
+def test_over_tls_nothing_goes_past_it() -> None:
+    """However much it is: the kernel would send it as it is."""
+    scene = Scene(tls=True)
+    much = bytes(DIRECT)
+    with on_a_socket(scene) as other:
+        scene.side.send_data(memoryview(much))
+        scene.loop.turn()
+        assert received(other) == b""
+        assert scene.transport.sent == much
 
 
 def test_much_is_given_to_the_kernel_at_once(scene: Scene) -> None:

@@ -34,8 +34,12 @@ def test_a_listener_leaves_room_for_others() -> None:
     assert limits.room(outbound) == 0
     outbound.connections = 5  # found out when it matters
     assert limits.room(outbound) == 15
-    take(outbound, 15)
-    inbound.connections = 0
+    take(outbound, 12)
+    inbound.connections = 50
+    assert limits.room(outbound, wanted=16) == 33  # of so many none must be refused for nothing
+    take(outbound, 33)
+    assert limits.room(inbound) == 0
+    inbound.connections, outbound.connections = 0, 20
     assert limits.room(inbound) == 80
 
 

@@ -1,10 +1,14 @@
 """Listening sockets, as the kernel has them."""
 
+import asyncio
+import os
 import socket
+import ssl
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import uvloop
 
 from meshproxy.downstream.sockets import Place, Sockets, accept, listen
 from tests.helpers.ports import free_port
@@ -145,6 +149,39 @@ def test_what_is_accepted(sockets: Sockets, address: str) -> None:
             assert client.recv(9) == b"hello"
             accepted.close()
             assert client.recv(9) == b""
+
+
+def test_a_number_is_not_closed_for_somebody_else() -> None:
+    """Who gives up a handshake closes a socket of which the loop will close the number later."""
+
+    async def give_up(listening: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        with socket.create_connection(listening.getsockname()):
+            sock = await next_of(loop, listening)
+            handshake = loop.connect_accepted_socket(
+                asyncio.Protocol, sock, ssl=ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            )
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.05):
+                    await handshake
+            sock.close()
+            other = os.open("/dev/null", os.O_RDONLY)
+            for _ in range(5):
+                await asyncio.sleep(0.01)
+            os.close(other)
+
+    async def next_of(loop: asyncio.AbstractEventLoop, listening: socket.socket) -> socket.socket:
+        ready = asyncio.Event()
+        loop.add_reader(listening, ready.set)
+        await ready.wait()
+        loop.remove_reader(listening)
+        sock, _ = accept(listening, int(listening.family))
+        sock.setblocking(False)
+        return sock
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.setblocking(False)
+        uvloop.run(give_up(listening))
 
 
 def test_both_families_side_by_side() -> None:

@@ -127,7 +127,7 @@ def test_of_two_with_the_same_name_the_key_says_which_one_it_is() -> None:
 
 
 def test_where_no_key_is_told_the_name_is_enough() -> None:
-    """The extensions that tell it are not mandatory for who verifies."""
+    """The extensions that tell it are not mandatory for who verifies; where two fit, nobody is named."""
     key = ec.generate_private_key(ec.SECP256R1())
     now = datetime.now(UTC)
     bare = (
@@ -140,7 +140,9 @@ def test_where_no_key_is_told_the_name_is_enough() -> None:
         .not_valid_after(now + timedelta(hours=1))
         .sign(ROOT.key, hashes.SHA256())
     )
-    assert x509.above(der(bare), [der(ROOT.certificate)]) == [der(ROOT.certificate)]
+    root, other = der(ROOT.certificate), der(TestAuthority().certificate)
+    assert x509.above(der(bare), [root]) == [root]
+    assert x509.above(der(bare), [root, other]) == []  # but not a choice
 
 
 def test_two_that_name_each_other_are_not_followed_for_ever() -> None:
