@@ -16,7 +16,8 @@ async def listening(serve: Serve, port: int = 0, **options: Any) -> AsyncIterato
     Connections end with it.  Those of `asyncio.start_server` outlive their server, and where the
     loop ends before `serve` has taken its first step, nobody ever closes them.
     """
-    conversations: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
+    conversations: set[asyncio.Task[None]] = set()
+    writers: list[asyncio.StreamWriter] = []
 
     async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -29,8 +30,9 @@ async def listening(serve: Serve, port: int = 0, **options: Any) -> AsyncIterato
             writer.transport.abort()
             return
         task = asyncio.create_task(converse(reader, writer))
-        conversations[task] = writer
-        task.add_done_callback(lambda task: conversations.pop(task, None))
+        conversations.add(task)
+        task.add_done_callback(conversations.discard)
+        writers.append(writer)
 
     server = await asyncio.start_server(accept, "127.0.0.1", port, **options)
     try:
@@ -40,9 +42,12 @@ async def listening(serve: Serve, port: int = 0, **options: Any) -> AsyncIterato
         # Who came in that moment is accepted already, and gets its transport some steps later.
         for _ in range(10):
             await asyncio.sleep(0)
-        left = dict(conversations)
-        for task, writer in left.items():
+        left = list(conversations)
+        for task in left:
             task.cancel()
-            writer.transport.abort()
+        for transport in (writer.transport for writer in writers):
+            # Those, too, that have closed, but have not told all to somebody who does not read.
+            if not transport.is_closing() or transport.get_write_buffer_size():
+                transport.abort()
         await asyncio.gather(*left, return_exceptions=True)
         await asyncio.sleep(0)  # the last ones learn that they are closed
