@@ -47,7 +47,8 @@ async def listening(serve: Serve, port: int = 0, **options: Any) -> AsyncIterato
             task.cancel()
         for transport in (writer.transport for writer in writers):
             # Those, too, that have closed, but have not told all to somebody who does not read.
-            if not transport.is_closing() or transport.get_write_buffer_size():
+            plain = transport.get_extra_info("ssl_object") is None
+            if not transport.is_closing() or (plain and transport.get_write_buffer_size()):
                 transport.abort()
         await asyncio.gather(*left, return_exceptions=True)
         await asyncio.sleep(0)  # the last ones learn that they are closed

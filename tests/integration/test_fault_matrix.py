@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 
 import pytest
 
@@ -194,7 +195,10 @@ def test_fault(outcome: Outcome, case: Case) -> None:
     seen = outcome.seen[case]
     if isinstance(seen, BaseException):
         raise seen
-    assert seen.text in row.expected(case.lane, case.way)
+    expected = row.expected(case.lane, case.way)
+    if row.flag == "UMSDR":  # on a crowded machine an answer may begin so late that its time is up
+        expected += replace(row, lanes={}, sees="duration-exceeded").expected(case.lane)
+    assert seen.text in expected
     if seen.text in ("0", "200"):
         assert seen.body.startswith(case.name.encode())
     executed = outcome.counts.executed.get(case.name, 0)

@@ -115,9 +115,6 @@ class Row:
         if "torn" in sees and way == "pair":
             # The sidecar beside the app may tear its stream before the answer's head has left it.
             sees += " or upstream-reset"
-        if self.flag == "UMSDR":
-            # On a crowded machine an answer may begin so late that its time is up by then.
-            sees += " or duration-exceeded"
         return tuple(_in_words(one, lane) for one in sees.split(" or "))
 
     def executions(self, lane: Lane) -> int:
