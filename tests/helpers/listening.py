@@ -16,7 +16,7 @@ async def listening(serve: Serve, port: int = 0, **options: Any) -> AsyncIterato
     Connections end with it.  Those of `asyncio.start_server` outlive their server, and where the
     loop ends before `serve` has taken its first step, nobody ever closes them.
     """
-    conversations: set[asyncio.Task[None]] = set()
+    conversations: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
     writers: list[asyncio.StreamWriter] = []
 
     async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -30,8 +30,8 @@ async def listening(serve: Serve, port: int = 0, **options: Any) -> AsyncIterato
             writer.transport.abort()
             return
         task = asyncio.create_task(converse(reader, writer))
-        conversations.add(task)
-        task.add_done_callback(conversations.discard)
+        conversations[task] = writer
+        task.add_done_callback(lambda task: conversations.pop(task, None))
         writers.append(writer)
 
     server = await asyncio.start_server(accept, "127.0.0.1", port, **options)
@@ -42,13 +42,12 @@ async def listening(serve: Serve, port: int = 0, **options: Any) -> AsyncIterato
         # Who came in that moment is accepted already, and gets its transport some steps later.
         for _ in range(10):
             await asyncio.sleep(0)
-        left = list(conversations)
-        for task in left:
+        left = dict(conversations)
+        for task, writer in left.items():
             task.cancel()
-        for transport in (writer.transport for writer in writers):
-            # Those, too, that have closed, but have not told all to somebody who does not read.
-            plain = transport.get_extra_info("ssl_object") is None
-            if not transport.is_closing() or (plain and transport.get_write_buffer_size()):
-                transport.abort()
+            writer.transport.abort()
+        for writer in writers if options.get("ssl") is None else ():
+            if writer.transport.get_write_buffer_size():  # it has closed, but not told all
+                writer.transport.abort()
         await asyncio.gather(*left, return_exceptions=True)
         await asyncio.sleep(0)  # the last ones learn that they are closed
