@@ -17,7 +17,6 @@ async def listening(serve: Serve, port: int = 0, **options: Any) -> AsyncIterato
     loop ends before `serve` has taken its first step, nobody ever closes them.
     """
     conversations: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
-    writers: list[asyncio.StreamWriter] = []
 
     async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -32,7 +31,6 @@ async def listening(serve: Serve, port: int = 0, **options: Any) -> AsyncIterato
         task = asyncio.create_task(converse(reader, writer))
         conversations[task] = writer
         task.add_done_callback(lambda task: conversations.pop(task, None))
-        writers.append(writer)
 
     server = await asyncio.start_server(accept, "127.0.0.1", port, **options)
     try:
@@ -46,8 +44,5 @@ async def listening(serve: Serve, port: int = 0, **options: Any) -> AsyncIterato
         for task, writer in left.items():
             task.cancel()
             writer.transport.abort()
-        for writer in writers if options.get("ssl") is None else ():
-            if writer.transport.get_write_buffer_size():  # it has closed, but not told all
-                writer.transport.abort()
         await asyncio.gather(*left, return_exceptions=True)
         await asyncio.sleep(0)  # the last ones learn that they are closed
