@@ -114,11 +114,19 @@ _TUNNEL_ANSWERED: Final = 2  # the endpoint's direction has ended, the client's 
 
 def exchanges_of(caller: Caller) -> "Callable[[Downstream], Exchange]":
     """Return what begins an exchange of this caller, for a downstream."""
+    return _Begin(caller)
 
-    def begin(downstream: Downstream) -> Exchange:
-        return Exchange(downstream, caller)
 
-    return begin
+class _Begin:
+    """A function within the other would know itself, and wait for the cycle collector."""
+
+    __slots__ = ("_caller",)
+
+    def __init__(self, caller: Caller) -> None:
+        self._caller = caller
+
+    def __call__(self, downstream: Downstream) -> "Exchange":
+        return Exchange(downstream, self._caller)
 
 
 class Exchange:

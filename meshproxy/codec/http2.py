@@ -361,6 +361,11 @@ def _nobody() -> None:
     """Nobody wants to know."""
 
 
+def _nothing(stream_id: int) -> RequestStream:
+    """Nothing is opened where nobody is."""
+    raise RuntimeError(f"stream {stream_id} on a connection that has gone")
+
+
 class ServerSession(Session):
     """
     The end that requests come to; `open_stream` makes the sink of each.
@@ -388,6 +393,12 @@ class ServerSession(Session):
             }
         )
         engine.set_local_window_size(CONNECTION_WINDOW)
+
+    def forget(self) -> None:
+        """Know nothing of its connection, which has gone: both would wait for the cycle collector."""
+        self.closed = True
+        self.on_part = _nobody
+        self._open_stream = _nothing
 
     # Requests -------------------------------------------------------------------------------------
 

@@ -10,9 +10,9 @@ import asyncio
 import socket
 from collections.abc import Callable
 from math import inf
-from typing import Any, Protocol
+from typing import Any, Final, Protocol, cast
 
-from meshproxy.codec import MalformedError
+from meshproxy.codec import MalformedError, RequestSink
 from meshproxy.codec.http1 import (
     RequestReader,
     encode_informational,
@@ -64,6 +64,10 @@ DISCARD_LIMIT = 256 * 1024
 
 HELD_LIMIT = 64 * 1024
 """Bytes a client may send ahead of its turn before it is no longer read from."""
+
+_SILENT: Final = RequestReader(cast("RequestSink", None))
+"""Reads nothing: for those that have gone."""
+_SILENT.close()
 
 
 class Exchange(Protocol):
@@ -452,6 +456,7 @@ class Http1Connection(Connection):
 
     def on_lost(self, error: Exception | None) -> None:  # noqa: ARG002  # the hook's shape
         self._reader.close()
+        self._reader = _SILENT  # ours knows us: together they would wait for the cycle collector
         exchange, self.exchange = self.exchange, None
         if exchange is not None:
             exchange.on_request_reset()

@@ -284,7 +284,7 @@ class Http2Connection(Link[ServerSession]):
         super().close()
 
     def on_lost(self, error: Exception | None) -> None:  # noqa: ARG002  # the hook's shape
-        self.session.closed = True
+        self.session.forget()
         if self.session.calmed:
             self.owner.malformed("connection-abused")
         for stream in list(self.session.streams.values()):

@@ -370,15 +370,20 @@ class Listener:
         speculation: Speculation | None = None,
     ) -> None:
         """Begin to read a plaintext connection, for which nothing has to be waited for."""
-
-        def begin() -> Arrival | TcpConnection:
-            if speculation is None and not destination.opaque:
-                return Arrival(self._loop, self, destination)
-            caller = destination.caller(None)
-            return TcpConnection(self._loop, self, destination, caller, speculation=speculation)
-
-        accepted = self._loop.connect_accepted_socket(lambda: as_protocol(begin()), sock)
+        begin = partial(self._begin, destination, speculation)
+        accepted = self._loop.connect_accepted_socket(begin, sock)
         self._greeting.add(Driven(self._loop, accepted, partial(self._on_welcomed, sock)))
+
+    # (A function within the other would know itself, and wait for the cycle collector.)
+    def _begin(
+        self, destination: Destination, speculation: Speculation | None
+    ) -> asyncio.BaseProtocol:
+        if speculation is None and not destination.opaque:
+            return as_protocol(Arrival(self._loop, self, destination))
+        caller = destination.caller(None)
+        return as_protocol(
+            TcpConnection(self._loop, self, destination, caller, speculation=speculation)
+        )
 
     def _on_welcomed(self, sock: socket.socket, driven: Driven, error: Exception | None) -> None:
         self._greeting.discard(driven)

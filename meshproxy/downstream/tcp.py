@@ -35,7 +35,7 @@ class TcpConnection(TcpSide):
     """
     Attributes:
         destination: What it is meant for.
-        exchange: The relay.
+        exchange: The relay; None once the connection has gone.
         deadline: Never: an opaque connection may be silent for as long as it likes.
     """
 
@@ -66,7 +66,7 @@ class TcpConnection(TcpSide):
         self.destination = destination
         self._speculation = speculation
         relay = Relay(self, caller) if speculation is None else speculation.relay
-        self.exchange: Carrier = relay
+        self.exchange: Carrier | None = relay
         self._server_name = server_name
         self.deadline = inf
 
@@ -80,31 +80,39 @@ class TcpConnection(TcpSide):
         self._owner.opened(self)
         speculation, self._speculation = self._speculation, None
         if speculation is None:
-            self.exchange.begin(self._server_name)
+            if self.exchange is not None:
+                self.exchange.begin(self._server_name)
         else:
             speculation.adopt(self)
 
     def buffer_updated(self, nbytes: int) -> None:
         # Most of it goes into a tunnel, which copies: no need to do so before.
-        self.exchange.on_downstream_data(RECEIVED[:nbytes])
+        if self.exchange is not None:
+            self.exchange.on_downstream_data(RECEIVED[:nbytes])
 
     def on_bytes(self, data: bytes) -> None:
-        self.exchange.on_downstream_data(data)
+        if self.exchange is not None:
+            self.exchange.on_downstream_data(data)
 
     def on_end(self) -> None:
-        self.exchange.on_downstream_end()
+        if self.exchange is not None:
+            self.exchange.on_downstream_end()
 
     def on_torn(self, error: Exception | None) -> None:  # noqa: ARG002  # the hook's shape
-        self.exchange.on_downstream_reset()
+        if self.exchange is not None:
+            self.exchange.on_downstream_reset()
 
     def on_gone(self) -> None:
+        self.exchange = None  # which knows us: together they would wait for the cycle collector
         self._owner.closed(self)
 
     def on_blocked(self) -> None:
-        self.exchange.on_downstream_blocked()
+        if self.exchange is not None:
+            self.exchange.on_downstream_blocked()
 
     def on_writable(self) -> None:
-        self.exchange.on_downstream_writable()
+        if self.exchange is not None:
+            self.exchange.on_downstream_writable()
 
     # Told by the relay ----------------------------------------------------------------------------
 

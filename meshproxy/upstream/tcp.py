@@ -195,6 +195,7 @@ class _Dial:
 
     def _on_end(self, driven: Driven, error: Exception | None) -> None:  # noqa: ARG002
         self.rest()
+        self._driven = None  # which knows us, too
         if error is not None:  # ValueError: an address that is no address
             self._sockets.failed(self._relay, "connect-failed", f"cannot connect: {reason(error)}")
 
@@ -214,8 +215,9 @@ class _Dial:
     def cancel(self) -> None:
         """Nobody waits for it."""
         self.rest()
-        if self._driven is not None:
-            self._driven.cancel()
+        driven, self._driven = self._driven, None
+        if driven is not None:
+            driven.cancel()
 
 
 class TcpConnection(TcpSide):
@@ -270,6 +272,7 @@ class TcpConnection(TcpSide):
             relay.on_upstream_reset("upstream-closed" if error is None else "upstream-reset")
 
     def on_gone(self) -> None:
+        self._relay = None  # which knows us: together they would wait for the cycle collector
         self._owner.closed(self)
 
     def on_blocked(self) -> None:
