@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from meshproxy import __version__, descriptors, malloc
 from meshproxy.confinement import confine, warning_of_root
-from meshproxy.interpreter import SAID, advice
+from meshproxy.interpreter import SAID, advice, import_msgspec
 from meshproxy.one_line import log_to_standard_error, one_line
 
 if TYPE_CHECKING:
@@ -105,6 +105,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _work(channel: int) -> int:
     malloc.tune()
+    import_msgspec()
     import uvloop
 
     from meshproxy.lifecycle.channel import ChannelError
@@ -119,6 +120,7 @@ def _work(channel: int) -> int:
 
 
 def _run(path: Path, takeover: "Takeover", workers: int | None) -> int:
+    import_msgspec()
     from meshproxy.config.bootstrap import BootstrapError, read, with_workers
 
     try:

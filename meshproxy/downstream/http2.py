@@ -289,6 +289,7 @@ class Http2Connection(Link[ServerSession]):
             self.owner.malformed("connection-abused")
         for stream in list(self.session.streams.values()):
             stream.on_closed(INTERNAL_ERROR)
+        self.session.streams.clear()
         self.blocked_streams.clear()
         self.answered_early.clear()
         self.owner.closed(self)

@@ -10,9 +10,9 @@ request, which is another client's.
 
 import asyncio
 import os
-from typing import Any, Protocol
+from typing import Any, Final, Protocol, cast
 
-from meshproxy.codec import MalformedError
+from meshproxy.codec import MalformedError, ResponseSink
 from meshproxy.codec.http1 import ResponseReader, encode_last_chunk, encode_request_head
 from meshproxy.codec.upgrade import (
     ACCEPT,
@@ -39,6 +39,10 @@ from .tunnel import EndpointTunnel
 DISCARD_LIMIT = 64 * 1024
 DISCARD_TIME = 1.0
 """Of an answer that nobody wants, bytes and seconds for which it is read to its end."""
+
+_SILENT: Final = ResponseReader(cast("ResponseSink", None))
+"""Reads nothing: for those that have gone."""
+_SILENT.close()
 
 
 class Owner(Protocol):
@@ -293,6 +297,7 @@ class Http1Connection(Connection):
         if not self._heard and not self.served and refused_our_certificate(error):
             code = "handshake-failed"
         self._fail(code)
+        self._reader = _SILENT  # ours knows us: together they would wait for the cycle collector
         self._owner.lost(self)
 
     def _fail(self, code: str) -> None:

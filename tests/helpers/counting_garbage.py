@@ -20,6 +20,7 @@ def _count(number: int, frame: FrameType | None) -> None:  # the handler's shape
     gc.set_debug(0)
     found = Counter(f"{type(one).__module__}.{type(one).__qualname__}" for one in gc.garbage)
     gc.garbage.clear()
+    gc.collect()  # for good: they are not to be found again
     print("garbage", json.dumps(found), file=sys.stderr, flush=True)
 
 

@@ -9,7 +9,6 @@ import asyncio
 import json
 import re
 import signal
-from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 
@@ -18,7 +17,7 @@ import pytest
 from tests.helpers import counting_garbage
 from tests.helpers.client import Client, connect
 from tests.helpers.environment import until
-from tests.helpers.http2 import GET, Wire
+from tests.helpers.http2 import GET, POST, Wire
 from tests.helpers.listening import listening
 from tests.helpers.pair import Pair, Sidecar
 from tests.helpers.tcp_pair import TcpPair
@@ -29,7 +28,11 @@ pytestmark = pytest.mark.integration
 MANY = 40
 """Connections of each kind: what one of them leaves is found so many times."""
 
-Visit = Callable[[int], Awaitable[None]]
+
+async def unmannered(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Answers once, and closes."""
+    await reader.readuntil(b"\r\n\r\n")
+    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nheard")
 
 
 async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -63,6 +66,16 @@ async def by_http2(port: int) -> None:
         await heard(client)
 
 
+async def left_open(port: int) -> None:
+    """A client that goes while its request is under way."""
+    wire = Wire()
+    async with connect(port) as client:
+        await client.send(wire.hello() + wire.settings_ack() + wire.headers(1, POST, end=False))
+        await client.send(wire.headers(3, GET))
+        await heard(client)
+        client.writer.transport.abort()
+
+
 async def opaque(port: int) -> None:
     async with connect(port) as client:
         await client.send(b"anything\r\n\r\n")
@@ -94,16 +107,23 @@ async def nobody(sidecar: Sidecar) -> None:
         await asyncio.sleep(0.01)
 
 
-@pytest.mark.parametrize(
-    ("kind", "visit"),
-    [(Pair, by_http1), (Pair, by_http2), (TcpPair, opaque), (TcpPair, given_up)],
-    ids=["http1", "http2", "opaque", "given-up"],
-)
+KINDS = {
+    "http1": (Pair, by_http1, serve),
+    "http2": (Pair, by_http2, serve),
+    "http2-left-open": (Pair, left_open, serve),
+    "closing-app": (Pair, by_http1, unmannered),
+    "opaque": (TcpPair, opaque, serve),
+    "opaque-given-up": (TcpPair, given_up, serve),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
 async def test_connections_leave_nothing_to_the_cycle_collector(
-    tmp_path: Path, kind: type[Pair] | type[TcpPair], visit: Visit, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with listening(serve) as app:
-        pair = kind(tmp_path, app)
+    sidecars, visit, app = KINDS[kind]
+    async with listening(app) as port:
+        pair = sidecars(tmp_path, port)
         for one in (pair.a, pair.b):
             program = ("-m", counting_garbage.__name__)
             monkeypatch.setattr(one, "launch", partial(one.launch, program=program))
