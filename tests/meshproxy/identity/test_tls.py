@@ -286,11 +286,12 @@ def test_a_context_leaves_no_descriptor_open(tmp_path: Path) -> None:
     """Nor does one that could not be made."""
     right = ROOT.svid(tmp_path / "right.pem", CATALOG)
     wrong = write(tmp_path / "wrong.pem", ROOT.leaf(uri(CATALOG))[0], ROOT.leaf()[1])
-    open_before = sorted(Path("/proc/self/fd").iterdir())
+    open_before = set(Path("/proc/self/fd").iterdir())
     tls.server_context(right, None, ROOT.pem)
     with pytest.raises(ssl.SSLError):
         tls.server_context(wrong, None, ROOT.pem)
-    assert sorted(Path("/proc/self/fd").iterdir()) == open_before
+    # Less may be open: the collector comes when it likes, and closes what other tests have left.
+    assert set(Path("/proc/self/fd").iterdir()) - open_before == set()
 
 
 def test_no_session_is_resumed(tmp_path: Path) -> None:
