@@ -1,6 +1,5 @@
 """`meshproxy`: the sidecar's command line."""
 
-import argparse
 import gc
 import logging
 import os
@@ -11,25 +10,15 @@ from typing import TYPE_CHECKING
 
 from meshproxy import __version__, descriptors, malloc
 from meshproxy.confinement import confine, warning_of_root
-from meshproxy.interpreter import SAID, advice, import_msgspec
+from meshproxy.interpreter import SAID, advice, import_argparse, import_msgspec
 from meshproxy.one_line import log_to_standard_error, one_line
 
 if TYPE_CHECKING:
+    import argparse
+
     from meshproxy.proxy import Takeover
 
 LEVELS = ("debug", "info", "warning", "error")
-
-
-class _Help(argparse.HelpFormatter):
-    """As wide as the terminal.  To learn that, argparse would load `shutil` and three compressions."""
-
-    def __init__(self, prog: str) -> None:
-        asked = os.environ.get("COLUMNS", "")
-        try:
-            columns = int(asked) if asked.isdecimal() else os.get_terminal_size().columns
-        except OSError:  # no terminal
-            columns = 80
-        super().__init__(prog, width=columns - 2)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -37,14 +26,49 @@ def main(arguments: list[str] | None = None) -> None:
     # Imports make many objects and no garbage: a collector that looks at them every 700 allocations
     # takes a tenth of the start.  Hence, too, what is large is imported below, not above.
     gc.set_threshold(50_000, 50, 1_000)
+    parser = _parser()
+    words = sys.argv[1:] if arguments is None else arguments
+    if words[:1] == ["intercept"]:  # it has options of its own, and a sidecar needs none of it
+        from meshproxy.interception import command
+
+        sys.exit(command.main(words[1:]))
+    options = parser.parse_args(words)
+    if options.verb == "worker":
+        if arguments is None:  # a process of our own, which may give things up
+            confine(keep=(options.channel,))
+        log_to_standard_error(options.log_level, f"worker {options.number} ")
+        sys.exit(_work(options.channel))
+    if arguments is None:
+        confine()
+    log_to_standard_error(options.log_level)
+    if not options.allow_root and (warning := warning_of_root()):
+        logging.getLogger("meshproxy").warning(warning)
+    sys.exit(_run(options.bootstrap, options.takeover, options.workers))
+
+
+def _parser() -> "argparse.ArgumentParser":
+    import_argparse()
+    import argparse
+
+    class Help(argparse.HelpFormatter):
+        """As wide as the terminal.  To learn that, argparse would load `shutil` and three compressions."""
+
+        def __init__(self, prog: str) -> None:
+            asked = os.environ.get("COLUMNS", "")
+            try:
+                columns = int(asked) if asked.isdecimal() else os.get_terminal_size().columns
+            except OSError:  # no terminal
+                columns = 80
+            super().__init__(prog, width=columns - 2)
+
     parser = argparse.ArgumentParser(
-        prog="meshproxy", description="A readable sidecar proxy.", formatter_class=_Help
+        prog="meshproxy", description="A readable sidecar proxy.", formatter_class=Help
     )
     parser.add_argument("--version", action="version", version=f"meshproxy {__version__}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     run = verbs.add_parser(
         "run",
-        formatter_class=_Help,
+        formatter_class=Help,
         help="run a sidecar until SIGTERM or SIGINT",
         description="Run a sidecar. SIGTERM or SIGINT drains it: requests under way finish, then it"
         " ends with 0; a second signal ends it at once. Start another one with the same state"
@@ -76,31 +100,15 @@ def main(arguments: list[str] | None = None) -> None:
         "--allow-root", action="store_true", help="do not warn of running as root; it is meant"
     )
     worker = verbs.add_parser(
-        "worker", formatter_class=_Help
+        "worker", formatter_class=Help
     )  # no help: a parent starts it, nobody else
     worker.add_argument("--channel", type=int, required=True)
     worker.add_argument("--number", type=int, required=True)
     worker.add_argument("--log-level", default="info", choices=LEVELS)
     verbs.add_parser(
-        "intercept", formatter_class=_Help, help="capture the traffic of an app, or let it go"
+        "intercept", formatter_class=Help, help="capture the traffic of an app, or let it go"
     )
-    words = sys.argv[1:] if arguments is None else arguments
-    if words[:1] == ["intercept"]:  # it has options of its own, and a sidecar needs none of it
-        from meshproxy.interception import command
-
-        sys.exit(command.main(words[1:]))
-    options = parser.parse_args(words)
-    if options.verb == "worker":
-        if arguments is None:  # a process of our own, which may give things up
-            confine(keep=(options.channel,))
-        log_to_standard_error(options.log_level, f"worker {options.number} ")
-        sys.exit(_work(options.channel))
-    if arguments is None:
-        confine()
-    log_to_standard_error(options.log_level)
-    if not options.allow_root and (warning := warning_of_root()):
-        logging.getLogger("meshproxy").warning(warning)
-    sys.exit(_run(options.bootstrap, options.takeover, options.workers))
+    return parser
 
 
 def _work(channel: int) -> int:

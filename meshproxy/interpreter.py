@@ -13,8 +13,11 @@ pieces for a handshake, of which malloc keeps seven of a size at hand.  Both are
 of ours runs, so whoever starts a sidecar has to say it: `environment`.
 """
 
+import contextlib
+import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from types import SimpleNamespace
 from typing import Any, Final
 
 SAID: Final = "MESHPROXY_PYTHON_IS_KNOWN"
@@ -41,19 +44,45 @@ def environment(given: Mapping[str, str]) -> dict[str, str]:
     return {**given, _TUNABLES: ":".join([said] * bool(said) + ours)}
 
 
-def import_msgspec() -> None:
+@contextlib.contextmanager
+def standing_in(name: str, instead: object) -> Iterator[None]:
     """
-    Load msgspec without `typing_extensions`, which it prefers to `typing` wherever that is installed.
+    Let `instead` be what is imported as `name`, for as long as this lasts; None: there is no such module.
 
-    What it wants of it, `typing` has had since Python 3.11; it takes some milliseconds of each start, and 0.6 MB.
+    What our libraries load and we have no use for takes milliseconds of each start.  Where it has been
+    loaded already, it stays.
     """
     modules: dict[str, Any] = sys.modules
-    if "typing_extensions" not in modules:
-        modules["typing_extensions"] = None  # not to be found, while this stands there
-        try:
-            import msgspec  # noqa: F401
-        finally:
-            del modules["typing_extensions"]
+    if name in modules:
+        yield
+        return
+    modules[name] = instead
+    try:
+        yield
+    finally:
+        del modules[name]
+
+
+def import_argparse() -> None:
+    """Load argparse without translations of its messages, for which it would load `gettext` and `locale`."""
+    english = SimpleNamespace(
+        gettext=lambda message: message,
+        ngettext=lambda one, many, count: one if count == 1 else many,
+    )
+    with standing_in("gettext", english):
+        import argparse  # noqa: F401
+
+
+def import_msgspec() -> None:
+    """
+    Load msgspec without two modules.
+
+    It prefers `typing_extensions` to `typing` wherever that is installed; what it wants of it, `typing` has
+    had since Python 3.11.  And it loads `uuid`, which asks `platform` for the name of the system.
+    """
+    system = SimpleNamespace(system=lambda: os.uname().sysname)
+    with standing_in("typing_extensions", None), standing_in("platform", system):
+        import msgspec  # noqa: F401
 
 
 def advice(version: tuple[int, int, int]) -> str | None:

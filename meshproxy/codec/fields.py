@@ -131,7 +131,7 @@ class _Lines(dict[bytes, Entry]):
             raise MalformedError("malformed-request", _why_no_name(line, name, colon))
         lower, kind, cacheable, _ = known or _learn_name(name)
         value = value.strip(b" \t")
-        if len(value.translate(None, _CONTROL_BYTES)) != len(value):
+        if value.translate(_VISIBLE) != value:
             raise _with_control_byte(name)
         entry = (kind, (lower, value, name + b": " + value))
         if cacheable and len(line) <= LONGEST_CACHED:
@@ -159,7 +159,7 @@ class _Headers(dict[Header, Entry]):
             raise MalformedError("malformed-request", _why_no_name(name, name, b":"))
         lower, kind, cacheable, spelled = known or _learn_name(name)
         value = value.strip(b" \t")
-        if len(value.translate(None, _CONTROL_BYTES)) != len(value):
+        if value.translate(_VISIBLE) != value:
             raise _with_control_byte(name)
         line = spelled + value
         if name == b"cookie":
@@ -182,6 +182,8 @@ _names: dict[bytes, tuple[bytes, int, bool, bytes]] = {}
 is_token: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+").fullmatch
 # RFC 9110 section 5.5: visible characters, space, tab and obs-text; anything else is refused.
 _CONTROL_BYTES: Final = bytes({*range(32), 127} - {9})
+# Changes what is refused.  Taking it away would cost three times as much: that needs a table per call.
+_VISIBLE: Final = bytes.maketrans(_CONTROL_BYTES, b"?" * len(_CONTROL_BYTES))
 
 
 def read_fields(lines: Iterable[bytes]) -> tuple[Fields, Special]:

@@ -62,8 +62,8 @@ def test_a_start_loads_nothing_that_most_sidecars_never_need() -> None:
     loaded = set(done.stdout.split())
     assert "meshproxy.exchange" in loaded
     unneeded = {
-        "aiohttp", "bz2", "cryptography", "joserfc", "json", "lzma", "opentelemetry",
-        "prometheus_client", "re2", "shutil", "tempfile", "typing_extensions", "websockets", "yaml",
+        "aiohttp", "bz2", "cryptography", "gettext", "joserfc", "json", "lzma", "opentelemetry",
+        "platform", "prometheus_client", "re2", "shutil", "tempfile", "typing_extensions", "websockets", "yaml",
     }  # fmt: skip
     assert loaded & unneeded == set()
 

@@ -3,10 +3,11 @@
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from meshproxy.interpreter import CVES, PATCHED, advice, environment
+from meshproxy.interpreter import CVES, PATCHED, advice, environment, standing_in
 
 COPIES = f"glibc.cpu.x86_rep_movsb_threshold={1 << 30}"
 CACHE = "glibc.malloc.tcache_count=64"
@@ -73,3 +74,40 @@ def test_the_c_library_takes_it() -> None:
         text=True,
     )
     assert (said.stdout, said.stderr) == ("1048575\n", "")
+
+
+def test_who_stands_in_does_so_for_a_while() -> None:
+    """What is loaded already stays; what was not is as it was, whatever has happened in between."""
+    stand_in = SimpleNamespace(answer=42)
+    with standing_in("meshproxy_there_is_none", stand_in):
+        import meshproxy_there_is_none  # type: ignore[import-not-found]
+
+        assert meshproxy_there_is_none is stand_in
+    assert "meshproxy_there_is_none" not in sys.modules
+    with pytest.raises(ImportError), standing_in("meshproxy_there_is_none", None):
+        import meshproxy_there_is_none
+    assert "meshproxy_there_is_none" not in sys.modules
+    with standing_in("sys", None):
+        assert sys.modules["sys"] is sys
+
+
+@pytest.mark.parametrize("loading", ["import_argparse", "import_msgspec"])
+def test_what_is_loaded_without_some_modules_works_without_them(loading: str) -> None:
+    """In a process of its own: here, all of them have been loaded."""
+    program = (
+        f"from meshproxy import interpreter; interpreter.{loading}()\n"
+        "import sys; before = set(sys.modules)\n"
+        "import argparse, msgspec, uuid\n"
+        "parser = argparse.ArgumentParser(prog='it')\n"
+        "parser.add_argument('--there', required=True)\n"
+        "class One(msgspec.Struct): id: uuid.UUID\n"
+        "one = One(uuid.UUID(int=7))\n"
+        "assert msgspec.json.decode(msgspec.json.encode(one), type=One) == one\n"
+        "assert {'gettext', 'platform', 'typing_extensions'}.isdisjoint(before)\n"
+        "import gettext, platform\n"
+        "assert platform.python_version() and gettext.gettext('x') == 'x'\n"
+        "parser.parse_args([])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)  # fmt: skip
+    assert done.stderr.splitlines()[-1] == "it: error: the following arguments are required: --there"  # fmt: skip
+    assert done.returncode == 2
