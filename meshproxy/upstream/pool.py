@@ -27,12 +27,13 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol, cast
 
+from meshproxy.congestion import options_at
 from meshproxy.contract.resources import ClusterSpec, EndpointSpec
 from meshproxy.flow import Connection, as_protocol
 from meshproxy.identity.tls import ALPN, ALPN_HTTP2, Offer, peer_identity, protocol
 from meshproxy.policies.limits import Limits
 from meshproxy.telemetry.metrics import ConnectionSeries, Metrics
-from meshproxy.tunnel import ANYBODY, vanished
+from meshproxy.tunnel import ANYBODY, descriptor_of, set_options, vanished
 
 from .http1 import Http1Connection
 from .http2 import Http2Connection
@@ -512,6 +513,9 @@ class _New(Connection):
         if self.failure is not None:
             self.abort()
             return
+        options = options_at(self._pool.endpoint.address)
+        if options:
+            set_options(descriptor_of(transport), options)
         self.connection = connection = self._pool.successor(transport)
         transport.set_protocol(as_protocol(connection))
         connection.connection_made(transport)
