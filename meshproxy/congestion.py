@@ -37,6 +37,8 @@ def options_at(address: str, options: Options = _UNPACED) -> Options:
     """
     Return the options of a socket of which one end is this IP address: none, where it may lead outside.
 
-    With an address of the loopback at either end, a connection cannot leave the machine.
+    With an address of the loopback at either end, a connection stays on the machine, unless somebody's
+    packet filter says otherwise.
     """
-    return options if address.startswith("127.") or address == "::1" else ()
+    within = address == "::1" or (address.startswith("127.") and address.replace(".", "").isdigit())
+    return options if within else ()

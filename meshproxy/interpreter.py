@@ -14,10 +14,11 @@ of ours runs, so whoever starts a sidecar has to say it: `environment`.
 """
 
 import contextlib
+import importlib
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from types import SimpleNamespace
+from types import ModuleType
 from typing import Any, Final
 
 SAID: Final = "MESHPROXY_PYTHON_IS_KNOWN"
@@ -44,8 +45,22 @@ def environment(given: Mapping[str, str]) -> dict[str, str]:
     return {**given, _TUNABLES: ":".join([said] * bool(said) + ours)}
 
 
+class StandIn(ModuleType):
+    """A module with little in it; what somebody else wants of it is in the real one, which is then loaded."""
+
+    def __init__(self, name: str, **attributes: object) -> None:
+        super().__init__(name)
+        vars(self).update(attributes)
+
+    def __getattr__(self, attribute: str) -> Any:
+        if attribute.startswith("__"):  # the import system asks for such, of every module
+            raise AttributeError(attribute)
+        sys.modules.pop(self.__name__, None)
+        return getattr(importlib.import_module(self.__name__), attribute)
+
+
 @contextlib.contextmanager
-def standing_in(name: str, instead: object) -> Iterator[None]:
+def standing_in(name: str, instead: ModuleType | None) -> Iterator[None]:
     """
     Let `instead` be what is imported as `name`, for as long as this lasts; None: there is no such module.
 
@@ -60,12 +75,14 @@ def standing_in(name: str, instead: object) -> Iterator[None]:
     try:
         yield
     finally:
-        del modules[name]
+        if name in modules and modules[name] is instead:
+            del modules[name]
 
 
 def import_argparse() -> None:
-    """Load argparse without translations of its messages, for which it would load `gettext` and `locale`."""
-    english = SimpleNamespace(
+    """Load argparse without translations of its messages, for which it would load `gettext`."""
+    english = StandIn(
+        "gettext",
         gettext=lambda message: message,
         ngettext=lambda one, many, count: one if count == 1 else many,
     )
@@ -80,7 +97,7 @@ def import_msgspec() -> None:
     It prefers `typing_extensions` to `typing` wherever that is installed; what it wants of it, `typing` has
     had since Python 3.11.  And it loads `uuid`, which asks `platform` for the name of the system.
     """
-    system = SimpleNamespace(system=lambda: os.uname().sysname)
+    system = StandIn("platform", system=lambda: os.uname().sysname)
     with standing_in("typing_extensions", None), standing_in("platform", system):
         import msgspec  # noqa: F401
 

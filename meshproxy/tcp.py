@@ -20,14 +20,7 @@ from typing import Final
 from meshproxy.flow import HIGH_WATER, Connection
 from meshproxy.message import Fields
 from meshproxy.relay import Bytes
-from meshproxy.tunnel import (
-    ENDS_IN_ORDER,
-    ENDS_WITH_RESET,
-    Options,
-    Tunnel,
-    descriptor_of,
-    set_options,
-)
+from meshproxy.tunnel import ENDS_IN_ORDER, ENDS_WITH_RESET, Tunnel, descriptor_of, set_options
 
 DIRECT: Final = 64 * 1024
 """Bytes from which on the kernel is asked at once: then they need not be copied to be kept."""
@@ -36,12 +29,10 @@ DIRECT: Final = 64 * 1024
 class TcpSide(Tunnel):
     """See `relay.Side`."""
 
-    __slots__ = ("_descriptor", "_direct", "_ends", "_options", "_parts", "_size")
+    __slots__ = ("_descriptor", "_direct", "_ends", "_parts", "_size")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, options: Options = ENDS_WITH_RESET) -> None:
-        """`options` is what the socket is told in the beginning."""
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop)
-        self._options = options
         self._parts: list[bytes] = []
         self._size = 0  # of these
         self._descriptor = -1  # of the socket
@@ -52,7 +43,7 @@ class TcpSide(Tunnel):
         transport = self.transport
         self._direct = transport is not None and transport.get_extra_info("ssl_object") is None
         self._descriptor = descriptor = descriptor_of(transport)
-        set_options(descriptor, self._options)
+        set_options(descriptor, ENDS_WITH_RESET)
 
     def close(self) -> None:
         """Close, once everything written has left; until then to die is no end."""

@@ -182,7 +182,7 @@ _names: dict[bytes, tuple[bytes, int, bool, bytes]] = {}
 is_token: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+").fullmatch
 # RFC 9110 section 5.5: visible characters, space, tab and obs-text; anything else is refused.
 _CONTROL_BYTES: Final = bytes({*range(32), 127} - {9})
-# Changes what is refused.  Taking it away would cost three times as much: that needs a table per call.
+# Changes what is refused.  Taking it away would cost twice as much: that makes a table for each call.
 _VISIBLE: Final = bytes.maketrans(_CONTROL_BYTES, b"?" * len(_CONTROL_BYTES))
 
 

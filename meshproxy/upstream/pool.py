@@ -27,14 +27,14 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol, cast
 
-from meshproxy.congestion import options_at
 from meshproxy.contract.resources import ClusterSpec, EndpointSpec
 from meshproxy.flow import Connection, as_protocol
 from meshproxy.identity.tls import ALPN, ALPN_HTTP2, Offer, peer_identity, protocol
 from meshproxy.policies.limits import Limits
 from meshproxy.telemetry.metrics import ConnectionSeries, Metrics
-from meshproxy.tunnel import ANYBODY, descriptor_of, set_options, vanished
+from meshproxy.tunnel import ANYBODY, vanished
 
+from .dial import dial
 from .http1 import Http1Connection
 from .http2 import Http2Connection
 from .lane import LaneConnection
@@ -337,14 +337,12 @@ class Pool:
         try:
             async with asyncio.timeout(cluster.connect_timeout / 1000):
                 new = _New(environment.loop, self)
-                await environment.loop.create_connection(
+                await dial(
+                    environment.loop,
                     lambda: as_protocol(new),
                     endpoint.address,
                     endpoint.port,
-                    # No more is asked of it than to wrap.
-                    ssl=cast("ssl.SSLContext", Offer(context, self._offered)) if context else None,
-                    server_hostname="" if context else None,
-                    ssl_shutdown_timeout=1.0 if context else None,
+                    tls=cast("ssl.SSLContext", Offer(context, self._offered)) if context else None,
                 )
         except TimeoutError:
             self._warn(f"no connection within {cluster.connect_timeout} ms")
@@ -513,9 +511,6 @@ class _New(Connection):
         if self.failure is not None:
             self.abort()
             return
-        options = options_at(self._pool.endpoint.address)
-        if options:
-            set_options(descriptor_of(transport), options)
         self.connection = connection = self._pool.successor(transport)
         transport.set_protocol(as_protocol(connection))
         connection.connection_made(transport)

@@ -10,13 +10,14 @@ import os
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from meshproxy.congestion import options_at
 from meshproxy.contract.resources import ClusterSpec, EndpointSpec
 from meshproxy.driven import Driven
 from meshproxy.flow import RECEIVED, as_protocol
 from meshproxy.tcp import TcpSide
 from meshproxy.telemetry.metrics import ConnectionSeries
-from meshproxy.tunnel import ANYBODY, ENDS_WITH_RESET, keep_alive, vanished
+from meshproxy.tunnel import ANYBODY, keep_alive, vanished
+
+from .dial import dial
 
 log = logging.getLogger("meshproxy.upstream")
 
@@ -64,12 +65,10 @@ class Sockets:
 
     Attributes:
         cluster, endpoint: As configured now.
-        options: What each connection's socket is told.
     """
 
     __slots__ = (
         "_counts", "_dials", "_environment", "_failing", "_open", "_source", "cluster", "endpoint",
-        "options",
     )  # fmt: skip
 
     def __init__(
@@ -84,7 +83,6 @@ class Sockets:
         self.endpoint = endpoint
         self._environment = environment
         self._source = None if source is None else (source, 0)
-        self.options = ENDS_WITH_RESET + options_at(source or endpoint.address)
         self._failing = ""  # why the last dial failed, as it was logged
         self._dials: dict[Relay, _Dial] = {}
         self._open: set[TcpConnection] = set()
@@ -188,11 +186,12 @@ class _Dial:
         connection = TcpConnection(loop, self._sockets, self._relay)
         self._driven = Driven(
             loop,
-            loop.create_connection(
+            dial(
+                loop,
                 lambda: as_protocol(connection),
                 endpoint.address,
                 endpoint.port,
-                local_addr=self._source,
+                self._source,
             ),
             self._on_end,
         )
@@ -230,7 +229,7 @@ class TcpConnection(TcpSide):
     __slots__ = ("_owner", "_relay", "_watched")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, owner: Sockets, relay: Relay) -> None:
-        super().__init__(loop, owner.options)
+        super().__init__(loop)
         self._owner = owner
         self._relay: Relay | None = relay
         self._watched = False

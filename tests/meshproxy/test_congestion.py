@@ -38,6 +38,7 @@ def test_a_kernel_that_says_nothing_is_left_alone(tmp_path: Path) -> None:
         ("::", False),
         ("fd00::127", False),
         ("1270.example", False),
+        ("127.example.org", False),
         ("", False),
     ],
 )

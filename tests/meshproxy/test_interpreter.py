@@ -1,13 +1,13 @@
 """Which Pythons deserve a warning."""
 
+import importlib
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
-from meshproxy.interpreter import CVES, PATCHED, advice, environment, standing_in
+from meshproxy.interpreter import CVES, PATCHED, StandIn, advice, environment, standing_in
 
 COPIES = f"glibc.cpu.x86_rep_movsb_threshold={1 << 30}"
 CACHE = "glibc.malloc.tcache_count=64"
@@ -78,17 +78,31 @@ def test_the_c_library_takes_it() -> None:
 
 def test_who_stands_in_does_so_for_a_while() -> None:
     """What is loaded already stays; what was not is as it was, whatever has happened in between."""
-    stand_in = SimpleNamespace(answer=42)
+    stand_in = StandIn("meshproxy_there_is_none", answer=42)
     with standing_in("meshproxy_there_is_none", stand_in):
         import meshproxy_there_is_none  # type: ignore[import-not-found]
 
         assert meshproxy_there_is_none is stand_in
     assert "meshproxy_there_is_none" not in sys.modules
-    with pytest.raises(ImportError), standing_in("meshproxy_there_is_none", None):
-        import meshproxy_there_is_none
-    assert "meshproxy_there_is_none" not in sys.modules
+    assert "this" not in sys.modules
+    with pytest.raises(ImportError), standing_in("this", None):
+        importlib.import_module("this")  # there is such a module, otherwise
+    assert "this" not in sys.modules
     with standing_in("sys", None):
         assert sys.modules["sys"] is sys
+
+
+def test_what_a_stand_in_lacks_is_found_where_it_always_was() -> None:
+    """A library may want more, one day."""
+    program = (
+        "import sys; from meshproxy.interpreter import StandIn, standing_in\n"
+        "with standing_in('colorsys', StandIn('colorsys', ONE_THIRD='ours')):\n"
+        "    from colorsys import ONE_THIRD, ONE_SIXTH\n"
+        "import colorsys\n"
+        "print(ONE_THIRD, ONE_SIXTH == colorsys.ONE_SIXTH, colorsys.ONE_THIRD == 1 / 3)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)  # fmt: skip
+    assert done.stdout.split() == ["ours", "True", "True"]
 
 
 @pytest.mark.parametrize("loading", ["import_argparse", "import_msgspec"])
@@ -99,15 +113,15 @@ def test_what_is_loaded_without_some_modules_works_without_them(loading: str) ->
         "import sys; before = set(sys.modules)\n"
         "import argparse, msgspec, uuid\n"
         "parser = argparse.ArgumentParser(prog='it')\n"
-        "parser.add_argument('--there', required=True)\n"
+        "parser.add_argument('--there', nargs=2)\n"
         "class One(msgspec.Struct): id: uuid.UUID\n"
         "one = One(uuid.UUID(int=7))\n"
         "assert msgspec.json.decode(msgspec.json.encode(one), type=One) == one\n"
         "assert {'gettext', 'platform', 'typing_extensions'}.isdisjoint(before)\n"
         "import gettext, platform\n"
         "assert platform.python_version() and gettext.gettext('x') == 'x'\n"
-        "parser.parse_args([])\n"
+        "parser.parse_args(['--there', 'it is'])\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)  # fmt: skip
-    assert done.stderr.splitlines()[-1] == "it: error: the following arguments are required: --there"  # fmt: skip
+    assert done.stderr.splitlines()[-1] == "it: error: argument --there: expected 2 arguments"  # fmt: skip
     assert done.returncode == 2
