@@ -21,7 +21,7 @@ RINGS = (
     ("local_reply",),
     ("hedge", "mirror"),
     ("exchange", "neighbours", "relay"),
-    ("flow", "multiplex", "tunnel", "congestion", "tcp", "lane", "identity", "timer_wheel"),
+    ("flow", "multiplex", "tunnel", "tcp", "lane", "identity", "timer_wheel"),
     ("telemetry",),
     ("upstream", "downstream"),
     ("config",),

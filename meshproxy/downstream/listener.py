@@ -22,7 +22,6 @@ from typing import Any, Final, NamedTuple
 from meshproxy.codec.budget import PEER, STRANGER
 from meshproxy.codec.http1 import encode_response_head
 from meshproxy.codec.sniff import Protocol as Wire
-from meshproxy.congestion import options_at
 from meshproxy.contract.resources import ListenerSpec, Mtls
 from meshproxy.driven import Driven
 from meshproxy.exchange import exchanges_of
@@ -35,7 +34,7 @@ from meshproxy.relay import Cluster as RelayCluster
 from meshproxy.relay import Relay
 from meshproxy.routing.table import VirtualHost
 from meshproxy.routing.tcp import TcpRoute
-from meshproxy.tunnel import ANYBODY, SIDECARS, set_options, vanished
+from meshproxy.tunnel import ANYBODY, SIDECARS, vanished
 
 from . import http1
 from .accept_rate import AcceptRate
@@ -175,8 +174,6 @@ class Listener:
         except OSError as error:
             raise cannot_listen(spec, error) from None
         self._family = int(self.sockets[0].family)
-        for sock in self.sockets:  # and with it all that it will accept
-            set_options(sock.fileno(), options_at(spec.address))
 
     def unbind(self) -> None:
         """Give the port back: nothing has been accepted, and nothing shall be."""

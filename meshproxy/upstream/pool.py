@@ -34,7 +34,6 @@ from meshproxy.policies.limits import Limits
 from meshproxy.telemetry.metrics import ConnectionSeries, Metrics
 from meshproxy.tunnel import ANYBODY, vanished
 
-from .dial import dial
 from .http1 import Http1Connection
 from .http2 import Http2Connection
 from .lane import LaneConnection
@@ -337,12 +336,14 @@ class Pool:
         try:
             async with asyncio.timeout(cluster.connect_timeout / 1000):
                 new = _New(environment.loop, self)
-                await dial(
-                    environment.loop,
+                await environment.loop.create_connection(
                     lambda: as_protocol(new),
                     endpoint.address,
                     endpoint.port,
-                    tls=cast("ssl.SSLContext", Offer(context, self._offered)) if context else None,
+                    # No more is asked of it than to wrap.
+                    ssl=cast("ssl.SSLContext", Offer(context, self._offered)) if context else None,
+                    server_hostname="" if context else None,
+                    ssl_shutdown_timeout=1.0 if context else None,
                 )
         except TimeoutError:
             self._warn(f"no connection within {cluster.connect_timeout} ms")

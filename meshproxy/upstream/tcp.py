@@ -17,8 +17,6 @@ from meshproxy.tcp import TcpSide
 from meshproxy.telemetry.metrics import ConnectionSeries
 from meshproxy.tunnel import ANYBODY, keep_alive, vanished
 
-from .dial import dial
-
 log = logging.getLogger("meshproxy.upstream")
 
 
@@ -186,12 +184,11 @@ class _Dial:
         connection = TcpConnection(loop, self._sockets, self._relay)
         self._driven = Driven(
             loop,
-            dial(
-                loop,
+            loop.create_connection(
                 lambda: as_protocol(connection),
                 endpoint.address,
                 endpoint.port,
-                self._source,
+                local_addr=self._source,
             ),
             self._on_end,
         )

@@ -15,18 +15,15 @@ import pytest
 
 from meshproxy.contract import wire
 from meshproxy.contract.resources import (
-    BackendSpec,
     ClusterSpec,
     DestinationSpec,
     EndpointSpec,
     EndpointsSpec,
     ListenerSpec,
-    RouteSpec,
     Snapshot,
     TcpBackendSpec,
     TcpRouteSpec,
     TcpRuleSpec,
-    VirtualHostSpec,
 )
 from tests.helpers.namespaces import Namespace, join, needs_namespaces
 from tests.helpers.pair import spiffe
@@ -46,23 +43,6 @@ try:
         print(connection.makefile(newline="").read())
 except OSError as error:
     print(type(error).__name__)
-"""
-HOLD = """
-import socket, sys
-host, port, text = sys.argv[1], int(sys.argv[2]), sys.argv[3].encode()
-with socket.create_connection((host, port), timeout=60) as connection:
-    connection.sendall(text)
-    print(connection.recv(1).decode(), flush=True)
-    connection.recv(1024)
-    connection.recv(1)
-"""
-KEEP = """
-import socket, sys
-with socket.create_server((sys.argv[1], int(sys.argv[2]))) as listening:
-    print("listening", flush=True)
-    connection, _ = listening.accept()
-    while connection.recv(1024):
-        connection.sendall(b"HTTP/1.1 204 No Content\\r\\n\\r\\n")
 """
 REQUEST = "GET / HTTP/1.1\r\nHost: shop\r\nConnection: close\r\n\r\n"
 
@@ -251,57 +231,3 @@ def test_a_killed_sidecar_fails_closed_until_the_rules_are_gone(captured: Captur
     captured.intercept("--remove")
     assert captured.call(PEER, 9000) == captured.call(PEER6, 9000) == "9000"
     assert captured.called(POD, 7000) == captured.called(POD6, 7000) == "7000"
-
-
-def test_what_stays_within_the_pod_is_not_paced(captured: Captured) -> None:
-    """Where BBR is the default: all legs to the app; what leaves the pod is left as the host wants it."""
-    for where in (captured.pod, captured.peer):
-        done = where.run("sysctl", "-w", "net.ipv4.tcp_congestion_control=bbr")
-        if done.returncode:
-            pytest.skip(f"no BBR here: {done.stderr.strip()}")
-    web = ListenerSpec(name="web", direction="outbound", address="127.0.0.1", port=8000, virtual_host="web")  # fmt: skip
-    route = RouteSpec(name="web", backends=(BackendSpec(cluster="web"),))
-    own = (EndpointSpec(address="127.0.0.1", port=9100),)
-    captured.run(
-        msgspec.structs.replace(
-            SNAPSHOT,
-            listeners=(*SNAPSHOT.listeners, web),
-            virtual_hosts=(VirtualHostSpec(name="web", domains=("*",), routes=(route,)),),
-            clusters=(*SNAPSHOT.clusters, ClusterSpec(name="web")),
-            endpoints=(*SNAPSHOT.endpoints, EndpointsSpec(cluster="web", endpoints=own)),
-        )
-    )
-    for server, kept_at, client, asked_at, text in (
-        (captured.peer, f"{PEER}:9100", captured.pod, f"{PEER}:9100", "something"),
-        (captured.pod, f"{POD}:9100", captured.peer, f"{POD}:9100", "something"),
-        (captured.pod, "127.0.0.1:9100", captured.pod, "127.0.0.1:8000", "GET / HTTP/1.1\r\nHost: web\r\n\r\n"),
-    ):  # fmt: skip
-        kept = server.start(sys.executable, "-c", KEEP, *kept_at.split(":"), uid=APP)
-        assert kept.stdout is not None
-        assert kept.stdout.readline() == "listening\n"
-        held = client.start(sys.executable, "-c", HOLD, *asked_at.split(":"), text, uid=APP)
-        assert held.stdout is not None
-        assert held.stdout.readline() == "H\n"
-    # Of each connection: bytes that wait, twice, its ends, and more, the first of which is this.
-    known = {"8000", "9100", "15001", "15006"}
-    algorithms = set()
-    for line in captured.pod.run("ss", "-tinHO", "state", "established").stdout.splitlines():
-        _, _, *places, algorithm = line.split()[:5]
-        ends = [place.rpartition(":") for place in places]
-        algorithms.add(
-            (*[f"{host}:{port if port in known else '*'}" for host, _, port in ends], algorithm)
-        )
-    assert algorithms == {
-        # An opaque connection to the peer: the app's, which is redirected; where that ends; onwards.
-        (f"{POD}:*", f"{PEER}:9100", "bbr"),
-        ("127.0.0.1:15001", f"{POD}:*", "reno"),
-        # One from the peer: where that ends; onwards; the app's.
-        (f"{POD}:15006", f"{PEER}:*", "bbr"),
-        ("127.0.0.1:*", f"{POD}:9100", "reno"),
-        (f"{POD}:9100", "127.0.0.1:*", "bbr"),
-        # A request: the client's; where that ends; onwards; the app's.
-        ("127.0.0.1:*", "127.0.0.1:8000", "bbr"),
-        ("127.0.0.1:8000", "127.0.0.1:*", "reno"),
-        ("127.0.0.1:*", "127.0.0.1:9100", "reno"),
-        ("127.0.0.1:9100", "127.0.0.1:*", "bbr"),
-    }

@@ -139,7 +139,6 @@ async def test_who_changes_its_mind_leaves_nothing(environment: Environment, tur
         relay = begin(to_app)
         for _ in range(turns):
             await asyncio.sleep(0)
-        stands = relay.upstream is not None  # which may take two turns, over the loopback
         to_app.disconnect(relay)
         assert to_app.statistics()["dialling"] == 0
         second = begin(to_app)  # behind it
@@ -148,8 +147,7 @@ async def test_who_changes_its_mind_leaves_nothing(environment: Environment, tur
             assert len(accepted) == 1
         to_app.close()
         await until(lambda: to_app.statistics()["connections"] == 0)
-    assert stands or relay.heard == []
-    assert turns == 2 or not stands
+    assert relay.heard == []
     gc.collect()
     assert complaints == []
 
