@@ -45,18 +45,18 @@ def environment(given: Mapping[str, str]) -> dict[str, str]:
     return {**given, _TUNABLES: ":".join([said] * bool(said) + ours)}
 
 
-class StandIn(ModuleType):
-    """A module with little in it; what somebody else wants of it is in the real one, which is then loaded."""
+def stand_in(name: str, **attributes: object) -> ModuleType:
+    """Return a module with these in it; what somebody else wants of it is in the real one, which is then loaded."""
 
-    def __init__(self, name: str, **attributes: object) -> None:
-        super().__init__(name)
-        vars(self).update(attributes)
-
-    def __getattr__(self, attribute: str) -> Any:
+    def lacking(attribute: str) -> Any:
         if attribute.startswith("__"):  # the import system asks for such, of every module
             raise AttributeError(attribute)
-        sys.modules.pop(self.__name__, None)
-        return getattr(importlib.import_module(self.__name__), attribute)
+        sys.modules.pop(name, None)
+        return getattr(importlib.import_module(name), attribute)
+
+    module = ModuleType(name)
+    vars(module).update(attributes, __getattr__=lacking)  # PEP 562
+    return module
 
 
 @contextlib.contextmanager
@@ -81,7 +81,7 @@ def standing_in(name: str, instead: ModuleType | None) -> Iterator[None]:
 
 def import_argparse() -> None:
     """Load argparse without translations of its messages, for which it would load `gettext`."""
-    english = StandIn(
+    english = stand_in(
         "gettext",
         gettext=lambda message: message,
         ngettext=lambda one, many, count: one if count == 1 else many,
@@ -97,7 +97,7 @@ def import_msgspec() -> None:
     It prefers `typing_extensions` to `typing` wherever that is installed; what it wants of it, `typing` has
     had since Python 3.11.  And it loads `uuid`, which asks `platform` for the name of the system.
     """
-    system = StandIn("platform", system=lambda: os.uname().sysname)
+    system = stand_in("platform", system=lambda: os.uname().sysname)
     with standing_in("typing_extensions", None), standing_in("platform", system):
         import msgspec  # noqa: F401
 

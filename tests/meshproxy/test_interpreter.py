@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from meshproxy.interpreter import CVES, PATCHED, StandIn, advice, environment, standing_in
+from meshproxy.interpreter import CVES, PATCHED, advice, environment, stand_in, standing_in
 
 COPIES = f"glibc.cpu.x86_rep_movsb_threshold={1 << 30}"
 CACHE = "glibc.malloc.tcache_count=64"
@@ -78,11 +78,11 @@ def test_the_c_library_takes_it() -> None:
 
 def test_who_stands_in_does_so_for_a_while() -> None:
     """What is loaded already stays; what was not is as it was, whatever has happened in between."""
-    stand_in = StandIn("meshproxy_there_is_none", answer=42)
-    with standing_in("meshproxy_there_is_none", stand_in):
+    little = stand_in("meshproxy_there_is_none", answer=42)
+    with standing_in("meshproxy_there_is_none", little):
         import meshproxy_there_is_none  # type: ignore[import-not-found]
 
-        assert meshproxy_there_is_none is stand_in
+        assert meshproxy_there_is_none is little
     assert "meshproxy_there_is_none" not in sys.modules
     assert "this" not in sys.modules
     with pytest.raises(ImportError), standing_in("this", None):
@@ -95,8 +95,8 @@ def test_who_stands_in_does_so_for_a_while() -> None:
 def test_what_a_stand_in_lacks_is_found_where_it_always_was() -> None:
     """A library may want more, one day."""
     program = (
-        "import sys; from meshproxy.interpreter import StandIn, standing_in\n"
-        "with standing_in('colorsys', StandIn('colorsys', ONE_THIRD='ours')):\n"
+        "import sys; from meshproxy.interpreter import stand_in, standing_in\n"
+        "with standing_in('colorsys', stand_in('colorsys', ONE_THIRD='ours')):\n"
         "    from colorsys import ONE_THIRD, ONE_SIXTH\n"
         "import colorsys\n"
         "print(ONE_THIRD, ONE_SIXTH == colorsys.ONE_SIXTH, colorsys.ONE_THIRD == 1 / 3)\n"
