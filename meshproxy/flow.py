@@ -5,7 +5,8 @@ Flow: how bytes enter and leave a connection, and how a slow side stops a fast o
                 ⇒ the exchange pauses the other side (`exchange.py`, section 5): `pause_reading`
                 ⇒ the kernel's buffers fill ⇒ the fast writer waits
 
-So a body of any size passes through a few hundred KiB of memory.  Two measured choices:
+So a body of any size passes through a few hundred KiB of memory.  Where there are so many that even
+that is too much, all of them make do with less (`Turn.tight`).  Two measured choices:
 
 * All connections of a process read into one shared buffer (`BufferedProtocol`).  With the plain
   `Protocol`, uvloop allocates 256 KiB for every read of a TLS connection: mmap, mremap, munmap.
@@ -15,6 +16,7 @@ So a body of any size passes through a few hundred KiB of memory.  Two measured 
 """
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, Final, cast
 from weakref import WeakKeyDictionary
 
@@ -30,22 +32,65 @@ FLUSH_AT: Final = 64 * 1024
 RECEIVED: Final = memoryview(bytearray(256 * 1024))
 # get_buffer → read → buffer_updated never interleave between connections: one buffer serves all.
 
+TIGHT: Final = 16 * 1024
+"""Bytes that one read brings at most, and that may wait in a transport, while memory is short."""
+
+MUCH: Final = 2 * 1024 * 1024
+"""Bytes after which the memory is looked at: a turn of the loop may bring a hundred times as much."""
+
+COUNTED: Final = 4096
+"""Bytes of a read that count for it; less is not much, however often it comes between two looks."""
+
 
 class Turn:
     """
-    What leaves at the end of this turn of a loop.
+    What the connections of a loop share: the end of its turns, and how much each of them may hold.
 
     A callback of the loop costs more than a short message's way into it: one serves all.
 
     Attributes:
         waiting: Those that will be flushed; whoever is the first to wait calls `schedule` before.
+        tight: Memory is short.
+        high, low: Bytes waiting to be sent above which the other side is paused, and below which it
+            goes on.
+        flush_at: Bytes collected within one turn that leave without waiting for its end.
+        buffer: What is read into; as long as one read may be.
+        on_much: Called when `MUCH` has come, amid whatever is done with it.
     """
 
-    __slots__ = ("_loop", "waiting")
+    __slots__ = (
+        "_came",
+        "_loop",
+        "buffer",
+        "flush_at",
+        "high",
+        "low",
+        "on_much",
+        "tight",
+        "waiting",
+    )
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self.waiting: list[Connection] = []
+        self.on_much: Callable[[], None] | None = None
+        self._came = 0
+        self.tighten(False)
+
+    def tighten(self, tight: bool) -> None:
+        """Let each hold little from now on, or as much as serves it best."""
+        self.tight = tight
+        self.high, self.low = (TIGHT, TIGHT // 4) if tight else (HIGH_WATER, LOW_WATER)
+        self.flush_at = TIGHT if tight else FLUSH_AT
+        self.buffer = RECEIVED[:TIGHT] if tight else RECEIVED
+
+    def came(self, amount: int) -> None:
+        """Count a read that brought `COUNTED` or more."""
+        self._came += amount
+        if self._came >= MUCH:
+            self._came = 0
+            if self.on_much is not None:
+                self.on_much()
 
     def schedule(self) -> None:
         """Have an end of this turn."""
@@ -101,13 +146,15 @@ class Connection:
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = stream = cast("asyncio.Transport", transport)
-        stream.set_write_buffer_limits(HIGH_WATER, LOW_WATER)
+        stream.set_write_buffer_limits(self.turn.high, self.turn.low)
         self.on_connected()
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002  # asyncio's signature
-        return RECEIVED
+        return self.turn.buffer
 
     def buffer_updated(self, nbytes: int) -> None:
+        if nbytes >= COUNTED:
+            self.turn.came(nbytes)
         self.on_bytes(RECEIVED[:nbytes].tobytes())
 
     def data_received(self, data: bytes) -> None:
@@ -120,7 +167,9 @@ class Connection:
 
     def resume_writing(self) -> None:
         self.blocked = False
-        self.on_writable()
+        self.mark()  # what it was told while memory was short holds no longer
+        if not self.blocked:
+            self.on_writable()
 
     def eof_received(self) -> bool:
         return self.on_eof()
@@ -135,6 +184,11 @@ class Connection:
         """The IP address of the other end; empty where it has none, or has gone."""
         peer = None if self.transport is None else self.transport.get_extra_info("peername")
         return str(peer[0]) if isinstance(peer, tuple) else ""
+
+    def mark(self) -> None:
+        """Tell the transport how much it may hold now; may block at once."""
+        if self.transport is not None:
+            self.transport.set_write_buffer_limits(self.turn.high, self.turn.low)
 
     @property
     def unsent(self) -> int:
@@ -159,10 +213,12 @@ class Connection:
         """Send `data` at the end of this turn of the loop, joined with what comes before then."""
         out = self._out
         if out:
-            if len(out) + len(data) >= FLUSH_AT and self.transport is not None:
+            if len(out) + len(data) >= self.turn.flush_at and self.transport is not None:
                 self._out = b""
                 self.transport.writelines((out, data))  # one system call, and nothing is copied
-            else:  # short of FLUSH_AT, joining two at a time is as fast as a list, and one step less
+                if self.turn.tight:
+                    self.mark()
+            else:  # short of that, joining two at a time is as fast as a list, and one step less
                 self._out = out + data
             return
         self._out = data
@@ -170,7 +226,7 @@ class Connection:
         if not turn.waiting:
             turn.schedule()
         turn.waiting.append(self)
-        if len(data) >= FLUSH_AT:
+        if len(data) >= turn.flush_at:
             self.flush()
 
     def flush(self) -> None:
@@ -178,6 +234,8 @@ class Connection:
         data, self._out = self._out, b""
         if data and self.transport is not None:
             self.transport.write(data)
+            if self.turn.tight:
+                self.mark()
 
     def pause_reading(self) -> None:
         if self.transport is not None:

@@ -24,7 +24,7 @@ import asyncio
 from typing import Final
 
 from meshproxy.codec.segments import END, HEARD, WITHDRAWN, SegmentReader, header, segment
-from meshproxy.flow import RECEIVED, Connection
+from meshproxy.flow import COUNTED, RECEIVED, Connection
 from meshproxy.relay import Bytes
 from meshproxy.tunnel import SIDECARS, end_with_reset, keep_alive, vanished
 
@@ -104,6 +104,8 @@ class Lane(Connection):
         else:
             # Encrypted before the call returns, so a view of the shared buffer need not be copied.
             transport.writelines((header(len(data)), data))
+        if self.turn.tight:
+            self.mark()
 
     def send_end(self) -> None:
         if not self.said_end:
@@ -178,6 +180,8 @@ class Lane(Connection):
         keep_alive(self.transport, SIDECARS)
 
     def buffer_updated(self, nbytes: int) -> None:
+        if nbytes >= COUNTED:
+            self.turn.came(nbytes)
         if self._goes_on_too_long(nbytes):
             self.pause_reading()
         reader = self._reader

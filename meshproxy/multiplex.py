@@ -18,7 +18,7 @@ import asyncio
 from typing import Any, Generic, TypeVar
 
 from meshproxy.codec.http2 import WORTH_SAYING, Session
-from meshproxy.flow import HIGH_WATER, LOW_WATER, RECEIVED, Connection
+from meshproxy.flow import COUNTED, RECEIVED, Connection
 from meshproxy.message import Fields
 
 SessionT = TypeVar("SessionT", bound=Session)
@@ -85,9 +85,10 @@ class Stream(Generic[LinkT, ExchangeT]):
         if not link.flush_due:
             link.flush_soon()
         self._waiting += len(data)
-        if self._waiting > HIGH_WATER and not self.blocked:
+        high = link.turn.high
+        if self._waiting > high and not self.blocked:
             self._waiting = session.queued(self.id)
-            if self._waiting > HIGH_WATER:
+            if self._waiting > high:
                 self.blocked = True
                 link.blocked_streams.append(self)
                 self.on_blocked()
@@ -103,7 +104,7 @@ class Stream(Generic[LinkT, ExchangeT]):
     def flushed(self) -> bool:
         """After a flush: say whether enough of it has left for the stream to go on."""
         self._waiting = self._link.session.queued(self.id) if self.id else 0
-        return self._waiting <= LOW_WATER
+        return self._waiting <= self._link.turn.low
 
     def on_blocked(self) -> None: ...
     def on_writable(self) -> None: ...
@@ -174,6 +175,8 @@ class Link(Connection, Generic[SessionT]):
     # Bytes arrive ---------------------------------------------------------------------------------
 
     def buffer_updated(self, nbytes: int) -> None:
+        if nbytes >= COUNTED:
+            self.turn.came(nbytes)
         # The session copies what it keeps: no need to copy the shared buffer before.
         self.on_bytes(RECEIVED[:nbytes])
 
@@ -206,6 +209,8 @@ class Link(Connection, Generic[SessionT]):
         data = self.session.data_to_send()
         if data:
             transport.write(data)
+            if self.turn.tight:
+                self.mark()
         if self.blocked_streams:
             self._unblock()
         if self.session.closed:

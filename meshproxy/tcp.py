@@ -17,7 +17,7 @@ import asyncio
 import os
 from typing import Final
 
-from meshproxy.flow import HIGH_WATER, Connection
+from meshproxy.flow import Connection
 from meshproxy.message import Fields
 from meshproxy.relay import Bytes
 from meshproxy.tunnel import ENDS_IN_ORDER, ENDS_WITH_RESET, Tunnel, descriptor_of, set_options
@@ -60,7 +60,7 @@ class TcpSide(Tunnel):
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        if self._ends:
+        if self._ends and not self.blocked:
             self.close()
 
     def send_data(self, data: Bytes, last: bool = False) -> None:
@@ -82,7 +82,7 @@ class TcpSide(Tunnel):
             turn.waiting.append(self)
         self._parts.append(data)
         self._size += len(data)
-        if self._size >= HIGH_WATER:  # a loop may read thirty times in one turn
+        if self._size >= self.turn.high:  # a loop may read thirty times in one turn
             self.flush()
 
     def _send_now(self, data: Bytes) -> int:
@@ -110,6 +110,8 @@ class TcpSide(Tunnel):
             self._size = 0
             if self.transport is not None:
                 self.transport.writelines(parts)
+                if self.turn.tight:
+                    self.mark()
 
     def send_end(self, trailers: Fields | None = None) -> None:
         super().send_end(trailers)

@@ -24,6 +24,7 @@ from meshproxy.downstream.admission import Admission, resident_memory
 from meshproxy.downstream.handshakes import Handshakes
 from meshproxy.downstream.relief import Relief
 from meshproxy.downstream.sockets import Place, Sockets
+from meshproxy.flow import turn_of
 from meshproxy.identity.certificates import Certificates
 from meshproxy.neighbours import Surroundings
 from meshproxy.policies.deadline import LOOK
@@ -172,7 +173,9 @@ class Traffic:
         self._hurried = False
         self._sweeping: asyncio.TimerHandle | None = None
         self._looking: asyncio.TimerHandle | None = None
-        self._relief = Relief(self.environment.admission, self.environment.refused)
+        self._relief = Relief(
+            self.environment.admission, turn_of(self.environment.loop), self.environment.refused
+        )
         self._relieving: asyncio.TimerHandle | None = None
         environment = self.environment
         self._heart = Heartbeat(metrics.loop_lag, environment.now, environment.loop.call_later)

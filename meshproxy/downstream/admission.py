@@ -37,6 +37,12 @@ MOST: Final = 20_000
 SHARE: Final = 0.8
 """Of all connections, for one listener; of the container's memory, for the process."""
 
+AIM: Final = 0.9
+"""
+Share of the memory that is left in use where it is short; with less of a distance, the next one
+would be refused.
+"""
+
 LOOK: Final = 0.1
 """Seconds for which a look at the memory holds."""
 
@@ -128,15 +134,18 @@ class Admission:
         """The process takes more than it may."""
         if not self.memory:
             return False
-        now = self._now()
-        if now - self._looked >= LOOK:
-            self._looked = now
-            self.in_use = self._resident()
-            if self.in_use > self.memory and now - self._trimmed >= TRIM:
-                self._trimmed = now
-                self._trim()  # what the allocator only keeps must keep nobody out
-                self.in_use = self._resident()
+        if self._now() - self._looked >= LOOK:
+            self.look()
         return self.in_use > self.memory
+
+    def look(self) -> None:
+        """Find out how much is in use, and give back what is not, where that would be too much."""
+        self._looked = now = self._now()
+        self.in_use = self._resident()
+        if self.in_use > self.memory * AIM and now - self._trimmed >= TRIM:
+            self._trimmed = now
+            self._trim()  # what the allocator only keeps must keep nobody out
+            self.in_use = self._resident()
 
 
 def most_connections(descriptors: int) -> int:

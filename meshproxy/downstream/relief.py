@@ -3,15 +3,20 @@ Relief: who has to go when the process runs out of memory.
 
 `admission.py` keeps further connections out; but those that are there may hold more than there is:
 each of them is bounded, their sum is not.  What they hold waits for a side that does not take it, and
-the longer it has not, the less likely it is that somebody misses it.  So, above the limit:
+the longer it has not, the less likely it is that somebody misses it.  So:
 
-    at once              the allocator gives back what is free, and new connections are refused
+    a tenth below        the allocator gives back what is free, and each side may hold little
+    above the limit      new connections are refused, and
     as long as it lasts  those are reset that have been stalled for longest, until enough would be free
                          to come down to nine tenths of the limit
     an eighth above      the same without waiting for anybody to have stalled: those that hold most
                          come next, for beyond that the kernel would end us all
 
 Refusing alone would not end: who holds much and reads nothing would keep everybody else out.
+
+**Holding little** is what keeps the sum from growing while all this happens (`flow.Turn.tighten`).  A
+turn of the loop may bring more than there is: some hundred senders have filled what is read at once
+before anybody looks at the clock.  So it is what has come that tells when to look, as well as the time.
 
 **Stalled** is for whom a good deal waits to be sent, and not a byte of it has left for some seconds.
 A download that goes on, however slowly, is not stalled as long as the kernel takes something of it; of
@@ -28,24 +33,24 @@ from functools import partial
 from typing import Any, Final, NamedTuple
 
 from meshproxy.codec.http2 import ENHANCE_YOUR_CALM
-from meshproxy.flow import LOW_WATER, Connection
+from meshproxy.flow import TIGHT, Connection, Turn
 from meshproxy.multiplex import Link, Stream
 
-from .admission import Admission
+from .admission import AIM, Admission
 
 log = logging.getLogger("meshproxy.relief")
 
 URGENT: Final = 1.125
 """Times the limit above which nobody is given time; nine tenths of a container, by default."""
 
-AIM: Final = 0.9
-"""Share of the limit that is left in use; with less of a distance, the next one would be refused."""
+AT_EASE: Final = 0.85
+"""Times the limit below which all may hold again what serves them best."""
 
 STALLED: Final = 2.0
 """Seconds without a byte after which somebody may be reset."""
 
-LEAST: Final = LOW_WATER
-"""Bytes that are worth it."""
+LEAST: Final = TIGHT // 2
+"""Bytes that are worth it; less than each may hold even then."""
 
 COMPLAIN: Final = 10.0
 """Seconds between two words in the log about it."""
@@ -71,13 +76,19 @@ class Holder(NamedTuple):
 class Relief:
     """Of one process; looks when it is told to, and time is an argument."""
 
-    def __init__(self, admission: Admission, refused: Callable[[str, str], None]) -> None:
+    def __init__(
+        self, admission: Admission, turn: Turn, refused: Callable[[str, str], None]
+    ) -> None:
         """
         Args:
             admission: Knows who has connections, how much memory there is, and how much is in use.
+            turn: Says how much each connection may hold, and when much has come.
             refused: Told direction and code of what was reset, where no exchange is left to count it.
         """
         self._admission = admission
+        self._turn = turn
+        if admission.memory:
+            turn.on_much = self._on_much
         self._refused = refused
         self._seen: dict[object, tuple[int, float]] = {}  # held, since when it has been so much
         self._complained = -COMPLAIN
@@ -85,7 +96,9 @@ class Relief:
     def look(self, now: float) -> None:
         """See whether memory is short, and who holds it."""
         admission = self._admission
-        if not admission.short_of_memory:
+        short = admission.short_of_memory
+        self._tighten()
+        if not short:
             self._seen.clear()
             return
         found = [
@@ -96,6 +109,18 @@ class Relief:
         ]
         self._seen = {holder.side: self._seen_of(holder, now) for holder in found}
         self._relieve(found, now)
+
+    def _on_much(self) -> None:
+        """Nobody is reset here: it may be the one of whom something has just come."""
+        self._admission.look()
+        self._tighten()
+
+    def _tighten(self) -> None:
+        tight = self._admission.in_use > self._admission.memory * (
+            AT_EASE if self._turn.tight else AIM
+        )
+        if tight is not self._turn.tight:
+            self._turn.tighten(tight)
 
     def _seen_of(self, holder: Holder, now: float) -> tuple[int, float]:
         held, since = self._seen.get(holder.side, (-1, now))

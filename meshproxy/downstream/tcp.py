@@ -4,7 +4,7 @@ import asyncio
 from math import inf
 from typing import Protocol
 
-from meshproxy.flow import RECEIVED
+from meshproxy.flow import COUNTED, RECEIVED
 from meshproxy.relay import Bytes, Caller, Relay
 from meshproxy.tcp import TcpSide
 
@@ -86,6 +86,8 @@ class TcpConnection(TcpSide):
             speculation.adopt(self)
 
     def buffer_updated(self, nbytes: int) -> None:
+        if nbytes >= COUNTED:
+            self.turn.came(nbytes)
         # Most of it goes into a tunnel, which copies: no need to do so before.
         if self.exchange is not None:
             self.exchange.on_downstream_data(RECEIVED[:nbytes])

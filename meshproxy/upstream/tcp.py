@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from meshproxy.contract.resources import ClusterSpec, EndpointSpec
 from meshproxy.driven import Driven
-from meshproxy.flow import RECEIVED, as_protocol
+from meshproxy.flow import COUNTED, RECEIVED, as_protocol
 from meshproxy.tcp import TcpSide
 from meshproxy.telemetry.metrics import ConnectionSeries
 from meshproxy.tunnel import ANYBODY, keep_alive, vanished
@@ -255,6 +255,8 @@ class TcpConnection(TcpSide):
         relay.on_upstream_connected()
 
     def buffer_updated(self, nbytes: int) -> None:
+        if nbytes >= COUNTED:
+            self.turn.came(nbytes)
         if self._relay is not None:
             self._relay.on_upstream_data(RECEIVED[:nbytes])
 

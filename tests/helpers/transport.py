@@ -93,6 +93,7 @@ class FakeTransport:
         waiting: How many of them it says it still has.
         state: `open`, `closing` (after close) or `aborted`.
         ended: The writing half was closed.
+        limits: The high-water mark and the low one.
         socket: For who asks for it; None for nobody.
         protocol: Who has taken over.
     """
@@ -101,6 +102,7 @@ class FakeTransport:
         self.sent = b""
         self.waiting = 0
         self.writes = 0
+        self.limits = (0, 0)
         self.state = "open"
         self._reading = True
         self.ended = False
@@ -108,7 +110,8 @@ class FakeTransport:
         self.protocol: object = None
         self._tls = tls
 
-    def set_write_buffer_limits(self, high: int, low: int) -> None: ...
+    def set_write_buffer_limits(self, high: int, low: int) -> None:
+        self.limits = (high, low)
 
     def set_protocol(self, protocol: object) -> None:
         self.protocol = protocol

@@ -21,7 +21,7 @@ from tests.helpers.pair import Pair, Sidecar
 pytestmark = pytest.mark.integration
 
 PLACES = 40
-PATIENCE = 15.0
+PATIENCE = 60.0
 
 HEADS: dict[str, bytes] = {
     "nothing of a known length": b"POST / HTTP/1.1\r\nHost: catalog\r\nContent-Length: 9\r\n\r\n",

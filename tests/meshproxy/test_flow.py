@@ -2,7 +2,16 @@
 
 import pytest
 
-from meshproxy.flow import FLUSH_AT, Connection
+from meshproxy.flow import (
+    COUNTED,
+    FLUSH_AT,
+    HIGH_WATER,
+    LOW_WATER,
+    MUCH,
+    RECEIVED,
+    TIGHT,
+    Connection,
+)
 from meshproxy.upstream.tunnel import EndpointTunnel
 from tests.helpers.recorder import Recorder
 from tests.helpers.transport import FakeLoop, arrive, connected
@@ -119,3 +128,69 @@ def test_a_connection_that_fails_to_flush_does_not_keep_the_others() -> None:
         loop.turn()
     loop.turn()
     assert [transport.sent for transport in transports] == [b"x", b"", b"x"]
+
+
+def test_while_memory_is_short_each_holds_little() -> None:
+    """
+    Those that are there are told when they write, new ones at once; and again when there is enough.
+
+    Nobody is told who holds nothing: there may be thousands of them.
+    """
+    loop = FakeLoop()
+    idle, busy = Connection(loop.as_loop), Connection(loop.as_loop)
+    transports = [connected(connection) for connection in (idle, busy)]
+    assert [one.limits for one in transports] == [(HIGH_WATER, LOW_WATER)] * 2
+    assert len(busy.get_buffer(-1)) == len(RECEIVED)
+
+    busy.turn.tighten(True)
+    assert len(busy.get_buffer(-1)) == TIGHT
+    busy.write(b"x")
+    loop.turn()
+    assert transports[0].limits == (HIGH_WATER, LOW_WATER)
+    assert transports[1].limits == (TIGHT, TIGHT // 4)
+    idle.write(b"x")
+    idle.write(b"y" * FLUSH_AT)
+    assert transports[0].limits == (TIGHT, TIGHT // 4)
+    assert connected(Connection(loop.as_loop)).limits == (TIGHT, TIGHT // 4)
+
+    busy.turn.tighten(False)
+    assert len(busy.get_buffer(-1)) == len(RECEIVED)
+    for connection in (idle, busy):
+        connection.pause_writing()
+        connection.resume_writing()
+    assert [one.limits for one in transports] == [(HIGH_WATER, LOW_WATER)] * 2
+
+
+def test_who_is_blocked_by_the_new_mark_does_not_go_on() -> None:
+    """A transport goes on below its old low-water mark, which may be above the new high one."""
+    loop = FakeLoop()
+    connection, heard = telling(loop)
+    transport = connected(connection)
+    connection.pause_writing()
+    connection.turn.tighten(True)
+
+    def block(high: int, low: int) -> None:
+        connection.pause_writing()
+
+    transport.set_write_buffer_limits = block  # type: ignore[method-assign]
+    connection.resume_writing()
+    assert connection.blocked
+    assert heard.words == ["on_upstream_blocked"] * 2
+
+
+def test_when_much_has_come_somebody_is_told() -> None:
+    """Of whichever connection; small reads, which are most of them, are not counted."""
+    loop = FakeLoop()
+    connections = [telling(loop)[0] for _ in range(2)]
+    told: list[int] = []
+    for connection in connections:
+        connected(connection)
+        connection.turn.on_much = lambda: told.append(1)
+    for _ in range(MUCH // (2 * COUNTED) - 1):
+        for connection in connections:
+            connection.buffer_updated(COUNTED)
+            connection.buffer_updated(COUNTED - 1)
+    assert not told
+    for connection in connections:
+        connection.buffer_updated(COUNTED)
+    assert told == [1]

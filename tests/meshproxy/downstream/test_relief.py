@@ -6,8 +6,10 @@ from typing import Any, cast
 import pytest
 
 from meshproxy.codec.http2 import Session
-from meshproxy.downstream.admission import LOOK, Admission
-from meshproxy.downstream.relief import AIM, COMPLAIN, LEAST, STALLED, URGENT, Relief
+from meshproxy.downstream.admission import AIM, LOOK, Admission
+from meshproxy.downstream.relief import AT_EASE, COMPLAIN, LEAST, STALLED, URGENT, Relief
+from meshproxy.flow import MUCH as COMES
+from meshproxy.flow import Turn
 from meshproxy.multiplex import Link
 from tests.helpers.transport import FakeLoop, FakeTransport
 
@@ -66,7 +68,8 @@ class Process:
         )
         self.admission.join(self.listener)
         self.refused: list[tuple[str, str]] = []
-        self.relief = Relief(self.admission, lambda *what: self.refused.append(what))
+        self.turn = Turn(FakeLoop().as_loop)
+        self.relief = Relief(self.admission, self.turn, lambda *what: self.refused.append(what))
 
     def resident(self) -> int:
         return self.base + sum(
@@ -91,6 +94,8 @@ def test_while_there_is_memory_nobody_goes() -> None:
     process = Process(side)
     process.look(1e6)
     assert not side.aborted
+    process = Process(side, base=int(LIMIT * AIM) - side.held)
+    process.look(1e6)
     assert process.trimmed == 0
 
 
@@ -231,3 +236,42 @@ def test_the_log_says_so_once_in_a_while(caplog: pytest.LogCaptureFixture) -> No
     process.listener.accepted = [Side(MUCH)]
     process.look()
     assert len(caplog.records) == 2
+
+
+def test_near_the_limit_each_may_hold_little() -> None:
+    """Before anybody is refused; and much again only some way below, so that it does not flicker."""
+    process = Process(base=int(LIMIT * AIM))
+    process.look()
+    assert not process.turn.tight
+    for share, expected in [
+        (AIM, True),
+        (AT_EASE, True),
+        (AIM, True),
+        (AT_EASE - 0.01, False),
+        (AIM, True),
+    ]:
+        process.base = int(LIMIT * share) + 1
+        process.look()
+        assert process.turn.tight is expected, share
+
+
+def test_what_comes_in_one_turn_is_seen_in_it() -> None:
+    """However recently somebody has looked; and nobody is reset amid what has just come."""
+    side = Side(MUCH)
+    process = Process(side, base=LIMIT // 2)
+    process.relief.look(process.now)
+    process.base = 2 * LIMIT
+    process.turn.came(COMES - 1)
+    process.relief.look(process.now)
+    seen = [process.turn.tight]
+    process.turn.came(1)
+    assert [*seen, process.turn.tight] == [False, True]
+    assert not side.aborted
+
+
+def test_without_a_limit_nobody_asks_how_much_there_is() -> None:
+    """On a laptop, for example."""
+    turn = Turn(FakeLoop().as_loop)
+    Relief(Admission(10, 0, resident=lambda: 1 << 40), turn, lambda *what: None).look(0.0)
+    turn.came(COMES)
+    assert not turn.tight
