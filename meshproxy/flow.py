@@ -33,10 +33,12 @@ RECEIVED: Final = memoryview(bytearray(256 * 1024))
 # get_buffer → read → buffer_updated never interleave between connections: one buffer serves all.
 
 TIGHT: Final = 16 * 1024
-"""Bytes that one read brings at most, and that may wait in a transport, while memory is short."""
+"""Bytes that may wait in a transport, and that one read without TLS brings, while memory is short."""
 
 MUCH: Final = 2 * 1024 * 1024
 """Bytes after which the memory is looked at: a turn of the loop may bring a hundred times as much."""
+
+_LITTLE: Final = RECEIVED[:TIGHT]
 
 COUNTED: Final = 4096
 """Bytes of a read that count for it; less is not much, however often it comes between two looks."""
@@ -54,14 +56,12 @@ class Turn:
         high, low: Bytes waiting to be sent above which the other side is paused, and below which it
             goes on.
         flush_at: Bytes collected within one turn that leave without waiting for its end.
-        buffer: What is read into; as long as one read may be.
         on_much: Called when `MUCH` has come, amid whatever is done with it.
     """
 
     __slots__ = (
         "_came",
         "_loop",
-        "buffer",
         "flush_at",
         "high",
         "low",
@@ -82,7 +82,6 @@ class Turn:
         self.tight = tight
         self.high, self.low = (TIGHT, TIGHT // 4) if tight else (HIGH_WATER, LOW_WATER)
         self.flush_at = TIGHT if tight else FLUSH_AT
-        self.buffer = RECEIVED[:TIGHT] if tight else RECEIVED
 
     def came(self, amount: int) -> None:
         """Count a read that brought `COUNTED` or more."""
@@ -150,7 +149,12 @@ class Connection:
         self.on_connected()
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002  # asyncio's signature
-        return self.turn.buffer
+        transport = self.transport
+        if not self.turn.tight or transport is None:
+            return RECEIVED
+        # What TLS has taken from the kernel is decrypted at once: with a small buffer, uvloop comes back
+        # for the rest, and drops it where the peer has closed meanwhile.
+        return RECEIVED if transport.get_extra_info("ssl_object") is not None else _LITTLE
 
     def buffer_updated(self, nbytes: int) -> None:
         if nbytes >= COUNTED:
@@ -187,8 +191,9 @@ class Connection:
 
     def mark(self) -> None:
         """Tell the transport how much it may hold now; may block at once."""
-        if self.transport is not None:
-            self.transport.set_write_buffer_limits(self.turn.high, self.turn.low)
+        transport = self.transport
+        if transport is not None and not transport.is_closing():
+            transport.set_write_buffer_limits(self.turn.high, self.turn.low)
 
     @property
     def unsent(self) -> int:

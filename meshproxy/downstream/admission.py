@@ -49,6 +49,9 @@ LOOK: Final = 0.1
 TRIM: Final = 0.5
 """Seconds between two requests to the allocator, each of which takes it some milliseconds."""
 
+TRIM_EARLY: Final = 5.0
+"""The same below the limit, where a process may stay for good."""
+
 _PAGE: Final = resource.getpagesize()
 _GROUPS: Final = (
     Path("/sys/fs/cgroup/memory.max"),
@@ -102,6 +105,7 @@ class Admission:
         self._trim = trim
         self._looked = -LOOK
         self._trimmed = -TRIM
+        self._trimmed_early = -TRIM_EARLY
         self.in_use = 0
 
     def join(self, listener: Listener) -> None:
@@ -142,9 +146,14 @@ class Admission:
         """Find out how much is in use, and give back what is not, where that would be too much."""
         self._looked = now = self._now()
         self.in_use = self._resident()
-        if self.in_use > self.memory * AIM and now - self._trimmed >= TRIM:
-            self._trimmed = now
-            self._trim()  # what the allocator only keeps must keep nobody out
+        if self.in_use > self.memory:  # what the allocator only keeps must keep nobody out
+            wanted = now - self._trimmed >= TRIM
+            self._trimmed = now if wanted else self._trimmed
+        else:
+            wanted = self.in_use > self.memory * AIM and now - self._trimmed_early >= TRIM_EARLY
+            self._trimmed_early = now if wanted else self._trimmed_early
+        if wanted:
+            self._trim()
             self.in_use = self._resident()
 
 

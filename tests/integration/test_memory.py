@@ -126,9 +126,11 @@ def _served(port: int) -> socket.socket:
     """Return a client that has had an answer: nobody keeps it out any more."""
     sock = _open(port)
     with contextlib.suppress(ConnectionError):
+        sock.settimeout(30)
         sock.send(NORMAL)
         while (heard := sock.recv(4096)) and not heard.endswith(b"ok"):
             pass
+    sock.settimeout(None)
     return sock
 
 

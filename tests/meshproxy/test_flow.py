@@ -1,6 +1,13 @@
 """Bytes in and out of one connection."""
 
+import asyncio
+import contextlib
+import socket
+import ssl
+from pathlib import Path
+
 import pytest
+import uvloop
 
 from meshproxy.flow import (
     COUNTED,
@@ -11,8 +18,11 @@ from meshproxy.flow import (
     RECEIVED,
     TIGHT,
     Connection,
+    as_protocol,
 )
 from meshproxy.upstream.tunnel import EndpointTunnel
+from tests.helpers.certificates import TestAuthority
+from tests.helpers.environment import until
 from tests.helpers.recorder import Recorder
 from tests.helpers.transport import FakeLoop, arrive, connected
 
@@ -144,6 +154,9 @@ def test_while_memory_is_short_each_holds_little() -> None:
 
     busy.turn.tighten(True)
     assert len(busy.get_buffer(-1)) == TIGHT
+    encrypted = Connection(loop.as_loop)
+    connected(encrypted, tls=True)
+    assert len(encrypted.get_buffer(-1)) == len(RECEIVED)
     busy.write(b"x")
     loop.turn()
     assert transports[0].limits == (HIGH_WATER, LOW_WATER)
@@ -194,3 +207,68 @@ def test_when_much_has_come_somebody_is_told() -> None:
     for connection in connections:
         connection.buffer_updated(COUNTED)
     assert told == [1]
+
+
+def test_a_transport_that_closes_is_told_nothing() -> None:
+    """Its protocol may be gone already, and uvloop complains that it cannot be told."""
+    loop = FakeLoop()
+    connection = Connection(loop.as_loop)
+    transport = connected(connection)
+    connection.turn.tighten(True)
+    transport.close()
+    connection.mark()
+    assert transport.limits == (HIGH_WATER, LOW_WATER)
+
+
+def test_what_tls_has_taken_is_heard_to_its_end(tmp_path: Path) -> None:
+    """
+    However short memory is: uvloop drops what is not decrypted when it sees the peer's end.
+    """
+    certificate, key = TestAuthority().issue("spiffe://test.mesh/ns/default/sa/it", tmp_path, "it")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    said = bytes(200_000)
+
+    async def heard_of() -> int:
+        loop = asyncio.get_running_loop()
+        heard = Recorder()
+        connection = EndpointTunnel(loop, heard, heard)
+        connection.turn.tighten(True)
+        with socket.socket() as listening:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+            listening.bind(("127.0.0.1", 0))
+            server = await loop.create_server(
+                lambda: as_protocol(connection), sock=listening, ssl=context
+            )
+            with socket.create_connection(listening.getsockname()) as peer:
+                await _say_and_leave(peer, said)
+                await until(lambda: connection.transport is None)
+            server.close()
+        return sum(len(what[1]) for what in heard.heard if what[0] == "on_response_data")
+
+    assert uvloop.run(heard_of()) == len(said)
+
+
+async def _say_and_leave(peer: socket.socket, said: bytes) -> None:
+    """Say it and the end of TLS and of TCP, all before anybody reads."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = context.wrap_bio(incoming, outgoing)
+    loop = asyncio.get_running_loop()
+    peer.setblocking(False)
+    while True:
+        with contextlib.suppress(ssl.SSLWantReadError):
+            tls.do_handshake()
+            break
+        await loop.sock_sendall(peer, outgoing.read())
+        incoming.write(await loop.sock_recv(peer, 65536))
+    await loop.sock_sendall(peer, outgoing.read())
+    incoming.write(await loop.sock_recv(peer, 65536))  # its tickets: it has finished, too
+    tls.write(said)
+    with contextlib.suppress(ssl.SSLWantReadError):
+        tls.unwrap()
+    peer.setblocking(True)
+    peer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+    peer.sendall(outgoing.read())
+    peer.shutdown(socket.SHUT_WR)

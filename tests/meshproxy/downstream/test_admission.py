@@ -3,7 +3,14 @@ from pathlib import Path
 import pytest
 
 from meshproxy.downstream import admission
-from meshproxy.downstream.admission import LOOK, Admission, container_memory, most_connections
+from meshproxy.downstream.admission import (
+    LOOK,
+    TRIM,
+    TRIM_EARLY,
+    Admission,
+    container_memory,
+    most_connections,
+)
 
 
 class FakeListener:
@@ -88,6 +95,27 @@ def test_what_the_allocator_only_keeps_counts_for_nobody() -> None:
     limits = Admission(100, 50, resident=lambda: taken[0], trim=trim)
     assert limits.room(FakeListener()) == 0
     assert limits.in_use == 60
+
+
+def test_the_allocator_is_asked_early_and_again_above_the_limit() -> None:
+    """Rarely below it, where a process may stay for good; at once when it comes above all the same."""
+    clock, taken, trimmed = [0.0], [91], [0]
+
+    def trim() -> None:
+        trimmed[0] += 1
+
+    limits = Admission(100, 100, now=lambda: clock[0], resident=lambda: taken[0], trim=trim)
+    for _ in range(10):
+        limits.look()
+        clock[0] += TRIM
+    assert trimmed[0] == 10 * TRIM / TRIM_EARLY
+    limits.look()
+    taken[0] = 101
+    before = trimmed[0]
+    for _ in range(10):
+        limits.look()
+        clock[0] += TRIM / 2
+    assert trimmed[0] == before + 5
 
 
 def test_the_memory_of_the_container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
