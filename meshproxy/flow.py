@@ -38,10 +38,10 @@ TIGHT: Final = 16 * 1024
 MUCH: Final = 2 * 1024 * 1024
 """Bytes after which the memory is looked at: a turn of the loop may bring a hundred times as much."""
 
-_LITTLE: Final = RECEIVED[:TIGHT]
-
 COUNTED: Final = 4096
 """Bytes of a read that count for it; less is not much, however often it comes between two looks."""
+
+_LITTLE: Final = RECEIVED[:TIGHT]
 
 
 class Turn:

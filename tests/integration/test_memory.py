@@ -263,8 +263,9 @@ async def test_what_comes_in_one_turn_is_bounded(
             for visitor in visitors:
                 visitor.answer_endlessly()
             sidecar.process.send_signal(signal.SIGCONT)
-            while not await _newcomer(port):
-                await asyncio.sleep(0.05)
+            async with asyncio.timeout(60):
+                while not await _newcomer(port):
+                    await asyncio.sleep(0.05)
             most = _most_ever(sidecar)
             assert limit - room // 4 < most < limit + MANY * 2 * TIGHT
         finally:

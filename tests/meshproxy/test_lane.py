@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from meshproxy.codec.segments import END, HEARD, WITHDRAWN, header, segment
+from meshproxy.flow import HIGH_WATER, LOW_WATER, TIGHT
 from meshproxy.lane import BURST, HEADER_COSTS, Lane
 from meshproxy.policies.flow_sizes import Flow, FlowSizes
 from meshproxy.upstream.lane import LaneConnection
@@ -220,3 +221,16 @@ def test_who_has_gone_is_told_nothing(scene: Scene) -> None:
     scene.side.send_end()
     scene.side.reset()
     assert scene.sent() == b""
+
+
+def test_while_memory_is_short_little_waits(scene: Scene) -> None:
+    """The transport is told with what is said, and again when it has been full; TLS is read as before."""
+    buffer = len(scene.side.get_buffer(-1))
+    scene.side.turn.tighten(True)
+    scene.side.send_data(b"x")
+    assert scene.transport.limits == (TIGHT, TIGHT // 4)
+    assert len(scene.side.get_buffer(-1)) == buffer
+    scene.side.turn.tighten(False)
+    scene.side.pause_writing()
+    scene.side.resume_writing()
+    assert scene.transport.limits == (HIGH_WATER, LOW_WATER)

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from meshproxy.codec.http2 import WORTH_SAYING, Session
-from meshproxy.flow import HIGH_WATER, LOW_WATER
+from meshproxy.flow import HIGH_WATER, LOW_WATER, TIGHT
 from meshproxy.multiplex import Link, Stream
 from tests.helpers.transport import FakeLoop, FakeTransport, arrive, connected
 
@@ -196,3 +196,20 @@ def test_abort(scene: Scene) -> None:
     scene.link.abort()
     scene.link.flush()
     assert (scene.transport.sent, scene.transport.state) == (b"", "aborted")
+
+
+def test_while_memory_is_short_little_waits(scene: Scene) -> None:
+    """In a stream and in the transport; a stream goes on by the marks that hold when it is flushed."""
+    stream: Stream[Any, Any] = Stream(scene.link, 1)
+    scene.link.turn.tighten(True)
+    seen = []
+    for more in (TIGHT, 1):
+        stream.send_data(bytes(more))
+        seen.append(stream.blocked)
+    scene.session.to_send, scene.session.waits[1] = b"x", TIGHT // 4 + 1
+    for tight in (True, False):
+        scene.link.turn.tighten(tight)
+        scene.link.flush()
+        seen.append(stream.blocked)
+    assert seen == [False, True, True, False]
+    assert scene.transport.limits == (TIGHT, TIGHT // 4)

@@ -11,7 +11,7 @@ from typing import cast
 
 import pytest
 
-from meshproxy.flow import HIGH_WATER
+from meshproxy.flow import HIGH_WATER, LOW_WATER, TIGHT
 from meshproxy.tcp import DIRECT, TcpSide
 from tests.helpers.transport import FakeLoop, FakeSocket, FakeTransport, connected
 
@@ -205,3 +205,25 @@ def test_who_has_gone_is_told_nothing(scene: Scene) -> None:
     scene.side.connection_lost(None)
     scene.loop.turn()
     assert scene.transport.sent == b""
+
+
+def test_while_memory_is_short_little_waits(scene: Scene) -> None:
+    """Little is collected in one turn, and the transport is told to hold as little."""
+    scene.side.turn.tighten(True)
+    scene.side.send_data(bytes(TIGHT - 1))
+    assert (scene.transport.writes, scene.transport.limits) == (0, (HIGH_WATER, LOW_WATER))
+    scene.side.send_data(b"x")
+    assert (scene.transport.writes, scene.transport.limits) == (1, (TIGHT, TIGHT // 4))
+
+
+def test_who_is_about_to_end_waits_for_the_last_byte(scene: Scene) -> None:
+    """Also when the usual marks hold again meanwhile: the transport would tell of a low mark otherwise."""
+    scene.transport.waiting = 100
+    scene.side.turn.tighten(True)
+    scene.side.close()
+    scene.side.turn.tighten(False)
+    scene.side.resume_writing()
+    assert (scene.transport.state, scene.transport.limits) == ("open", (0, 0))
+    scene.transport.waiting = 0
+    scene.side.resume_writing()
+    assert scene.transport.state == "closing"
