@@ -270,7 +270,10 @@ class Course:
 
     async def greet(self) -> None:
         """Let the sidecars exchange what they say before the first request."""
-        while _carry(self._links) | _carry((far, near) for near, far in self._links):
+        quiet = 0
+        while quiet < 3:  # a sidecar may put off what it says by a turn
+            said = _carry(self._links) | _carry((far, near) for near, far in self._links)
+            quiet = 0 if said else quiet + 1
             await asyncio.sleep(0)
         for server in self._servers:
             server.take()
@@ -291,11 +294,11 @@ class Course:
             for client in self._clients:
                 client.take()
                 client.put(self._request())
-            self._loop.call_soon(onward if self._links else responses)
+            self._after(onward if self._links else responses)
 
         def onward() -> None:
             _carry(self._links)
-            self._loop.call_soon(responses)
+            self._after(responses)
 
         def responses() -> None:
             for server in self._asked:
@@ -303,14 +306,18 @@ class Course:
             self._asked.clear()
             for server in self._servers:
                 server.put(_replies(server.take()))
-            self._loop.call_soon(back if self._links else requests)
+            self._after(back if self._links else requests)
 
         def back() -> None:
             _carry((far, near) for near, far in self._links)
-            self._loop.call_soon(requests)
+            self._after(requests)
 
         requests()
         await done
+
+    def _after(self, step: Callable[[], None]) -> None:
+        """Take a step when what was put off to the end of the next turn has happened."""
+        self._loop.call_soon(self._loop.call_soon, step)
 
     def _request(self) -> bytes:
         """Return what each client says in a turn."""

@@ -12,7 +12,8 @@ that is too much, all of them make do with less (`Turn.tight`).  Two measured ch
   `Protocol`, uvloop allocates 256 KiB for every read of a TLS connection: mmap, mremap, munmap.
 * A connection writes once per turn of the loop.  Words that belong together (head, body, end)
   then leave in one system call and one TLS record; writing each at once cost 20 % more CPU.  All
-  connections share the one callback that ends a turn (`Turn`).
+  connections share the one callback that ends a turn (`Turn`).  Where many connections speak into
+  one, it writes a turn later, when more have spoken: 5 to 10 % less.
 """
 
 import asyncio
@@ -52,6 +53,9 @@ class Turn:
 
     Attributes:
         waiting: Those that will be flushed; whoever is the first to wait calls `schedule` before.
+        late: Those that will be flushed at the end of the next turn, the same with `schedule_late`.
+        joined: What is passed on now has come over a connection of many exchanges, so as many as
+            there were have come together.
         tight: Memory is short.
         high, low: Bytes waiting to be sent above which the other side is paused, and below which it
             goes on.
@@ -64,6 +68,8 @@ class Turn:
         "_loop",
         "flush_at",
         "high",
+        "joined",
+        "late",
         "low",
         "on_much",
         "tight",
@@ -73,6 +79,8 @@ class Turn:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self.waiting: list[Connection] = []
+        self.late: list[Connection] = []
+        self.joined = False
         self.on_much: Callable[[], None] | None = None
         self._came = 0
         self.tighten(False)
@@ -95,9 +103,20 @@ class Turn:
         """Have an end of this turn."""
         self._loop.call_soon(self._end)
 
+    def schedule_late(self) -> None:
+        """Have an end of the turn after this one: the loop looks for what has come in between."""
+        self._loop.call_soon(self._loop.call_soon, self._end_late)
+
     def _end(self) -> None:
         waiting, self.waiting = self.waiting, []
-        rest = iter(waiting)
+        self._flush(waiting)
+
+    def _end_late(self) -> None:
+        late, self.late = self.late, []
+        self._flush(late)
+
+    def _flush(self, connections: "list[Connection]") -> None:
+        rest = iter(connections)
         try:
             for connection in rest:
                 connection.flush()

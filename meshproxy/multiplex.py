@@ -83,7 +83,7 @@ class Stream(Generic[LinkT, ExchangeT]):
         session: Session = link.session
         session.send_data(self.id, data, last)
         if not link.flush_due:
-            link.flush_soon()
+            link.flush_later()
         self._waiting += len(data)
         high = link.turn.high
         if self._waiting > high and not self.blocked:
@@ -99,7 +99,7 @@ class Stream(Generic[LinkT, ExchangeT]):
             link = self._link
             link.session.send_end(self.id, trailers)
             if not link.flush_due:
-                link.flush_soon()
+                link.flush_later()
 
     def flushed(self) -> bool:
         """After a flush: say whether enough of it has left for the stream to go on."""
@@ -158,7 +158,7 @@ class Link(Connection, Generic[SessionT]):
     A connection that carries many exchanges.
 
     Attributes:
-        flush_due: There will be a flush at the end of this turn.
+        flush_due: There will be a flush at the end of this turn, or of the next.
         heard: Something has arrived; whoever wants to know since when sets it to False.
         blocked_streams: Those that wait for a flush to bring them down to the low-water mark.
     """
@@ -183,11 +183,16 @@ class Link(Connection, Generic[SessionT]):
     def on_bytes(self, data: bytes | memoryview) -> None:
         self.heard = True
         session = self.session
-        session.feed(data, self.loop.time())
-        if session.closed:
-            self.close()
-        elif not self.flush_due and session.wants_write:
-            self.flush_soon()
+        turn = self.turn
+        turn.joined = True
+        try:
+            session.feed(data, self.loop.time())
+            if session.closed:
+                self.close()
+            elif not self.flush_due and session.wants_write:
+                self.flush_soon()
+        finally:
+            turn.joined = False
 
     # Bytes leave ----------------------------------------------------------------------------------
 
@@ -199,6 +204,23 @@ class Link(Connection, Generic[SessionT]):
             if not turn.waiting:
                 turn.schedule()
             turn.waiting.append(self)
+
+    def flush_later(self) -> None:
+        """
+        Flush at the end of the next turn, or of this one if what is passed on has come joined.
+
+        Where one of many HTTP/1.1 connections speaks, others are about to: one poll later there is
+        more for the same record and system call.  What has come joined would gain nothing: then one
+        sidecar rests while another works.
+        """
+        turn = self.turn
+        if turn.joined:
+            self.flush_soon()
+        elif not self.flush_due:
+            self.flush_due = True
+            if not turn.late:
+                turn.schedule_late()
+            turn.late.append(self)
 
     def flush(self) -> None:
         """Send now all that the peer's windows admit."""

@@ -114,7 +114,7 @@ class Http2Stream(Stream["Http2Connection", Exchange]):
         link = self._link
         link.session.send_head(self.id, head, ended=self.finished)
         if not link.flush_due:
-            link.flush_soon()
+            link.flush_later()
 
     def switch(self, head: ResponseHead) -> "Http2Stream":
         """Open the tunnel: both directions of this stream, each to its own end."""

@@ -79,7 +79,7 @@ class Http2Stream(Stream["Http2Connection", Exchange]):
             link.loop.call_soon(partial(self._fail, error.code))
             return
         if not link.flush_due:
-            link.flush_soon()
+            link.flush_later()
 
     def _may_switch(self, head: RequestHead) -> bool:
         """

@@ -185,8 +185,8 @@ class FakeLoop:
     def time(self) -> float:
         return self.now
 
-    def call_soon(self, callback: Callable[[], None]) -> None:
-        self._due.append(callback)
+    def call_soon(self, callback: Callable[..., None], *how: Any) -> None:
+        self._due.append(partial(callback, *how))
 
     def call_later(self, seconds: float, callback: Callable[..., None], *how: Any) -> "FakeTimer":
         timer = FakeTimer(self.now, seconds, partial(callback, *how))
@@ -202,10 +202,16 @@ class FakeLoop:
             if not timer.cancelled:
                 timer.callback()
 
-    def turn(self) -> None:
+    def poll(self) -> None:
+        """Make one turn."""
         due, self._due = self._due, []
         for callback in due:
             callback()
+
+    def turn(self) -> None:
+        """Make one, and the next: what connections have put off by a turn is done by then."""
+        self.poll()
+        self.poll()
 
 
 def connected(

@@ -122,21 +122,27 @@ def test_after_the_loss_nothing_is_done_any_more() -> None:
     assert connection.eof_received() is False
 
 
-def test_a_connection_that_fails_to_flush_does_not_keep_the_others() -> None:
+@pytest.mark.parametrize("late", [False, True])
+def test_a_connection_that_fails_to_flush_does_not_keep_the_others(late: bool) -> None:
     """All connections share the callback at the end of a turn, but not each other's fate."""
     loop = FakeLoop()
     connections = [Connection(loop.as_loop) for _ in range(3)]
     transports = [connected(connection) for connection in connections]
     for connection in connections:
         connection.write(b"x")
+    if late:
+        turn = connections[0].turn
+        turn.waiting, turn.late = turn.late, turn.waiting
+        turn.schedule_late()
+        loop.poll()
 
     def fail(data: bytes) -> None:
         raise RuntimeError(data)
 
     transports[1].write = fail  # type: ignore[method-assign]
     with pytest.raises(RuntimeError):
-        loop.turn()
-    loop.turn()
+        loop.poll()
+    loop.poll()
     assert [transport.sent for transport in transports] == [b"x", b"", b"x"]
 
 

@@ -31,6 +31,9 @@ class FakeSession(Session):
 
     def feed(self, data: bytes | memoryview, now: float) -> None:
         self.fed += data
+        self.on_fed()
+
+    def on_fed(self) -> None: ...
 
     def data_to_send(self) -> bytes:
         data, self.to_send = self.to_send, b""
@@ -84,12 +87,56 @@ def test_one_write_a_turn(scene: Scene) -> None:
     for _ in range(3):
         scene.link.flush_soon()
     assert scene.transport.sent == b""
-    scene.loop.turn()
+    scene.loop.poll()
     assert (scene.transport.sent, scene.transport.writes) == (b"abc", 1)
     scene.loop.turn()
     scene.link.flush_soon()
     scene.loop.turn()
     assert scene.transport.writes == 1, "nothing is nothing"
+
+
+def test_words_of_many_connections_leave_together(scene: Scene) -> None:
+    """Those of this turn and of the next: the loop has looked for more in between."""
+    stream = Stream[Link[FakeSession], None](scene.link)
+    stream.id = 1
+    scene.session.to_send = b"one "
+    stream.send_data(b"one ")
+    scene.loop.poll()
+    assert scene.transport.sent == b""
+    scene.session.to_send += b"two"
+    stream.send_data(b"two")
+    scene.link.flush_soon()
+    scene.loop.poll()
+    assert (scene.transport.sent, scene.transport.writes) == (b"one two", 1)
+    scene.loop.turn()
+    assert scene.transport.writes == 1
+
+
+def test_what_has_come_joined_goes_on_at_once(scene: Scene) -> None:
+    """From one connection of many exchanges to another; also after one that was fed nonsense."""
+    other = Scene()
+    origin = Link(scene.loop.as_loop, other.session)
+    connected(origin)
+    stream = Stream[Link[FakeSession], None](scene.link)
+    stream.id = 1
+    scene.session.to_send = b"one"
+    other.session.on_fed = lambda: stream.send_data(b"one")  # type: ignore[method-assign]
+    arrive(origin, b"x")
+    scene.loop.poll()
+    assert scene.transport.sent == b"one"
+
+    def fail() -> None:
+        raise RuntimeError
+
+    other.session.on_fed = fail  # type: ignore[method-assign]
+    with pytest.raises(RuntimeError):
+        arrive(origin, b"x")
+    scene.session.to_send = b"two"
+    stream.send_data(b"two")
+    scene.loop.poll()
+    assert scene.transport.sent == b"one"
+    scene.loop.poll()
+    assert scene.transport.sent == b"onetwo"
 
 
 def test_bytes_go_to_the_session_and_its_answer_out(scene: Scene) -> None:
