@@ -12,8 +12,8 @@ that is too much, all of them make do with less (`Turn.tight`).  Two measured ch
   `Protocol`, uvloop allocates 256 KiB for every read of a TLS connection: mmap, mremap, munmap.
 * A connection writes once per turn of the loop.  Words that belong together (head, body, end)
   then leave in one system call and one TLS record; writing each at once cost 20 % more CPU.  All
-  connections share the one callback that ends a turn (`Turn`).  Where many connections speak into
-  one, it writes a turn later, when more have spoken: 5 to 10 % less.
+  connections share the one callback that ends a turn (`Turn`).  What single connections say to one
+  of many exchanges leaves a turn later still, when others have spoken (`multiplex.py`).
 """
 
 import asyncio

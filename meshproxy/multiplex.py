@@ -1,7 +1,7 @@
 """
 Many streams on one transport: what the HTTP/2 connections of both sides share.
 
-    exchange ─ send_data ─▶ Stream ─▶ session ─┐ once per turn of the loop
+    exchange ─ send_data ─▶ Stream ─▶ session ─┐ once in one turn of the loop, or two
     exchange ◀─ on_…_data ─ Stream ◀─ session ◀┴▶ transport
 
 `flow.py` says how a slow side stops a fast one; here the same holds stream by stream:
@@ -134,8 +134,15 @@ class Stream(Generic[LinkT, ExchangeT]):
 
     # The end --------------------------------------------------------------------------------------
 
+    def tear(self, code: int) -> None:
+        """Say no more, for what was said cannot be completed; but that goes out before."""
+        link = self._link
+        if link.put_off and not link.turn.joined:
+            link.flush()
+        self.end_by_reset(code)
+
     def end_by_reset(self, code: int) -> None:
-        """Say and hear no more on this stream."""
+        """Say and hear no more on this stream; what is still to be sent on it is dropped."""
         if self.id:
             self.resume()
             self._link.session.reset(self.id, code)
@@ -158,18 +165,20 @@ class Link(Connection, Generic[SessionT]):
     A connection that carries many exchanges.
 
     Attributes:
-        flush_due: There will be a flush at the end of this turn, or of the next.
+        flush_due: There will be a flush at the end of this turn.
+        put_off: There will be one at the end of the next turn, unless one comes before.
         heard: Something has arrived; whoever wants to know since when sets it to False.
         blocked_streams: Those that wait for a flush to bring them down to the low-water mark.
     """
 
-    __slots__ = ("blocked_streams", "flush_due", "heard", "session")
+    __slots__ = ("blocked_streams", "flush_due", "heard", "put_off", "session")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, session: SessionT) -> None:
         super().__init__(loop)
         self.session = session
         self.blocked_streams: list[Stream[Any, Any]] = []
         self.flush_due = False
+        self.put_off = False
         self.heard = False
 
     # Bytes arrive ---------------------------------------------------------------------------------
@@ -189,7 +198,7 @@ class Link(Connection, Generic[SessionT]):
             session.feed(data, self.loop.time())
             if session.closed:
                 self.close()
-            elif not self.flush_due and session.wants_write:
+            elif not (self.flush_due or self.put_off) and session.wants_write:
                 self.flush_soon()
         finally:
             turn.joined = False
@@ -209,22 +218,22 @@ class Link(Connection, Generic[SessionT]):
         """
         Flush at the end of the next turn, or of this one if what is passed on has come joined.
 
-        Where one of many HTTP/1.1 connections speaks, others are about to: one poll later there is
-        more for the same record and system call.  What has come joined would gain nothing: then one
-        sidecar rests while another works.
+        Where one of many connections speaks, others are about to: one poll later there is more for
+        the same record and system call.  What has come joined would gain nothing: then one sidecar
+        rests while another works.
         """
         turn = self.turn
         if turn.joined:
             self.flush_soon()
-        elif not self.flush_due:
-            self.flush_due = True
+        elif not self.put_off:
+            self.put_off = True
             if not turn.late:
                 turn.schedule_late()
             turn.late.append(self)
 
     def flush(self) -> None:
         """Send now all that the peer's windows admit."""
-        self.flush_due = False
+        self.flush_due = self.put_off = False
         transport = self.transport
         if transport is None or self.blocked or transport.is_closing():
             return

@@ -3,7 +3,7 @@ HTTP/2: two sessions that push words into a sink for each stream.  The only file
 
 **Theory of operation.**  A session is one connection without its socket.  `feed` takes bytes and
 says what they mean, stream by stream; `send_…` take words; `data_to_send` returns the bytes that
-both have produced.  The owner flushes once per turn of its loop, always everything: asked for less,
+both have produced.  The owner flushes once in a turn of its loop or two, always everything: asked for less,
 nghttp2 would serve one stream after another.
 
     bytes ─ feed ─▶ ngh2 ─ events ─▶ on_request_head, on_request_data, … of the stream's sink

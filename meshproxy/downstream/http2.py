@@ -156,7 +156,7 @@ class Http2Stream(Stream["Http2Connection", Exchange]):
         """The response cannot be completed: the client must not take what it has for all of it."""
         self.exchange = None
         # RFC 9113 section 8.5: an error of the connection behind a tunnel is a CONNECT_ERROR.
-        self.end_by_reset(CONNECT_ERROR if self.tunnel else INTERNAL_ERROR)
+        self.tear(CONNECT_ERROR if self.tunnel else INTERNAL_ERROR)
 
     def end_early(self) -> bool:
         """After a flush: say whether the answer has left, so that the rest may be refused."""

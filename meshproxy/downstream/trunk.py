@@ -162,7 +162,7 @@ class TrunkStream(Stream["TrunkConnection", Carrier]):
 
     def reset(self) -> None:
         self.exchange = None
-        self.end_by_reset(CONNECT_ERROR)
+        self.tear(CONNECT_ERROR)
 
 
 class TrunkConnection(Http2Connection):

@@ -78,8 +78,12 @@ class Http2Stream(Stream["Http2Connection", Exchange]):
             # Later: the exchange is about to say more.
             link.loop.call_soon(partial(self._fail, error.code))
             return
-        if not link.flush_due:
+        if link.flush_due:
+            return
+        if link.session.greeted:
             link.flush_later()
+        else:  # meanwhile the peer might say that it takes fewer streams: some would wait for ever
+            link.flush_soon()
 
     def _may_switch(self, head: RequestHead) -> bool:
         """
@@ -110,7 +114,10 @@ class Http2Stream(Stream["Http2Connection", Exchange]):
     def reset(self) -> None:
         """Nobody waits for the answer any more."""
         self.exchange = None
-        self.end_by_reset(CONNECT_ERROR if self.tunnel else CANCEL)
+        if self.tunnel:
+            self.tear(CONNECT_ERROR)
+        else:
+            self.end_by_reset(CANCEL)
 
     def discard(self, length: int | None) -> None:
         """

@@ -207,7 +207,7 @@ class TrunkStream(Stream["TrunkConnection", Relay]):
 
     def reset(self) -> None:
         self.exchange = None
-        self.end_by_reset(CONNECT_ERROR)
+        self.tear(CONNECT_ERROR)
 
     def withdraw(self) -> None:
         self.exchange = None

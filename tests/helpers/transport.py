@@ -202,16 +202,15 @@ class FakeLoop:
             if not timer.cancelled:
                 timer.callback()
 
-    def poll(self) -> None:
-        """Make one turn."""
+    def turn(self) -> None:
         due, self._due = self._due, []
         for callback in due:
             callback()
 
-    def turn(self) -> None:
-        """Make one, and the next: what connections have put off by a turn is done by then."""
-        self.poll()
-        self.poll()
+    def two_turns(self) -> None:
+        """What connections of many exchanges have put off by a turn is done by then."""
+        self.turn()
+        self.turn()
 
 
 def connected(

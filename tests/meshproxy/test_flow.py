@@ -134,15 +134,15 @@ def test_a_connection_that_fails_to_flush_does_not_keep_the_others(late: bool) -
         turn = connections[0].turn
         turn.waiting, turn.late = turn.late, turn.waiting
         turn.schedule_late()
-        loop.poll()
+        loop.turn()
 
     def fail(data: bytes) -> None:
         raise RuntimeError(data)
 
     transports[1].write = fail  # type: ignore[method-assign]
     with pytest.raises(RuntimeError):
-        loop.poll()
-    loop.poll()
+        loop.turn()
+    loop.turn()
     assert [transport.sent for transport in transports] == [b"x", b"", b"x"]
 
 

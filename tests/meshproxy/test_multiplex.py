@@ -87,7 +87,7 @@ def test_one_write_a_turn(scene: Scene) -> None:
     for _ in range(3):
         scene.link.flush_soon()
     assert scene.transport.sent == b""
-    scene.loop.poll()
+    scene.loop.turn()
     assert (scene.transport.sent, scene.transport.writes) == (b"abc", 1)
     scene.loop.turn()
     scene.link.flush_soon()
@@ -95,21 +95,52 @@ def test_one_write_a_turn(scene: Scene) -> None:
     assert scene.transport.writes == 1, "nothing is nothing"
 
 
-def test_words_of_many_connections_leave_together(scene: Scene) -> None:
-    """Those of this turn and of the next: the loop has looked for more in between."""
+def a_stream_of(scene: Scene) -> Stream[Link[FakeSession], None]:
     stream = Stream[Link[FakeSession], None](scene.link)
     stream.id = 1
+    return stream
+
+
+def test_words_of_many_connections_leave_together(scene: Scene) -> None:
+    """Those of this turn and of the next: the loop has looked for more in between."""
+    stream = a_stream_of(scene)
     scene.session.to_send = b"one "
     stream.send_data(b"one ")
-    scene.loop.poll()
+    scene.loop.turn()
     assert scene.transport.sent == b""
     scene.session.to_send += b"two"
+    scene.session.has_words = True
     stream.send_data(b"two")
-    scene.link.flush_soon()
-    scene.loop.poll()
-    assert (scene.transport.sent, scene.transport.writes) == (b"one two", 1)
+    arrive(scene.link, b"x")
     scene.loop.turn()
+    assert (scene.transport.sent, scene.transport.writes) == (b"one two", 1)
+    scene.loop.two_turns()
     assert scene.transport.writes == 1
+
+
+def test_the_end_of_a_message_is_put_off_like_the_rest(scene: Scene) -> None:
+    stream = a_stream_of(scene)
+    scene.session.to_send = b"end"
+    stream.send_end(None)
+    scene.loop.turn()
+    assert scene.transport.sent == b""
+    scene.loop.turn()
+    assert scene.transport.sent == b"end"
+
+
+def test_whoever_cannot_wait_takes_along_what_was_put_off(scene: Scene) -> None:
+    """What is said for the connection's sake, or has come joined."""
+    stream = a_stream_of(scene)
+    scene.session.to_send = b"word "
+    stream.send_data(b"word ")
+    scene.session.to_send += b"ping"
+    scene.link.flush_soon()
+    scene.loop.turn()
+    assert scene.transport.sent == b"word ping"
+    stream.send_data(b"more")
+    scene.session.to_send += b" more"
+    scene.loop.two_turns()
+    assert scene.transport.sent == b"word ping more"
 
 
 def test_what_has_come_joined_goes_on_at_once(scene: Scene) -> None:
@@ -117,13 +148,14 @@ def test_what_has_come_joined_goes_on_at_once(scene: Scene) -> None:
     other = Scene()
     origin = Link(scene.loop.as_loop, other.session)
     connected(origin)
-    stream = Stream[Link[FakeSession], None](scene.link)
-    stream.id = 1
+    stream = a_stream_of(scene)
     scene.session.to_send = b"one"
-    other.session.on_fed = lambda: stream.send_data(b"one")  # type: ignore[method-assign]
+    stream.send_data(b"on")
+    other.session.on_fed = lambda: stream.send_data(b"e")  # type: ignore[method-assign]
     arrive(origin, b"x")
-    scene.loop.poll()
+    scene.loop.turn()
     assert scene.transport.sent == b"one"
+    scene.loop.turn()
 
     def fail() -> None:
         raise RuntimeError
@@ -133,10 +165,26 @@ def test_what_has_come_joined_goes_on_at_once(scene: Scene) -> None:
         arrive(origin, b"x")
     scene.session.to_send = b"two"
     stream.send_data(b"two")
-    scene.loop.poll()
+    scene.loop.turn()
     assert scene.transport.sent == b"one"
-    scene.loop.poll()
+    scene.loop.turn()
     assert scene.transport.sent == b"onetwo"
+
+
+def test_what_was_said_leaves_before_the_reset(scene: Scene) -> None:
+    """A reset drops what waits: half an answer that was there in time is not lost by waiting."""
+    stream = a_stream_of(scene)
+    scene.session.to_send = b"half"
+    stream.send_data(b"half")
+    scene.loop.turn()
+    stream.tear(2)
+    assert (scene.transport.sent, scene.session.resets) == (b"half", [(1, 2)])
+
+    given_up = a_stream_of(scene)
+    scene.session.to_send = b"head"
+    given_up.send_data(b"head")
+    given_up.end_by_reset(8)
+    assert (scene.transport.sent, scene.session.resets) == (b"half", [(1, 2), (1, 8)])
 
 
 def test_bytes_go_to_the_session_and_its_answer_out(scene: Scene) -> None:

@@ -199,6 +199,33 @@ def test_a_torn_response_is_a_reset() -> None:
     assert scene.exchanges[0].words == ["on_request_head"]
 
 
+def test_a_response_that_was_torn_at_once_is_said_as_far_as_it_was() -> None:
+    """A reset drops what waits, and what an app has said before it closed may wait for others."""
+    scene = Scene()
+    scene.arrive(scene.client.headers(1, GET))
+    scene.streams[0].send_head(ResponseHead(200, [], 10))
+    scene.streams[0].send_data(b"abc")
+    scene.streams[0].reset()
+    assert [heard.kind for heard in scene.hear()] == ["Headers", "Data", "RstStream"]
+
+
+@pytest.mark.parametrize("words", ["an answer", "informational"])
+def test_answers_wait_for_others_and_nothing_else_does(words: str) -> None:
+    """What many apps say leaves together; a client that waits for 100 is not kept waiting."""
+    scene = Scene()
+    scene.arrive(scene.client.headers(1, POST, end=False))
+    scene.hear()
+    if words == "an answer":
+        scene.streams[0].send_head(ResponseHead(200, [], 10))
+    else:
+        scene.streams[0].send_informational(ResponseHead(100, [], None))
+    before = scene.transport.writes
+    scene.loop.turn()
+    assert scene.transport.writes == before + (words != "an answer")
+    scene.loop.turn()
+    assert scene.transport.writes == before + 1
+
+
 def test_an_answer_before_the_request_has_ended() -> None:
     """It leaves in full, then the client is told not to send the rest (RFC 9113 section 8.1)."""
     scene = Scene(s4=10)

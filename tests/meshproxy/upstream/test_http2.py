@@ -103,6 +103,22 @@ def test_many_at_once() -> None:
     assert repr(scene.connection) == "<Http2Connection open, 0 streams, served 3>"
 
 
+@pytest.mark.parametrize("greeted", [True, False])
+def test_requests_wait_for_others(greeted: bool) -> None:
+    """
+    What many clients say leaves together; but not before the server has said how much it takes.
+
+    What waits above its limit would wait until other streams end, which they may never do.
+    """
+    scene = Scene(greeted=greeted)
+    before = scene.transport.writes
+    scene.lend(length=3)
+    scene.loop.turn()
+    assert scene.transport.writes == before + (not greeted)
+    scene.loop.turn()
+    assert scene.transport.writes == before + 1
+
+
 def test_bodies_and_trailers_both_ways() -> None:
     """A body that is announced as chunked has no length in HTTP/2."""
     scene = Scene()
