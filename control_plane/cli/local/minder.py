@@ -19,8 +19,12 @@ import contextlib
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
+
+KERNEL_THREAD = 0x00200000
+"""PF_KTHREAD in the flags of /proc/PID/stat: it has no environment at all."""
 
 NAMESPACES, FILES = Path("/run/netns"), Path("/etc/netns")
 
@@ -75,8 +79,26 @@ def members(group: int) -> Iterator[int]:
             status = (folder / "stat").read_text(errors="replace").rpartition(")")[2].split()
             if status[0] == "Z":
                 continue
-            if int(status[2]) == group or mark in (folder / "environ").read_bytes().split(b"\0"):
+            known = int(status[2]) == group
+            if known or (
+                not int(status[6]) & KERNEL_THREAD and mark in environment(folder).split(b"\0")
+            ):
                 yield int(folder.name)
+
+
+def environment(folder: Path) -> bytes:
+    """
+    Return what a process was started with.
+
+    One that is in the midst of exec(2) has no environment for a moment, though whoever started it
+    has heard already that it runs: what is empty is looked at again.
+    """
+    for _ in range(30):
+        found = (folder / "environ").read_bytes()
+        if found:
+            break
+        time.sleep(0.001)
+    return found
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from control_plane.cli.local import minder
+from tests.control_plane.cli.local.children import eventually
 from tests.helpers.namespaces import Namespace, needs_namespaces
 
 LAUNCHED = 2**22 + 7
@@ -28,14 +29,14 @@ def test_groups_on_the_list_are_killed_when_the_pipe_closes() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="found through /proc")
-def test_who_left_its_group_is_killed_too() -> None:
+async def test_who_left_its_group_is_killed_too() -> None:
     """A daemon has a session of its own, but was launched with a mark."""
-    daemon = subprocess.Popen(
+    daemon = subprocess.Popen(  # noqa: ASYNC220
         ["sleep", "60"], start_new_session=True, env={"MESH_PROCESS": str(LAUNCHED)}
     )
     try:
-        assert [*minder.members(LAUNCHED)] == [daemon.pid]
-        subprocess.run(
+        await eventually(lambda: [*minder.members(LAUNCHED)] == [daemon.pid])
+        subprocess.run(  # noqa: ASYNC221  # nothing else goes on here
             [sys.executable, "-I", "-S", minder.__file__],
             input=f"{LAUNCHED}\n",
             text=True,
